@@ -1,0 +1,94 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.tasks.regression import Regression
+
+
+def data(n=30, features=4, outputs=1):
+    torch.manual_seed(0)
+    x = torch.randn(n, features, dtype=torch.double)
+    y = x @ torch.randn(features, outputs, dtype=torch.double) + 3
+    return x, y + torch.randn(n, outputs, dtype=torch.double)
+
+
+def test_loss_is_the_mean_over_samples_and_outputs():
+    task = Regression(nn.Identity())
+    x, y = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[0.0, 2.0], [3.0, 1.0]])
+    loss, count = task.loss((x, y))
+    assert loss == (1 + 9) / 4 and count == 4
+
+
+def test_metrics_over_uneven_batches_are_those_of_the_whole():
+    x, y = data()
+    model = nn.Linear(4, 1).double()
+    task = Regression(model)
+    for part in (slice(0, 20), slice(20, 30)):
+        task.evaluate((x[part], y[part]))
+    mse = (model(x) - y).square().mean().item()
+    assert task.compute() == {
+        "loss": pytest.approx(mse),
+        "rmse": pytest.approx(math.sqrt(mse)),
+        "r2": pytest.approx(1 - mse / y.var(correction=0).item()),
+    }
+    assert (task.monitor, task.mode) == ("loss", "min")
+
+
+def test_one_output_is_compared_with_its_own_target_and_not_with_all():
+    x, y = data()
+    task = Regression(nn.Linear(4, 1).double())
+    assert torch.equal(task.loss((x, y.squeeze(1)))[0], task.loss((x, y))[0])
+    with pytest.raises(ValueError, match=r"targets' shape \(30,\), not \(30, 2\)"):
+        Regression(nn.Linear(4, 2).double()).loss((x, y.squeeze(1)))
+    with pytest.raises(ValueError, match=r"targets' shape \(30, 1\), not \(30, 2\)"):
+        Regression(nn.Linear(4, 2).double()).evaluate((x, y))
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_weight_decay_is_ridge_with_alpha_n_p_lambda_over_two(outputs):
+    x, y = data(outputs=outputs)
+    weight_decay = 0.2
+    alpha = len(x) * outputs * weight_decay / 2
+    model = nn.Linear(4, outputs).double()
+    task = Regression(model)
+    optimizer = torch.optim.SGD(
+        [{"params": [model.weight], "weight_decay": weight_decay}, {"params": [model.bias]}],
+        lr=0.2,
+    )
+    for _ in range(600):
+        for objective in task.objectives((x, y)):
+            optimizer.zero_grad()
+            objective.loss.backward()
+            optimizer.step()
+    centred = x - x.mean(0)
+    gram = centred.T @ centred + alpha * torch.eye(4, dtype=torch.double)
+    closed = torch.linalg.solve(gram, centred.T @ y).T
+    torch.testing.assert_close(model.weight.detach(), closed)
+
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is missing")
+    ridge = linear_model.Ridge(alpha=alpha).fit(x.numpy(), y.numpy())
+    torch.testing.assert_close(model.weight.detach(), torch.tensor(ridge.coef_).view_as(closed))
+    torch.testing.assert_close(model.bias.detach(), torch.tensor(ridge.intercept_))
+
+
+def test_handful_of_samples_is_learned_by_heart():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 32), nn.Tanh(), nn.Linear(32, 1))
+    task = Regression(model)
+    batch = (torch.randn(8, 3), torch.randn(8))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(400):
+        for objective in task.objectives(batch):
+            optimizer.zero_grad()
+            objective.loss.backward()
+            optimizer.step()
+    task.evaluate(batch)
+    assert task.compute()["loss"] < 1e-3 and task.compute()["r2"] > 0.999
+
+
+def test_predictions_need_no_targets():
+    model = nn.Linear(3, 1)
+    x = torch.randn(2, 3)
+    assert torch.equal(Regression(model).predict(x), model(x))

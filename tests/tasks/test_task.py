@@ -1,0 +1,90 @@
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from zoo.tasks.metrics import ConfusionMatrix, Mean
+from zoo.tasks.task import Objective, Task, evaluation_mode, inputs_of
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "task").glob("*.yaml"))
+
+
+class SquaredDistance(Task):
+    def loss(self, batch):
+        return self.model(batch).square().mean(), batch.numel()
+
+
+def test_ordinary_task_yields_its_loss_as_the_one_objective_of_the_one_network():
+    model, batch = nn.Identity(), torch.tensor([1.0, 3.0])
+    task = SquaredDistance(model)
+    (objective,) = task.objectives(batch)
+    assert objective == Objective(torch.tensor(5.0), 2, "model")
+    assert task.networks() == {"model": model}
+
+
+def test_nothing_is_computed_before_an_objective_is_asked_for():
+    iterator = SquaredDistance(nn.Identity()).objectives("no batch")
+    with pytest.raises(AttributeError):
+        next(iterator)
+
+
+def test_compute_gives_numbers_flattens_dictionaries_and_leaves_out_matrices():
+    class Two(Mean):
+        def compute(self):
+            return {"low": 1, "high": torch.tensor(2.0)}
+
+    task = Task(nn.Identity())
+    task.metrics = {"loss": Mean(), "two": Two(), "matrix": ConfusionMatrix(2)}
+    task.metrics["loss"].update(0.5)
+    assert task.compute() == {"loss": 0.5, "low": 1.0, "high": 2.0}
+    assert all(isinstance(value, float) for value in task.compute().values())
+
+
+def test_metrics_of_torchmetrics_fit_in():
+    torchmetrics = pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
+    task = Task(nn.Identity())
+    task.metrics = {"mean": torchmetrics.MeanMetric()}
+    task.to("cpu").metrics["mean"].update(torch.tensor([1.0, 2.0]))
+    assert task.compute() == {"mean": 1.5}
+    task.reset()
+    task.metrics["mean"].update(7.0)
+    assert task.compute() == {"mean": 7.0}
+
+
+def test_task_without_state_refuses_the_state_of_another():
+    task = SquaredDistance(nn.Identity())
+    task.load_state_dict(task.state_dict())
+    with pytest.raises(ValueError, match=r"SquaredDistance keeps no state, but was given \['x'\]"):
+        task.load_state_dict({"x": 1})
+
+
+def test_inputs_come_first_in_a_batch_or_are_the_batch():
+    x = torch.zeros(2)
+    assert inputs_of(x) is x and inputs_of((x, 1)) is x and inputs_of([x]) is x
+
+
+def test_evaluation_mode_gives_every_submodule_its_mode_back_even_after_an_error():
+    model = nn.Sequential(nn.Dropout(), nn.Dropout())
+    model[1].eval()
+    with pytest.raises(KeyError), evaluation_mode(model):
+        assert not model[0].training and not torch.is_grad_enabled()
+        raise KeyError
+    assert model.training and model[0].training and not model[1].training
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_names_a_task_and_arguments_that_it_has(path):
+    assert path.read_text().startswith("# ")
+    config = yaml.safe_load(path.read_text())
+    module, name = config.pop("_target_").rsplit(".", 1)
+    task = getattr(import_module(module), name)
+    assert issubclass(task, Task) and path.stem == module.rsplit(".", 1)[1]
+    parameters = inspect.signature(task).parameters
+    assert set(config) == set(parameters) - {"model"}
+    for key, value in config.items():
+        assert value == "auto" or value == parameters[key].default

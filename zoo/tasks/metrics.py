@@ -1,0 +1,150 @@
+"""Metrics that accumulate where the data is and cost no device sync until they are read.
+
+They have torchmetrics' face (``update``, ``compute``, ``reset``, ``to``). Each is a handful of sums
+over samples, so evaluations of two halves of a data set combine by adding their ``sums``.
+"""
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+class SumMetric:
+    """A metric computed from sums over samples.
+
+    Sums of floating point are kept in double precision (single on devices that lack it), since
+    single precision stops counting at 2^24 samples.
+
+    Args:
+        sums: the initial value of each sum by name.
+    """
+
+    def __init__(self, **sums: Tensor) -> None:
+        self.sums = sums
+
+    def add(self, **terms: Tensor | float) -> None:
+        """Adds to sums by name; a scalar sum takes the shape of its first term."""
+        for name, term in terms.items():
+            total = self.sums[name]
+            if isinstance(term, Tensor):
+                term = term.detach().to(total)
+            self.sums[name] = total + term
+
+    def reset(self) -> None:
+        self.sums = {name: torch.zeros_like(total) for name, total in self.sums.items()}
+
+    def to(self, device: torch.device | str) -> Self:
+        device = torch.device(device)
+        for name, total in self.sums.items():
+            single = device.type == "mps" and total.is_floating_point()
+            self.sums[name] = total.to(device, torch.float32 if single else total.dtype)
+        return self
+
+
+def zero() -> Tensor:
+    """A sum of floating point before its first term."""
+    return torch.zeros((), dtype=torch.float64)
+
+
+class Mean(SumMetric):
+    """Mean of values that are themselves means over ``count`` terms."""
+
+    def __init__(self) -> None:
+        super().__init__(total=zero(), count=zero())
+
+    def update(self, value: Tensor | float, count: Tensor | int = 1) -> None:
+        if isinstance(value, Tensor):
+            value = value.detach().to(self.sums["total"])
+        self.add(total=value * count, count=count)
+
+    def compute(self) -> Tensor:
+        return self.sums["total"] / self.sums["count"]
+
+
+class Accuracy(SumMetric):
+    """Share of samples whose class is among the ``top_k`` with the highest scores.
+
+    Args:
+        top_k: how many guesses a sample has.
+        ignore_index: targets of this value do not count.
+
+    Shape:
+        - scores: ``(batch, classes, *)``
+        - targets: ``(batch, *)``
+    """
+
+    def __init__(self, top_k: int = 1, *, ignore_index: int = -100) -> None:
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1, not {top_k}")
+        super().__init__(correct=zero(), count=zero())
+        self.top_k = top_k
+        self.ignore_index = ignore_index
+
+    def update(self, scores: Tensor, targets: Tensor) -> None:
+        if self.top_k == 1:
+            guesses = scores.argmax(1, keepdim=True)  # (batch, 1, *); of equal scores the first
+        else:
+            guesses = scores.topk(self.top_k, dim=1).indices  # (batch, top_k, *)
+        counted = targets != self.ignore_index
+        correct = (guesses == targets.unsqueeze(1)).any(1) & counted  # (batch, *)
+        self.add(correct=correct.sum(), count=counted.sum())
+
+    def compute(self) -> Tensor:
+        return self.sums["correct"] / self.sums["count"]
+
+
+class ConfusionMatrix(SumMetric):
+    """Counts of samples by true class (row) and predicted class (column).
+
+    Args:
+        num_classes: rows and columns of the matrix.
+
+    Shape:
+        - predicted: classes ``(batch,)`` or scores ``(batch, classes)``
+        - targets: ``(batch,)``
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(matrix=torch.zeros(num_classes, num_classes, dtype=torch.int64))
+
+    def update(self, predicted: Tensor, targets: Tensor) -> None:
+        if predicted.ndim > targets.ndim:
+            predicted = predicted.argmax(1)  # (batch,)
+        # bincount would be shorter, but it waits for the device to learn the size of its result.
+        self.sums["matrix"].index_put_(
+            (targets, predicted), torch.ones_like(targets), accumulate=True
+        )
+
+    def compute(self) -> Tensor:
+        return self.sums["matrix"]
+
+
+class R2(SumMetric):
+    r"""Coefficient of determination, averaged over the outputs.
+
+    .. math:: R^2 = 1 - \frac{\sum_i (y_i - \hat y_i)^2}{\sum_i (y_i - \bar y)^2}
+
+    An output whose targets are all equal counts as 1 if it is predicted exactly, else as 0.
+
+    Shape:
+        - predictions, targets: ``(batch, *)``
+    """
+
+    def __init__(self) -> None:
+        super().__init__(count=zero(), targets=zero(), squares=zero(), errors=zero())
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        y = targets.flatten(1) if targets.ndim > 1 else targets.unsqueeze(1)  # (batch, outputs)
+        y = y.to(self.sums["squares"])
+        errors = predictions.reshape(y.shape).to(y) - y
+        self.add(
+            count=len(y), targets=y.sum(0), squares=(y * y).sum(0), errors=(errors * errors).sum(0)
+        )
+
+    def compute(self) -> Tensor:
+        total = self.sums["squares"] - self.sums["targets"] ** 2 / self.sums["count"]
+        # Equal targets leave a rest of rounding errors, which is not a variance.
+        varies = total > 1e-12 * self.sums["squares"]
+        exact = (self.sums["errors"] == 0).to(total)
+        return torch.where(varies, 1 - self.sums["errors"] / total, exact).mean()

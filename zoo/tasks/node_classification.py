@@ -1,0 +1,73 @@
+"""Node classification: one class a node of one graph, of which some nodes are labelled."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.tasks.metrics import Accuracy, Mean
+from zoo.tasks.task import Task
+
+IGNORED = -100  # the target that cross-entropy and accuracy pass over
+
+
+class NodeClassification(Task):
+    """Cross-entropy over the nodes of a mask, given all features and edges.
+
+    The whole graph is one batch ``(features, edge_index, labels, mask)``; training and evaluation
+    differ in the mask alone. The metrics are ``loss`` and ``accuracy`` over the masked nodes.
+
+    Args:
+        model: features and edges to logits, ``model(features, edge_index)``.
+        num_classes: number of logits.
+
+    Shape:
+        - features: ``(nodes, in_features)``
+        - edge_index: ``(2, edges)``
+        - labels, mask: ``(nodes,)``
+    """
+
+    monitor = "accuracy"
+    mode: Literal["min", "max"] = "max"
+
+    def __init__(self, model: nn.Module, *, num_classes: int) -> None:
+        super().__init__(model)
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+        self.num_classes = num_classes
+        self.metrics = {"loss": Mean(), "accuracy": Accuracy(ignore_index=IGNORED)}
+
+    def loss(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        features, edge_index, labels, mask = batch
+        logits = self._logits(features, edge_index)
+        return F.cross_entropy(logits, _targets(labels, mask), ignore_index=IGNORED), mask.sum()
+
+    def evaluate(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+        features, edge_index, labels, mask = batch
+        logits, targets = self._logits(features, edge_index), _targets(labels, mask)
+        loss = F.cross_entropy(logits, targets, ignore_index=IGNORED)
+        self.metrics["loss"].update(loss, mask.sum())
+        self.metrics["accuracy"].update(logits, targets)
+
+    def example_inputs(self, batch: Any) -> tuple[Any, ...]:
+        return tuple(batch[:2])
+
+    def predict(self, batch: Any) -> Tensor:
+        """Probabilities of the classes for every node: ``(nodes, classes)``."""
+        features, edge_index = batch[:2]
+        return self._logits(features, edge_index).softmax(1, dtype=torch.float32)
+
+    def _logits(self, features: Tensor, edge_index: Tensor) -> Tensor:
+        logits = self.model(features, edge_index)
+        if logits.shape[1:] != (self.num_classes,):
+            raise ValueError(
+                f"num_classes is {self.num_classes}, so the model must return logits of shape "
+                f"(nodes, {self.num_classes}), not {tuple(logits.shape)}"
+            )
+        return logits
+
+
+def _targets(labels: Tensor, mask: Tensor) -> Tensor:
+    # Indexing by the mask would wait for the device to learn how many nodes it selects.
+    return labels.where(mask, IGNORED)  # (nodes,)

@@ -1,0 +1,67 @@
+"""Regression: real numbers, learned by mean squared error."""
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.tasks.metrics import R2, Mean
+from zoo.tasks.task import Task
+
+
+class Regression(Task):
+    r"""Squared error, averaged over samples and outputs.
+
+    .. math:: L(W) = \frac{1}{np} \sum_{i=1}^n \sum_{j=1}^p (\hat y_{ij} - y_{ij})^2
+
+    A batch is ``(inputs, targets)``. The metrics are ``loss``, ``rmse`` and ``r2``.
+
+    Ridge regression is this task with a linear model and weight decay. SGD with
+    ``weight_decay=λ`` adds :math:`\lambda W` to the gradient, so it minimises
+    :math:`L(W) + \frac{\lambda}{2} \lVert W \rVert^2`. Multiplied by :math:`np`, which moves no
+    minimum, that is :math:`\lVert Y - XW \rVert^2 + \alpha \lVert W \rVert^2`, which scikit-learn's
+    ``Ridge(alpha=α)`` minimises, and :math:`W = (X^\top X + \alpha I)^{-1} X^\top Y`, with
+
+    .. math:: \alpha = \frac{n p \lambda}{2}
+
+    for ``n`` training samples and ``p`` outputs, provided that the bias does not decay. Steps on
+    the whole data set arrive there; on mini-batches they hover around it.
+
+    Args:
+        model: inputs to predictions.
+
+    Shape:
+        - inputs: ``(batch, *)``
+        - targets: as the predictions, where ``(batch,)`` also goes with ``(batch, 1)``
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.metrics = {"loss": Mean(), "r2": R2()}
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
+        inputs, targets = batch
+        predictions = self._predictions(inputs, targets)
+        return F.mse_loss(predictions, targets), targets.numel()
+
+    def evaluate(self, batch: tuple[Tensor, Tensor]) -> None:
+        inputs, targets = batch
+        predictions = self._predictions(inputs, targets)
+        self.metrics["loss"].update(F.mse_loss(predictions, targets), targets.numel())
+        self.metrics["r2"].update(predictions, targets)
+
+    def compute(self) -> dict[str, float]:
+        values = super().compute()
+        return values | {"rmse": math.sqrt(values["loss"])}
+
+    def _predictions(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        predictions = self.model(inputs)
+        if predictions.shape == (*targets.shape, 1):
+            predictions = predictions.squeeze(-1)  # as targets
+        # Other shapes would broadcast: (batch, 1) against (batch,) compares all pairs of samples.
+        if predictions.shape != targets.shape:
+            raise ValueError(
+                f"the model must return predictions of the targets' shape {tuple(targets.shape)}, "
+                f"not {tuple(predictions.shape)}"
+            )
+        return predictions

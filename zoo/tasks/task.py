@@ -1,0 +1,163 @@
+"""The interface between a learning problem and the trainer.
+
+A task says what is learned from a batch and how it is judged; a model only computes, and the
+trainer only updates. A new learning problem is a new task and leaves both of them alone.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class Metric(Protocol):
+    """What a task expects of a metric: the face of torchmetrics, whose metrics fit too."""
+
+    def update(self, *args: Any, **kwargs: Any) -> None: ...  # never forces a device sync
+
+    def compute(self) -> Any: ...
+
+    def reset(self) -> None: ...
+
+    def to(self, device: Any) -> Any: ...
+
+
+class Objective(NamedTuple):
+    """A loss, what it is the mean of, and whose parameters it updates.
+
+    Attributes:
+        loss: scalar, the mean over ``count`` terms.
+        count: images, tokens, nodes: the terms of the mean, so that gradients accumulated over
+            uneven batches equal those of one large batch.
+        network: the key of :meth:`Task.networks` whose optimizer takes the step.
+    """
+
+    loss: Tensor
+    count: Tensor | int  # type: ignore[assignment]  # hides tuple.count
+    network: str = "model"
+
+
+class Task:
+    """A learning problem: losses, metrics, and samples to look at.
+
+    An ordinary task writes :meth:`loss` and :meth:`evaluate`. A task with several updates a batch
+    overrides :meth:`objectives` and yields them in the order of its algorithm: the trainer takes
+    the optimizer step of one objective before it asks for the next, so the code after a ``yield``
+    sees updated parameters. Precision is the trainer's too: its autocast surrounds every such
+    request, hence the forward pass and the loss but not the step. For the gradients to exist, no
+    ``yield`` stands inside ``torch.no_grad()``. Where batches are accumulated, the trainer runs
+    their objectives side by side, so every batch must yield the same networks in the same order.
+
+    Args:
+        model: what is trained. Networks that train together are named parts of one model.
+
+    Attributes:
+        monitor: the metric that selects checkpoints, unless the trainer is told otherwise.
+        mode: whether the monitored metric is better when small or when large.
+        metrics: what :meth:`evaluate` updates, by name.
+    """
+
+    monitor: str = "loss"
+    mode: Literal["min", "max"] = "min"
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.metrics: dict[str, Metric] = {}
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks by name; each has an optimizer of its own."""
+        return {"model": self.model}
+
+    def prepare(self, batches: Iterable[Any]) -> None:
+        """Looks once at the training batches, where a task needs that; most do not.
+
+        The trainer calls this before the first step of a fresh run and never on resume, so
+        whatever is kept goes through :meth:`state_dict`.
+        """
+
+    def loss(self, batch: Any) -> tuple[Tensor, Tensor | int]:
+        """The loss of a batch and the number of terms that it is the mean of."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither loss nor objectives")
+
+    def objectives(self, batch: Any) -> Iterator[Objective]:
+        """The objectives of a batch in the order of their updates."""
+        yield Objective(*self.loss(batch))
+
+    def evaluate(self, batch: Any) -> None:
+        """Updates the metrics. The trainer provides evaluation mode and a fixed random state."""
+        raise NotImplementedError(f"{type(self).__name__} does not define evaluate")
+
+    def predict(self, batch: Any) -> Any:
+        """What a user wants back for a batch, or for its inputs alone."""
+        return self.model(inputs_of(batch))
+
+    def reset(self) -> None:
+        """Forgets the previous evaluation."""
+        for metric in self.metrics.values():
+            metric.reset()
+
+    def compute(self) -> dict[str, float]:
+        """The metrics that are numbers, by name; a metric may also return several in a dictionary.
+
+        Other values (a matrix, say) are what :meth:`pictures` and :meth:`texts` show.
+        """
+        values: dict[str, float] = {}
+        for name, metric in self.metrics.items():
+            value = metric.compute()
+            named = value if isinstance(value, dict) else {name: value}
+            values |= {key: float(entry) for key, entry in named.items() if _is_number(entry)}
+        return values
+
+    def to(self, device: torch.device | str) -> Self:
+        """Moves the metrics to the device where the batches will be."""
+        for metric in self.metrics.values():
+            metric.to(device)
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next step depends on beside the networks: tensors and plain Python."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, but was given {sorted(state)}")
+
+    def example_inputs(self, batch: Any) -> tuple[Any, ...]:
+        """Arguments of the model for a batch, for tracing its graph."""
+        return (inputs_of(batch),)
+
+    def input_pictures(self, batch: Any) -> dict[str, Tensor]:
+        """Pictures of a batch's inputs: name to ``(3, height, width)`` in [0, 1]."""
+        return {}
+
+    def pictures(self) -> dict[str, Tensor]:
+        """Pictures of the last evaluation: name to ``(3, height, width)`` in [0, 1]."""
+        return {}
+
+    def texts(self) -> dict[str, str]:
+        """Texts of the last evaluation by name."""
+        return {}
+
+
+def inputs_of(batch: Any) -> Any:
+    """The inputs of a batch, which come first in it, or the batch itself if it is inputs alone."""
+    return batch if isinstance(batch, Tensor) else batch[0]
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every submodule has the mode it had."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.ndim == 0)

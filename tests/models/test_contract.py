@@ -1,0 +1,153 @@
+import copy
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from zoo.models.generative.gan import GAN
+from zoo.models.graph.gcn import GCN
+from zoo.models.linear import LinearRegression, SoftmaxRegression
+from zoo.models.mlp import MLP, mlp_800, mlp_800_800
+from zoo.models.recurrent.lstm import char_lstm
+from zoo.models.vision.lenet import lenet5, lenet5_1998
+
+RING = torch.stack([torch.arange(4), (torch.arange(4) + 1) % 4])
+RING = torch.cat([RING, RING.flip(0)], dim=1)
+
+
+class Case(NamedTuple):
+    build: Callable[[], nn.Module]
+    inputs: Callable[[], tuple[torch.Tensor, ...]]
+    run: Callable[..., torch.Tensor] = lambda model, *inputs: model(*inputs)
+    num_classes: int | None = None  # where an untrained model should be undecided
+    is_batched: bool = True  # whether the first dimension is one of independent samples
+
+
+def images(channels: int, size: int) -> Callable[[], tuple[torch.Tensor, ...]]:
+    return lambda: (torch.rand(4, channels, size, size),)
+
+
+CASES = {
+    "linear_regression": Case(lambda: LinearRegression(6, 2), lambda: (torch.randn(4, 6),)),
+    "softmax_regression": Case(lambda: SoftmaxRegression(192, 5), images(3, 8), num_classes=5),
+    "mlp": Case(lambda: MLP(192, 5, hidden_sizes=(16, 8)), images(3, 8), num_classes=5),
+    "mlp_tanh": Case(
+        lambda: MLP(192, 5, activation="tanh", dropout=0.2), images(3, 8), num_classes=5
+    ),
+    "mlp_800": Case(lambda: mlp_800(64), images(1, 8), num_classes=10),
+    "mlp_800_800": Case(lambda: mlp_800_800(64), images(1, 8), num_classes=10),
+    "lenet5": Case(lambda: lenet5(7, in_channels=3), images(3, 32), num_classes=7),
+    "lenet5_28": Case(lambda: lenet5(image_size=28), images(1, 28), num_classes=10),
+    "lenet5_1998": Case(lenet5_1998, images(1, 32), num_classes=10),
+    "lenet5_1998_28": Case(
+        lambda: lenet5_1998(5, in_channels=3, image_size=28), images(3, 28), num_classes=5
+    ),
+    "char_lstm": Case(
+        char_lstm,
+        lambda: (torch.randint(65, (4, 6)),),
+        lambda model, tokens: model(tokens)[0],
+        num_classes=65,
+    ),
+    "char_lstm_tied": Case(
+        lambda: char_lstm(9, tie_weights=True, num_layers=2, dropout=0.2, backend="written"),
+        lambda: (torch.randint(9, (4, 6)),),
+        lambda model, tokens: model(tokens)[0],
+        num_classes=9,
+    ),
+    "gcn": Case(
+        lambda: GCN(6, 3), lambda: (torch.rand(4, 6), RING), num_classes=3, is_batched=False
+    ),
+    "gcn_sparse": Case(
+        lambda: GCN(6, 3, num_layers=3),
+        lambda: (torch.rand(4, 6).to_sparse_csr(), RING),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "gan": Case(
+        lambda: GAN(8, 3, hidden_sizes=(32,), maxout_sizes=(16,)),
+        lambda: (torch.randn(4, 100),),
+        lambda model, latents: model.discriminator(model.generator(latents)),
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def each(condition: Callable[[Case], bool] = lambda case: True):
+    chosen = {name: case for name, case in CASES.items() if condition(case)}
+    return pytest.mark.parametrize("case", chosen.values(), ids=chosen.keys())
+
+
+def double(tensor):
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+@each()
+def test_every_parameter_gets_a_finite_gradient_from_one_backward(case):
+    model = case.build()
+    output = case.run(model, *case.inputs())
+    assert output.isfinite().all()
+    (output - 1).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@each(lambda case: case.is_batched)
+def test_a_sample_alone_equals_the_sample_in_its_batch(case):
+    model, (x,) = case.build().eval(), case.inputs()
+    torch.testing.assert_close(case.run(model, x)[2:3], case.run(model, x[2:3]))
+
+
+@each()
+def test_model_runs_in_float64_close_to_float32(case):
+    model, inputs = case.build().eval(), case.inputs()
+    single = case.run(model, *inputs)
+    output = case.run(model.double(), *map(double, inputs))
+    assert output.dtype == torch.float64
+    torch.testing.assert_close(output.float(), single, atol=1e-3, rtol=1e-3)
+
+
+@each()
+def test_state_dict_carries_all_that_the_output_depends_on(case):
+    model, inputs = case.build().eval(), case.inputs()
+    other = case.build().eval()
+    other.load_state_dict(copy.deepcopy(model.state_dict()), strict=True)
+    assert torch.equal(case.run(other, *inputs), case.run(model, *inputs))
+
+
+@each()
+def test_deep_copy_of_a_used_model_is_equal_and_independent(case):
+    model, inputs = case.build().eval(), case.inputs()
+    before = case.run(model, *inputs).detach()
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert torch.equal(case.run(copied, *inputs), before)
+
+
+@each()
+def test_building_twice_from_one_seed_gives_one_model(case):
+    models = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        models.append(case.build().state_dict())
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+@each(lambda case: case.num_classes is not None)
+def test_untrained_classifier_is_about_undecided(case):
+    model = case.build().eval()
+    logits = case.run(model, *case.inputs()).flatten(0, -2)
+    targets = torch.randint(case.num_classes, (len(logits),))
+    loss = F.cross_entropy(logits, targets).item()
+    assert loss == pytest.approx(math.log(case.num_classes), abs=0.7)

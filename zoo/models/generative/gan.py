@@ -1,0 +1,216 @@
+r"""Generative adversarial network (Goodfellow et al., 2014).
+
+I. Goodfellow, J. Pouget-Abadie, M. Mirza, B. Xu, D. Warde-Farley, S. Ozair, A. Courville and
+Y. Bengio, "Generative adversarial networks", https://arxiv.org/abs/1406.2661
+
+One network draws pictures from noise, another tells them from real ones, and each is trained
+against the other. When the second can do no better than guess, the first draws from the data's
+distribution.
+
+Differences from the paper (sizes and initialisation are those of its published MNIST code,
+https://github.com/goodfeli/adversarial):
+
+- pictures lie in [-1, 1], from a tanh, where the paper's lie in [0, 1], from a sigmoid; with
+  tanh(a) = 2 sigmoid(2a) - 1 that is a change of scale only;
+- the discriminator returns the logit, the paper's its sigmoid, which belongs to the loss here;
+- the generator's output biases start at zero, not at the mean picture;
+- the norm of the maxout units' weights is not bounded.
+
+| part | layers (28x28 pictures, 1 channel) | parameters |
+|---|---|---|
+| generator | 100 - 1200 relu - 1200 relu - 784 tanh | 2,503,984 |
+| discriminator | 784 - 240 maxout - 240 maxout - 1, five pieces a unit | 1,231,441 |
+| both | | 3,735,425 |
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def _linear(in_features: int, out_features: int, *, limit: float) -> nn.Linear:
+    """A linear layer whose weights start in U(-limit, limit) and biases at zero."""
+    linear = nn.Linear(in_features, out_features)
+    nn.init.uniform_(linear.weight, -limit, limit)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _check_at_least_1(**sizes: int | Iterable[int]) -> None:
+    for name, size in sizes.items():
+        if any(value < 1 for value in ((size,) if isinstance(size, int) else size)):
+            raise ValueError(f"{name} must be at least 1, not {size}")
+
+
+class Maxout(nn.Module):
+    r"""Units that each return the largest of several linear maps (Goodfellow et al. 2013).
+
+    https://arxiv.org/abs/1302.4389
+
+    .. math:: h_i(x) = \max_j (w_{ij}^\top x + b_{ij})
+
+    Args:
+        in_features: width of the input.
+        out_features: number of units.
+        pieces: linear maps of each unit.
+        limit: weights start in U(-limit, limit).
+
+    Shape:
+        - input: ``(batch, in_features)``
+        - output: ``(batch, out_features)``
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, pieces: int = 5, limit: float = 0.005
+    ) -> None:
+        super().__init__()
+        self.pieces = pieces
+        self.linear = _linear(in_features, out_features * pieces, limit=limit)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = self.linear(x).unflatten(1, (-1, self.pieces))  # (batch, out_features, pieces)
+        return values.amax(2)  # (batch, out_features)
+
+
+class Generator(nn.Module):
+    """Noise to pictures: hidden layers with ReLU, an output layer with tanh.
+
+    Args:
+        image_size: height and width of a picture.
+        in_channels: its channels.
+        latent_dim: length of the noise vector.
+        hidden_sizes: width of each hidden layer.
+
+    Shape:
+        - input: noise ``(batch, latent_dim)``
+        - output: pictures in [-1, 1], ``(batch, in_channels, image_size, image_size)``
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        in_channels: int,
+        *,
+        latent_dim: int = 100,
+        hidden_sizes: tuple[int, ...] = (1200, 1200),
+    ) -> None:
+        super().__init__()
+        self.image_shape = (in_channels, image_size, image_size)
+        layers: list[nn.Module] = []
+        width = latent_dim
+        for size in hidden_sizes:
+            layers += [_linear(width, size, limit=0.05), nn.ReLU()]
+            width = size
+        self.layers = nn.Sequential(*layers)
+        self.output = _linear(width, in_channels * image_size**2, limit=0.05)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        pixels = torch.tanh(self.output(self.layers(latents)))
+        return pixels.unflatten(1, self.image_shape)  # (batch, channels, size, size)
+
+
+class Discriminator(nn.Module):
+    """Pictures to the logit of their being real: maxout layers, dropout before every layer.
+
+    Args:
+        image_size: height and width of a picture.
+        in_channels: its channels.
+        maxout_sizes: number of units of each maxout layer.
+        pieces: linear maps of each unit.
+        input_dropout: probability of silencing a pixel during training.
+        dropout: the same for a hidden unit.
+
+    Shape:
+        - input: pictures ``(batch, in_channels, image_size, image_size)``
+        - output: logits ``(batch,)``
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        in_channels: int,
+        *,
+        maxout_sizes: tuple[int, ...] = (240, 240),
+        pieces: int = 5,
+        input_dropout: float = 0.2,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Dropout(input_dropout)]
+        width = in_channels * image_size**2
+        for size in maxout_sizes:
+            layers += [Maxout(width, size, pieces=pieces), nn.Dropout(dropout)]
+            width = size
+        self.layers = nn.Sequential(*layers)
+        self.output = _linear(width, 1, limit=0.005)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.output(self.layers(images.flatten(1))).squeeze(1)  # (batch,)
+
+
+class GAN(nn.Module):
+    r"""A generator G and a discriminator D, to be trained in turns.
+
+    .. math:: \min_G \max_D \; \mathbb E_x \log D(x) + \mathbb E_z \log(1 - D(G(z)))
+
+    (equation 1). ``forward`` is the generator's; the discriminator is called by its name.
+
+    Args:
+        image_size: height and width of a picture.
+        in_channels: its channels.
+        latent_dim: length of the noise vector z.
+        hidden_sizes: width of each hidden layer of the generator.
+        maxout_sizes: number of units of each maxout layer of the discriminator.
+        pieces: linear maps of each maxout unit.
+        input_dropout: probability of silencing a pixel before the discriminator during training.
+        dropout: the same for each hidden unit of the discriminator.
+
+    Shape:
+        - input: noise ``(batch, latent_dim)``
+        - output: pictures in [-1, 1], ``(batch, in_channels, image_size, image_size)``
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 28,
+        in_channels: int = 1,
+        *,
+        latent_dim: int = 100,
+        hidden_sizes: tuple[int, ...] = (1200, 1200),
+        maxout_sizes: tuple[int, ...] = (240, 240),
+        pieces: int = 5,
+        input_dropout: float = 0.2,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        _check_at_least_1(
+            image_size=image_size,
+            in_channels=in_channels,
+            latent_dim=latent_dim,
+            hidden_sizes=hidden_sizes,
+            maxout_sizes=maxout_sizes,
+            pieces=pieces,
+        )
+        for name, value in {"input_dropout": input_dropout, "dropout": dropout}.items():
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must be in [0, 1), not {value}")
+        self.latent_dim = latent_dim
+        self.image_size, self.in_channels = image_size, in_channels
+        self.generator = Generator(
+            image_size, in_channels, latent_dim=latent_dim, hidden_sizes=hidden_sizes
+        )
+        self.discriminator = Discriminator(
+            image_size,
+            in_channels,
+            maxout_sizes=maxout_sizes,
+            pieces=pieces,
+            input_dropout=input_dropout,
+            dropout=dropout,
+        )
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.generator(latents)  # (batch, channels, size, size)

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+
+from zoo.data import tables
+from zoo.data.diabetes import Diabetes
+
+
+def test_table_is_scikit_learns(monkeypatch):
+    datasets = pytest.importorskip("sklearn.datasets")
+    expected, expected_target = datasets.load_diabetes(return_X_y=True, scaled=False)
+    for _ in range(2):
+        features, target = tables.diabetes_table()
+        assert np.array_equal(features.numpy(), expected)
+        assert np.array_equal(target.numpy(), expected_target)
+        monkeypatch.setattr(tables, "_installed", lambda name: None)  # then by its own function
+
+
+def test_training_features_and_targets_have_mean_zero_and_deviation_one():
+    module = Diabetes()
+    module.setup()
+    ((features, targets),) = module.batches("train", 0)
+    assert features.shape == (309, 10) and targets.shape == (309, 1)
+    assert features.dtype == targets.dtype == torch.float32
+    for values in (features, targets):
+        torch.testing.assert_close(values.mean(0), torch.zeros(values.shape[1]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            values.std(0, correction=0), torch.ones(values.shape[1]), atol=1e-4, rtol=0
+        )
+    assert module.sizes() == {"in_features": 10, "out_features": 1}
+
+
+def test_the_other_splits_are_scaled_as_training_is_and_targets_can_be_had_back():
+    scaled, raw = Diabetes(), Diabetes(standardize=False)
+    for module in (scaled, raw):
+        module.setup()
+    ((train, _),) = raw.batches("train", 0)
+    for split in ("val", "test"):
+        ((features, targets),) = scaled.batches(split, 0)
+        ((raw_features, raw_targets),) = raw.batches(split, 0)
+        expected = (raw_features - train.mean(0)) / train.std(0, correction=0)
+        torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
+        restored = targets * scaled.target_std + scaled.target_mean
+        torch.testing.assert_close(restored, raw_targets, atol=1e-3, rtol=1e-4)
+    assert (raw.target_mean, raw.target_std) == (0, 1)
+
+
+def test_splits_are_disjoint_and_complete():
+    module = Diabetes(standardize=False, batch_size=50)
+    module.setup()
+    counts = {split: module.loaders[split].num_samples for split in module.splits}
+    assert counts == {"train": 309, "val": 67, "test": 66}
+    total = sum(targets.sum().item() for s in module.splits for _, targets in module.batches(s, 0))
+    assert total == tables.diabetes_table()[1].sum().item()
+
+
+def test_nonsense_is_refused_with_the_value():
+    with pytest.raises(ValueError, match="batch_size must be at least 1 or None, not -3"):
+        Diabetes(batch_size=-3)

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from zoo.data import tables
+from zoo.data.digits import Digits
+
+
+def everything(module, split="train", epoch=0):
+    images, labels = zip(*module.batches(split, epoch), strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def test_table_is_scikit_learns(monkeypatch):
+    datasets = pytest.importorskip("sklearn.datasets")
+    expected, expected_labels = datasets.load_digits(return_X_y=True)
+    for _ in range(2):
+        images, labels = tables.digits_table()
+        assert np.array_equal(images.flatten(1).numpy(), expected)
+        assert np.array_equal(labels.numpy(), expected_labels)
+        monkeypatch.setattr(tables, "_installed", lambda name: None)  # then by its own function
+
+
+def test_splits_are_disjoint_complete_and_stratified():
+    module = Digits(image_size=8, batch_size=100)
+    module.setup()
+    parts = {split: everything(module, split) for split in module.splits}
+    assert {k: len(v[1]) for k, v in parts.items()} == {"train": 1258, "val": 269, "test": 270}
+    rows = torch.cat([images.flatten(1) for images, _ in parts.values()])
+    whole = module.normalize(tables.digits_table()[0].unsqueeze(1) / 16).flatten(1)
+    assert torch.equal(rows[_order(rows)], whole[_order(whole)])
+    for _, labels in parts.values():
+        shares = labels.bincount(minlength=10) / len(labels)
+        torch.testing.assert_close(shares, torch.full((10,), 0.1), atol=0.012, rtol=0)
+
+
+def _order(rows):
+    keys = rows.double() * torch.rand(64, generator=torch.Generator().manual_seed(0)).double()
+    return keys.sum(1).argsort()
+
+
+def test_the_split_depends_on_split_seed_and_the_order_on_seed():
+    def first(split_seed, seed):
+        module = Digits(image_size=8, split_seed=split_seed)
+        module.setup(seed=seed)
+        return next(module.batches("val", 0))[0], next(module.batches("train", 0))[0]
+
+    (val, train), (same_val, other_order) = first(0, 0), first(0, 1)
+    assert torch.equal(val, same_val) and not torch.equal(train, other_order)
+    assert not torch.equal(val, first(1, 0)[0])
+
+
+def test_pictures_are_scaled_up_and_framed_in_black():
+    module = Digits(batch_size=2000)
+    module.setup()
+    images, _ = everything(module, "val")
+    assert images.shape == (269, 1, 32, 32) and images.dtype == torch.float32
+    black = module.normalize(torch.zeros(1, 1, 1, 1)).item()
+    inside = F.pad(torch.ones(24, 24), (4, 4, 4, 4)).bool()
+    torch.testing.assert_close(images[..., ~inside], torch.full_like(images[..., ~inside], black))
+    assert (images[..., inside] > black).float().mean() > 0.3
+    assert module.sizes() == {
+        "num_classes": 10,
+        "in_channels": 1,
+        "image_size": 32,
+        "in_features": 1024,
+    }
+
+
+def test_standard_scaling_has_mean_zero_and_deviation_one_and_symmetric_is_within_one():
+    module = Digits(image_size=8, batch_size=2000)
+    module.setup()
+    images, _ = everything(module)
+    assert abs(images.mean()) < 0.01 and abs(images.std() - 1) < 0.01
+    module = Digits(image_size=8, batch_size=2000, scaling="symmetric")
+    module.setup()
+    images, _ = everything(module)
+    assert (images.min(), images.max()) == (-1, 1)
+
+
+def test_augmentation_is_for_training_only_and_new_each_epoch():
+    plain, changed = Digits(batch_size=2000), Digits(batch_size=2000, augment=True)
+    for module in (plain, changed):
+        module.setup()
+    assert torch.equal(everything(plain, "test")[0], everything(changed, "test")[0])
+    first, second = everything(changed, epoch=0)[0], everything(changed, epoch=1)[0]
+    order = [changed.loaders["train"].indices(epoch, 0) for epoch in (0, 1)]
+    by_sample = [
+        images[torch.tensor(o).argsort()] for images, o in zip((first, second), order, strict=True)
+    ]
+    assert (by_sample[0] - by_sample[1]).abs().amax((1, 2, 3)).min() > 0.1
+    assert abs(first.mean() - everything(plain)[0].mean()) < 0.05
+
+
+def test_a_picture_of_a_digit_is_prepared_as_the_data_are_without_setup():
+    module = Digits()
+    pixels = tables.digits_table()[0][3]
+    picture = Image.fromarray((pixels * 255 / 16).round().byte().numpy())
+    module.setup()
+    expected = module.normalize(
+        F.pad(F.interpolate(pixels[None, None] / 16, size=(24, 24), mode="bilinear"), (4, 4, 4, 4))
+    )[0]
+    prepared = Digits().preprocess(picture)
+    torch.testing.assert_close(prepared, expected, atol=0.02, rtol=0)
+    large = Digits().preprocess(picture.convert("RGB").resize((200, 200)))
+    assert large.shape == (1, 32, 32)
+    assert torch.corrcoef(torch.stack((large.flatten(), expected.flatten())))[0, 1] > 0.97
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"image_size": 7}, "image_size must be at least 8, not 7"),
+        ({"padding": 13}, "padding must leave at least 8 of image_size 32 .*12, not 13"),
+        ({"scaling": "none"}, "scaling must be 'standard' or 'symmetric', not 'none'"),
+    ],
+)
+def test_nonsense_is_refused_with_the_value(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Digits(**settings)

@@ -1,0 +1,267 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zoo.data import image_folder
+from zoo.data.download import DataError
+from zoo.data.image_folder import ImageFolder
+from zoo.data.loaders import StreamLoader, TensorLoader
+from zoo.data.picture import fit_square
+
+CLASSES = ("cat", "dog", "newt")
+
+
+def draw(folder, counts, size=(12, 10), suffix="png", mode="RGB"):
+    generator = np.random.default_rng(len(str(folder)))
+    for name, count in zip(CLASSES, counts, strict=False):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = generator.integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+            Image.fromarray(pixels).convert(mode).save(folder / name / f"{i:02}.{suffix}")
+    return folder
+
+
+def module(folder, **changes):
+    settings = {"image_size": 8, "batch_size": 4, "num_workers": 0}
+    return ImageFolder(str(folder), **(settings | changes))
+
+
+def same(first, second):
+    return all(
+        torch.equal(a, b) and a.stride() == b.stride()
+        for x, y in zip(first, second, strict=True)
+        for a, b in zip(x, y, strict=True)
+    )
+
+
+def test_class_folders_are_divided_disjointly_completely_and_stratified(tmp_path):
+    data = module(draw(tmp_path / "pets", (20, 40, 20)), val_fraction=0.25, test_fraction=0.25)
+    assert data.splits == ("train", "val", "test")
+    data.setup()
+    counts = {split: data.loaders[split].num_samples for split in data.splits}
+    assert counts == {"train": 40, "val": 20, "test": 20}
+    for split, expected in (("train", [10, 20, 10]), ("val", [5, 10, 5]), ("test", [5, 10, 5])):
+        labels = torch.cat([labels for _, labels in data.batches(split, 0)])
+        assert (labels.bincount() - torch.tensor(expected)).abs().max() <= 1
+    seen = torch.cat([images for s in data.splits for images, _ in data.batches(s, 0)])
+    assert len(seen.flatten(1).unique(dim=0)) == 80
+    assert data.resolved() == {"class_names": list(CLASSES)}
+    assert data.sizes() == {
+        "num_classes": 3,
+        "in_channels": 3,
+        "image_size": 8,
+        "in_features": 192,
+    }
+
+
+@pytest.mark.parametrize(
+    ("present", "splits"),
+    [
+        (("train", "val", "test"), ("train", "val", "test")),
+        (("train", "test"), ("train", "val", "test")),
+        (("train", "val"), ("train", "val")),
+        (("train",), ("train", "val")),
+    ],
+)
+def test_split_folders_are_used_and_only_a_missing_val_is_taken_from_train(
+    present, splits, tmp_path
+):
+    for name in present:
+        draw(tmp_path / name, (10, 10))
+    data = module(tmp_path)
+    assert data.splits == splits
+    data.setup()
+    assert tuple(data.loaders) == splits
+    taken = 0 if "val" in present else 2
+    assert data.loaders["train"].num_samples == 20 - taken
+    assert data.loaders["val"].num_samples == (20 if "val" in present else 2)
+
+
+@pytest.mark.parametrize("in_channels", [1, 3])
+@pytest.mark.parametrize("augment", ["none", "crop_flip"])
+def test_in_memory_and_streamed_batches_are_the_same(augment, in_channels, tmp_path):
+    draw(tmp_path, (7, 8))
+    both = [
+        module(tmp_path, augment=augment, in_channels=in_channels, in_memory=in_memory)
+        for in_memory in (True, False)
+    ]
+    for data in both:
+        data.setup(seed=3)
+    assert isinstance(both[0].loaders["train"], TensorLoader)
+    assert isinstance(both[1].loaders["train"], StreamLoader)
+    for split in both[0].splits:
+        assert same(*(data.batches(split, 2) for data in both))
+
+
+def test_resized_crops_differ_by_epoch_and_sample_but_not_by_workers(tmp_path):
+    pytest.importorskip("torchvision")
+    draw(tmp_path, (6, 6))
+    settings = {"augment": "resized_crop_flip", "in_memory": "auto"}
+    data = [module(tmp_path, num_workers=workers, **settings) for workers in (0, 2)]
+    for each in data:
+        each.setup()
+        assert isinstance(each.loaders["train"], StreamLoader)
+    assert same(data[0].batches("train", 1), data[1].batches("train", 1))
+    orders = [data[0].loaders["train"].indices(epoch, 0) for epoch in (1, 2)]
+    first, second = (next(data[0].batches("train", epoch))[0] for epoch in (1, 2))
+    for i in set(orders[0]) & set(orders[1]):
+        assert not torch.equal(first[orders[0].index(i)], second[orders[1].index(i)])
+    assert same(data[0].batches("val", 0), data[0].batches("val", 1))
+    data[1].loaders["train"].close()
+
+
+def test_auto_streams_what_does_not_fit(tmp_path, monkeypatch):
+    draw(tmp_path, (5, 5))
+    data = module(tmp_path)
+    data.setup()
+    assert isinstance(data.loaders["train"], TensorLoader)
+    monkeypatch.setattr(image_folder, "MEMORY_LIMIT", 10 * 3 * 64 - 1)
+    data.setup()
+    assert isinstance(data.loaders["train"], StreamLoader)
+    monkeypatch.setattr(image_folder, "MEMORY_LIMIT", 10 * 3 * 64)
+    monkeypatch.setattr(image_folder, "available_memory", lambda device: 4 * 10 * 3 * 64 - 4)
+    data.setup()
+    assert isinstance(data.loaders["train"], StreamLoader)
+
+
+def test_pictures_are_the_centred_square_of_the_file_normalised(tmp_path):
+    draw(tmp_path / "train", (1, 1), size=(8, 12))
+    draw(tmp_path / "val", (1, 1), size=(8, 12))
+    mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+    data = module(tmp_path, mean=mean, std=std)
+    data.setup()
+    with Image.open(tmp_path / "val" / "dog" / "00.png") as picture:
+        pixels = torch.from_numpy(np.array(picture)[2:10])  # (8, 8, 3)
+        expected = ((pixels / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1)
+        ((images, labels),) = data.batches("val", 0)
+        assert labels.tolist() == [0, 1]
+        torch.testing.assert_close(images[1], expected)
+        torch.testing.assert_close(
+            module(tmp_path, mean=mean, std=std).preprocess(picture), expected
+        )
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"), [("jpg", "L"), ("PNG", "RGBA"), ("gif", "P"), ("bmp", "1")]
+)
+def test_files_of_many_kinds_are_read_as_colour_or_grey(suffix, mode, tmp_path):
+    draw(tmp_path, (4, 4), suffix=suffix, mode=mode)
+    (tmp_path / "cat" / "notes.txt").write_text("not a picture")
+    (tmp_path / ".hidden").mkdir()
+    for in_channels in (1, 3):
+        data = module(tmp_path, in_channels=in_channels)
+        data.setup()
+        images, _ = next(data.batches("train", 0))
+        assert images.shape[1:] == (in_channels, 8, 8) and images.dtype == torch.float32
+
+
+def test_many_large_files_are_read_by_several_threads_into_their_places(tmp_path):
+    draw(tmp_path, (5, 5), size=(120, 120))
+    fast, slow = module(tmp_path, in_memory=True), module(tmp_path, in_memory=False)
+    for data in (fast, slow):
+        data.setup()
+    assert same(fast.batches("train", 0), slow.batches("train", 0))
+
+
+def test_class_names_of_the_run_give_the_labels_and_must_be_those_of_the_folder(tmp_path):
+    draw(tmp_path, (4, 8, 4))
+    data = module(tmp_path, class_names=["newt", "dog", "cat"], val_fraction=0.25)
+    assert data.sizes()["num_classes"] == 3
+    data.setup()
+    labels = torch.cat([labels for _, labels in data.batches("train", 0)])
+    assert labels.bincount().argmax() == 1 and data.resolved()["class_names"][0] == "newt"
+    with pytest.raises(DataError, match="holds the classes cat, dog, newt, not cat, emu"):
+        module(tmp_path, class_names=["cat", "emu"]).setup()
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere is no folder: name one that holds"):
+        ImageFolder("nowhere", root=str(tmp_path)).setup()
+
+
+def test_a_folder_without_class_folders_is_named(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "loose.png")
+    with pytest.raises(DataError, match="holds no folders: put the pictures of each class"):
+        module(tmp_path).setup()
+
+
+def test_a_class_without_pictures_is_named(tmp_path):
+    draw(tmp_path, (3, 0))
+    with pytest.raises(DataError, match="dog holds no pictures"):
+        module(tmp_path).setup()
+
+
+def test_a_class_in_val_that_training_lacks_is_named(tmp_path):
+    draw(tmp_path / "train", (3, 3))
+    draw(tmp_path / "val", (3, 3, 3))
+    with pytest.raises(DataError, match="val holds the class 'newt', which the training pictures"):
+        module(tmp_path).setup()
+
+
+def test_too_few_pictures_to_divide_are_told(tmp_path):
+    draw(tmp_path, (1, 1))
+    with pytest.raises(DataError, match=r"too few pictures \(2\) to set some aside for val"):
+        module(tmp_path).setup()
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("content", [b"no picture", b""])
+def test_an_unreadable_picture_is_named(content, in_memory, tmp_path):
+    draw(tmp_path / "train", (3, 3))
+    draw(tmp_path / "val", (3, 3))
+    (tmp_path / "train" / "dog" / "01.png").write_bytes(content)
+    data = module(tmp_path, in_memory=in_memory)
+    with pytest.raises(DataError, match=r"dog/01\.png cannot be read as a picture"):
+        data.setup()
+        list(data.batches("train", 0))
+
+
+def test_a_picture_cut_short_is_named(tmp_path):
+    draw(tmp_path, (9, 9))
+    path = tmp_path / "cat" / "03.png"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"cat/03\.png cannot be read as a picture"):
+        module(tmp_path, in_memory=True).setup()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"image_size": 0}, "image_size must be at least 1, not 0"),
+        ({"in_channels": 2}, "in_channels must be 1 or 3, not 2"),
+        ({"augment": "flip"}, "augment must be 'none', 'crop_flip' or .* not 'flip'"),
+        ({"in_memory": "yes"}, "in_memory must be 'auto', true or false, not 'yes'"),
+        ({"in_memory": True, "augment": "resized_crop_flip"}, "in_memory must not be true with"),
+        ({"num_workers": -1}, "num_workers must not be negative, not -1"),
+        ({"val_fraction": 0}, "val_fraction must be between 0 and 1, not 0"),
+        ({"test_fraction": 0.9}, r"test_fraction must be in \[0, 0.9\), .* not 0.9"),
+        ({"mean": [0.5], "std": [0.5]}, "mean must have in_channels = 3 values"),
+    ],
+)
+def test_nonsense_is_refused_with_the_value(settings, message):
+    with pytest.raises(ValueError, match=message):
+        module("x", **settings)
+
+
+def test_the_picture_of_a_file_is_the_same_by_either_way_of_reading(tmp_path):
+    draw(tmp_path, (4, 4))
+    path = tmp_path / "cat" / "00.png"
+    with Image.open(path) as picture:
+        expected = fit_square(picture, 8, in_channels=3, crop=True)
+    files = image_folder.PictureFiles([(str(path), 0)], image_size=8, in_channels=3)
+    assert torch.equal(files[0][0], expected.permute(2, 0, 1))
+
+
+@pytest.mark.data
+def test_real_cifar_pictures_are_read(data_dir):
+    if not (data_dir / "cifar10_images").is_dir():
+        pytest.skip(f"no cifar10_images in {data_dir}")
+    data = ImageFolder("cifar10_images", root=str(data_dir), in_memory=False, num_workers=0)
+    data.setup()
+    counts = {split: data.loaders[split].num_samples for split in data.splits}
+    assert counts == {"train": 45_000, "val": 5_000, "test": 10_000}
+    images, labels = next(data.batches("train", 0))
+    assert images.shape == (128, 3, 32, 32) and data.class_names[0] == "airplane"
+    assert abs(images.mean()) < 0.3 and labels.max() == 9

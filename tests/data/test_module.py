@@ -1,0 +1,88 @@
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from zoo.data.diabetes import Diabetes
+from zoo.data.digits import Digits
+from zoo.data.graph import KarateClub
+from zoo.data.image_folder import ImageFolder
+from zoo.data.text import StandardLibrary, TinyShakespeare
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs" / "data").glob("*.yaml"))
+
+
+def test_batches_before_setup_are_refused_in_a_sentence():
+    with pytest.raises(RuntimeError, match=r"Digits.setup\(\) must be called before its batches"):
+        Digits().batches("train", 0)
+
+
+def test_an_unknown_split_is_refused_with_those_there_are():
+    module = KarateClub()
+    module.setup()
+    with pytest.raises(ValueError, match="split must be one of train, val, test, not 'valid'"):
+        module.batches("valid", 0)
+
+
+def test_sizes_that_only_the_data_know_are_refused_before_setup():
+    for module in (ImageFolder("x"), StandardLibrary(), TinyShakespeare()):
+        with pytest.raises(RuntimeError, match="setup"):
+            module.sizes()
+        assert module.resolved() == {}
+
+
+@pytest.mark.parametrize("make", [Digits, Diabetes, KarateClub, StandardLibrary])
+def test_splits_are_known_before_setup_and_are_the_loaders_after(make):
+    module = make()
+    splits = module.splits
+    module.setup()
+    assert tuple(module.loaders) == splits
+    for split in splits:
+        assert module.num_batches(split) == len(list(module.batches(split, 0))) > 0
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_begins_with_a_comment_and_fits_its_target(path):
+    assert path.read_text().startswith("# ")
+    config = OmegaConf.create({"data": OmegaConf.load(path), "paths": {"data_dir": "elsewhere"}})
+    arguments = OmegaConf.to_container(config.data, resolve=True)
+    module, _, name = arguments.pop("_target_").rpartition(".")
+    target = getattr(importlib.import_module(module), name)
+    assert set(arguments) == set(inspect.signature(target).parameters)
+    target(**arguments)
+    assert arguments.get("root", "elsewhere") == "elsewhere"
+    for parameter in inspect.signature(target).parameters.values():
+        if parameter.default is not parameter.empty and parameter.name != "root":
+            assert arguments[parameter.name] == parameter.default, parameter.name
+
+
+def test_there_is_a_config_for_each_data_set():
+    assert len(CONFIGS) == 9
+
+
+PROGRAM = """
+import importlib, sys
+import torch
+before = set(sys.modules)
+for name in sys.argv[1:]:
+    importlib.import_module(f"zoo.data.{name}")
+from zoo.data.diabetes import Diabetes
+from zoo.data.digits import Digits
+Digits().setup()
+Diabetes().setup()
+heavy = {"torchvision", "sklearn", "scipy", "networkx", "PIL", "matplotlib"}
+print(sorted(heavy & (set(sys.modules) - before)))
+print(sorted(n for n in sys.modules if n.startswith("zoo.") and not n.startswith("zoo.data")))
+"""
+
+
+def test_importing_all_modules_and_setting_up_digits_imports_nothing_heavy_and_nothing_of_ours():
+    names = [path.stem for path in (ROOT / "zoo" / "data").glob("[a-z]*.py")]
+    command = [sys.executable, "-c", PROGRAM, *names]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["[]", "[]"]

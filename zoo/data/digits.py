@@ -1,0 +1,105 @@
+"""Handwritten digits of 8x8 pixels that come with scikit-learn: nothing to download.
+
+1,797 pictures from the test set of "Optical Recognition of Handwritten Digits" (Alpaydin and
+Kaynak, 1998), https://archive.ics.uci.edu/dataset/80. Divided 70/15/15, stratified.
+"""
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.data.augmentation import RandomAffine
+from zoo.data.loaders import TensorLoader
+from zoo.data.module import check_batch_size
+from zoo.data.picture import Normalize, PictureModule, check_scaling, fit_square
+from zoo.data.sampling import split_indices
+from zoo.data.tables import digits_table
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+GRID = 8  # pixels a side, as the digits come
+FRACTIONS = {"train": 0.70, "val": 0.15, "test": 0.15}
+MEAN, STD = 0.3053, 0.3760  # over all 1,797 pictures, values 0 to 1
+
+
+class Digits(PictureModule):
+    """Grey digits, white on black, scaled up (bilinear) and framed in black.
+
+    Args:
+        batch_size: pictures a batch.
+        image_size: height and width of a picture, frame included.
+        padding: width of the black frame; ``None`` for an eighth of ``image_size`` (LeNet's 32
+            pixels show a digit of 24), or none where ``image_size`` is 8, as the digits come.
+        augment: turn, move, zoom and shear each training picture a little, differently each epoch.
+        scaling: ``standard``: mean 0 and deviation 1 (of unframed pictures); ``symmetric``: values
+            from -1 to 1, as generative models want them.
+        split_seed: another seed, another division into train, val and test.
+    """
+
+    splits = ("train", "val", "test")
+    in_channels = 1
+    class_names = tuple("0123456789")
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 64,
+        image_size: int = 32,
+        padding: int | None = None,
+        augment: bool = False,
+        scaling: Literal["standard", "symmetric"] = "standard",
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_batch_size(batch_size)
+        check_scaling(scaling)
+        if image_size < GRID:
+            raise ValueError(f"image_size must be at least {GRID}, not {image_size}")
+        if padding is None:
+            padding = 0 if image_size == GRID else image_size // 8
+        if not 0 <= padding <= (image_size - GRID) // 2:
+            raise ValueError(
+                f"padding must leave at least {GRID} of image_size {image_size} pixels for the "
+                f"digit, so be from 0 to {(image_size - GRID) // 2}, not {padding}"
+            )
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.padding = padding
+        self.augment = augment
+        self.split_seed = split_seed
+        mean, std = (MEAN, STD) if scaling == "standard" else (0.5, 0.5)
+        self.normalize = Normalize([mean], [std], max_value=1.0)
+
+    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        images, labels = digits_table()
+        images = self._enlarge(images.unsqueeze(1) / 16)  # (n, 1, image_size, image_size)
+        indices = split_indices(labels, list(FRACTIONS.values()), seed=self.split_seed)
+        for split, index in zip(FRACTIONS, indices, strict=True):
+            augment = self.augment and split == "train"
+            self.loaders[split] = TensorLoader(
+                (images[index] if augment else self.normalize(images[index]), labels[index]),
+                batch_size=self.batch_size,
+                shuffle=split == "train",
+                seed=seed,
+                augment=(RandomAffine(10, 0.08, (0.9, 1.1), shear=10),) if augment else (),
+                transform=self.normalize if augment else None,
+                device=device,
+            )
+
+    def preprocess(self, image: "Image") -> Tensor:
+        """Prepares a picture of one digit, white on black (a black one on white is not guessed).
+
+        It goes through the same 8x8 grid as the data, so it becomes as coarse as they are.
+        """
+        grid = fit_square(image, GRID, in_channels=1, crop=False)  # (8, 8, 1)
+        images = self._enlarge(grid.permute(2, 0, 1).unsqueeze(0) / 255)
+        return self.normalize(images)[0]  # (1, image_size, image_size)
+
+    def _enlarge(self, images: Tensor) -> Tensor:
+        size = self.image_size - 2 * self.padding
+        if size != GRID:
+            images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+        return F.pad(images, (self.padding,) * 4)

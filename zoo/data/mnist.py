@@ -1,0 +1,228 @@
+"""MNIST and Fashion-MNIST: 70,000 grey pictures of 28x28 pixels in ten classes.
+
+LeCun, Cortes and Burges, 1998, http://yann.lecun.com/exdb/mnist; Xiao, Rasul and Vollgraf, 2017,
+"Fashion-MNIST", https://arxiv.org/abs/1708.07747. Both keep their 10,000 test pictures; of the
+60,000 others, 5,000 are set aside for validation (stratified).
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.data.augmentation import Augmentation, HorizontalFlip, RandomAffine, RandomCrop
+from zoo.data.download import DataError, import_torchvision, verify
+from zoo.data.loaders import TensorLoader
+from zoo.data.module import check_batch_size
+from zoo.data.picture import Normalize, PictureModule, check_scaling, fit_square
+from zoo.data.sampling import split_indices
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+SIZE = 28
+TIMEOUT = 60.0  # seconds of silence after which a server counts as gone
+
+
+class MNIST(PictureModule):
+    """Handwritten digits, white on black.
+
+    Files lie where torchvision keeps them, in ``root/MNIST/raw``. If one is missing, torchvision
+    downloads them (and checks what it loads); files that are there are read without torchvision,
+    whose import takes longer, after a comparison with their checksums.
+
+    Args:
+        batch_size: pictures a batch.
+        root: folder of all downloads.
+        padding: width of a black frame; 2 makes the 32 pixels a side of LeNet.
+        augment: change each training picture a little, differently each epoch: digits are turned,
+            moved and zoomed, clothes are moved and mirrored.
+        scaling: ``standard``: mean 0 and deviation 1 (of unframed pictures); ``symmetric``: values
+            from -1 to 1, as generative models want them.
+        val_size: training pictures set aside for validation.
+        split_seed: another seed, another choice of validation pictures.
+        mirror: address of a folder with the four ``.gz`` files, instead of torchvision's mirrors.
+    """
+
+    dataset: ClassVar[str] = "MNIST"  # torchvision's name, and the folder's
+    splits = ("train", "val", "test")
+    in_channels = 1
+    class_names: tuple[str, ...] = tuple("0123456789")
+    statistics: ClassVar[tuple[float, float]] = (0.1307, 0.3081)  # of the 60,000, values 0 to 1
+    checksums: ClassVar[dict[str, str]] = {  # md5 of the unpacked files
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    }
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 64,
+        root: str = "data",
+        padding: int = 0,
+        augment: bool = False,
+        scaling: Literal["standard", "symmetric"] = "standard",
+        val_size: int = 5000,
+        split_seed: int = 0,
+        mirror: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_batch_size(batch_size)
+        check_scaling(scaling)
+        if padding < 0:
+            raise ValueError(f"padding must not be negative, not {padding}")
+        if val_size < 1:
+            raise ValueError(f"val_size must be at least 1, not {val_size}")
+        self.batch_size = batch_size
+        self.root = root
+        self.padding = padding
+        self.image_size = SIZE + 2 * padding
+        self.augment = augment
+        self.val_size = val_size
+        self.split_seed = split_seed
+        self.mirror = mirror
+        mean, std = self.statistics if scaling == "standard" else (0.5, 0.5)
+        self.normalize = Normalize([mean], [std])
+
+    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        folder = self._files()
+        images, labels = self._read(folder, "train")
+        if self.val_size >= len(labels):
+            raise ValueError(
+                f"val_size must be less than the {len(labels)} training pictures, "
+                f"not {self.val_size}"
+            )
+        share = self.val_size / len(labels)
+        train, val = split_indices(labels, (1 - share, share), seed=self.split_seed)
+        parts = {
+            "train": (images[train], labels[train]),
+            "val": (images[val], labels[val]),
+            "test": self._read(folder, "test"),
+        }
+        for split, (images, labels) in parts.items():
+            images = F.pad(images.to(device), (self.padding,) * 4)  # (n, 1, height, width)
+            augment = self.augment and split == "train"
+            # What needs no change from epoch to epoch is kept normalised: in small batches, a
+            # gather of float pictures alone is the faster way.
+            self.loaders[split] = TensorLoader(
+                (images if augment else self.normalize(images), labels),
+                batch_size=self.batch_size,
+                shuffle=split == "train",
+                seed=seed,
+                augment=self._augmentations() if augment else (),
+                transform=self.normalize if augment else None,
+                device=device,
+            )
+
+    def preprocess(self, image: "Image") -> Tensor:
+        """Prepares a picture, made grey; white on black, as the data are (nothing is guessed)."""
+        pixels = fit_square(image, SIZE, in_channels=1, crop=False)  # (28, 28, 1)
+        images = F.pad(pixels.permute(2, 0, 1).unsqueeze(0), (self.padding,) * 4)
+        return self.normalize(images)[0]  # (1, height, width)
+
+    def _augmentations(self) -> tuple[Augmentation, ...]:
+        return (RandomAffine(10, 0.08, (0.9, 1.1), shear=10),)
+
+    def _files(self) -> Path:
+        """Makes sure of the four files and returns their folder."""
+        folder = Path(self.root) / self.dataset / "raw"
+        files = [folder / file for pair in FILES.values() for file in pair]
+        if missing := [path.name for path in files if not path.is_file()]:
+            self._download(folder, missing)
+        for path in files:
+            verify(path, md5=self.checksums.get(path.name))
+        return folder
+
+    def _download(self, folder: Path, missing: list[str]) -> None:
+        import_torchvision()
+        from torchvision import datasets
+
+        dataset_class: Any = getattr(datasets, self.dataset)
+        if self.mirror is not None:
+            mirrors = [self.mirror.rstrip("/") + "/"]
+            dataset_class = type(self.dataset, (dataset_class,), {"mirrors": mirrors})
+        try:
+            with _socket_timeout(TIMEOUT):
+                dataset_class(self.root, download=True)
+        except (OSError, RuntimeError, ValueError, EOFError) as error:
+            raise DataError(
+                f"{', '.join(missing)} not found in {folder} and not to be had from "
+                f"{' or '.join(dataset_class.mirrors)} ({' '.join(str(error).split())}): put the "
+                f"four unpacked files there by hand, or name a mirror"
+            ) from error
+
+    def _read(self, folder: Path, split: str) -> tuple[Tensor, Tensor]:
+        images, labels = (read_idx(folder / file) for file in FILES[split])
+        if images.shape[1:] != (SIZE, SIZE) or labels.shape != images.shape[:1]:
+            raise DataError(
+                f"{folder} holds pictures {tuple(images.shape)} with labels {tuple(labels.shape)}, "
+                f"not (n, {SIZE}, {SIZE}) with (n,): delete its files, so that they are downloaded "
+                f"again"
+            )
+        return images.unsqueeze(1), labels.long()  # (n, 1, 28, 28), (n,)
+
+
+class FashionMNIST(MNIST):
+    """Pictures of clothes; everything else as in :class:`MNIST`."""
+
+    dataset = "FashionMNIST"
+    class_names = (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )
+    statistics = (0.2860, 0.3530)
+    checksums: ClassVar[dict[str, str]] = {}  # torchvision knows those of the packed files only
+
+    def _augmentations(self) -> tuple[Augmentation, ...]:
+        return (RandomCrop(2), HorizontalFlip())
+
+
+def read_idx(path: Path) -> Tensor:
+    """Reads a file of bytes in the IDX format (the last section of MNIST's page).
+
+    Four bytes (0, 0, 8 for unsigned bytes, the number of dimensions), the size of each dimension
+    as a big-endian 32-bit number, then the values.
+
+    Raises:
+        DataError: if it is anything else, or cut short.
+    """
+    content = bytearray(path.read_bytes())
+    dimensions = content[3] if content[:3] == b"\x00\x00\x08" and len(content) > 3 else 0
+    start = 4 + 4 * dimensions
+    shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
+    values = torch.tensor(shape).prod().item() if shape else 0
+    if not values or len(content) != start + values:
+        raise DataError(
+            f"{path} is no whole IDX file of bytes: delete it, so that it is downloaded again"
+        )
+    return torch.frombuffer(content, dtype=torch.uint8, offset=start).view(shape)
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """Limits the wait for a silent server, for which torchvision would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

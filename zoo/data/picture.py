@@ -1,0 +1,139 @@
+"""What the modules of labelled pictures share: normalisation, sizes, preparing a picture file."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from zoo.data.module import DataModule
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Scaling = Literal["standard", "symmetric"]
+
+
+class Normalize:
+    r"""Per-channel standardisation, :math:`y = (x / m - \mathrm{mean}) / \mathrm{std}`.
+
+    Done as one multiplication and one addition over whole batches, in whatever order the pixels
+    lie in memory (which is kept), with float32 results also for uint8 pictures.
+
+    Args:
+        mean: of each channel, for values from 0 to 1.
+        std: of each channel, likewise.
+        max_value: :math:`m`, the value of white in the pictures: 255, or 1.
+
+    Shape:
+        - input: ``(batch, channels, height, width)``
+        - output: the same
+    """
+
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], *, max_value: float = 255.0
+    ) -> None:
+        if len(mean) != len(std):
+            raise ValueError(f"mean and std must be equally long, not {len(mean)} and {len(std)}")
+        if any(value <= 0 for value in std):
+            raise ValueError(f"std must be greater than 0, not {list(std)}")
+        self.mean = tuple(float(value) for value in mean)
+        self.std = tuple(float(value) for value in std)
+        self._scale = torch.tensor([1 / (max_value * s) for s in self.std])
+        self._shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)])
+        self._tables: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        batch, channels, height, width = images.shape
+        pixels_last = channels > 1 and not images.is_contiguous()
+        if pixels_last:
+            images = images.permute(0, 2, 3, 1)  # (batch, height, width, channels)
+        scale, shift = self._table(channels, height * width, pixels_last, images.device)
+        flat = images.reshape(batch, -1)  # (batch, pixels)
+        flat = flat * scale if flat.dtype == torch.float32 else flat.float().mul_(scale)
+        # Not addcmul: a fused multiply-add rounds otherwise than the two steps, and whether a value
+        # is computed with it may depend on its place in the batch.
+        images = flat.add_(shift).view(images.shape)
+        return images.permute(0, 3, 1, 2) if pixels_last else images
+
+    def _table(
+        self, channels: int, pixels: int, pixels_last: bool, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Scale and shift of every value of a picture: one long row is fast, a short one slow."""
+        key = (channels, pixels, pixels_last, device)
+        if key not in self._tables:
+            if channels != len(self.mean):
+                raise ValueError(
+                    f"images must have {len(self.mean)} channels, as many as mean, not {channels}"
+                )
+            scale, shift = self._scale.to(device), self._shift.to(device)
+            self._tables[key] = (
+                (scale.repeat(pixels), shift.repeat(pixels))
+                if pixels_last
+                else (scale.repeat_interleave(pixels), shift.repeat_interleave(pixels))
+            )
+        return self._tables[key]
+
+
+class PictureModule(DataModule):
+    """A data set of labelled pictures.
+
+    Attributes:
+        image_size: height and width.
+        in_channels: 1 for grey pictures, 3 for colour.
+        class_names: the name of each class, in the order of the labels.
+        normalize: applied last to every batch.
+    """
+
+    image_size: int
+    in_channels: int
+    class_names: Sequence[str]
+    normalize: Normalize
+
+    def sizes(self) -> dict[str, int]:
+        return {
+            "num_classes": len(self.class_names),
+            "in_channels": self.in_channels,
+            "image_size": self.image_size,
+            "in_features": self.in_channels * self.image_size**2,
+        }
+
+    @abstractmethod
+    def preprocess(self, image: "Image") -> Tensor:
+        """Prepares a picture file for a trained model, just as the pictures of the test split.
+
+        Shape:
+            - output: ``(channels, height, width)``
+        """
+
+
+def check_scaling(scaling: str) -> None:
+    """Refuses an unknown scaling."""
+    if scaling not in ("standard", "symmetric"):
+        raise ValueError(f"scaling must be 'standard' or 'symmetric', not {scaling!r}")
+
+
+def fit_square(image: "Image", size: int, *, in_channels: int, crop: bool) -> Tensor:
+    """Turns any picture into a square one, keeping its proportions.
+
+    Args:
+        image: any mode; made grey or RGB as ``in_channels`` asks.
+        size: height and width of the result.
+        in_channels: 1 or 3.
+        crop: cut the longer side off evenly; else the whole picture stays, on black.
+
+    Returns:
+        uint8 ``(height, width, channels)``.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    image = image.convert("L" if in_channels == 1 else "RGB")
+    if image.size != (size, size):
+        resize = Image.Resampling.BILINEAR
+        if crop:
+            image = ImageOps.fit(image, (size, size), method=resize)
+        else:
+            image = ImageOps.pad(image, (size, size), method=resize, color=0)
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).view(size, size, in_channels)

@@ -1,0 +1,128 @@
+"""Long sequences read in parallel tracks, so that a recurrent network can carry its state on.
+
+The sequence is cut into `batch_size` tracks side by side; each batch holds the next
+`sequence_length` tokens of every track, and its targets are the tokens one further on. Row `i` of a
+batch goes on where row `i` of the batch before ended.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.data.sampling import mix_seed
+
+
+class TextBatch(NamedTuple):
+    """One step along the tracks.
+
+    Attributes:
+        inputs: int64 ``(batch, time)``.
+        targets: the character after each of the inputs, int64 ``(batch, time)``.
+        is_start: the rows do not go on from the batch before; carried state is to be reset.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    is_start: bool
+
+
+class TrackLoader:
+    """Walks along the tracks of a text; a sample is one row of a batch.
+
+    In training (``shuffle``), the text is taken as a ring that each epoch enters at another place,
+    so the tracks differ from epoch to epoch. Less than one window a track is left over at the end
+    of an epoch, another piece of text each time; one target an epoch is not the true next one, the
+    first character of the text, which follows the last.
+
+    In evaluation, every character but the first is a target exactly once: the last window is as
+    short as it must be, and the fewer than ``batch_size`` characters that do not divide among the
+    tracks follow as one more track of their own.
+
+    Args:
+        tokens: the text, int64 ``(time,)``.
+        batch_size: tracks side by side.
+        sequence_length: characters of each track in a batch.
+        shuffle: begin at a place that depends on the epoch.
+        seed: together with the epoch, all that the place depends on.
+        device: where the tokens are put.
+    """
+
+    def __init__(
+        self,
+        tokens: Tensor,
+        *,
+        batch_size: int,
+        sequence_length: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._tokens = tokens.to(device)
+        self._tracks = batch_size
+        self._time = sequence_length
+        self._shuffle = shuffle
+        self._seed = seed
+        num_targets = len(tokens) - (0 if shuffle else 1)
+        self._length = num_targets // batch_size  # of a track
+        self._rest = 0 if shuffle else num_targets % batch_size
+        if shuffle:
+            self._steps = self._length // sequence_length
+            self._rest_steps = 0
+        else:
+            self._steps = -(-self._length // sequence_length)
+            self._rest_steps = -(-self._rest // sequence_length)
+        if len(self) == 0:
+            raise ValueError(
+                f"batch_size * sequence_length must be at most {num_targets}, the characters of "
+                f"the text, not {batch_size} * {sequence_length}"
+            )
+        self.num_samples = self._steps * batch_size + self._rest_steps
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return self._steps + self._rest_steps
+
+    def indices(self, epoch: int, batch: int) -> list[int]:
+        """Where in the text each row of the batch begins."""
+        if batch >= self._steps:
+            return [self._length * self._tracks + (batch - self._steps) * self._time]
+        first = self._offset(epoch) + batch * self._time
+        return [(first + track * self._length) % len(self._tokens) for track in range(self._tracks)]
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[TextBatch]:
+        return self._training(epoch, start) if self._shuffle else self._evaluation(start)
+
+    def _offset(self, epoch: int) -> int:
+        if not self._shuffle:
+            return 0
+        return mix_seed("text", self._seed, epoch) % len(self._tokens)
+
+    def _training(self, epoch: int, start: int) -> Iterator[TextBatch]:
+        offset = self._offset(epoch)
+        inputs, targets = (
+            self._tokens.roll(-offset - ahead)[: self._tracks * self._length]
+            .view(self._tracks, self._length)[:, : self._steps * self._time]
+            .reshape(self._tracks, self._steps, self._time)
+            .transpose(0, 1)
+            .contiguous()  # (steps, batch, time)
+            for ahead in (0, 1)
+        )
+        for step in range(start, self._steps):
+            yield TextBatch(inputs[step], targets[step], step == 0)
+
+    def _evaluation(self, start: int) -> Iterator[TextBatch]:
+        whole = self._tracks * self._length
+        parts = []
+        for begin, end, tracks in ((0, whole, self._tracks), (whole, whole + self._rest, 1)):
+            if begin < end:
+                inputs = self._tokens[begin:end].view(tracks, -1)
+                targets = self._tokens[begin + 1 : end + 1].view(tracks, -1)
+                times = range(0, inputs.shape[1], self._time)
+                parts += [(inputs, targets, time) for time in times]
+        for inputs, targets, time in parts[start:]:
+            window = slice(time, time + self._time)
+            yield TextBatch(
+                inputs[:, window].contiguous(), targets[:, window].contiguous(), time == 0
+            )

@@ -1,0 +1,165 @@
+"""What a stream of samples needs around torch's `DataLoader`.
+
+An order that can start anywhere, a random state for each sample, and worker processes that leave
+signals to the main process.
+"""
+
+import atexit
+import contextlib
+import random
+import signal
+import weakref
+from collections.abc import Iterator
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler, get_worker_info
+
+from zoo.data.sampling import epoch_order, mix_seed
+
+Key = tuple[int, int]  # (epoch, index of the sample)
+
+
+class SizedDataset(Protocol):
+    """A map-style data set: samples by number."""
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+        ...
+
+    def __getitem__(self, index: int) -> Any:
+        """One sample."""
+        ...
+
+
+class BatchOrder(Sampler[list[Key]]):
+    """Says which samples each batch of the current epoch holds, from a given batch on.
+
+    Set ``epoch`` and ``start`` before iterating; the batches before ``start`` cost nothing.
+    """
+
+    def __init__(
+        self, num_samples: int, batch_size: int, *, shuffle: bool, seed: int, drop_last: bool
+    ) -> None:
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last = drop_last
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        whole, rest = divmod(self.num_samples, self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def order(self, epoch: int) -> torch.Tensor:
+        """The samples in the order of ``epoch``."""
+        if self.shuffle:
+            return epoch_order(self.num_samples, seed=self.seed, epoch=epoch)
+        return torch.arange(self.num_samples)
+
+    def chunks(
+        self, epoch: int, start: int = 0, *, device: torch.device | str = "cpu"
+    ) -> tuple[torch.Tensor, ...]:
+        """The indices of each batch of ``epoch``, from number ``start`` on, moved over at once."""
+        if start >= len(self):
+            return ()
+        order = self.order(epoch)[start * self.batch_size : len(self) * self.batch_size]
+        return order.to(device).split(self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """The keys of each batch, for `DataLoader`."""
+        epoch, chunks = self.epoch, self.chunks(self.epoch, self.start)
+        return ([(epoch, index) for index in chunk.tolist()] for chunk in chunks)
+
+
+class SeededDataset(Dataset[Any]):
+    """Gives each sample a random state of its own, a pure function of (seed, epoch, index).
+
+    ``torch``, ``random`` and ``numpy`` are seeded before a sample is made, so its augmentation
+    depends neither on the worker that makes it nor on what was made before. In the main process
+    the global states are put back afterwards.
+    """
+
+    def __init__(self, dataset: SizedDataset, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def __getitem__(self, key: Key) -> Any:
+        """The sample ``index`` of ``(epoch, index)``."""
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[Key]) -> list[Any]:
+        """The samples of one batch; `DataLoader` calls this rather than fetching them singly."""
+        in_worker = get_worker_info() is not None
+        with contextlib.nullcontext() if in_worker else preserved_random_state():
+            return [self._sample(epoch, index) for epoch, index in keys]
+
+    def _sample(self, epoch: int, index: int) -> Any:
+        seed = mix_seed("sample", self.seed, epoch, index)
+        # Not torch.manual_seed, which would seed the GPUs of the main process as well.
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 (other people's transforms use this state)
+        return self.dataset[index]
+
+
+@contextlib.contextmanager
+def preserved_random_state() -> Iterator[None]:
+    """Puts the global random states of torch (CPU), `random` and numpy back on leaving."""
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        torch.set_rng_state(torch_state)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def ignore_signals(worker_id: int) -> None:
+    """Lets a worker live through signals sent to the whole process group.
+
+    Ctrl-C and a scheduler's SIGTERM or SIGUSR1 reach every process. The main process answers them
+    at the end of its step and still needs batches until then. A worker ends when the main process
+    tells it to, or has gone (torch's workers look for their parent every few seconds).
+    """
+    del worker_id
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+class WorkerGuard:
+    """Ends the worker processes of one `DataLoader` iterator, at the latest when Python exits.
+
+    Python and torch end left-over workers by SIGTERM, which ours ignore, and then wait for them.
+    """
+
+    _open: ClassVar[weakref.WeakSet["WorkerGuard"]] = weakref.WeakSet()
+
+    def __init__(self, iterator: Any) -> None:
+        self._iterator = iterator
+        self._open.add(self)
+        # torch has just registered its own handlers; the last one registered is called first.
+        atexit.unregister(WorkerGuard.close_all)
+        atexit.register(WorkerGuard.close_all)
+
+    def close(self) -> None:
+        """Asks the workers to stop; kills those that are still there afterwards."""
+        self._open.discard(self)
+        iterator, self._iterator = self._iterator, None
+        if iterator is None:
+            return
+        iterator._shutdown_workers()
+        for worker in iterator._workers:
+            if worker.is_alive():
+                worker.kill()
+
+    @classmethod
+    def close_all(cls) -> None:
+        for guard in list(cls._open):
+            guard.close()

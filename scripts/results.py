@@ -1,0 +1,170 @@
+"""Records what runs reached and fills the tables that show it; no number is typed by hand.
+
+    python scripts/results.py record runs/lenet_digits/sweep-<time>   one run or a whole sweep
+    python scripts/results.py                                        fill README and configs
+
+A record, `docs/results/<experiment>.json`, holds the command, every run's seed and metrics, and the
+environment. From the records come the table between the markers in README.md and the `Result:`
+line in the header comment of each experiment.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS = ROOT / "docs" / "results"
+EXPERIMENTS = ROOT / "configs" / "experiment"
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def record(folder: Path) -> Path:
+    """Writes the record of a run folder or of a sweep whose runs differ in their seed alone."""
+    runs = [folder] if (folder / "results.json").exists() else sorted(folder.glob("*/"))
+    runs = [run for run in runs if (run / "status.json").exists()]
+    if not runs:
+        sys.exit(f"error: {folder} holds no run")
+    entries: list[dict[str, Any]] = []
+    words: list[list[str]] = []
+    for run in runs:
+        if _read(run / "status.json")["state"] != "finished":
+            sys.exit(f"error: {run} is not finished")
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        results = _read(run / "results.json")
+        kept = ("val", "test", "selected_step", "steps", "seconds", "parameters")
+        entries.append({"seed": config["seed"], **{k: results[k] for k in kept if k in results}})
+        given = yaml.safe_load((run / "overrides.yaml").read_text(encoding="utf-8")) or []
+        ours = ("paths.", "logger.", "seed=")
+        words.append([w for w in given if not w.startswith(ours)])
+    if any(w != words[0] for w in words) or len({e["seed"] for e in entries}) < len(entries):
+        sys.exit(f"error: the runs of {folder} must differ in their seed and in nothing else")
+    name = config["name"]
+    entries.sort(key=lambda e: e["seed"])
+    seeds = ",".join(str(e["seed"]) for e in entries)
+    given = [w for w in words[0] if not w.startswith("experiment=")]
+    head = f"python train.py{' -m' if len(entries) > 1 else ''} experiment={name}"
+    content = {
+        "experiment": name,
+        "command": " ".join([head, *given, f"seed={seeds}"]),
+        "monitor": results["monitor"],
+        "environment": _read(runs[0] / "environment.json"),
+        "runs": entries,
+    }
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    variant = [re.sub(r"[^\w.]+", "-", word) for word in given]
+    path = RECORDS / f"{'-'.join([name, *variant])}.json"
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def summary(content: dict[str, Any]) -> dict[str, str]:
+    """What the tables say of a record."""
+    runs = content["runs"]
+    split = "test" if "test" in runs[0] else "val"
+    metric = content["monitor"] if content["monitor"] in runs[0][split] else "loss"
+    if "accuracy" in runs[0][split]:
+        metric = "accuracy"
+    values = [run[split][metric] for run in runs]
+    mean = f"{statistics.fmean(values):.4f}"
+    if len(values) > 1:
+        mean += f" ± {statistics.stdev(values):.4f} (least {min(values):.4f})"
+    environment = content["environment"]
+    device = environment["gpu"] or f"CPU, {environment['threads']} threads"
+    seconds = statistics.fmean(run["seconds"] for run in runs)
+    return {
+        "metric": f"{split} {metric.replace('_', ' ')}",
+        "value": mean,
+        "seeds": str(len(values)),
+        "seconds": f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s",
+        "device": device,
+        "parameters": f"{runs[0]['parameters']:,}",
+        "command": content["command"],
+    }
+
+
+def _records() -> list[dict[str, Any]]:
+    return [_read(path) for path in sorted(RECORDS.glob("*.json"))]
+
+
+def table() -> str:
+    """The results as a Markdown table."""
+    lines = [
+        "| command | parameters | result | seeds | time a run | hardware |",
+        "|---|---|---|---|---|---|",
+    ]
+    for content in _records():
+        s = summary(content)
+        lines.append(
+            f"| `{s['command']}` | {s['parameters']} | {s['metric']} {s['value']} | {s['seeds']} | "
+            f"{s['seconds']} | {s['device']} |"
+        )
+    return "\n".join(lines)
+
+
+def speed() -> str:
+    """The speed record as a Markdown table."""
+    path = ROOT / "docs" / "benchmarks" / "cpu.json"
+    if not path.exists():
+        return ""
+    content = _read(path)
+    lines = [
+        "| measured | against | ratio of minima | median of blocks (spread) | bar |",
+        "|---|---|---|---|---|",
+    ]
+    for entries in content["results"].values():
+        for e in entries:
+            low, high = e["spread_of_blocks"]
+            lines.append(
+                f"| {e['ours']} | {e['theirs']} | {e['of_minima']:.3f} | "
+                f"{e['median_of_blocks']:.3f} ({low:.2f} to {high:.2f}) | {e['bar']} |"
+            )
+    threads = content["environment"]["threads"]
+    return "\n".join([*lines, "", f"`{content['command']}`, CPU, {threads} threads."])
+
+
+def fill() -> None:
+    """Fills README.md and the headers of the experiments."""
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    for name, filling in (("results", table()), ("speed", speed())):
+        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if filling and start in text and end in text:
+            before, _, rest = text.partition(start)
+            text = f"{before}{start}{filling}\n{end}{rest.partition(end)[2]}"
+    readme.write_text(text, encoding="utf-8")
+    for content in _records():
+        path = EXPERIMENTS / f"{content['experiment']}.yaml"
+        plain = re.sub(r" seed=\S+$", "", content["command"]).replace(" -m", "")
+        if plain != f"python train.py experiment={content['experiment']}":
+            continue  # A variant of the experiment, not what its file describes.
+        s = summary(content)
+        seeds = f"{s['seeds']} seeds" if s["seeds"] != "1" else "1 seed"
+        line = f"# Result:  {s['metric']} {s['value']}, {seeds}, {s['seconds']}, {s['device']}"
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r"^# Result:.*$", line, text, count=1, flags=re.M), "utf-8")
+
+
+def main() -> None:
+    """Runs the program."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", nargs="?", choices=["record"], help="record a run or sweep")
+    parser.add_argument("folder", nargs="*", type=Path, help="run or sweep folders")
+    arguments = parser.parse_args()
+    for folder in arguments.folder:
+        print(record(folder))
+    fill()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+import os
+from pathlib import Path
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on real data and on a GPU say why they are skipped."""
+    import torch
+
+    folder = os.environ.get("ZOO_DATA_DIR")
+    missing = "needs real data sets: set ZOO_DATA_DIR to the folder that holds them"
+    for item in items:
+        if item.get_closest_marker("data") and not (folder and Path(folder).is_dir()):
+            item.add_marker(pytest.mark.skip(reason=missing))
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and torch sees none"))

@@ -128,12 +128,12 @@ class Classification(Task):
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
         inputs, targets = batch
-        return self._loss(self._logits(inputs), targets), len(targets)
+        return self._loss(self._logits(inputs), targets), targets.size(0)
 
     def evaluate(self, batch: tuple[Tensor, Tensor]) -> None:
         inputs, targets = batch
         logits = self._logits(inputs)
-        self.metrics["loss"].update(self._loss(logits, targets), len(targets))
+        self.metrics["loss"].update(self._loss(logits, targets), targets.size(0))
         self.metrics["accuracy"].update(logits, targets)
         self.confusion_matrix.update(logits, targets)
         if are_pictures(inputs):
@@ -162,7 +162,7 @@ class Classification(Task):
 
     def _logits(self, inputs: Tensor) -> Tensor:
         logits = self.model(inputs)
-        if logits.shape[1:] != (self.num_classes,):
+        if logits.ndim != 2 or logits.size(1) != self.num_classes:
             raise ValueError(
                 f"num_classes is {self.num_classes}, so the model must return logits of shape "
                 f"(batch, {self.num_classes}), not {tuple(logits.shape)}"

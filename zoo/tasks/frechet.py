@@ -5,6 +5,7 @@ et al., 2017, https://arxiv.org/abs/1706.08500), with principal components of th
 in the place of a network's features: exact, and at home on any data.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -97,6 +98,8 @@ class FrechetDistance(SumMetric):
             self.add(**terms)
 
     def compute(self) -> Tensor:
+        if not self.sums["real_second"].ndim:  # Nothing has been seen yet.
+            return torch.tensor(math.nan)
         return frechet_distance(*self._moments("real"), *self._moments("generated"))
 
     def _moments(self, kind: str) -> tuple[Tensor, Tensor]:

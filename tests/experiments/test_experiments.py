@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from train import train
+from zoo.config.entry import main
+from zoo.data.diabetes import Diabetes
+from zoo.training.checkpoint import read
+
+QUIET = ["logger.console=off", "logger.tensorboard=false"]
+
+
+def run(tmp_path: Path, *words: str) -> Path:
+    assert main(train, [*words, *QUIET, f"paths.runs_dir={tmp_path}"]) == 0
+    (folder,) = tmp_path.glob("*/*")
+    return folder
+
+
+def closed_form(weight_decay: float) -> tuple[np.ndarray, float]:
+    """Least squares with the squared norm of the weights, not of the bias, penalised."""
+    data = Diabetes()
+    data.setup()
+    ((inputs, targets),) = data.batches("train", 0)
+    x, y = inputs.double().numpy(), targets.double().numpy()
+    n = len(x)
+    mean_x, mean_y = x.mean(0), y.mean()
+    centred = x - mean_x
+    alpha = n * weight_decay / 2
+    gram = centred.T @ centred + alpha * np.eye(x.shape[1])
+    weights = np.linalg.solve(gram, centred.T @ (y - mean_y))[:, 0]
+    return weights, float(mean_y - mean_x @ weights)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.02, 1.0])
+def test_linear_diabetes_ends_at_the_closed_form_solution(tmp_path, weight_decay):
+    folder = run(tmp_path, "experiment=linear_diabetes", f"optimizer.weight_decay={weight_decay}")
+    model = read(folder / "checkpoints" / "last.pt")["model"]
+    weights, bias = closed_form(weight_decay)
+    found = model["linear.weight"][0].double().numpy()
+    assert np.abs(found - weights).max() <= 1e-4 * np.abs(weights).max()
+    assert abs(model["linear.bias"].item() - bias) <= 1e-4 * np.abs(weights).max()
+
+
+def test_ridge_is_scikit_learns_with_alpha_n_lambda_over_two():
+    from sklearn.linear_model import Ridge
+
+    data = Diabetes()
+    data.setup()
+    ((inputs, targets),) = data.batches("train", 0)
+    ridge = Ridge(alpha=len(inputs) * 0.02 / 2).fit(inputs.numpy(), targets.numpy()[:, 0])
+    np.testing.assert_allclose(ridge.coef_, closed_form(0.02)[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_lenet_digits_reaches_098(tmp_path):
+    folder = run(tmp_path, "experiment=lenet_digits")
+    assert json.loads((folder / "results.json").read_text())["test"]["accuracy"] >= 0.98
+
+
+def test_gcn_karate_tells_the_two_sides_apart(tmp_path):
+    folder = run(tmp_path, "experiment=gcn_karate")
+    assert json.loads((folder / "results.json").read_text())["test"]["accuracy"] >= 0.9
+
+
+def test_two_runs_in_one_process_equal_each_alone(tmp_path):
+    words = ["experiment=lenet_digits", "trainer.epochs=1", "trainer.limit_train_batches=4"]
+
+    def weights(seed: int, place: str) -> torch.Tensor:
+        folder = run(tmp_path / place, *words, f"seed={seed}")
+        return torch.cat(
+            [t.flatten() for t in read(folder / "checkpoints/last.pt")["model"].values()]
+        )
+
+    first = weights(1, "a")
+    weights(2, "b")
+    assert torch.equal(first, weights(1, "c"))
+
+
+@pytest.mark.data
+def test_gcn_cora_reaches_the_papers_accuracy_on_average(tmp_path, monkeypatch):
+    accuracies = []
+    for seed in range(5):
+        folder = run(tmp_path / str(seed), "experiment=gcn_cora", f"seed={seed}")
+        accuracies.append(json.loads((folder / "results.json").read_text())["test"]["accuracy"])
+    assert np.mean(accuracies) >= 0.805

@@ -1,0 +1,68 @@
+"""Trains one experiment, many (`-m`), or goes on with a run (`resume=<folder>`).
+
+    python train.py experiment=lenet_digits optimizer.lr=0.01 seed=3
+
+This file is the map of the program: the parts are built in the order in which data flow through
+them. `python train.py --help` lists what can stand in each place.
+"""
+
+import sys
+from typing import Any
+
+from zoo.config import entry
+from zoo.config.compose import run_settings
+
+
+def train(
+    config: dict[str, Any], place: entry.Place, trusted: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Builds every part of one run, then the run folder, and trains.
+
+    Args:
+        config: the complete, checked configuration.
+        place: where the run folder is or will be.
+        trusted: packages whose components may be built.
+
+    Returns:
+        The results, as in `results.json`.
+    """
+    # Heavy imports stand here, so that `--help` and mistakes are answered before torch is loaded.
+    from zoo.config.build import build
+    from zoo.run import build_optimizers, fill_from_data, own_callbacks, standard_callbacks
+    from zoo.training.precision import resolve_device
+    from zoo.training.reproducibility import seed_everything
+    from zoo.training.trainer import Trainer
+
+    run = run_settings(config)
+    with entry.refusals("trainer"):
+        device = resolve_device(run.trainer.device)
+    data = build(config["data"], "data", "data", trusted=trusted)
+    with entry.refusals("data"):
+        data.setup(seed=run.seed, device=device)
+    config = fill_from_data(config, data)
+    seed_everything(run.seed)
+    model = build(config["model"], "model", "model", trusted=trusted)
+    task = build(config["task"], "task", "task", trusted=trusted, model=model.to(device))
+    optimizers = build_optimizers(config, task, trusted=trusted)
+    schedule = build(config["schedule"], "schedule", "schedule", trusted=trusted)
+    with entry.refusals("trainer"):
+        trainer = Trainer(
+            task,
+            data,
+            optimizers,
+            schedule=schedule,
+            settings=run.trainer,
+            seed=run.seed,
+            checkpoints=run.callbacks.checkpoint,
+            config=config,
+        )
+    with entry.refusals():
+        trainer.rehearse()
+    own = own_callbacks(run, trusted)
+    with place.open(config, device) as folder:
+        callbacks = [*standard_callbacks(config, run, folder), *own]
+        return trainer.fit(folder=folder, callbacks=callbacks, resume=place.resume)
+
+
+if __name__ == "__main__":
+    sys.exit(entry.main(train))

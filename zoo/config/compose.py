@@ -1,0 +1,406 @@
+"""Command line to plain, checked configuration.
+
+Hydra composes; everything it lets through is refused here: unknown keys behind `+`, removed groups,
+two options for one group, values of the wrong type, NaN. Nothing in this module imports torch
+before the groups and the fixed part are known to be right.
+"""
+
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from zoo.config.check import settings
+from zoo.config.errors import ConfigError, did_you_mean, one_line, written
+from zoo.training.settings import RunSettings
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+DEFAULT_EXPERIMENT = "lenet_digits"
+GROUPS = (
+    "data",
+    "model",
+    "task",
+    "optimizer",
+    "schedule",
+    "trainer",
+    "callbacks",
+    "logger",
+    "paths",
+    "experiment",
+    "debug",
+)
+OPTIONAL = ("experiment", "debug")
+
+
+@cache
+def options(group: str, extra: str | None = None) -> list[str]:
+    """The options of a group: the names of its files, without the ending."""
+    folders = [CONFIGS / group, *([Path(extra) / group] if extra else [])]
+    files = [(f, d) for d in folders for f in d.rglob("*.yaml") if f.is_file()]
+    return sorted({f.relative_to(d).with_suffix("").as_posix() for f, d in files})
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Hydra's overrides, with its parser's complaint in one line.
+
+    Raises:
+        ConfigError: a word is no override, or sets what another one sets.
+    """
+    parser = OverridesParser.create()
+    parsed: dict[tuple[str, str | None], Override] = {}
+    for word in overrides:
+        try:
+            override = parser.parse_override(word)
+        except HydraException as error:
+            raise ConfigError(
+                f"{word!r} is not of the form key=value ({_sentence(error)}); quote values with "
+                "special characters: key='\"a=b\"'"
+            ) from error
+        place = override.key_or_group, override.package
+        if not place[0]:
+            raise ConfigError(f"{word!r} is not of the form key=value")
+        if place in parsed:
+            raise ConfigError(
+                f"{word}: {place[0]} is given twice, the other time as "
+                f"{parsed[place].input_line!r}; leave one away"
+            )
+        parsed[place] = override
+    return list(parsed.values())
+
+
+def _sentence(error: BaseException) -> str:
+    """What Hydra or OmegaConf says, without links and search paths, behind the key it is about."""
+    text = one_line(str(error).split("full_key:")[0])
+    text = re.split(r" See https?:| Config search path:", text)[0]
+    key = getattr(error, "full_key", None)
+    return f"{key}: {text}" if key else text
+
+
+def _check_groups(parsed: Sequence[Override], config_dir: str | None, *, sweep: bool) -> None:
+    """Refuses what Hydra answers badly or not at all about groups."""
+    for override in parsed:
+        key, word = override.key_or_group, override.input_line or ""
+        if override.type == OverrideType.DEL:
+            raise ConfigError(f"{word}: nothing can be removed; set the value instead ({key}=...)")
+        top = re.split("[./]", key)[0]
+        if top == "hydra":
+            if not sweep or not re.match("hydra[./](launcher|sweeper)", key):
+                raise ConfigError(
+                    f"{word}: of Hydra's own settings only hydra/launcher and hydra/sweeper can be "
+                    "chosen, for sweeps (-m)"
+                )
+            continue
+        if top not in (*GROUPS, "seed", "name"):
+            known = [*GROUPS, "seed", "name"]
+            raise ConfigError(f"{word}: there is no {top!r}; {did_you_mean(top, known)}")
+        if "/" in key:
+            raise ConfigError(f"{word}: write {key.replace('/', '.')}=... for a value")
+        if override.is_sweep_override() and not sweep:
+            raise ConfigError(
+                f"{word}: several values need -m, which runs each of them; a list is {key}=[...]"
+            )
+        if key in GROUPS:
+            _check_options(key, override, options(key, config_dir))
+
+
+def _check_options(group: str, override: Override, known: Sequence[str]) -> None:
+    """Refuses choices that a group does not have."""
+    word = override.input_line
+    choices = (
+        [str(v) for v in override.sweep_string_iterator()]
+        if override.is_sweep_override()
+        else [override.value()]
+    )
+    if override.is_sweep_override() and "null" in choices:
+        raise ConfigError(f"{word}: null cannot be one of several values")
+    for choice in choices:
+        if choice is None and group in OPTIONAL:
+            continue
+        if choice is None:
+            raise ConfigError(f"{word}: {group} cannot be left out; one of {', '.join(known)}")
+        if not isinstance(choice, str):
+            raise ConfigError(f"{word}: {group} takes one option; one of {', '.join(known)}")
+        if choice not in known:
+            raise ConfigError(
+                f"{word}: there is no {group} {choice!r}; {did_you_mean(choice, known)}"
+            )
+
+
+def prepare(
+    overrides: Sequence[str],
+    config_dir: str | None = None,
+    *,
+    sweep: bool = False,
+    default: bool = True,
+) -> list[str]:
+    """The overrides as Hydra is to see them.
+
+    Every `key=value` becomes `++key=value`: whether the key exists is decided by the signature of
+    the component or by the settings, not by what its YAML file happens to list.
+
+    Args:
+        overrides: words of the command line.
+        config_dir: a folder of groups beside `configs/`.
+        sweep: whether a word may give several values, and choose Hydra's launcher or sweeper.
+        default: whether a line that says nothing of what to train means the default experiment.
+
+    Raises:
+        ConfigError: a word is wrong whatever the rest of the configuration is.
+    """
+    parsed = parse(overrides)
+    _check_groups(parsed, config_dir, sweep=sweep)
+    words = []
+    for override in parsed:
+        word = (override.input_line or "").lstrip("+")
+        is_value = override.key_or_group not in GROUPS and not word.startswith("hydra")
+        if is_value or override.value() is not None:  # Hydra takes no null for a group.
+            words.append(f"++{word}" if is_value else word)
+    named = {override.key_or_group for override in parsed}
+    if default and not named & {"experiment", "model", "data", "task"}:
+        words.insert(0, f"experiment={DEFAULT_EXPERIMENT}")
+    if config_dir:
+        words.append(f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]")
+    return words
+
+
+def quoted(text: str) -> str:
+    """The text as a quoted value of Hydra's grammar."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\'", text)
+    return f"'{escaped}'"
+
+
+def compose_plain(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Hydra's composition, as plain containers: the configuration and the chosen options.
+
+    Raises:
+        ConfigError: Hydra finds something wrong.
+    """
+    # A job of a sweep runs inside Hydra, which allows one composition at a time.
+    outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
+            composed = hydra_compose("train", list(words), return_hydra_config=True)
+        choices = dict(composed.hydra.runtime.choices)
+        OmegaConf.set_struct(composed, False)
+        composed.pop("hydra")
+        missing = OmegaConf.missing_keys(composed)
+        config = OmegaConf.to_container(composed, resolve=True)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"a configuration file is not valid YAML: {one_line(error)}") from error
+    except Exception as error:  # A file of the wrong shape fails in Hydra in many ways.
+        cause: BaseException = error
+        while cause.__cause__ is not None and "Could not" not in str(cause):
+            cause = cause.__cause__
+        text = _sentence(cause) or type(cause).__name__
+        expected = isinstance(error, HydraException | OmegaConfBaseException)
+        raise ConfigError(text if expected else f"cannot be composed: {text}") from error
+    finally:
+        GlobalHydra.instance().hydra = outer
+    if missing:
+        raise ConfigError(f"{min(missing)} is required: {min(missing)}=...")
+    return config, choices  # type: ignore[return-value]
+
+
+def _name(choices: dict[str, Any]) -> str:
+    """The folder below `paths.runs_dir` where no name is given."""
+    if choices.get("debug"):
+        return "debug"
+    name: str = choices.get("experiment") or f"{choices['model']}_{choices['data']}"
+    return name.replace("/", "-")
+
+
+def compose(
+    overrides: Sequence[str],
+    *,
+    config_dir: str | None = None,
+    trusted: Sequence[str] = (),
+    default: bool = True,
+) -> dict[str, Any]:
+    """The whole configuration of one run, resolved, complete and checked.
+
+    Args:
+        overrides: words of the command line: `group=option` and `key=value`.
+        config_dir: a folder of your own groups, beside `configs/`.
+        trusted: packages whose components may be built.
+        default: whether a line that says nothing of what to train means the default experiment.
+
+    Returns:
+        Plain dictionaries, lists, strings and numbers, every setting of the fixed part included.
+
+    Raises:
+        ConfigError: anything is wrong, in one sentence.
+    """
+    words = prepare(overrides, config_dir, default=default)
+    config, choices = compose_plain(words)
+    config |= _replaced(words, choices)
+    if "name" not in config:
+        config["name"] = _name(choices)
+    config = complete(config)
+    check(config, trusted)
+    return config
+
+
+def _replaced(words: Sequence[str], choices: dict[str, Any]) -> dict[str, Any]:
+    """The components that the command line chose in place of an experiment's, as chosen.
+
+    What an experiment says of its own optimizer is not meant for another: `optimizer=sgd` beside an
+    experiment with Adam takes nothing of Adam's betas along.
+    """
+    chosen = {word.partition("=")[0] for word in words} & set(COMPONENTS)
+    if not choices.get("experiment") or not chosen:
+        return {}
+    own = compose_plain([w for w in words if w.partition("=")[0] not in chosen])[1]
+    replaced = [group for group in chosen if own[group] != choices[group]]
+    if not replaced:
+        return {}
+    plain = compose_plain([w for w in words if not w.startswith("experiment=")])[0]
+    return {group: plain[group] for group in replaced}
+
+
+FIXED = ("name", "seed", "trainer", "callbacks", "logger", "paths")
+COMPONENTS = ("data", "model", "task", "optimizer", "schedule")
+
+
+def run_settings(config: dict[str, Any]) -> RunSettings:
+    """The fixed part of a configuration as its dataclass, checked."""
+    fixed = {k: v for k, v in config.items() if k not in COMPONENTS}
+    for key, value in fixed.items():
+        if key in OPTIONAL:
+            raise ConfigError(f"{key}: the first line of its file must be '# @package _global_'")
+        if key not in FIXED:
+            hint = did_you_mean(str(key), [*FIXED, *COMPONENTS])
+            raise ConfigError(f"{key}={written(value)}: there is no such setting; {hint}")
+    made: RunSettings = settings(RunSettings, fixed)
+    return made
+
+
+def complete(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with every default of the fixed part filled in, in a fixed order."""
+    fixed = asdict(run_settings(config))
+    for name in COMPONENTS:
+        if not config.get(name):
+            raise ConfigError(f"{name}: a run needs a {name}; one of {', '.join(options(name))}")
+    ordered = ("name", "seed", *COMPONENTS, "trainer", "callbacks", "logger", "paths")
+    return {name: fixed[name] if name in fixed else config[name] for name in ordered}
+
+
+def check(config: dict[str, Any], trusted: Sequence[str] = ()) -> None:
+    """Checks every component against its signature; this imports torch."""
+    from zoo.config.build import check_component, components
+
+    for key, (node, group) in components(config).items():
+        check_component(node, group, key, trusted=trusted)
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of every job of a sweep: the product of all comma-separated values.
+
+    Raises:
+        ConfigError: a sweep over an interval, which only a sweeper such as Optuna can run.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    try:
+        return BasicSweeper.split_arguments(parse(overrides), None)[0]
+    except HydraException as error:
+        raise ConfigError(one_line(error)) from error
+
+
+def merge(
+    config: dict[str, Any], overrides: Sequence[str], trusted: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A stored configuration with values of the command line laid over it, checked.
+
+    What would make another run is refused: another model, task, data set, seed or name, or another
+    class anywhere. Where the data lie and how many workers read them may change.
+    """
+    movable = ("data.root", "data.path", "data.num_workers")
+    stored = _targets(config)
+    for override in parse(overrides):
+        word = override.input_line or ""
+        key = override.key_or_group
+        top = key.split(".")[0]
+        if override.type == OverrideType.DEL or override.is_sweep_override():
+            raise ConfigError(f"{word}: only key=value can be laid over a stored run")
+        if ("." not in key and top in GROUPS) or key.endswith("_target_"):
+            raise ConfigError(f"{word}: a stored run keeps its {top}; start a new run instead")
+        if top in ("model", "task", "data", "seed", "name") and key not in movable:
+            raise ConfigError(f"{word}: would make another run; start a new one instead")
+        node: Any = config
+        *path, last = key.split(".")
+        for part in path:
+            if not isinstance(node, dict) or part not in node:
+                known = node if isinstance(node, dict) else ()
+                raise ConfigError(f"{word}: there is no {part!r}; {did_you_mean(part, known)}")
+            node = node[part]
+        if not isinstance(node, dict):
+            raise ConfigError(f"{word}: {'.'.join(path)} holds no settings")
+        node[last] = override.value()
+        if _targets(config) != stored:
+            raise ConfigError(f"{word}: a stored run keeps its components; start a new one instead")
+    config = complete(config)
+    check(config, trusted)
+    return config
+
+
+def _targets(node: Any, key: str = "") -> dict[str, Any]:
+    """Every `_target_` below a node, by full key."""
+    found: dict[str, Any] = {}
+    pairs = node.items() if isinstance(node, dict) else enumerate(node)
+    for name, value in pairs:
+        if name == "_target_":
+            found[key] = value
+        elif isinstance(value, dict | list):
+            found |= _targets(value, f"{key}.{name}")
+    return found
+
+
+def dump(config: dict[str, Any]) -> str:
+    """The configuration as YAML, in the order of the data path."""
+    stream = io.StringIO()
+    yaml.safe_dump(config, stream, sort_keys=False, allow_unicode=True, width=100)
+    return stream.getvalue()
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A stored configuration.
+
+    Raises:
+        ConfigError: there is none, or it is no YAML mapping.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path.parent} is no run folder: {path.name} cannot be read") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
+    if not isinstance(config, dict) or not set(COMPONENTS) <= set(config):
+        raise ConfigError(f"{path} is not the configuration of a run")
+    try:
+        json.dumps(config)
+    except (TypeError, ValueError, RecursionError) as error:  # Dates, or a mapping inside itself.
+        raise ConfigError(f"{path} is not the configuration of a run: {error}") from error
+    return config
+
+
+def header(path: Path) -> str:
+    """The first line of a configuration file's comment: what it is, for `--help`."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = re.sub(r"^#\s*", "", line)
+        if line.startswith("#") and not text.startswith("@package"):
+            return text
+    return ""

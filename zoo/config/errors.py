@@ -1,0 +1,41 @@
+"""The one exception of the configuration: a sentence for the user, exit code 2."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ConfigError(Exception):
+    """A wrong command line, configuration file or value, in one clear sentence."""
+
+
+def one_line(text: object) -> str:
+    """The text with every run of white space, line breaks included, as one blank."""
+    return " ".join(str(text).split())
+
+
+def written(value: object) -> str:
+    """A value as a command line would have it, text in quotes, cut where it is very long."""
+    if value is None or isinstance(value, bool):
+        text = {None: "null", True: "true", False: "false"}[value]
+    elif isinstance(value, dict):
+        text = "{" + ", ".join(f"{k}: {written(v)}" for k, v in value.items()) + "}"
+    elif isinstance(value, list | tuple):
+        text = "[" + ", ".join(map(written, value)) + "]"
+    else:
+        text = repr(value)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A clause that offers the nearest known name, or lists them all where none is near.
+
+    Args:
+        name: what was written.
+        known: what might have been.
+        prefix: what stands before the name, so that the offer can be copied.
+    """
+    known = sorted(known)
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {prefix + near[0]!r}?"
+    return f"allowed: {', '.join(known)}" if known else "there is none"

@@ -1,0 +1,244 @@
+"""Sweeps: every combination is checked before the first run, and no failing run stops the others.
+
+Hydra expands and launches (its launchers for Slurm and Ray included); each job composes its own
+configuration by the same strict path as a single run.
+"""
+
+import contextlib
+import csv
+import json
+import math
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+
+from zoo.config.command_line import CommandLine
+from zoo.config.compose import CONFIGS, compose, compose_plain, dump, expand, parse, prepare, quoted
+from zoo.config.entry import Place, Train, failure, report
+from zoo.config.errors import ConfigError
+
+WORST = 1e30
+
+
+def sweep(train: Train, line: CommandLine) -> int:
+    """Runs every combination of the command line's comma-separated values.
+
+    Returns:
+        0, or 1 if a run failed.
+
+    Raises:
+        ConfigError: any combination is wrong; then none has run.
+    """
+    from zoo.training.run_folder import RunFolderError, shown
+
+    config_dir = line.flags.get("--config-dir")
+    words = prepare(line.overrides, config_dir, sweep=True)
+    ours = [word for word in words if not word.startswith("hydra")]
+    compose_plain([word for word in words if word.startswith("hydra")])
+    searched = any(word.startswith("hydra/sweeper") for word in words)
+    if searched:
+        # The sweeper chooses the values: what can be checked beforehand is everything else.
+        jobs = [[o.input_line or "" for o in parse(ours) if not o.is_sweep_override()]]
+    else:
+        jobs = expand(ours)
+    configs = []
+    for number, combination in enumerate(jobs):
+        with _named(number, len(jobs)):
+            configs.append(
+                compose(combination, config_dir=config_dir, trusted=line.trusted, default=False)
+            )
+    # Another machine may have other devices and data: there the jobs themselves find out.
+    if len(configs) > 1 and not any(word.startswith("hydra/launcher") for word in words):
+        different = {dump(c | {"seed": 0, "name": ""}): n for n, c in enumerate(configs)}
+        for number in different.values():
+            with _named(number, len(jobs)):
+                _build_only(train, configs[number], line.trusted)
+    swept = {o.key_or_group for o in parse(ours) if o.is_sweep_override()}
+    names = list(dict.fromkeys(config["name"] for config in configs))
+    now = datetime.now()
+    stamp = f"sweep-{now:%Y-%m-%d_%H-%M-%S}.{now.microsecond:06d}"
+    folder = Path(configs[0]["paths"]["runs_dir"]) / "-".join(names)[:80] / stamp
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise RunFolderError(f"cannot make {folder} ({error.strerror})") from error
+
+    def job(_: Any) -> float:
+        return _job(train, line, folder.resolve(), config_dir, swept)
+
+    interruption: BaseException | None = None
+    arguments, sys.argv = sys.argv, ["train.py", "--multirun", *words]
+    sys.argv.append(f"hydra.sweep.dir={quoted(str(folder.resolve()))}")
+    try:
+        decorated = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
+        decorated(job)()
+    except BaseException as error:
+        if type(error).__name__ not in ("Interrupted", "KeyboardInterrupt"):
+            raise
+        interruption = error
+    finally:
+        sys.argv = arguments
+    rows = collect(folder)
+    print(table(rows))
+    print(f"\nlook at it:  tensorboard --logdir {shown(folder)}")
+    print(f"{shown(folder / 'sweep.csv')}\n{shown(folder)}", flush=True)
+    if interruption is not None:
+        return report(interruption)
+    return 1 if any(row["state"] != "finished" for row in rows) else 0
+
+
+@contextlib.contextmanager
+def _named(number: int, jobs: int) -> Iterator[None]:
+    """Says of which job of a sweep a refusal is."""
+    try:
+        yield
+    except ConfigError as error:
+        where = f" (job {number} of {jobs})" if jobs > 1 else ""
+        raise ConfigError(f"{error}{where}; nothing has been run") from error
+
+
+class _Built(Exception):
+    """Everything of a run has been built, and there is nothing wrong with it."""
+
+
+class _NoPlace(Place):
+    """Stops a run where its folder would be made."""
+
+    @contextlib.contextmanager
+    def open(self, config: dict[str, Any], device: Any) -> Iterator[Any]:
+        raise _Built
+        yield
+
+
+def _build_only(train: Train, config: dict[str, Any], trusted: tuple[str, ...]) -> None:
+    """Builds every part of a run once, for what only its constructors refuse.
+
+    Raises:
+        ConfigError: a part refused a value.
+    """
+    try:
+        train(config, _NoPlace(Path()), trusted)
+    except ConfigError:
+        raise
+    except Exception:
+        return  # `_Built`, or a failure of this one job (a download, memory), which it will report.
+
+
+def _job(
+    train: Train, line: CommandLine, folder: Path, config_dir: str | None, swept: set[str]
+) -> float:
+    """One run of a sweep; returns the monitored metric, signed so that less is better."""
+    from zoo.training.run_folder import RunFolder, safe_name
+
+    hydra_config = HydraConfig.get()
+    words = list(hydra_config.overrides.task)
+    shown = [word.lstrip("+") for word in words]
+    short = [_short(w) for w in shown if w.partition("=")[0] in swept]
+    name = safe_name("-".join([str(hydra_config.job.num), *short]))
+    print(f"\njob {hydra_config.job.num}: {' '.join(shown)}", flush=True)
+    place = Place(folder, name=name, overrides=shown)
+    try:
+        config = compose(words, config_dir=config_dir, trusted=line.trusted, default=False)
+        place.results = train(config, place, line.trusted)
+    except Exception as error:
+        report(error)
+        if place.folder is None:
+            place.folder = RunFolder.create(folder, name)
+            place.folder.write("overrides.yaml", json.dumps(list(place.overrides)) + "\n")
+            place.folder.status("failed", error=failure(error)[1].splitlines()[-1])
+        return WORST
+    monitor, mode = place.results["monitor"], place.results["mode"]
+    value = float(place.results.get("val", {}).get(monitor, math.nan))
+    return value if mode == "min" else -value
+
+
+def _short(word: str) -> str:
+    key, _, value = word.partition("=")
+    return f"{key.rpartition('.')[2]}-{value}"
+
+
+def collect(folder: Path) -> list[dict[str, Any]]:
+    """One row for each run of a sweep, best first, written to `sweep.csv` too.
+
+    The monitored validation metric orders the rows; mean and deviation are over the runs that
+    differ in nothing but their seed. Runs that failed come last.
+    """
+    import yaml
+
+    from zoo.training.run_folder import RunFolder
+
+    rows = []
+    for path in sorted(p for p in folder.iterdir() if (p / "status.json").exists()):
+        run = RunFolder(path)
+        status, results = run.read_status(), run.read("results.json")
+        words = yaml.safe_load((path / "overrides.yaml").read_text(encoding="utf-8")) or []
+        row: dict[str, Any] = {"job": int(path.name.split("-")[0]), "state": status["state"]}
+        row |= dict(word.partition("=")[::2] for word in words)
+        for split in ("val", "test"):
+            row |= {f"{split}/{k}": v for k, v in results.get(split, {}).items()}
+        row["monitor"] = f"val/{results['monitor']}" if results else ""
+        row["mode"] = results.get("mode", "")
+        row["error"] = status.get("error") or ""
+        row["folder"] = path.name
+        row["settings"] = " ".join(word for word in words if not word.startswith("seed="))
+        rows.append(row)
+    for row in rows:
+        values = [
+            other[row["monitor"]]
+            for other in rows
+            if other["settings"] == row["settings"] and row["monitor"] and row["monitor"] in other
+        ]
+        if values:
+            row["mean"] = statistics.fmean(values)
+            row["deviation"] = statistics.stdev(values) if len(values) > 1 else 0.0
+
+    def order(row: dict[str, Any]) -> tuple[bool, float, int]:
+        value = row.get(row["monitor"], math.nan)
+        bad = row["state"] != "finished" or math.isnan(value)
+        return bad, 0.0 if bad else (value if row["mode"] == "min" else -value), row["job"]
+
+    rows.sort(key=order)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with open(folder / "sweep.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows for a terminal, with mean and deviation where only seeds differ, and what failed."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    metrics = [c for c in columns if c.startswith(("val/", "test/"))]
+    hidden = {"folder", "monitor", "mode", "error", "settings", "mean", "deviation"}
+    keys = [c for c in columns if c not in hidden and c not in metrics]
+    # What all runs have in common tells nothing.
+    keys = [c for c in keys if c in ("job", "state") or len({str(r.get(c)) for r in rows}) > 1]
+
+    def cell(value: Any) -> str:
+        return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+    shown = [*keys, *metrics]
+    cells = [shown, *([cell(row.get(c, "")) for c in shown] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(shown))]
+    lines = ["  ".join(f"{c:>{w}}" for c, w in zip(line, widths, strict=True)) for line in cells]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["state"] == "finished":
+            groups.setdefault(row["settings"], []).append(row)
+    for settings, group in groups.items():
+        if len(group) > 1:
+            lines.append(f"\n{settings or 'defaults'}, {len(group)} seeds:")
+            for metric in metrics:
+                values = [row[metric] for row in group if metric in row]
+                if values:
+                    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+                    lines.append(f"  {metric:<22}{mean:.4f} ± {deviation:.4f}")
+    lines += [f"job {r['job']} {r['state']}: {r['error'][:150]}" for r in rows if r["error"]]
+    return "\n".join(["", *lines])

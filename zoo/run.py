@@ -1,0 +1,204 @@
+"""From a checked configuration to the parts of a run, and from a run folder back to them.
+
+The same few steps serve training, evaluation and `zoo.load`, so that a run is rebuilt exactly as it
+was built. Components come from the configuration; nothing here knows which.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.config import compose
+from zoo.config.build import SIZES, build, check_component, components, fill
+from zoo.config.errors import ConfigError, one_line
+from zoo.tasks.task import Task
+from zoo.training.callbacks import Callback, EarlyStopping, Profile
+from zoo.training.checkpoint import CheckpointFolder, read
+from zoo.training.console import Console
+from zoo.training.optimizers import make_optimizer
+from zoo.training.precision import resolve_device, resolve_precision
+from zoo.training.run_folder import RunFolder
+from zoo.training.settings import RunSettings
+from zoo.training.tensorboard import TensorBoard
+
+
+def fill_from_data(config: dict[str, Any], data: Any) -> dict[str, Any]:
+    """The configuration with what only the data know in place of each `auto`.
+
+    Raises:
+        ConfigError: the model or the task asks for something that these data do not have.
+    """
+    facts = {name: getattr(data, name) for name in SIZES if getattr(data, name, None) is not None}
+    facts |= data.resolved() | data.sizes()
+    facts = {k: list(v) if isinstance(v, tuple) else v for k, v in facts.items()}
+    source = f"the data ({config['data']['_target_'].rpartition('.')[2]})"
+    filled = dict(config)
+    filled["data"] = config["data"] | data.resolved()
+    for key in ("model", "task"):
+        filled[key] = fill(config[key], facts, key, source)
+    return filled
+
+
+def build_optimizers(
+    config: dict[str, Any], task: Task, *, trusted: Sequence[str] = ()
+) -> dict[str, torch.optim.Optimizer]:
+    """One optimizer for each network of the task.
+
+    Raises:
+        ConfigError: the configuration names other networks, or a class refused its arguments.
+    """
+    nodes = {k: n for k, (n, group) in components(config).items() if group == "optimizer"}
+    networks = task.networks()
+    single = nodes.get("optimizer")
+    named = {name: single or nodes.get(f"optimizer.{name}") for name in networks}
+    if single is None and set(nodes) != {f"optimizer.{name}" for name in networks}:
+        raise ConfigError(
+            f"optimizer has {', '.join(config['optimizer'])}, and the networks of this task are "
+            f"{', '.join(networks)}"
+        )
+    optimizers = {}
+    for name, network in networks.items():
+        key = "optimizer" if single else f"optimizer.{name}"
+        kind, arguments = check_component(named[name], "optimizer", key, trusted=trusted)
+        try:
+            optimizers[name] = make_optimizer(kind, network, **arguments)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{key}: {one_line(error)}") from error
+    return optimizers
+
+
+def own_callbacks(settings: RunSettings, trusted: Sequence[str] = ()) -> list[Callback]:
+    """The user's own callbacks: `callbacks.extra`.
+
+    Raises:
+        ConfigError: one of them is wrong.
+    """
+    return [
+        build(node, "callback", f"callbacks.extra.{name}", trusted=trusted)
+        for name, node in settings.callbacks.extra.items()
+    ]
+
+
+def standard_callbacks(
+    config: dict[str, Any], settings: RunSettings, folder: RunFolder
+) -> list[Callback]:
+    """The callbacks that the settings ask for, in the order of their events."""
+    callbacks: list[Callback] = [Console(settings.logger)]
+    if settings.logger.tensorboard:
+        callbacks.append(TensorBoard(settings.logger, folder.path, config))
+    if settings.callbacks.early_stopping.patience is not None:
+        callbacks.append(EarlyStopping(settings.callbacks.early_stopping))
+    if settings.callbacks.profile.steps is not None:
+        callbacks.append(Profile(settings.callbacks.profile, folder.path))
+    return callbacks
+
+
+def stored_config(
+    folder: str | os.PathLike[str], overrides: Sequence[str] = (), trusted: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The configuration of a run folder, checked like one from the command line.
+
+    Raises:
+        ConfigError: it is no run folder, or its configuration names what must not be built.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ConfigError(f"run={folder}: there is no such folder")
+    return compose.merge(compose.complete(compose.load(path / "config.yaml")), overrides, trusted)
+
+
+def load_weights(task: Task, folder: str | os.PathLike[str], checkpoint: str = "best") -> int:
+    """Loads a checkpoint's weights for use: the averaged ones where the run averaged.
+
+    Args:
+        task: whose model and state to fill.
+        folder: the run folder.
+        checkpoint: `best`, `last` or a path; `best` is `last` in a run that selected none.
+
+    Returns:
+        The step of the checkpoint.
+
+    Raises:
+        CheckpointError: it is missing, damaged or not plain data.
+    """
+    checkpoints = CheckpointFolder(Path(folder) / "checkpoints")
+    path = checkpoints.select(checkpoint)
+    if checkpoint == "best" and not path.exists():
+        path = checkpoints.select("last")
+    state = read(path)
+    task.model.load_state_dict(state["model"] | (state["average"] or {}))
+    task.load_state_dict(state["task"])
+    step: int = state["position"]["step"]
+    return step
+
+
+@dataclass
+class Evaluation:
+    """The parts of a stored run, ready to evaluate or predict; the data are not set up yet."""
+
+    config: dict[str, Any]
+    settings: RunSettings
+    data: Any
+    task: Task
+    device: torch.device
+    autocast: Any
+    step: int
+
+
+def prepare_evaluation(
+    folder: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    checkpoint: str = "best",
+    trusted: Sequence[str] = (),
+) -> Evaluation:
+    """Rebuilds a run from its folder alone, with the weights of a checkpoint.
+
+    Raises:
+        ConfigError: it is no run folder, or an override would make another run.
+        CheckpointError: the checkpoint cannot be used.
+    """
+    config = stored_config(folder, overrides, trusted)
+    settings = compose.run_settings(config)
+    data = build(config["data"], "data", "data", trusted=trusted)
+    model = build(config["model"], "model", "model", trusted=trusted)
+    task: Task = build(config["task"], "task", "task", trusted=trusted, model=model)
+    step = load_weights(task, folder, checkpoint)
+    try:
+        device = resolve_device(settings.trainer.device)
+    except ValueError as error:
+        raise ConfigError(f"trainer.{error}") from error
+    model.to(device).eval()
+    task.to(device)
+    dtype = resolve_precision(settings.trainer.precision, device)
+    autocast = torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
+    return Evaluation(config, settings, data, task, device, autocast, step)
+
+
+def load(
+    folder: str | os.PathLike[str], *, checkpoint: str = "best", trusted: Sequence[str] = ()
+) -> tuple[nn.Module, Any]:
+    """The trained model of a run, in evaluation mode on the CPU, and its data module.
+
+    Args:
+        folder: the run folder.
+        checkpoint: `best`, `last` or a path.
+        trusted: packages of your own whose components the run uses.
+
+    Returns:
+        The model, and the data module, which reads nothing until its `setup()`.
+
+    Raises:
+        ConfigError: it is no run folder.
+        CheckpointError: the checkpoint cannot be used.
+    """
+    parts = prepare_evaluation(
+        folder, ["trainer.device=cpu"], checkpoint=checkpoint, trusted=trusted
+    )
+    return parts.task.model, parts.data

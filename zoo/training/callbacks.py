@@ -1,0 +1,164 @@
+"""What happens beside the loop: five events, called in the order in which callbacks are given.
+
+A callback that changes what happens next carries its memory through `state_dict`, so that a resumed
+run goes on as if it had never been killed. Events run in a random state of their own.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.training.settings import EarlyStoppingSettings, ProfileSettings
+
+if TYPE_CHECKING:
+    from zoo.training.trainer import Trainer
+
+TIMINGS = ("samples_per_second", "data_wait", "memory_mib", "seconds")
+"""Values of a row that depend on the machine and the moment, not on the run."""
+
+
+class Callback:
+    """Does nothing at every event; override those you need."""
+
+    def on_fit_start(self, trainer: "Trainer") -> None:
+        """Before the first step, after a checkpoint has been loaded."""
+
+    def on_step_end(self, trainer: "Trainer") -> None:
+        """After every optimizer step; costs time in the hot loop."""
+
+    def on_log(self, trainer: "Trainer", row: dict[str, Any]) -> None:
+        """With every line of a curve: `step`, `epoch`, `split`, then metrics by name."""
+
+    def on_evaluation_end(self, trainer: "Trainer", split: str, metrics: dict[str, float]) -> None:
+        """After an evaluation, before its checkpoint is written; may call `trainer.stop`."""
+
+    def on_fit_end(self, trainer: "Trainer", results: dict[str, Any] | None) -> None:
+        """After the run; `results` is None if it failed or was interrupted."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the callback carries between steps: plain Python and tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+
+
+class MetricsFile(Callback):
+    """Writes every row into `metrics.jsonl`; a resumed run first cuts what it is going to repeat.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in on_fit_end
+
+    def on_log(self, trainer: "Trainer", row: dict[str, Any]) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def on_fit_end(self, trainer: "Trainer", results: dict[str, Any] | None) -> None:
+        self._file.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"bytes": self._file.tell()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self._file.tell() > state["bytes"]:
+            self._file.truncate(state["bytes"])
+            self._file.seek(state["bytes"])
+
+
+class EarlyStopping(Callback):
+    """Ends the run when the monitored validation metric has stopped improving.
+
+    Args:
+        settings: patience and what counts as an improvement.
+    """
+
+    def __init__(self, settings: EarlyStoppingSettings) -> None:
+        self.settings = settings
+        self.best: float | None = None
+        self.waited = 0
+
+    def on_fit_start(self, trainer: "Trainer") -> None:
+        self._judge(trainer)
+
+    def on_evaluation_end(self, trainer: "Trainer", split: str, metrics: dict[str, float]) -> None:
+        if split != "val":
+            return
+        sign = 1.0 if trainer.mode == "min" else -1.0
+        value = metrics[trainer.monitor]
+        best = sign * math.inf if self.best is None else self.best
+        if sign * (best - value) > self.settings.min_delta:
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+        self._judge(trainer)
+
+    def _judge(self, trainer: "Trainer") -> None:
+        patience = self.settings.patience
+        if patience is not None and self.waited >= patience:
+            trainer.stop(f"no better {trainer.monitor} in {self.waited} evaluations")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.waited = state["best"], state["waited"]
+
+
+class Profile(Callback):
+    """Records a few steps with the torch profiler: `trace.json` and the ten costliest operators.
+
+    Args:
+        settings: how many steps.
+        folder: where `trace.json` (for https://ui.perfetto.dev) and `operators.txt` go.
+    """
+
+    WARMUP = 3
+
+    def __init__(self, settings: ProfileSettings, folder: Path) -> None:
+        assert settings.steps is not None
+        self.steps = settings.steps
+        self.folder = folder
+        self.profiler: Any = None
+        self.table = ""
+
+    def on_fit_start(self, trainer: "Trainer") -> None:
+        import torch
+
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if trainer.device.type == "cuda":
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        self.profiler = torch.profiler.profile(
+            activities=activities,
+            schedule=torch.profiler.schedule(
+                wait=0, warmup=self.WARMUP, active=self.steps, repeat=1
+            ),
+            on_trace_ready=self._write,
+        )
+        self.profiler.start()
+
+    def on_step_end(self, trainer: "Trainer") -> None:
+        if self.profiler is not None:
+            self.profiler.step()
+            if self.table:
+                self.profiler.stop()
+                self.profiler = None
+
+    def on_fit_end(self, trainer: "Trainer", results: dict[str, Any] | None) -> None:
+        if self.profiler is not None:
+            self.profiler.stop()
+            self.profiler = None
+
+    def _write(self, profiler: Any) -> None:
+        profiler.export_chrome_trace(str(self.folder / "trace.json"))
+        key = (
+            "self_cuda_time_total"
+            if "cuda" in str(profiler.activities).lower()
+            else "self_cpu_time_total"
+        )
+        self.table = profiler.key_averages().table(sort_by=key, row_limit=10)
+        (self.folder / "operators.txt").write_text(self.table + "\n", encoding="utf-8")

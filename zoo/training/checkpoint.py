@@ -1,0 +1,233 @@
+"""Checkpoints: one dictionary of plain Python and tensors, written so that none is ever lost.
+
+A file is written beside its place, flushed to the disk and renamed; `last.pt` becomes `previous.pt`
+only when the next is complete. Files are ordinary `torch.save` archives, whose own checksums are
+verified on reading, and are always read with `weights_only=True`.
+
+Format versions: this version reads its own format and every earlier one (through `_UPGRADES`), and
+refuses a later one by number.
+"""
+
+import contextlib
+import os
+import pickle
+import re
+import shutil
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+FORMAT = 1
+_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written or read, in one sentence."""
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Writes a checkpoint so that `path` is at every moment absent, the old one or the new one.
+
+    Raises:
+        CheckpointError: the disk refused; what was at `path` is intact.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise CheckpointError(
+            f"cannot write the checkpoint {path} ({reason}; {free / 2**20:.0f} MiB free there); "
+            "the one before it is intact: make room and resume"
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in the folder survive a power failure, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint onto the CPU after verifying every byte of its content.
+
+    Raises:
+        CheckpointError: it is missing, truncated, altered, unsafe, or of a later format.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+            # torch takes a part with a directory's attribute for empty, and does not say so.
+            marked = [part.filename for part in archive.infolist() if part.external_attr]
+            damaged = damaged or next(iter(marked), None)
+        if damaged is not None:
+            raise CheckpointError(
+                f"{path} is damaged (its part {damaged} does not match its checksum)"
+            )
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing") from error
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{path} is no plain checkpoint and is not loaded: {reason}"
+        ) from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # A damaged archive makes its readers raise almost anything.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path} is truncated or damaged ({reason})") from error
+    version = state.get("format") if isinstance(state, dict) else None
+    if not isinstance(version, int):
+        raise CheckpointError(f"{path} is no checkpoint of a run")
+    if version > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {version}; this version reads up to {FORMAT}: update the project"
+        )
+    for older in range(version, FORMAT):
+        state = _UPGRADES[older](state)
+    return state
+
+
+def _link(source: Path, target: Path) -> None:
+    """Makes `target` the same file as `source`, replacing what is there in one step."""
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # A file system without hard links.
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+
+
+class CheckpointFolder:
+    """The checkpoints of one run: `last.pt`, `previous.pt`, `best.pt` and the best few by step.
+
+    Args:
+        path: the folder; made if it is not there.
+        mode: whether less or more of the monitored metric is better.
+        top_k: number of best checkpoints to keep; beyond one they are named by their step.
+    """
+
+    def __init__(self, path: Path, *, mode: Literal["min", "max"] = "min", top_k: int = 1) -> None:
+        self.path = path
+        self.mode = mode
+        self.top_k = top_k
+        # [value, step, file] of the best, best first; travels inside every checkpoint.
+        self.ranking: list[list[Any]] = []
+        path.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def best_value(self) -> float | None:
+        """The best value of the monitored metric so far."""
+        return self.ranking[0][0] if self.ranking else None
+
+    def rank(self, value: float, step: int) -> bool:
+        """Enters an evaluation into the ranking; returns whether its checkpoint is to be kept."""
+        entry = [value, step, "best.pt" if self.top_k == 1 else f"step-{step:08d}.pt"]
+        sign = 1 if self.mode == "min" else -1
+        ranking = [old for old in self.ranking if old[1] != step]
+        # Sorting is stable: of equals the earlier stays ahead.
+        self.ranking = sorted([*ranking, entry], key=lambda e: sign * e[0])[: self.top_k]
+        return entry in self.ranking
+
+    def save(self, state: dict[str, Any], *, keep: bool = False) -> None:
+        """Writes the state as `last.pt`; with `keep`, also as what `rank` has just entered.
+
+        Raises:
+            CheckpointError: the disk refused; the files before are intact.
+        """
+        last, fresh = self.path / "last.pt", self.path / "next.pt"
+        write(fresh, {**state, "ranking": self.ranking})
+        try:
+            if keep:
+                # Before `last.pt`: a run that is killed in between evaluates this step again.
+                step = state["position"]["step"]
+                for _, ranked_step, name in self.ranking:
+                    if ranked_step == step and name != "best.pt":
+                        _link(fresh, self.path / name)
+                if self.ranking[0][1] == step:
+                    _link(fresh, self.path / "best.pt")
+            if last.exists():
+                _link(last, self.path / "previous.pt")
+            os.replace(fresh, last)
+            if keep:
+                self._drop_unranked()
+            _sync_folder(self.path)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot keep a checkpoint in {self.path} ({error.strerror})"
+            ) from error
+
+    def _drop_unranked(self) -> None:
+        kept = {name for _, _, name in self.ranking}
+        for file in self.path.glob("step-*.pt"):
+            if file.name not in kept and re.fullmatch(r"step-\d{8,}\.pt", file.name):
+                file.unlink(missing_ok=True)
+
+    def candidates(self) -> Iterator[Path]:
+        """The files to resume from, newest first."""
+        for name in ("last.pt", "previous.pt"):
+            yield self.path / name
+
+    def newest(self) -> dict[str, Any]:
+        """The newest checkpoint that is whole, with a warning for each that is not.
+
+        Raises:
+            CheckpointError: none is left.
+        """
+        problems = []
+        for path in self.candidates():
+            try:
+                state = read(path)
+            except CheckpointError as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                warnings.warn(f"{problem}; going on from {path.name} before it", stacklevel=2)
+                # Else the next save would put the damaged file into the place of this good one.
+                _link(path, self.path / "last.pt")
+            self.ranking = [list(entry) for entry in state["ranking"]]
+            return state
+        raise CheckpointError(
+            f"no checkpoint is left to resume from: {'; '.join(problems)}; start the run anew"
+        )
+
+    def select(self, which: str) -> Path:
+        """The file of `best`, `last` or a path."""
+        return self.path / f"{which}.pt" if which in ("best", "last", "previous") else Path(which)
+
+    def clean(self) -> None:
+        """Removes what a killed process left half-written."""
+        for file in [*self.path.glob("*.tmp"), self.path / "next.pt"]:
+            file.unlink(missing_ok=True)
+
+
+def require_space(folder: Path, size: int) -> None:
+    """Refuses to begin what the disk cannot hold.
+
+    Raises:
+        CheckpointError: fewer than `size` bytes are free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise CheckpointError(
+            f"the checkpoints of this run need about {size / 2**20:.0f} MiB and "
+            f"{free / 2**20:.0f} MiB are free in {folder}; make room or set paths.runs_dir"
+        )

@@ -1,0 +1,126 @@
+"""The training curve: what gathers on the device between two of its lines."""
+
+import math
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LARGEST_PENDING = 1000
+"""Losses kept before they are summed, in a window without end."""
+
+
+class TrainingCurve:
+    """Sums losses over the steps since the last line, weighed by their counts, with no sync.
+
+    Args:
+        networks: names of the networks, each of which has a loss.
+        device: where the losses are.
+    """
+
+    def __init__(self, networks: list[str], device: torch.device) -> None:
+        self._prefix = {n: "" if len(networks) == 1 else f"{n}_" for n in networks}
+        self._device = device
+        self._sums = {n: torch.zeros((), device=device) for n in networks}
+        self._counts: dict[str, Tensor | float] = dict.fromkeys(networks, 0)
+        # Updates not yet in the sums: keeping a tensor costs a tenth of adding to one.
+        self._pending: dict[str, list[tuple[Tensor, Tensor | int]]] = {n: [] for n in networks}
+        self._began = time.perf_counter()
+        self.waited = 0.0
+        self.items = 0.0
+
+    def add(self, network: str, loss: Tensor, count: Tensor | int) -> None:
+        """Takes in one update's mean loss over `count` terms."""
+        pending = self._pending[network]
+        pending.append((loss, count))
+        if len(pending) == LARGEST_PENDING:
+            self._gather(network)
+
+    def _gather(self, network: str) -> None:
+        pending = self._pending[network]
+        if not pending:
+            return
+        losses = torch.stack([loss for loss, _ in pending])  # (updates,)
+        counts = [count for _, count in pending]
+        weights = (
+            torch.stack([torch.as_tensor(c, device=losses.device) for c in counts]).to(losses)
+            if any(isinstance(c, Tensor) for c in counts)
+            else losses.new_tensor(counts)
+        )  # (updates,)
+        self._sums[network] += losses @ weights
+        self._counts[network] = self._counts[network] + weights.sum()
+        pending.clear()
+
+    def line(
+        self, rates: dict[str, float], norms: dict[str, Tensor], layers: dict[str, Tensor]
+    ) -> dict[str, Any]:
+        """Reads the device, and begins anew.
+
+        Args:
+            rates: learning rate of each network.
+            norms: global gradient norm of each network.
+            layers: gradient norm of each parameter by name.
+
+        Returns:
+            Name to value: mean losses over the window, the rates and norms of its last step, items
+            (what the loss is a mean over) per second, share of the time spent waiting for data, and
+            peak memory in MiB.
+        """
+        row: dict[str, Any] = {}
+        for name in self._pending:
+            self._gather(name)
+        counts = {name: float(count) for name, count in self._counts.items()}
+        for name, prefix in self._prefix.items():
+            row[f"{prefix}loss"] = float(self._sums[name]) / max(counts[name], 1.0)
+        for name, prefix in self._prefix.items():
+            row[f"{prefix}lr"] = rates[name]
+            if name in norms:
+                row[f"{prefix}grad_norm"] = float(norms[name])
+        row |= {f"grad_norm/{name}": float(norm) for name, norm in layers.items()}
+        items, seconds = max(counts.values()), max(time.perf_counter() - self._began, 1e-9)
+        row["samples_per_second"] = items / seconds
+        row["data_wait"] = self.waited / seconds
+        row["memory_mib"] = _memory(self._device)
+        self.items += items
+        for total in self._sums.values():
+            total.zero_()
+        self._counts = dict.fromkeys(self._counts, 0)
+        self.restart()
+        return row
+
+    def restart(self) -> None:
+        """Starts the clock of the next line."""
+        self._began, self.waited = time.perf_counter(), 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums since the last line, and what is not yet in them."""
+        return {
+            "sums": dict(self._sums),
+            "counts": {name: float(count) for name, count in self._counts.items()},
+            "pending": {name: list(pairs) for name, pairs in self._pending.items()},
+            "items": self.items,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+        for name, total in self._sums.items():
+            total.copy_(state["sums"][name])
+            self._pending[name] = [
+                (loss.to(self._device), c.to(self._device) if isinstance(c, Tensor) else c)
+                for loss, c in state["pending"][name]
+            ]
+        self._counts, self.items = dict(state["counts"]), state["items"]
+
+
+def _memory(device: torch.device) -> float:
+    """Peak memory in MiB: of the device on a GPU, of the process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Not on Windows.
+        return math.nan
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,214 @@
+"""Optimizers: any class of `torch.optim`, with the defaults that cost nothing to have right.
+
+Normalisation weights and biases take no weight decay unless asked, the fused implementation is used
+where the class has one, and a class that cannot work in a plain training step says what to use.
+"""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon for the hidden matrices, AdamW for everything else.
+
+    Jordan et al., 2024, https://kellerjordan.github.io/posts/muon. Embeddings, the output layer,
+    convolution kernels, norms and biases go to AdamW, as the authors advise.
+
+    Args:
+        params: parameter groups; those with `hidden=True` are Muon's.
+        lr: learning rate of Muon.
+        momentum: momentum of Muon.
+        weight_decay: decoupled weight decay of both.
+        adamw_lr: learning rate of AdamW.
+        adamw_betas: betas of AdamW.
+
+    Raises:
+        ValueError: the network has no hidden matrix.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+        adamw_lr: float = 1e-3,
+        adamw_betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        groups = [dict(group) for group in params]
+        hidden = [g for g in groups if g.pop("hidden", False)]
+        rest = [g for g in groups if not any(g is h for h in hidden)]
+        if not hidden:
+            raise ValueError(
+                "Muon needs a hidden matrix and this network has none; use optimizer=adamw"
+            )
+        # Copies, since torch writes the defaults, Muon's rate among them, into what it is given.
+        copies = [dict(group) for group in (*hidden, *rest)]
+        super().__init__(copies, {"lr": lr, "weight_decay": weight_decay})
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(hidden, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        ]
+        if rest:
+            self.parts.append(
+                torch.optim.AdamW(
+                    rest, lr=adamw_lr, betas=adamw_betas, weight_decay=weight_decay, fused=True
+                )
+            )
+        self._share()
+
+    def _share(self) -> None:
+        # One list of the parts' own dictionaries, so that a schedule reaches both.
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update of each part."""
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._share()
+
+
+_NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.LocalResponseNorm,
+    nn.RMSNorm,
+)
+
+
+def _parameter_groups(
+    network: nn.Module,
+    *,
+    decay: float,
+    decay_norms_and_biases: bool,
+    groups: Mapping[str, Mapping[str, Any]],
+    mark_hidden: bool,
+) -> list[dict[str, Any]]:
+    """Parameters that are updated alike, in the order of the network."""
+    owners = {id(p): m for m in network.modules() for p in m.parameters(recurse=False)}
+    linears = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    made: dict[Any, dict[str, Any]] = {}
+    unused = set(groups)
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        owner = owners[id(parameter)]
+        options: dict[str, Any] = {}
+        spared = parameter.ndim <= 1 or isinstance(owner, _NORMS)
+        if decay and spared and not decay_norms_and_biases:
+            options["weight_decay"] = 0.0
+        if mark_hidden:
+            outer = isinstance(owner, nn.Embedding) or (linears and owner is linears[-1])
+            options["hidden"] = parameter.ndim == 2 and not outer
+        for pattern, changes in groups.items():
+            if fnmatchcase(name, pattern):
+                options |= changes
+                unused.discard(pattern)
+        key = repr(sorted(options.items()))  # Not the values, which may be lists.
+        made.setdefault(key, {"params": [], **options})["params"].append(parameter)
+    if unused:
+        names = ", ".join(name for name, _ in network.named_parameters())
+        raise ValueError(f"groups: no parameter matches {sorted(unused)[0]!r}; there are {names}")
+    return list(made.values())
+
+
+def make_optimizer(
+    kind: Callable[..., torch.optim.Optimizer],
+    network: nn.Module,
+    *,
+    decay_norms_and_biases: bool = False,
+    groups: Mapping[str, Mapping[str, Any]] | None = None,
+    **arguments: Any,
+) -> torch.optim.Optimizer:
+    """An optimizer of a network's trainable parameters.
+
+    Args:
+        kind: an optimizer class.
+        network: whose parameters to update.
+        decay_norms_and_biases: whether weight decay reaches normalisation weights and biases too.
+        groups: other values for some parameters: pattern of their names (`*` stands for anything)
+            to arguments of the class, such as `{"convs.1.*": {"weight_decay": 0.0}}`.
+        arguments: of the class.
+
+    Returns:
+        The optimizer, fused where the class has a fused form for the parameters' device.
+
+    Raises:
+        ValueError: the class cannot work in a plain training step, nothing is trainable, or
+            `groups` has a pattern that matches nothing or a value that the class does not take.
+    """
+    name = getattr(kind, "__name__", str(kind))
+    step = getattr(kind, "step", None)
+    closure = inspect.signature(step).parameters.get("closure") if step else None
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"{name} needs a closure that evaluates the loss several times a step, which this "
+            "trainer does not give; use optimizer=adamw or optimizer=sgd"
+        )
+    if kind is torch.optim.SparseAdam:
+        raise ValueError("SparseAdam only takes sparse gradients; use optimizer=adam")
+    trainable = [p for p in network.parameters() if p.requires_grad]
+    if not trainable:
+        raise ValueError("the network has no trainable parameter")
+    if kind is torch.optim.Muon and any(p.ndim != 2 for p in trainable):
+        raise ValueError(
+            "Muon only takes matrices, and this network has other parameters; use optimizer=muon, "
+            "which gives the rest to AdamW"
+        )
+    signature = inspect.signature(kind).parameters
+    default = signature["weight_decay"].default if "weight_decay" in signature else 0.0
+    parameters = _parameter_groups(
+        network,
+        decay=arguments.get("weight_decay", default),
+        decay_norms_and_biases=decay_norms_and_biases,
+        groups=groups or {},
+        mark_hidden=kind is MuonWithAdamW,
+    )
+    optimizer: torch.optim.Optimizer | None = None
+    if "fused" in signature and not {"fused", "foreach", "differentiable"} & set(arguments):
+        # Where there is no fused form for this device or type of parameter: the class's default.
+        with contextlib.suppress(RuntimeError):
+            # Copies, since torch writes into what it is given even where it then refuses.
+            optimizer = kind([dict(group) for group in parameters], **arguments, fused=True)
+    if optimizer is None:
+        optimizer = kind(parameters, **arguments)
+    for pattern, changes in (groups or {}).items():
+        if unknown := sorted(set(changes) - set(optimizer.defaults)):
+            raise ValueError(
+                f"groups: {pattern!r} sets {unknown[0]!r}; groups of {name} have "
+                f"{', '.join(optimizer.defaults)}"
+            )
+    return optimizer
+
+
+def takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer's kernel itself can skip an update on a flag of the device."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Restores an optimizer's state but not its hyperparameters, which are the configuration's.
+
+    The rate of the last step is part of the state; the next one follows from `initial_lr`.
+
+    Raises:
+        ValueError: the state belongs to other parameters.
+    """
+    kept = ("params", "lr")
+    own = [{k: v for k, v in g.items() if k not in kept} for g in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, values in zip(optimizer.param_groups, own, strict=True):
+        group.update(values)

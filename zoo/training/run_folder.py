@@ -1,0 +1,234 @@
+"""The folder of one run: its files, its lock and what it says about itself."""
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+HEARTBEAT_SECONDS = 10.0
+_RESERVED_BYTES = 1 << 16
+
+
+class RunFolderError(RuntimeError):
+    """A run folder cannot be used, in one sentence."""
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a whole small file in one step."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def safe_name(text: str) -> str:
+    """The text as part of a folder's name: no '=', ',', blank or slash."""
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-.")[:80]
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the project's own checkout; None where there is none."""
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, device and commit; no host name, user, path or environment variable."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    packages = {}
+    for name in ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "tensorboard"):
+        with contextlib.suppress(PackageNotFoundError):
+            packages[name] = version(name)
+    cuda = torch.cuda.is_available()
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "python": platform.python_version(),
+        "packages": packages,
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "device": device,
+        "gpu": torch.cuda.get_device_name() if cuda and device.startswith("cuda") else None,
+        "cuda": torch.version.cuda,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "commit": commit,
+        "dirty": bool(_git("status", "--porcelain")) if commit else None,
+    }
+
+
+class RunFolder:
+    """One run's folder.
+
+    Args:
+        path: an existing folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lock = FileLock(self.path / ".lock")
+        self._status: dict[str, Any] = {}
+        self._beat = 0.0
+
+    @classmethod
+    def create(cls, parent: str | os.PathLike[str], name: str | None = None) -> "RunFolder":
+        """Makes a new folder below `parent`; named by the time and a random suffix if by no name.
+
+        Raises:
+            RunFolderError: it cannot be made, or there is one of that name.
+        """
+        now = datetime.now()
+        stamp = f"{now:%Y-%m-%d_%H-%M-%S}.{now.microsecond:06d}-{secrets.token_hex(2)}"
+        path = Path(parent) / (name or stamp)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot make the run folder {path} ({error.strerror}); set paths.runs_dir"
+            ) from error
+        return cls(path)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the run for this process; a killed process holds nothing.
+
+        Raises:
+            RunFolderError: another process is working on it.
+        """
+        try:
+            self._lock.acquire(timeout=2)
+        except Timeout:
+            pid = self.read_status().get("pid")
+            raise RunFolderError(
+                f"{self.path} is in use by another process (pid {pid}); wait for it or stop it"
+            ) from None
+        except OSError as error:
+            raise RunFolderError(f"cannot lock {self.path} ({error.strerror})") from error
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def write(self, name: str, content: str | dict[str, Any]) -> None:
+        """Writes a text, or a dictionary as JSON, in one step."""
+        text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
+        _replace(self.path / name, text)
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Reads a JSON file; {} if there is none."""
+        try:
+            found: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def read_status(self) -> dict[str, Any]:
+        """What `status.json` says, with `state: dead` for a run whose process is gone."""
+        status = self.read("status.json")
+        if status.get("state") == "running":
+            probe = FileLock(self.path / ".lock")
+            try:
+                probe.acquire(timeout=0)
+                probe.release()
+                status["state"] = "dead"
+            except (Timeout, OSError):
+                pass
+        return status
+
+    def status(self, state: str, **more: Any) -> None:
+        """Writes `status.json`; on a full disk the space reserved for it is given up first."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._status = {
+            **self._status,
+            "state": state,
+            "pid": os.getpid(),
+            "heartbeat": now,
+            **more,
+        }
+        self._status.setdefault("started", now)
+        self._beat = time.monotonic()
+        try:
+            self.write("status.json", self._status)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            (self.path / ".reserve").unlink(missing_ok=True)
+            self.write("status.json", self._status)
+
+    @contextlib.contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Keeps `status.json` true while a run is on: running, then how it ended."""
+        from zoo.training.interruption import Interrupted
+
+        reserve = self.path / ".reserve"
+        if not reserve.exists():  # A resumed run may have had to give it up.
+            with contextlib.suppress(OSError):
+                reserve.write_bytes(secrets.token_bytes(_RESERVED_BYTES))
+        self.status("running", error=None)
+        self.log(f"running, process {os.getpid()}")
+        try:
+            yield
+        except (Interrupted, KeyboardInterrupt) as error:
+            with contextlib.suppress(OSError):  # Here and below: it must not hide what happened.
+                self.status("interrupted", error=str(error) or "KeyboardInterrupt")
+            raise
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                self.status("failed", error=f"{type(error).__name__}: {error}")
+            self.log("".join(traceback.format_exception(error)))
+            raise
+        self.status("finished")
+        self.log("finished")
+
+    def heartbeat(self, step: int) -> None:
+        """Notes that the run is alive, at most every few seconds."""
+        if time.monotonic() - self._beat > HEARTBEAT_SECONDS:
+            self.status("running", step=step)
+
+    def log(self, text: str) -> None:
+        """Appends a line to `log.txt`; never the reason for which a run fails."""
+        stamp = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+        with (
+            contextlib.suppress(OSError),
+            open(self.path / "log.txt", "a", encoding="utf-8") as file,
+        ):
+            file.write(f"{stamp} {text}\n")
+
+
+def shown(path: Path) -> str:
+    """The path relative to where the program was started, where that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if not relative.startswith("..") else str(path)
+
+
+def python_command() -> str:
+    """How to call this Python from where the user stands, for commands that are to be copied."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    return shown(Path(sys.executable))

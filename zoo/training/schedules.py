@@ -1,0 +1,262 @@
+"""Learning rate schedules: pure functions of the number of optimizer steps taken.
+
+A schedule gives a factor of the optimizer's own learning rate. It is a function of the step alone,
+so that a resumed run needs no state for it and a step that fp16 scaling skipped does not count.
+Only
+`ReduceOnPlateau`, which answers to a metric, carries state.
+
+Each takes a warm-up: the factor rises linearly from `1 / (warmup_steps + 1)` at step 0 to 1 at step
+`warmup_steps`, where the schedule proper begins (Goyal et al., 2017,
+https://arxiv.org/abs/1706.02677). `InverseSquareRoot` and `OneCycle` bring their own rise.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+
+class Schedule:
+    """Factor of the learning rate as a function of the step.
+
+    Args:
+        warmup_steps: optimizer steps of linear warm-up.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    def __init__(self, *, warmup_steps: int = 0) -> None:
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be at least 0, not {warmup_steps}")
+        self.warmup_steps = warmup_steps
+        self.total_steps = 0
+        self.steps_per_epoch = 0
+
+    def bind(self, *, total_steps: int, steps_per_epoch: int) -> None:
+        """Tells the schedule how long the run is, in optimizer steps; the trainer calls it."""
+        self.total_steps = total_steps
+        self.steps_per_epoch = steps_per_epoch
+
+    def __call__(self, step: int) -> float:
+        """The factor for the update that follows `step` updates."""
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        return self.factor(step - self.warmup_steps, max(1, self.total_steps - self.warmup_steps))
+
+    def factor(self, step: int, total: int) -> float:
+        """The factor after `step` of `total` steps, warm-up not counted."""
+        raise NotImplementedError
+
+    def observe(self, value: float, mode: Literal["min", "max"]) -> None:
+        """Takes note of the monitored validation metric, after each evaluation."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the schedule carries between steps."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+
+
+class Constant(Schedule):
+    """The optimizer's own rate throughout."""
+
+    def factor(self, step: int, total: int) -> float:
+        return 1.0
+
+
+class Step(Schedule):
+    r"""Falls by a factor at given epochs: :math:`\gamma^{\#\{m \le epoch\}}`.
+
+    Args:
+        milestones: epochs (fractions allowed) at which the rate falls, counted after the warm-up.
+        gamma: the factor.
+        warmup_steps: see `Schedule`.
+    """
+
+    def __init__(
+        self, *, milestones: Sequence[float], gamma: float = 0.1, warmup_steps: int = 0
+    ) -> None:
+        super().__init__(warmup_steps=warmup_steps)
+        if any(m <= 0 for m in milestones) or list(milestones) != sorted(milestones):
+            raise ValueError(f"milestones must be rising epochs above 0, not {list(milestones)}")
+        if not 0 < gamma <= 1:
+            raise ValueError(f"gamma must be in (0, 1], not {gamma}")
+        self.milestones = tuple(milestones)
+        self.gamma = gamma
+
+    def factor(self, step: int, total: int) -> float:
+        return self.gamma ** sum(step >= m * self.steps_per_epoch for m in self.milestones)
+
+
+class Exponential(Schedule):
+    r"""Falls by a factor every epoch: :math:`\gamma^{\lfloor epoch \rfloor}`.
+
+    Args:
+        gamma: the factor.
+        warmup_steps: see `Schedule`.
+    """
+
+    def __init__(self, *, gamma: float = 0.95, warmup_steps: int = 0) -> None:
+        super().__init__(warmup_steps=warmup_steps)
+        if not 0 < gamma <= 1:
+            raise ValueError(f"gamma must be in (0, 1], not {gamma}")
+        self.gamma = gamma
+
+    def factor(self, step: int, total: int) -> float:
+        return self.gamma ** (step // self.steps_per_epoch)
+
+
+class Cosine(Schedule):
+    r"""Falls along half a cosine: :math:`f + (1 - f)(1 + \cos(\pi t / T)) / 2`.
+
+    Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983 (without restarts).
+
+    Args:
+        final: :math:`f`, the factor at the end of the run.
+        warmup_steps: see `Schedule`.
+    """
+
+    def __init__(self, *, final: float = 0.0, warmup_steps: int = 0) -> None:
+        super().__init__(warmup_steps=warmup_steps)
+        if not 0 <= final <= 1:
+            raise ValueError(f"final must be in [0, 1], not {final}")
+        self.final = final
+
+    def factor(self, step: int, total: int) -> float:
+        cosine = (1 + math.cos(math.pi * min(step / total, 1.0))) / 2
+        return self.final + (1 - self.final) * cosine
+
+
+class Linear(Schedule):
+    r"""Falls in a straight line: :math:`1 - (1 - f)\, t / T`.
+
+    Args:
+        final: :math:`f`, the factor at the end of the run.
+        warmup_steps: see `Schedule`.
+    """
+
+    def __init__(self, *, final: float = 0.0, warmup_steps: int = 0) -> None:
+        super().__init__(warmup_steps=warmup_steps)
+        if not 0 <= final <= 1:
+            raise ValueError(f"final must be in [0, 1], not {final}")
+        self.final = final
+
+    def factor(self, step: int, total: int) -> float:
+        return 1 - (1 - self.final) * min(step / total, 1.0)
+
+
+class InverseSquareRoot(Schedule):
+    r"""Rises linearly, then falls with the root of the step: :math:`\min(s / w, \sqrt{w / s})`.
+
+    Vaswani et al., 2017, section 5.3, https://arxiv.org/abs/1706.03762 ("Noam"), where the peak, at
+    :math:`s = w`, is :math:`(d\,w)^{-1/2}` for a model of width :math:`d`; here it is the
+    optimizer's rate.
+
+    Args:
+        warmup_steps: :math:`w`.
+    """
+
+    def __init__(self, *, warmup_steps: int = 4000) -> None:
+        super().__init__(warmup_steps=warmup_steps)
+        if warmup_steps < 1:
+            raise ValueError(f"warmup_steps must be at least 1, not {warmup_steps}")
+
+    def __call__(self, step: int) -> float:
+        count = step + 1
+        return min(count / self.warmup_steps, math.sqrt(self.warmup_steps / count))
+
+
+class OneCycle(Schedule):
+    r"""Rises to the optimizer's rate and falls far below where it began, both along a cosine.
+
+    Smith and Topin, 2018, https://arxiv.org/abs/1708.07120, in the form of
+    `torch.optim.lr_scheduler.OneCycleLR` with two phases. Only the rate is cycled; the momentum
+    stays.
+
+    Args:
+        rise: share of the run in which the rate rises.
+        start: factor at the first step.
+        final: factor at the last step.
+        warmup_steps: see `Schedule`; seldom needed here.
+    """
+
+    def __init__(
+        self,
+        *,
+        rise: float = 0.3,
+        start: float = 0.04,
+        final: float = 0.000004,
+        warmup_steps: int = 0,
+    ) -> None:
+        super().__init__(warmup_steps=warmup_steps)
+        if not 0 < rise < 1:
+            raise ValueError(f"rise must be in (0, 1), not {rise}")
+        if not 0 < start <= 1:
+            raise ValueError(f"start must be in (0, 1], not {start}")
+        if not 0 <= final <= 1:
+            raise ValueError(f"final must be in [0, 1], not {final}")
+        self.rise, self.start, self.final = rise, start, final
+
+    def factor(self, step: int, total: int) -> float:
+        peak = self.rise * total - 1
+        step = min(step, total - 1)
+        if step <= peak:
+            low, high, share = self.start, 1.0, step / peak if peak > 0 else 1.0
+        else:
+            low, high, share = 1.0, self.final, (step - peak) / max(total - 1 - peak, 1e-9)
+        return high + (low - high) * (1 + math.cos(math.pi * share)) / 2
+
+
+class ReduceOnPlateau(Schedule):
+    """Falls when the monitored validation metric has stopped improving.
+
+    Args:
+        gamma: the factor by which the rate falls.
+        patience: evaluations without improvement to wait for.
+        min_delta: least change that counts as an improvement, in the metric's own unit.
+        final: the factor below which the rate does not fall.
+        warmup_steps: see `Schedule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        gamma: float = 0.1,
+        patience: int = 10,
+        min_delta: float = 0.0,
+        final: float = 0.0,
+        warmup_steps: int = 0,
+    ) -> None:
+        super().__init__(warmup_steps=warmup_steps)
+        if not 0 < gamma < 1:
+            raise ValueError(f"gamma must be in (0, 1), not {gamma}")
+        if patience < 0:
+            raise ValueError(f"patience must be at least 0, not {patience}")
+        if min_delta < 0:
+            raise ValueError(f"min_delta must be at least 0, not {min_delta}")
+        if not 0 <= final <= 1:
+            raise ValueError(f"final must be in [0, 1], not {final}")
+        self.gamma, self.patience, self.min_delta, self.final = gamma, patience, min_delta, final
+        self.best: float | None = None
+        self.waited = 0
+        self.scale = 1.0
+
+    def factor(self, step: int, total: int) -> float:
+        return self.scale
+
+    def observe(self, value: float, mode: Literal["min", "max"]) -> None:
+        sign = 1.0 if mode == "min" else -1.0
+        best = sign * math.inf if self.best is None else self.best
+        if sign * (best - value) > self.min_delta:
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+        if self.waited > self.patience:
+            self.scale, self.waited = max(self.scale * self.gamma, self.final), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "waited": self.waited, "scale": self.scale}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.waited, self.scale = state["best"], state["waited"], state["scale"]

@@ -1,0 +1,198 @@
+"""The fixed part of a configuration: what every run has, whatever it trains.
+
+Plain dataclasses, one line of documentation a field (unit, special values, range). This module
+imports no torch, so that a wrong value is reported before anything slow happens.
+"""
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def _at_least(owner: object, low: float, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if value is not None and value < low:
+            raise ValueError(f"{name} must be at least {low:g}, not {value!r}")
+
+
+def _above_zero(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"{name} must be greater than 0, not {value!r}")
+
+
+@dataclass(kw_only=True)
+class TrainerSettings:
+    """How long, where and how precisely to train."""
+
+    epochs: int | None = 10
+    """Passes over the training data; null: as long as `steps` says."""
+    steps: int | None = None
+    """Optimizer steps; null: as long as `epochs` says. The first limit reached ends the run."""
+    device: str = "auto"
+    """`auto` (a CUDA device if there is one, else the CPU), `cpu`, `cuda` or `cuda:1`."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Autocast type; `auto` is bf16 on a GPU that computes in it and fp32 elsewhere."""
+    accumulate: int = 1
+    """Batches per optimizer step."""
+    clip_norm: float | None = None
+    """Largest global norm of a network's gradient; null: no limit."""
+    clip_value: float | None = None
+    """Largest magnitude of a gradient's element; null: no limit."""
+    ema_decay: float | None = None
+    """Decay per step of the averaged weights that are evaluated and saved as best; null: none."""
+    evaluate_every: int | None = None
+    """Steps between evaluations; null: every epoch. The last step is always evaluated."""
+    train_metrics: bool = True
+    """With every validation, measure as many (augmented) training batches too."""
+    log_every: int = 50
+    """Steps between two lines of the training curve."""
+    channels_last: Literal["auto"] | bool = "auto"
+    """Memory format of convolutional networks; `auto`: channels-last where a Conv2d is found."""
+    compile: bool = False
+    """Compile the networks with `torch.compile` (tens of seconds at the start of a run)."""
+    deterministic: bool = False
+    """Only deterministic algorithms; an operation that has none stops the run and is named."""
+    threads: int | None = None
+    """CPU threads of torch; null: torch's own choice."""
+    limit_train_batches: int | None = None
+    """Batches of a training epoch to use (the first ones); null: all."""
+    limit_eval_batches: int | None = None
+    """Batches of an evaluation to use (the first ones); null: all."""
+    overfit: bool = False
+    """Train and evaluate on the first training batch alone, again and again."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "epochs", "steps", "accumulate", "evaluate_every", "log_every")
+        _at_least(self, 1, "threads", "limit_train_batches", "limit_eval_batches")
+        _above_zero(self, "clip_norm", "clip_value")
+        if self.epochs is None and self.steps is None:
+            raise ValueError("epochs and steps must not both be null: a run needs an end")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be between 0 and 1, not {self.ema_decay!r}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ValueError(
+                f"device must be auto, cpu, cuda or cuda:<number>, not {self.device!r}"
+            )
+
+
+@dataclass(kw_only=True)
+class CheckpointSettings:
+    """When the state of a run is saved, and which states are kept."""
+
+    monitor: str = "auto"
+    """Validation metric that selects the best checkpoint; `auto`: the task's own."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    """Whether less or more of it is better; `auto`: the task's own (min for a named loss)."""
+    every_steps: int | None = None
+    """Steps between saves, beside the save after every evaluation; null: none."""
+    every_minutes: float | None = 10.0
+    """Minutes after which to save at the next step, beside the saves above; null: never."""
+    top_k: int = 1
+    """Number of best checkpoints to keep."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "every_steps", "top_k")
+        _above_zero(self, "every_minutes")
+
+
+@dataclass(kw_only=True)
+class EarlyStoppingSettings:
+    """When to stop because validation no longer improves."""
+
+    patience: int | None = None
+    """Evaluations without improvement of the monitored metric before stopping; null: never stop."""
+    min_delta: float = 0.0
+    """Least change that counts as an improvement, in the metric's own unit."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "patience")
+        _at_least(self, 0, "min_delta")
+
+
+@dataclass(kw_only=True)
+class ProfileSettings:
+    """A torch profiler trace of a few steps."""
+
+    steps: int | None = None
+    """Steps to record after three of warm-up; null: no profile."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "steps")
+
+
+@dataclass(kw_only=True)
+class CallbackSettings:
+    """What happens beside the training loop."""
+
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    """When the state is saved."""
+    early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
+    """When to stop early."""
+    profile: ProfileSettings = field(default_factory=ProfileSettings)
+    """Whether to profile."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Callbacks of your own by name: `callbacks.extra.mine._target_=...`."""
+
+
+@dataclass(kw_only=True)
+class LoggerSettings:
+    """What is written for people to look at."""
+
+    console: Literal["auto", "bar", "lines", "off"] = "auto"
+    """`auto`: a progress bar on a terminal, a line per `trainer.log_every` steps elsewhere."""
+    tensorboard: bool = True
+    """Write TensorBoard event files into the run folder."""
+    graph: bool = True
+    """Write the model's graph to TensorBoard where torch can trace it."""
+    pictures_every: int = 10
+    """Evaluations between pictures and text samples, beside those of the last; 0: only the last."""
+    layer_gradients: bool = False
+    """Write every parameter's gradient norm beside the global one."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "pictures_every")
+
+
+def default_data_dir() -> str:
+    """The folder of downloads: the environment variable `ZOO_DATA_DIR`, else `data`."""
+    return os.environ.get("ZOO_DATA_DIR") or "data"
+
+
+@dataclass(kw_only=True)
+class PathSettings:
+    """Where things are on this machine."""
+
+    runs_dir: str = "runs"
+    """Folder of run folders."""
+    data_dir: str = field(default_factory=default_data_dir)
+    """Folder of data sets and downloads; default: `ZOO_DATA_DIR`, else `data`."""
+
+
+@dataclass(kw_only=True)
+class RunSettings:
+    """Everything of a run that is not a component (data, model, task, optimizer, schedule)."""
+
+    name: str = "run"
+    """Folder below `paths.runs_dir`; the experiment's name, or model_data where none is named."""
+    seed: int = 0
+    """Seed of everything random: initial weights, order, augmentation, dropout, noise."""
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    """How long, where and how precisely to train."""
+    callbacks: CallbackSettings = field(default_factory=CallbackSettings)
+    """What happens beside the training loop."""
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+    """What is written for people."""
+    paths: PathSettings = field(default_factory=PathSettings)
+    """Where things are."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be from 0 to 4294967295, not {self.seed!r}")
+        if not self.name or set(self.name) & set("/\\=, \t\n") or self.name.startswith("."):
+            raise ValueError(
+                f"name must have no '/', '=', ',' or blank, nor start with '.', not {self.name!r}"
+            )

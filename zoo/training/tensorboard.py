@@ -1,0 +1,202 @@
+"""What TensorBoard shows of a run.
+
+The run folder is the training curve's run, `val/` and `test/` below it are those of the
+evaluations, so that each metric is one chart with a line for every split. Hyperparameters and final
+metrics are in the HParams tab, of the same run. A resumed run goes on in the same folder: what the
+killed process had written beyond the checkpoint is purged.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.training.callbacks import Callback
+from zoo.training.settings import LoggerSettings
+
+if TYPE_CHECKING:
+    from zoo.training.trainer import Trainer
+
+_POSITION = ("step", "epoch", "split")
+_NOT_TUNED = ("paths", "logger", "callbacks", "name")
+
+
+class TensorBoard(Callback):
+    """Writes event files into the run folder.
+
+    Args:
+        settings: what to write.
+        folder: the run folder.
+        config: plain configuration, for the HParams tab.
+    """
+
+    def __init__(
+        self, settings: LoggerSettings, folder: Path, config: dict[str, Any] | None = None
+    ) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.config = config
+        self._writers: dict[str, Any] = {}
+        self._resumed = False
+        self._purge_steps: dict[str, int] = {}
+        self._evaluations = 0
+        self._last_row: dict[str, Any] = {}
+        self._described = False
+
+    def _writer(self, split: str) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        if split not in self._writers:
+            folder = self.folder if split == "train" else self.folder / split
+            purge_step = self._purge_steps.get(split)
+            self._writers[split] = SummaryWriter(str(folder), purge_step=purge_step)
+        return self._writers[split]
+
+    def on_fit_start(self, trainer: "Trainer") -> None:
+        trainer.layer_gradients = self.settings.layer_gradients
+        if self._resumed:
+            # What the killed process wrote and this one is going to write again.
+            step = trainer.step
+            first = step + (trainer.evaluated_at == step or step == 0)
+            self._purge_steps = {"train": first, "val": first, "test": step}
+            for split in self._purge_steps:
+                if split == "train" or (self.folder / split).is_dir():
+                    self._writer(split)
+            if self._last_row and self._last_row["step"] == first:
+                self.on_log(trainer, self._last_row)  # Purged, and not written again.
+            return
+        writer = self._writer("train")
+        batch = next(iter(trainer.data.batches("train", 0)))
+        for name, picture in trainer.task.input_pictures(batch).items():
+            writer.add_image(name, picture, 0)
+        if self.settings.graph:
+            self._write_graph(trainer, writer, batch)
+
+    def _write_graph(self, trainer: "Trainer", writer: Any, batch: Any) -> None:
+        """Traces the model; one that torch cannot trace goes without, and says so in the log."""
+        import torch
+
+        model = trainer.task.model
+        training = model.training
+        model.eval()
+        try:
+            with (
+                torch.no_grad(),
+                warnings.catch_warnings(),
+                contextlib.redirect_stdout(None),
+            ):
+                warnings.simplefilter("ignore")
+                inputs = trainer.task.example_inputs(batch)
+                writer.add_graph(model, inputs, use_strict_trace=False)
+        except Exception as error:  # Whatever tracing raises, the run is worth more.
+            if trainer.folder is not None:
+                reason = str(error).strip().splitlines()[:1]
+                trainer.folder.log(f"no model graph in TensorBoard: {''.join(reason)}")
+        finally:
+            model.train(training)
+
+    def on_log(self, trainer: "Trainer", row: dict[str, Any]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in row.items()
+            if name not in _POSITION
+        ]
+        if row["split"] == "train":
+            self._last_row = row
+        # One event for the whole line: a tenth of the time of one event for each value.
+        writer = self._writer(row["split"]).file_writer
+        writer.add_summary(Summary(value=values), row["step"])
+
+    def on_evaluation_end(self, trainer: "Trainer", split: str, metrics: dict[str, float]) -> None:
+        if not self._described:
+            self._described = True
+            self._describe(trainer, metrics)
+        self._evaluations += split == "val"
+        every = self.settings.pictures_every
+        last = split == "test" or trainer.step >= trainer.total_steps
+        if not last and not (every and (self._evaluations - 1) % every == 0):
+            return
+        writer = self._writer(split)
+        for name, picture in trainer.task.pictures().items():
+            writer.add_image(name, picture, trainer.step)
+        for name, text in trainer.task.texts().items():
+            # Four blanks make Markdown show the text as it is.
+            block = "\n".join("    " + line for line in text.splitlines())
+            writer.add_text(name, block, trainer.step)
+
+    def _describe(self, trainer: "Trainer", metrics: dict[str, float]) -> None:
+        """Writes hyperparameters and the names of the final metrics for the HParams tab."""
+        from google.protobuf.struct_pb2 import Value
+        from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+
+        start = plugin_data_pb2.SessionStartInfo()
+        parameters = []
+        for name, value in _flat(self.config or {}):
+            if isinstance(value, bool):
+                kind, wrapped = api_pb2.DATA_TYPE_BOOL, Value(bool_value=value)
+            elif isinstance(value, str):
+                kind, wrapped = api_pb2.DATA_TYPE_STRING, Value(string_value=value)
+            else:
+                kind, wrapped = api_pb2.DATA_TYPE_FLOAT64, Value(number_value=value)
+            parameters.append(api_pb2.HParamInfo(name=name, type=kind))
+            start.hparams[name].CopyFrom(wrapped)
+        results = [
+            api_pb2.MetricInfo(name=api_pb2.MetricName(group=split, tag=tag))
+            for split in ("val", "test")
+            if split in trainer.data.splits
+            for tag in metrics
+        ]
+        experiment = api_pb2.Experiment(hparam_infos=parameters, metric_infos=results)
+        self._write_hparams("experiment", experiment=experiment)
+        self._write_hparams("session_start_info", session_start_info=start)
+
+    def _write_hparams(self, tag: str, **content: Any) -> None:
+        """One summary of the HParams plugin, into the run's own event file."""
+        from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+        data = HParamsPluginData(version=0, **content).SerializeToString()
+        plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=data)
+        value = Summary.Value(tag=f"_hparams_/{tag}", metadata=SummaryMetadata(plugin_data=plugin))
+        self._writer("train").file_writer.add_summary(Summary(value=[value]))
+
+    def on_fit_end(self, trainer: "Trainer", results: dict[str, Any] | None) -> None:
+        from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+
+        # A disk that is full has been reported by whoever filled it.
+        with contextlib.suppress(OSError):
+            # TensorBoard keeps the first status for good, and a run that failed may be resumed.
+            if self._described and results:
+                end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS)
+                self._write_hparams("session_end_info", session_end_info=end)
+            for writer in self._writers.values():
+                writer.close()
+        self._writers.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        for writer in self._writers.values():
+            writer.flush()  # What a checkpoint follows must be on the disk.
+        return {"evaluations": self._evaluations, "last_row": self._last_row}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._resumed = True
+        self._evaluations, self._last_row = state["evaluations"], state["last_row"]
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and plain values of what may differ between runs."""
+    for name, value in config.items():
+        if not prefix and name in _NOT_TUNED:
+            continue
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            shown = value if isinstance(value, bool | int | float) else str(value)
+            if not isinstance(shown, str) or len(shown) <= 100:
+                # Where the data are on this machine is no hyperparameter.
+                if name in ("root", "path"):
+                    continue
+                yield f"{prefix}{name}".removesuffix("._target_"), shown

@@ -395,3 +395,31 @@ def test_run_outside_the_working_directory_is_named_in_full(here, capsys, tmp_pa
     assert path.is_absolute()
     assert path.parent == runs / "mine"
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model=gcn", "data=digits"], "do not fit together"),
+        (
+            ["experiment=lenet_digits", "task=regression"],
+            "data, model and task do not fit together",
+        ),
+        (["callbacks.checkpoint.monitor=acuracy"], "callbacks.checkpoint.monitor=acuracy"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_before_there_is_a_run_folder(
+    words, said, tmp_path, capsys
+):
+
+    assert entry.main(train.train, [*words, f"paths.runs_dir={tmp_path}"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not any(tmp_path.iterdir())
+
+
+def test_torchrun_is_refused(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert entry.main(train.train, []) == 2
+    assert "one process trains one run" in capsys.readouterr().err

@@ -493,3 +493,16 @@ def test_stored_run_with_a_trusted_package_goes_on_only_with_that_trust(own, com
 
 def test_the_map_of_the_program_is_the_one_that_is_tested():
     assert train.entry is entry
+
+
+def test_a_group_of_the_command_line_replaces_the_experiments_whole():
+    config = compose(["experiment=lstm_stdlib", "optimizer=sgd", "optimizer.lr=0.3"])
+    assert config["optimizer"]["_target_"] == "torch.optim.SGD"
+    assert config["optimizer"]["lr"] == 0.3
+    assert "betas" not in config["optimizer"]
+    assert config["schedule"]["warmup_steps"] == 100  # what was not replaced stays
+
+
+def test_the_experiments_own_option_named_again_keeps_its_values():
+    named = compose(["experiment=lstm_stdlib", "optimizer=adamw"])
+    assert named["optimizer"] == compose(["experiment=lstm_stdlib"])["optimizer"]

@@ -328,7 +328,7 @@ def merge(
     What would make another run is refused: another model, task, data set, seed or name, or another
     class anywhere. Where the data lie and how many workers read them may change.
     """
-    movable = ("data.root", "data.path", "data.num_workers")
+    movable = ("data.root", "data.folder", "data.num_workers")
     stored = _targets(config)
     for override in parse(overrides):
         word = override.input_line or ""

@@ -50,7 +50,8 @@ class Console(Callback):
             self._bar.start()
 
     def on_log(self, trainer: "Trainer", row: dict[str, Any]) -> None:
-        if self.style == "off":
+        beside = row["split"] == "train" and "samples_per_second" not in row
+        if self.style == "off" or beside:  # Training's metrics beside a validation: for charts.
             return
         if self._bar is not None and row["split"] == "train":
             self._bar.update(self._task, completed=row["step"], values=_values(row))

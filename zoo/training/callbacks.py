@@ -1,7 +1,8 @@
 """What happens beside the loop: five events, called in the order in which callbacks are given.
 
 A callback that changes what happens next carries its memory through `state_dict`, so that a resumed
-run goes on as if it had never been killed. Events run in a random state of their own.
+run goes on as if it had never been killed. Events run in a random state of their own, except those
+of the hot loop (`on_step_end`, and `on_log` of the training curve), where that would cost too much.
 """
 
 import json

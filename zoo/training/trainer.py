@@ -184,7 +184,6 @@ class Trainer:
             CheckpointError: a checkpoint could not be written or read.
         """
         settings, results = self.settings, None
-        self._open(folder, callbacks)
         with ExitStack() as stack:
             stack.enter_context(
                 backends(deterministic=settings.deterministic, threads=settings.threads)
@@ -193,6 +192,7 @@ class Trainer:
             if folder is not None:
                 stack.enter_context(folder.lock())
                 stack.enter_context(folder.reporting())
+            self._open(folder, callbacks)
             try:
                 self._begin(resume)
                 self._train()

@@ -1,0 +1,224 @@
+"""Runs that are killed (SIGKILL) and resumed equal, bit for bit, those that never were.
+
+More kills than by default: ZOO_TEST_KILLS=20 pytest tests/resume
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.resume.outcomes import assert_same, only_run, outcome, state_of
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))
+KILLS = int(os.environ.get("ZOO_TEST_KILLS", "1"))
+STEPS = 24
+SHRUNK = [
+    "trainer.epochs=null",
+    f"trainer.steps={STEPS}",
+    "trainer.evaluate_every=null",
+    "trainer.limit_train_batches=8",
+    "trainer.limit_eval_batches=2",
+    "trainer.log_every=2",
+    "trainer.device=cpu",
+    "trainer.threads=1",
+    "callbacks.checkpoint.every_steps=3",
+    "logger.graph=false",
+    "logger.pictures_every=0",
+    "logger.console=lines",
+]
+# Only to be quicker: what is tested of them does not depend on their size.
+SMALLER = {
+    "gan_digits": ["model.hidden_sizes=[32]", "model.maxout_sizes=[16]"],
+    "lstm_stdlib": ["model.embed_dim=16", "model.hidden_size=16", "task.sample_length=20"],
+    "lstm_shakespeare": ["model.embed_dim=16", "model.hidden_size=16", "task.sample_length=20"],
+}
+
+
+def needs_files(name):
+    """Whether the data of an experiment have to be downloaded: then they have a `root`."""
+    experiment = yaml.safe_load((ROOT / "configs" / "experiment" / f"{name}.yaml").read_text())
+    chosen = [e["override /data"] for e in experiment["defaults"] if "override /data" in e]
+    data = yaml.safe_load((ROOT / "configs" / "data" / f"{chosen[-1]}.yaml").read_text())
+    return "root" in data | experiment.get("data", {})
+
+
+def words(name, runs):
+    return [f"experiment={name}", *SHRUNK, *SMALLER.get(name, []), f"paths.runs_dir={runs}"]
+
+
+class Uninterrupted:
+    """Runs that nothing stops, one of each experiment, and what they leave behind."""
+
+    def __init__(self, run, folder):
+        self.run, self.folder = run, folder
+        self.found = {}
+
+    def __call__(self, name):
+        if name not in self.found:
+            runs, log = self.folder / name, self.folder / f"{name}.log"
+            files = self.folder / f"{name}.files"
+            code = self.run(words(name, runs), log, files=str(files), below=str(runs))
+            text = log.read_text("utf-8")
+            if needs_files(name) and "zoo.data" not in text and code == 1:
+                self.found[name] = text.strip().splitlines()[-1]
+            else:
+                assert code == 0, text
+                self.found[name] = outcome(only_run(runs)), files.read_text().splitlines()
+        if isinstance(self.found[name], str):
+            pytest.skip(f"the data of {name} are not there: {self.found[name]}")
+        return self.found[name]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(run, tmp_path_factory):
+    return Uninterrupted(run, tmp_path_factory.mktemp("uninterrupted"))
+
+
+def first_checkpoint(files):
+    """Number of changes of files until there is a checkpoint."""
+    return next(i for i, line in enumerate(files, 1) if line == "os.rename last.pt")
+
+
+def moment(choice, kind, files):
+    """When a run is to be killed: at an update, at a change of a file, or halfway in a save."""
+    if kind == 0:
+        return {"signals": [[choice.randrange(1, STEPS), "SIGKILL"]]}
+    if kind == 1:
+        return {"kill_at_file": choice.randrange(first_checkpoint(files) + 1, len(files) + 1)}
+    return {"kill_in_save": choice.randrange(2, 9)}
+
+
+def finish(run, path, log, expected, **moments):
+    """Resumes a run, killing it once more where asked for, and compares."""
+    if moments:
+        run([f"resume={path}"], log, **moments)
+    if state_of(path) != "finished":
+        assert run([f"resume={path}"], log) == 0, Path(log).read_text("utf-8")
+    assert_same(path, expected)
+
+
+def marked(name):
+    marks = [pytest.mark.slow]
+    if needs_files(name):
+        no_data = not os.environ.get("ZOO_DATA_DIR")
+        reason = "needs real data sets in ZOO_DATA_DIR"
+        marks += [pytest.mark.data, pytest.mark.skipif(no_data, reason=reason)]
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("kill", range(KILLS))
+@pytest.mark.parametrize("name", [marked(name) for name in EXPERIMENTS])
+def test_an_experiment_killed_at_a_random_moment_and_resumed_equals_one_never_killed(
+    name, kill, run, uninterrupted, tmp_path
+):
+    expected, files = uninterrupted(name)
+    choice = random.Random(f"{name} {kill}")
+    first = moment(choice, (EXPERIMENTS.index(name) + kill) % 3, files)
+    runs, log = tmp_path / "runs", tmp_path / "log"
+    code = run(words(name, runs), log, **first, below=str(runs))
+    assert code == -signal.SIGKILL, log.read_text("utf-8")
+    path = only_run(runs)
+    assert state_of(path) == "dead"
+    finish(run, path, log, expected)
+
+
+CHEAP = "gcn_karate"
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_at_changes_of_files_equals_one_never_killed(
+    run, uninterrupted, tmp_path
+):
+    expected, files = uninterrupted(CHEAP)
+    choice = random.Random("files")
+    runs, log = tmp_path / "runs", tmp_path / "log"
+    start = first_checkpoint(files) + choice.randrange(1, 20)
+    assert run(words(CHEAP, runs), log, kill_at_file=start, below=str(runs)) == -signal.SIGKILL
+    path = only_run(runs)
+    for _ in range(5 + 5 * KILLS):
+        at = choice.randrange(8, 60)
+        if run([f"resume={path}"], log, kill_at_file=at, below=str(runs)) == 0:
+            break
+    finish(run, path, log, expected)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_every_change_of_files_around_a_save_equals_one_never_killed(
+    run, uninterrupted, tmp_path
+):
+    # From one best checkpoint to the next, with an evaluation in between.
+    expected, files = uninterrupted(CHEAP)
+    saves = [i for i, line in enumerate(files, 1) if line == "os.rename last.pt"]
+    moments = range(saves[3] + 1, saves[5] + 1)
+    assert len(moments) >= 8
+    for at in list(moments)[:: 1 if KILLS > 1 else 3]:
+        runs, log = tmp_path / f"runs{at}", tmp_path / "log"
+        assert run(words(CHEAP, runs), log, kill_at_file=at, below=str(runs)) == -signal.SIGKILL
+        finish(run, only_run(runs), log, expected)
+
+
+@pytest.mark.slow
+def test_a_run_killed_after_its_last_step_evaluates_and_reports_when_resumed(
+    run, uninterrupted, tmp_path
+):
+    expected, files = uninterrupted(CHEAP)
+    for name in ("results.json", "status.json"):
+        at = max(i for i, line in enumerate(files, 1) if line == f"os.rename {name}")
+        runs, log = tmp_path / f"runs{at}", tmp_path / "log"
+        run(words(CHEAP, runs), log, kill_at_file=at, below=str(runs))
+        assert state_of(only_run(runs)) == "dead"
+        finish(run, only_run(runs), log, expected)
+
+
+def test_a_run_killed_before_its_first_checkpoint_says_to_start_anew(run, uninterrupted, tmp_path):
+    _, files = uninterrupted(CHEAP)
+    runs, log, second = tmp_path / "runs", tmp_path / "log", tmp_path / "second"
+    run(words(CHEAP, runs), log, kill_at_file=first_checkpoint(files), below=str(runs))
+    path = only_run(runs)
+    assert run([f"resume={path}"], second) == 1
+    last = second.read_text("utf-8").strip().splitlines()[-1]
+    assert last.startswith("error: no checkpoint is left to resume from")
+    assert last.endswith("start the run anew")
+
+
+def number_of_rows(runs):
+    return sum(file.read_bytes().count(b"\n") for file in runs.rglob("metrics.jsonl"))
+
+
+@pytest.mark.slow
+def test_train_py_killed_at_random_times_and_resumed_equals_one_never_killed(tmp_path):
+    # No process of ours in between: the command that a user types, and `kill -9`.
+    long = [word.replace(f"steps={STEPS}", "steps=120") for word in SHRUNK]
+    command = [sys.executable, str(ROOT / "train.py")]
+    log = open(tmp_path / "log", "w")  # noqa: SIM115 - of several processes
+    choice = random.Random("times")
+
+    def start(*arguments):
+        return subprocess.Popen([*command, *arguments], stdout=log, stderr=log, cwd=tmp_path)
+
+    def text():
+        return (tmp_path / "log").read_text("utf-8")
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert start("experiment=lenet_digits", *long, f"paths.runs_dir={whole}").wait() == 0, text()
+    process = start("experiment=lenet_digits", *long, f"paths.runs_dir={parts}")
+    for row in sorted(choice.sample(range(2, 60), 2 + KILLS)):
+        while process.poll() is None and number_of_rows(parts) < row:
+            time.sleep(0.001)
+        time.sleep(choice.uniform(0.0, 0.02))
+        process.kill()
+        if process.wait() == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, text()
+        process = start(f"resume={only_run(parts)}")
+    assert process.wait() == 0, text()
+    log.close()
+    assert_same(only_run(parts), outcome(only_run(whole)))

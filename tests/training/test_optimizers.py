@@ -1,0 +1,336 @@
+import copy
+import inspect
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.config.compose import compose
+from zoo.config.errors import ConfigError
+from zoo.run import build_optimizers
+from zoo.tasks.classification import Classification
+from zoo.training.optimizers import (
+    MuonWithAdamW,
+    load_optimizer,
+    make_optimizer,
+    takes_found_inf,
+)
+from zoo.training.update import Updater
+
+CLASSES = sorted(
+    name
+    for name, kind in vars(torch.optim).items()
+    if inspect.isclass(kind)
+    and issubclass(kind, torch.optim.Optimizer)
+    and kind is not torch.optim.Optimizer
+)
+REFUSED = {"LBFGS": "adamw", "SparseAdam": "adam", "Muon": "optimizer=muon"}
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+        self.conv = nn.Conv1d(4, 4, 1)
+        self.norm = nn.LayerNorm(4)
+        self.hidden = nn.Linear(4, 6)
+        self.deeper = nn.Linear(6, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, tokens):
+        x = self.conv(self.embedding(tokens).mT).mT.mean(1)
+        return self.head(torch.tanh(self.deeper(torch.relu(self.hidden(self.norm(x))))))
+
+
+def net():
+    torch.manual_seed(0)
+    return Net()
+
+
+def train(network, optimizer, steps=3):
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        tokens = torch.randint(5, (8, 2), generator=generator)
+        loss = nn.functional.cross_entropy(network(tokens), tokens.sum(1) % 3)
+        for parameter in network.parameters():
+            parameter.grad = None
+        loss.backward()
+        optimizer.step()
+
+
+def names_of(group, network):
+    names = {id(p): name for name, p in network.named_parameters()}
+    return {names[id(p)] for p in group["params"]}
+
+
+def by_config(network, **node):
+    task = Classification(network, num_classes=3)
+    return build_optimizers(compose([]) | {"optimizer": node}, task)["model"]
+
+
+def weights(network):
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_optimizer_of_torch_works_by_config_or_says_what_to_use(name):
+    network = net()
+    node = {"_target_": f"torch.optim.{name}"}
+    if name in REFUSED:
+        with pytest.raises(ConfigError, match=f"^optimizer: {name} .*use .*{REFUSED[name]}"):
+            by_config(network, **node)
+        return
+    before = weights(network)
+    train(network, by_config(network, **node, lr=0.01))
+    assert weights(network).isfinite().all()
+    assert not torch.equal(weights(network), before)
+
+
+@pytest.mark.parametrize("name", [n for n in CLASSES if n not in REFUSED])
+def test_the_fused_form_is_chosen_where_the_class_has_one(name):
+    kind = getattr(torch.optim, name)
+    optimizer = make_optimizer(kind, net(), lr=0.01)
+    has_fused = "fused" in inspect.signature(kind).parameters
+    assert bool(optimizer.param_groups[0].get("fused")) == has_fused
+    assert takes_found_inf(optimizer) == has_fused
+
+
+def test_the_fused_form_is_not_forced_on_who_chose_another():
+    for arguments in ({"fused": False}, {"foreach": True}, {"differentiable": True}):
+        optimizer = make_optimizer(torch.optim.Adam, net(), **arguments)
+        assert not optimizer.param_groups[0]["fused"]
+
+
+def test_where_the_fused_form_does_not_work_the_class_s_own_default_is_taken():
+    class Fussy(torch.optim.Adam):
+        def __init__(self, params, lr=1e-3, fused=None):
+            super().__init__(params, lr=lr, fused=fused)
+            if fused:
+                raise RuntimeError("no fused form for this type")
+
+    network = net()
+    optimizer = make_optimizer(Fussy, network)
+    assert [group["fused"] for group in optimizer.param_groups] == [None]
+    train(network, optimizer)
+
+
+def test_norms_and_biases_take_no_weight_decay():
+    network = net()
+    groups = make_optimizer(torch.optim.AdamW, network, weight_decay=0.1).param_groups
+    decayed = {n for g in groups if g["weight_decay"] == 0.1 for n in names_of(g, network)}
+    spared = {n for g in groups if g["weight_decay"] == 0.0 for n in names_of(g, network)}
+    assert decayed == {f"{n}.weight" for n in ("embedding", "conv", "hidden", "deeper", "head")}
+    assert spared == {n for n, _ in network.named_parameters()} - decayed
+
+
+def test_a_class_that_decays_by_default_spares_norms_and_biases_too():
+    groups = make_optimizer(torch.optim.AdamW, net()).param_groups
+    assert sorted(group["weight_decay"] for group in groups) == [0.0, 0.01]
+
+
+def test_weight_decay_reaches_norms_and_biases_on_request():
+    network = net()
+    optimizer = make_optimizer(
+        torch.optim.SGD, network, lr=0.1, weight_decay=0.1, decay_norms_and_biases=True
+    )
+    (group,) = optimizer.param_groups
+    assert group["weight_decay"] == 0.1
+    assert len(group["params"]) == len(list(network.parameters()))
+
+
+def test_without_weight_decay_there_is_one_group_in_the_order_of_the_network():
+    network = net()
+    (group,) = make_optimizer(torch.optim.SGD, network, lr=0.1).param_groups
+    assert all(a is b for a, b in zip(group["params"], network.parameters(), strict=True))
+
+
+def test_groups_give_some_parameters_other_values():
+    network = net()
+    optimizer = make_optimizer(
+        torch.optim.AdamW,
+        network,
+        lr=0.1,
+        weight_decay=0.2,
+        groups={"h*": {"lr": 0.01}, "head.*": {"weight_decay": 0.5, "betas": [0.5, 0.9]}},
+    )
+    found = {
+        name: (group["lr"], group["weight_decay"], tuple(group["betas"]))
+        for group in optimizer.param_groups
+        for name in names_of(group, network)
+    }
+    usual = (0.9, 0.999)
+    assert found["hidden.weight"] == (0.01, 0.2, usual)
+    assert found["hidden.bias"] == (0.01, 0.0, usual)
+    assert found["head.weight"] == found["head.bias"] == (0.01, 0.5, (0.5, 0.9))
+    assert found["conv.weight"] == (0.1, 0.2, usual)
+    train(network, optimizer)
+
+
+def test_groups_keep_their_own_rates_under_a_schedule():
+    network = net()
+    optimizer = make_optimizer(torch.optim.SGD, network, lr=0.1, groups={"head.*": {"lr": 0.01}})
+    updater = Updater(network, {"model": optimizer}, device=torch.device("cpu"))
+    for _ in range(2):
+        updater.set_rates(0.5)
+    assert sorted(g["lr"] for g in optimizer.param_groups) == [0.005, 0.05]
+
+
+def test_a_pattern_that_matches_nothing_is_refused_with_the_names():
+    with pytest.raises(ValueError, match=r"no parameter matches 'tail\.\*'; there are .*head"):
+        make_optimizer(torch.optim.SGD, net(), lr=0.1, groups={"tail.*": {"lr": 1.0}})
+
+
+def test_a_value_that_the_class_does_not_have_is_refused_in_groups():
+    with pytest.raises(ValueError, match=r"'wight_decay'; groups of AdamW have .*weight_decay"):
+        make_optimizer(torch.optim.AdamW, net(), groups={"head.*": {"wight_decay": 0.0}})
+
+
+def test_frozen_parameters_are_left_out_and_a_wholly_frozen_network_is_refused():
+    network = net()
+    network.embedding.requires_grad_(False)
+    optimizer = make_optimizer(torch.optim.SGD, network, lr=0.1)
+    assert "embedding.weight" not in names_of(optimizer.param_groups[0], network)
+    with pytest.raises(ValueError, match="no trainable parameter"):
+        make_optimizer(torch.optim.SGD, network.requires_grad_(False), lr=0.1)
+
+
+def test_tied_weights_are_updated_once():
+    network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    network[1].weight = network[0].weight
+    (group,) = make_optimizer(torch.optim.SGD, network, lr=0.1).param_groups
+    assert len(group["params"]) == 3
+
+
+# ------------------------------------------------------------------------------------ Muon
+
+
+def muon_parts(optimizer, network):
+    muon, adamw = optimizer.parts
+    found = {}
+    for part, name in ((muon, "muon"), (adamw, "adamw")):
+        for group in part.param_groups:
+            found |= dict.fromkeys(names_of(group, network), name)
+    return found
+
+
+def test_muon_takes_hidden_matrices_and_adamw_the_rest():
+    network = net()
+    found = muon_parts(make_optimizer(MuonWithAdamW, network), network)
+    assert {n for n, part in found.items() if part == "muon"} == {"hidden.weight", "deeper.weight"}
+    assert set(found) == {name for name, _ in network.named_parameters()}
+
+
+def test_muon_with_adamw_equals_the_two_optimizers_side_by_side():
+    ours, theirs = net(), net()
+    optimizer = make_optimizer(
+        MuonWithAdamW,
+        ours,
+        lr=0.03,
+        momentum=0.9,
+        weight_decay=0.1,
+        adamw_lr=0.002,
+        adamw_betas=(0.8, 0.99),
+    )
+    hidden = [theirs.hidden.weight, theirs.deeper.weight]
+    decayed = [theirs.embedding.weight, theirs.conv.weight, theirs.head.weight]
+    chosen = {id(p) for p in (*hidden, *decayed)}
+    spared = [p for p in theirs.parameters() if id(p) not in chosen]
+    pair = [
+        torch.optim.Muon(hidden, lr=0.03, momentum=0.9, weight_decay=0.1),
+        torch.optim.AdamW(
+            [{"params": decayed}, {"params": spared, "weight_decay": 0.0}],
+            lr=0.002,
+            betas=(0.8, 0.99),
+            weight_decay=0.1,
+            fused=True,
+        ),
+    ]
+
+    class Both:
+        def step(self):
+            for part in pair:
+                part.step()
+
+    train(ours, optimizer)
+    train(theirs, Both())
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(mine, other), name
+
+
+def test_muon_with_adamw_goes_on_from_its_state_as_if_never_stopped():
+    whole = net()
+    one = make_optimizer(MuonWithAdamW, whole, weight_decay=0.1)
+    train(whole, one)
+    second = net()
+    second.load_state_dict(whole.state_dict())
+    resumed = make_optimizer(MuonWithAdamW, second, weight_decay=0.1)
+    load_optimizer(resumed, copy.deepcopy(one.state_dict()))
+    train(whole, one)
+    train(second, resumed)
+    assert torch.equal(weights(whole), weights(second))
+
+
+def test_a_schedule_reaches_both_parts_of_muon_before_and_after_loading_a_state():
+    network = net()
+    optimizer = make_optimizer(MuonWithAdamW, network, lr=0.02, adamw_lr=0.001)
+    updater = Updater(network, {"model": optimizer}, device=torch.device("cpu"))
+    train(network, optimizer, steps=1)
+    for factor in (0.5, 0.25):
+        updater.set_rates(factor)
+        muon, adamw = ({g["lr"] for g in part.param_groups} for part in optimizer.parts)
+        assert muon == {0.02 * factor}
+        assert adamw == {0.001 * factor}
+        load_optimizer(optimizer, copy.deepcopy(optimizer.state_dict()))
+
+
+def test_muon_without_a_hidden_matrix_says_what_to_use():
+    with pytest.raises(ValueError, match=r"needs a hidden matrix.*optimizer=adamw"):
+        network = nn.Linear(3, 2)
+        make_optimizer(MuonWithAdamW, network)
+
+
+def test_muon_of_a_network_of_matrices_alone_has_no_second_part():
+    network = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 4, bias=False))
+    assert len(make_optimizer(MuonWithAdamW, network).parts) == 2  # the last is the output layer
+    matrices = [{"params": list(network.parameters()), "hidden": True}]
+    assert len(MuonWithAdamW(matrices).parts) == 1
+
+
+# ----------------------------------------------------------------------------------- state
+
+
+@pytest.mark.parametrize("name", [n for n in CLASSES if n not in REFUSED])
+def test_every_optimizer_goes_on_from_its_state_as_if_never_stopped(name):
+    kind = getattr(torch.optim, name)
+    whole = net()
+    one = make_optimizer(kind, whole, lr=0.01)
+    train(whole, one)
+    second = net()
+    second.load_state_dict(whole.state_dict())
+    resumed = make_optimizer(kind, second, lr=0.01)
+    load_optimizer(resumed, copy.deepcopy(one.state_dict()))
+    train(whole, one)
+    train(second, resumed)
+    assert torch.equal(weights(whole), weights(second))
+
+
+def test_loading_a_state_keeps_the_hyperparameters_of_the_configuration():
+    network = net()
+    old = make_optimizer(torch.optim.AdamW, network, lr=0.1, weight_decay=0.1)
+    train(network, old)
+    new = make_optimizer(torch.optim.AdamW, network, lr=0.5, weight_decay=0.3, betas=(0.5, 0.6))
+    Updater(network, {"model": new}, device=torch.device("cpu"))  # notes the rates
+    load_optimizer(new, copy.deepcopy(old.state_dict()))
+    Updater(network, {"model": new}, device=torch.device("cpu")).set_rates(1.0)
+    assert {g["lr"] for g in new.param_groups} == {0.5}
+    assert {g["weight_decay"] for g in new.param_groups} == {0.3, 0.0}
+    assert {g["betas"] for g in new.param_groups} == {(0.5, 0.6)}
+    parameter = network.head.weight
+    assert torch.equal(new.state[parameter]["exp_avg"], old.state[parameter]["exp_avg"])
+
+
+def test_a_state_of_other_parameters_is_refused():
+    network = net()
+    state = make_optimizer(torch.optim.AdamW, network).state_dict()
+    with pytest.raises(ValueError, match="group"):
+        load_optimizer(make_optimizer(torch.optim.AdamW, nn.Linear(2, 2)), state)

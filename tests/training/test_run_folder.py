@@ -1,0 +1,234 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.training.tiny import At, new_folder, trainer_of
+from zoo.training import run_folder
+from zoo.training import trainer as trainer_module
+from zoo.training.interruption import Interrupted
+from zoo.training.run_folder import (
+    RunFolder,
+    RunFolderError,
+    environment,
+    safe_name,
+    shown,
+)
+
+HOLD = """
+import sys, time
+from zoo.training.run_folder import RunFolder
+folder = RunFolder(sys.argv[1])
+with folder.lock():
+    folder.status("running")
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other_process(tmp_path):
+    """A run folder on which another process is at work."""
+    folder = RunFolder.create(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder.path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout.readline() == "held\n"
+    yield folder, process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_process_is_refused_with_the_first_one_s_number(other_process):
+    folder, process = other_process
+    with (
+        pytest.raises(RunFolderError, match=rf"in use by another process \(pid {process.pid}\)"),
+        folder.lock(),
+    ):
+        pass
+    assert folder.read_status()["state"] == "running"
+
+
+def test_a_trainer_is_refused_a_run_that_is_going_on_and_changes_nothing(other_process):
+    folder, _ = other_process
+    before = sorted(os.listdir(folder.path))
+    with pytest.raises(RunFolderError, match="in use"):
+        trainer_of().fit(folder=folder)
+    assert folder.read_status()["state"] == "running"
+    assert sorted(os.listdir(folder.path)) == before
+
+
+def test_a_killed_run_is_seen_as_dead_and_can_be_taken_up(other_process):
+    folder, process = other_process
+    process.kill()
+    process.wait()
+    assert folder.read("status.json")["state"] == "running"
+    assert folder.read_status()["state"] == "dead"
+    with folder.lock():
+        pass
+
+
+def test_the_lock_may_be_taken_twice_by_its_own_process(tmp_path):
+    folder = RunFolder.create(tmp_path)
+    with folder.lock(), folder.lock():
+        folder.status("running")
+        assert RunFolder(folder.path).read_status()["state"] == "running"
+
+
+def test_the_state_says_how_a_run_ended(tmp_path):
+    folder, states = new_folder(tmp_path), []
+    note = At(1, lambda trainer: states.append(folder.read_status()))
+    trainer_of(epochs=1).fit(folder=folder, callbacks=[note])
+    assert states[0]["state"] == "running"
+    assert states[0]["pid"] == os.getpid()
+    assert folder.read_status()["state"] == "finished"
+    assert folder.read_status()["error"] is None
+
+    def stop(trainer):
+        trainer.signals.stop = signal.SIGTERM
+
+    folder = new_folder(tmp_path)
+    with pytest.raises(Interrupted):
+        trainer_of(epochs=1).fit(folder=folder, callbacks=[At(2, stop)])
+    assert folder.read_status()["state"] == "interrupted"
+    assert folder.read_status()["error"] == "interrupted by SIGTERM"
+
+    def fail(trainer):
+        raise ValueError("so it goes")
+
+    folder = new_folder(tmp_path)
+    with pytest.raises(ValueError, match="so it goes"):
+        trainer_of(epochs=1).fit(folder=folder, callbacks=[At(2, fail)])
+    assert folder.read_status()["state"] == "failed"
+    assert folder.read_status()["error"] == "ValueError: so it goes"
+    assert "Traceback" in (folder.path / "log.txt").read_text("utf-8")
+
+
+def test_an_error_is_forgotten_when_the_run_goes_on(tmp_path):
+    def fail(trainer):
+        raise ValueError("so it goes")
+
+    folder = new_folder(tmp_path)
+    with pytest.raises(ValueError, match="so it goes"):
+        trainer_of(epochs=1).fit(folder=folder, callbacks=[At(2, fail)])
+    trainer_of(epochs=1).fit(folder=RunFolder(folder.path), resume=True)
+    assert folder.read_status()["state"] == "finished"
+    assert folder.read_status()["error"] is None
+
+
+def test_a_status_that_cannot_be_written_does_not_hide_why_the_run_failed(tmp_path, monkeypatch):
+    folder = new_folder(tmp_path)
+
+    def fail(trainer):
+        monkeypatch.setattr(folder, "write", refuse)
+        raise ValueError("the reason")
+
+    def refuse(name, content):
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.raises(ValueError, match="the reason"):
+        trainer_of(epochs=1).fit(folder=folder, callbacks=[At(2, fail)])
+
+
+def test_the_heartbeat_names_the_step_now_and_then(tmp_path, monkeypatch):
+    for module in (run_folder, trainer_module):
+        monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.0)
+    folder, seen = new_folder(tmp_path), []
+
+    class Steps(At):
+        def on_step_end(self, trainer):
+            seen.append(folder.read_status().get("step"))
+
+    trainer_of(epochs=1).fit(folder=folder, callbacks=[Steps(0, None)])
+    assert seen == [None, 1, 2, 3, 4, 5]
+    monkeypatch.setattr(run_folder, "HEARTBEAT_SECONDS", 1000.0)
+    folder = new_folder(tmp_path)
+    trainer_of(epochs=1).fit(folder=folder)
+    assert "step" not in folder.read_status()
+
+
+def test_folders_are_named_by_the_time_to_the_microsecond(tmp_path):
+    name = RunFolder.create(tmp_path).path.name
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.\d{6}-[0-9a-f]{4}", name)
+    assert not set(name) & set("=, ")
+
+
+def test_two_runs_in_one_microsecond_have_two_folders(tmp_path, monkeypatch):
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 2, 3, 4, 5, 6)
+
+    monkeypatch.setattr(run_folder, "datetime", Stopped)
+    paths = {RunFolder.create(tmp_path).path for _ in range(5)}
+    assert len(paths) == 5
+    assert {path.name[:27] for path in paths} == {"2026-01-02_03-04-05.000006-"}
+
+
+def test_a_folder_that_is_there_is_never_taken_for_a_new_one(tmp_path):
+    RunFolder.create(tmp_path, "job")
+    with pytest.raises(RunFolderError, match=r"cannot make the run folder .*exists"):
+        RunFolder.create(tmp_path, "job")
+
+
+def test_a_place_that_is_a_file_is_refused_with_what_to_set(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(RunFolderError, match=r"set paths\.runs_dir"):
+        RunFolder.create(tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("3-lr=0.1,seed=2", "3-lr-0.1-seed-2"),
+        ("../../etc passwd", "etc-passwd"),
+        ("naïve (1)", "naïve-1"),
+        ("a" * 200, "a" * 80),
+    ],
+)
+def test_names_have_no_character_that_a_shell_or_hydra_stumbles_over(text, name):
+    assert safe_name(text) == name
+
+
+def test_the_environment_tells_versions_and_nothing_about_who_and_where():
+    found = environment("cpu")
+    assert {"python", "packages", "device", "threads", "commit", "dirty"} <= set(found)
+    text = json.dumps(found)
+    secrets = [os.getcwd(), os.path.expanduser("~") + "/", os.uname().nodename, sys.prefix]
+    assert not [secret for secret in secrets if len(secret) > 3 and secret in text]
+
+
+def test_small_files_are_replaced_in_one_step(tmp_path, monkeypatch):
+    folder = RunFolder.create(tmp_path)
+    folder.write("a.json", {"value": 1})
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        folder.write("a.json", {"value": 2})
+    assert folder.read("a.json") == {"value": 1}
+
+
+def test_a_broken_or_missing_status_is_an_empty_one(tmp_path):
+    folder = RunFolder.create(tmp_path)
+    assert folder.read_status() == {}
+    (folder.path / "status.json").write_text('{"state": "runn')
+    assert folder.read_status() == {}
+
+
+def test_paths_are_shown_relative_to_where_the_program_was_started(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shown(tmp_path / "runs" / "a") == os.path.join("runs", "a")
+    assert shown(tmp_path.parent / "b") == str(tmp_path.parent / "b")

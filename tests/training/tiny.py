@@ -1,0 +1,249 @@
+"""Tasks of every kind that train in milliseconds, and what tests of the trainer look at."""
+
+import json
+
+import torch
+from torch import Tensor, nn
+
+from zoo.data.digits import Digits
+from zoo.data.graph import KarateClub
+from zoo.data.loaders import TensorLoader
+from zoo.data.module import DataModule
+from zoo.data.text import CharacterText
+from zoo.models.generative.gan import GAN
+from zoo.models.graph.gcn import GCN
+from zoo.models.mlp import MLP
+from zoo.models.recurrent.lstm import LSTMLanguageModel
+from zoo.tasks.adversarial import Adversarial
+from zoo.tasks.classification import Classification
+from zoo.tasks.language_modeling import LanguageModeling
+from zoo.tasks.node_classification import NodeClassification
+from zoo.training.callbacks import TIMINGS, Callback, EarlyStopping
+from zoo.training.optimizers import make_optimizer
+from zoo.training.run_folder import RunFolder
+from zoo.training.schedules import Cosine, ReduceOnPlateau
+from zoo.training.settings import CheckpointSettings, EarlyStoppingSettings, TrainerSettings
+from zoo.training.trainer import Trainer
+
+
+class Samples(DataModule):
+    """Random vectors of three classes: 22 samples in batches of 4 make 6 batches, the last of 2."""
+
+    def __init__(
+        self,
+        *,
+        sizes=(22, 10, 7),
+        batch_size: int | None = 4,
+        shuffle: bool = True,
+        dtype: torch.dtype = torch.float32,
+        splits: tuple[str, ...] = ("train", "val", "test"),
+    ) -> None:
+        super().__init__()
+        self._splits, self.counts = splits, sizes
+        self.batch_size, self.shuffle, self.dtype = batch_size, shuffle, dtype
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return self._splits
+
+    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> "Samples":
+        generator = torch.Generator().manual_seed(11)
+        for split, count in zip(("train", "val", "test"), self.counts, strict=True):
+            inputs = torch.randn(count, 6, generator=generator, dtype=torch.float64)
+            targets = torch.randint(3, (count,), generator=generator)
+            inputs[:, 0] += targets
+            if split in self.splits:
+                self.loaders[split] = TensorLoader(
+                    (inputs.to(self.dtype), targets),
+                    batch_size=self.batch_size,
+                    shuffle=self.shuffle and split == "train",
+                    seed=seed,
+                    device=device,
+                )
+        return self
+
+    def sizes(self) -> dict[str, int]:
+        return {"in_features": 6, "num_classes": 3}
+
+
+class Text(CharacterText):
+    def text(self) -> str:
+        return "the quick brown fox jumps over the lazy dog\n" * 6
+
+
+class Rows(Callback):
+    """Keeps every row of every curve, without what depends on the moment."""
+
+    def __init__(self) -> None:
+        self.rows = []
+
+    def on_log(self, trainer, row) -> None:
+        self.rows.append({k: v for k, v in row.items() if k not in TIMINGS})
+
+    def of(self, split):
+        return [row for row in self.rows if row["split"] == split]
+
+
+class At(Callback):
+    """Does something after a given step."""
+
+    def __init__(self, step, action) -> None:
+        self.step, self.action = step, action
+
+    def on_step_end(self, trainer) -> None:
+        if trainer.step == self.step:
+            self.action(trainer)
+
+
+def mlp(*, dropout: float = 0.0, dtype: torch.dtype = torch.float32, in_features: int = 6) -> MLP:
+    torch.manual_seed(5)
+    return MLP(in_features, 3, hidden_sizes=(8,), activation="tanh", dropout=dropout).to(dtype)
+
+
+def trainer_of(
+    model: nn.Module | None = None,
+    data: DataModule | None = None,
+    *,
+    kind=torch.optim.AdamW,
+    optimizer=None,
+    schedule=None,
+    seed: int = 0,
+    checkpoints: dict | None = None,
+    task=None,
+    **settings,
+) -> Trainer:
+    """A trainer of a small classifier; `settings` are those of the trainer."""
+    model = model or mlp()
+    if task is None:
+        task = Classification(model, num_classes=3)
+    if not settings.keys() & {"epochs", "steps"}:
+        settings["epochs"] = 2
+    settings = {"log_every": 1, "train_metrics": False, **settings}
+    return Trainer(
+        task,
+        data or Samples().setup(seed=seed),
+        make_optimizer(kind, model, lr=0.01, **(optimizer or {})),
+        schedule=schedule,
+        settings=TrainerSettings(device="cpu", **settings),
+        seed=seed,
+        checkpoints=CheckpointSettings(**(checkpoints or {})),
+    )
+
+
+KINDS = (
+    "classification",
+    "adversarial",
+    "language_modeling",
+    "node_classification",
+    "accumulation",
+    "average",
+    "plateau",
+)
+
+
+def build(kind: str) -> tuple[Trainer, list[Callback]]:
+    """A trainer for each kind of task and mechanism, and its callbacks, always the same ones."""
+    settings: dict = {"log_every": 2, "limit_eval_batches": 3}
+    checkpoints: dict = {}
+    callbacks: list[Callback] = []
+    schedule = Cosine(warmup_steps=2)
+    data: DataModule
+    torch.manual_seed(3)
+    if kind == "classification":
+        data = Digits(batch_size=16, image_size=8, augment=True)
+        model = MLP(64, 10, hidden_sizes=(8,), dropout=0.3)
+        task = Classification(model, num_classes=10)
+        settings |= {"steps": 10, "epochs": None, "limit_train_batches": 4, "clip_norm": 0.5}
+    elif kind == "adversarial":
+        data = Digits(batch_size=16, image_size=8, scaling="symmetric")
+        model = GAN(8, 1, latent_dim=4, hidden_sizes=(8,), maxout_sizes=(6,), pieces=2)
+        task = Adversarial(model, num_components=3, discriminator_steps=2)
+        settings |= {"steps": 8, "epochs": None, "limit_train_batches": 3, "evaluate_every": 2}
+    elif kind == "language_modeling":
+        data = Text(batch_size=4, sequence_length=8)
+        model = LSTMLanguageModel(28, embed_dim=6, hidden_size=6, num_layers=2, dropout=0.2)
+        data.setup()
+        task = LanguageModeling(model, vocabulary=data.vocabulary, sample_length=4)
+        settings |= {"epochs": 2}
+    elif kind == "node_classification":
+        data = KarateClub(labels_per_class=2)
+        model = GCN(34, 2, hidden_channels=4)
+        task = NodeClassification(model, num_classes=2)
+        settings |= {"steps": 8, "epochs": None, "evaluate_every": 3}
+    else:
+        data = Samples()
+        model = MLP(6, 3, hidden_sizes=(8,), dropout=0.3)
+        task = Classification(model, num_classes=3)
+        settings |= {"epochs": 3}
+        if kind == "accumulation":
+            settings |= {"accumulate": 4, "evaluate_every": 3, "log_every": 3}
+        elif kind == "average":
+            settings |= {"ema_decay": 0.8, "epochs": 2}
+            checkpoints["top_k"] = 2
+        elif kind == "plateau":
+            schedule = ReduceOnPlateau(gamma=0.5, patience=0)
+            settings |= {"evaluate_every": 2, "epochs": 5}
+            checkpoints["monitor"] = "loss"
+            patience = EarlyStoppingSettings(patience=3, min_delta=0.02)
+            callbacks.append(EarlyStopping(patience))
+    data.setup(seed=1)
+    optimizers = {
+        name: make_optimizer(torch.optim.AdamW, network, lr=0.05)
+        for name, network in task.networks().items()
+    }
+    trainer = Trainer(
+        task,
+        data,
+        optimizers,
+        schedule=schedule,
+        settings=TrainerSettings(device="cpu", **settings),
+        seed=7,
+        checkpoints=CheckpointSettings(**checkpoints),
+    )
+    return trainer, callbacks
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().double().flatten() for p in model.parameters()])
+
+
+def new_folder(path) -> RunFolder:
+    return RunFolder.create(path)
+
+
+def read_rows(folder) -> list[dict]:
+    """What `metrics.jsonl` of a run holds, without timings."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in lines]
+
+
+def read_results(folder) -> dict:
+    results = json.loads((folder / "results.json").read_text())
+    return {k: v for k, v in results.items() if k not in TIMINGS}
+
+
+def without_timings(state: dict) -> dict:
+    """A checkpoint without the clock, where files end (rows hold timings) and this module's own."""
+    position = {k: v for k, v in state["position"].items() if k != "seconds"}
+    files = ("MetricsFile", "TensorBoard", "At")
+    callbacks = {k: v for k, v in state["callbacks"].items() if k not in files}
+    return {**state, "position": position, "callbacks": callbacks}
+
+
+def differences(a, b, where: str = "state") -> list[str]:
+    """Where two nested states differ, bit for bit (NaN equals NaN)."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        same = a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
+        return [] if same and torch.equal(a.isnan(), b.isnan()) else [where]
+    if type(a) is not type(b):
+        return [f"{where}: {type(a).__name__} and {type(b).__name__}"]
+    if isinstance(a, dict):
+        if list(a) != list(b):
+            return [f"{where}: keys {sorted(map(str, set(a) ^ set(b)))}"]
+        return [d for key in a for d in differences(a[key], b[key], f"{where}[{key!r}]")]
+    if isinstance(a, list | tuple):
+        if len(a) != len(b):
+            return [f"{where}: {len(a)} and {len(b)} entries"]
+        pairs = zip(a, b, strict=True)
+        return [d for i, (x, y) in enumerate(pairs) for d in differences(x, y, f"{where}[{i}]")]
+    return [] if a == b or (a != a and b != b) else [f"{where}: {a!r} and {b!r}"]

@@ -250,12 +250,14 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def own_packages(tmp_path, monkeypatch) -> Iterator[None]:
-    before = set(sys.modules)
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.startswith("my_")]:
+            del sys.modules[name]
+
+    forget()  # Other tests have packages of these names, too.
     monkeypatch.syspath_prepend(tmp_path)
     yield
-    for name in set(sys.modules) - before:
-        if name.startswith("my_"):
-            del sys.modules[name]
+    forget()
 
 
 @pytest.mark.slow

@@ -340,6 +340,14 @@ def test_half_written_files_are_cleared_away_and_others_left_alone(tmp_path):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["last.pt", "mine.pt"]
 
 
+def test_a_resumed_run_clears_away_what_a_killed_one_left_half_written(tmp_path):
+    folder = new_folder(tmp_path)
+    trainer_of(epochs=1).fit(folder=folder)
+    (folder.path / "checkpoints" / "best.pt.tmp").write_text("half")
+    trainer_of(epochs=1).fit(folder=folder, resume=True)
+    assert not list((folder.path / "checkpoints").glob("*.tmp"))
+
+
 def test_without_hard_links_files_are_copied(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise OSError(errno.EPERM, "no hard links here")

@@ -107,43 +107,44 @@ class Exponential(Schedule):
         return self.gamma ** (step // self.steps_per_epoch)
 
 
-class Cosine(Schedule):
+class Falling(Schedule):
+    """What falls over the whole run, in a shape that the subclass gives.
+
+    Args:
+        final: the factor at the end of the run.
+        warmup_steps: see `Schedule`.
+    """
+
+    def __init__(self, *, final: float = 0.0, warmup_steps: int = 0) -> None:
+        super().__init__(warmup_steps=warmup_steps)
+        if not 0 <= final <= 1:
+            raise ValueError(f"final must be in [0, 1], not {final}")
+        self.final = final
+
+    def factor(self, step: int, total: int) -> float:
+        return self.final + (1 - self.final) * self.remaining(min(step / total, 1.0))
+
+    def remaining(self, share: float) -> float:
+        """What is left of the fall, from 1 to 0, after a share of the run."""
+        raise NotImplementedError
+
+
+class Cosine(Falling):
     r"""Falls along half a cosine: :math:`f + (1 - f)(1 + \cos(\pi t / T)) / 2`.
 
-    Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983 (without restarts).
-
-    Args:
-        final: :math:`f`, the factor at the end of the run.
-        warmup_steps: see `Schedule`.
+    Here :math:`f` is `final`. Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983 (without
+    restarts).
     """
 
-    def __init__(self, *, final: float = 0.0, warmup_steps: int = 0) -> None:
-        super().__init__(warmup_steps=warmup_steps)
-        if not 0 <= final <= 1:
-            raise ValueError(f"final must be in [0, 1], not {final}")
-        self.final = final
-
-    def factor(self, step: int, total: int) -> float:
-        cosine = (1 + math.cos(math.pi * min(step / total, 1.0))) / 2
-        return self.final + (1 - self.final) * cosine
+    def remaining(self, share: float) -> float:
+        return (1 + math.cos(math.pi * share)) / 2
 
 
-class Linear(Schedule):
-    r"""Falls in a straight line: :math:`1 - (1 - f)\, t / T`.
+class Linear(Falling):
+    r"""Falls in a straight line: :math:`f + (1 - f)(1 - t / T)`, :math:`f` is `final`."""
 
-    Args:
-        final: :math:`f`, the factor at the end of the run.
-        warmup_steps: see `Schedule`.
-    """
-
-    def __init__(self, *, final: float = 0.0, warmup_steps: int = 0) -> None:
-        super().__init__(warmup_steps=warmup_steps)
-        if not 0 <= final <= 1:
-            raise ValueError(f"final must be in [0, 1], not {final}")
-        self.final = final
-
-    def factor(self, step: int, total: int) -> float:
-        return 1 - (1 - self.final) * min(step / total, 1.0)
+    def remaining(self, share: float) -> float:
+        return 1 - share
 
 
 class InverseSquareRoot(Schedule):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo.config import compose
+from zoo.config import compose, stored
 from zoo.config.build import SIZES, build, check_component, components, fill
 from zoo.config.errors import ConfigError, one_line
 from zoo.tasks.task import Task
@@ -110,7 +110,8 @@ def stored_config(
     path = Path(folder)
     if not path.is_dir():
         raise ConfigError(f"run={folder}: there is no such folder")
-    return compose.merge(compose.complete(compose.load(path / "config.yaml")), overrides, trusted)
+    config = compose.complete(stored.load(path / "config.yaml"))
+    return stored.merge(config, overrides, trusted)
 
 
 def load_weights(task: Task, folder: str | os.PathLike[str], checkpoint: str = "best") -> int:

@@ -13,15 +13,13 @@ from zoo.config.compose import (
     check,
     complete,
     compose,
-    dump,
     expand,
-    load,
-    merge,
     options,
     quoted,
     run_settings,
 )
 from zoo.config.errors import ConfigError
+from zoo.config.stored import dump, load, merge
 from zoo.run import load as load_run
 
 CONFIGS = Path(__file__).parents[2] / "configs"

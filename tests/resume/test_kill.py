@@ -106,11 +106,7 @@ def finish(run, path, log, expected, **moments):
 
 
 def marked(name):
-    marks = [pytest.mark.slow]
-    if needs_files(name):
-        no_data = not os.environ.get("ZOO_DATA_DIR")
-        reason = "needs real data sets in ZOO_DATA_DIR"
-        marks += [pytest.mark.data, pytest.mark.skipif(no_data, reason=reason)]
+    marks = [pytest.mark.slow, *([pytest.mark.data] if needs_files(name) else [])]
     return pytest.param(name, marks=marks)
 
 

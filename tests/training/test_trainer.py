@@ -38,7 +38,7 @@ from zoo.training.checkpoint import CheckpointError, read
 from zoo.training.evaluation import SEED
 from zoo.training.optimizers import make_optimizer
 from zoo.training.reproducibility import random_state
-from zoo.training.schedules import Cosine, Exponential, Schedule
+from zoo.training.schedules import Cosine, Exponential, ReduceOnPlateau, Schedule
 from zoo.training.settings import CheckpointSettings, EarlyStoppingSettings, TrainerSettings
 from zoo.training.trainer import Trainer
 from zoo.training.update import NonFiniteError
@@ -621,6 +621,17 @@ def test_two_runs_in_one_process_equal_each_alone(tmp_path):
         assert torch.equal(weights(trainer.task.model), final)
 
 
+def test_a_run_depends_on_its_seed_and_not_on_what_was_drawn_before_it():
+    found = []
+    for before, seed in ((1, 0), (2, 0), (1, 5)):
+        trainer = trainer_of(mlp(dropout=0.4), Samples().setup(), seed=seed)
+        torch.manual_seed(before)
+        trainer.fit()
+        found.append(weights(trainer.task.model))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
 class Greedy(Callback):
     """Draws random numbers at every event but that of a step."""
 
@@ -1015,6 +1026,14 @@ def test_a_metric_that_is_not_finite_is_never_the_best(tmp_path):
     folder = new_folder(tmp_path)
     trainer = falling((math.nan, 2.0, -math.inf, 3.0), epochs=4)
     assert trainer.fit(folder=folder)["selected_step"] == 2 * 6
+
+
+@pytest.mark.parametrize(("mode", "rates"), [("min", [1, 1, 1, 0.5]), ("max", [1, 1, 0.5, 0.25])])
+def test_a_plateau_of_the_monitored_metric_lowers_the_rate(mode, rates):
+    rows, options = Rows(), {"checkpoints": {"monitor": "loss", "mode": mode}, "epochs": 4}
+    schedule = ReduceOnPlateau(gamma=0.5, patience=0)
+    falling((3.0, 2.0, 2.5), schedule=schedule, log_every=6, **options).fit(callbacks=[rows])
+    assert [row["lr"] / 0.01 for row in rows.of("train")] == rates
 
 
 def best_files(folder):

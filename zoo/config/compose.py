@@ -5,8 +5,6 @@ two options for one group, values of the wrong type, NaN. Nothing in this module
 before the groups and the fixed part are known to be right.
 """
 
-import io
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -318,89 +316,3 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
         return BasicSweeper.split_arguments(parse(overrides), None)[0]
     except HydraException as error:
         raise ConfigError(one_line(error)) from error
-
-
-def merge(
-    config: dict[str, Any], overrides: Sequence[str], trusted: Sequence[str] = ()
-) -> dict[str, Any]:
-    """A stored configuration with values of the command line laid over it, checked.
-
-    What would make another run is refused: another model, task, data set, seed or name, or another
-    class anywhere. Where the data lie and how many workers read them may change.
-    """
-    movable = ("data.root", "data.folder", "data.num_workers")
-    stored = _targets(config)
-    for override in parse(overrides):
-        word = override.input_line or ""
-        key = override.key_or_group
-        top = key.split(".")[0]
-        if override.type == OverrideType.DEL or override.is_sweep_override():
-            raise ConfigError(f"{word}: only key=value can be laid over a stored run")
-        if ("." not in key and top in GROUPS) or key.endswith("_target_"):
-            raise ConfigError(f"{word}: a stored run keeps its {top}; start a new run instead")
-        if top in ("model", "task", "data", "seed", "name") and key not in movable:
-            raise ConfigError(f"{word}: would make another run; start a new one instead")
-        node: Any = config
-        *path, last = key.split(".")
-        for part in path:
-            if not isinstance(node, dict) or part not in node:
-                known = node if isinstance(node, dict) else ()
-                raise ConfigError(f"{word}: there is no {part!r}; {did_you_mean(part, known)}")
-            node = node[part]
-        if not isinstance(node, dict):
-            raise ConfigError(f"{word}: {'.'.join(path)} holds no settings")
-        node[last] = override.value()
-        if _targets(config) != stored:
-            raise ConfigError(f"{word}: a stored run keeps its components; start a new one instead")
-    config = complete(config)
-    check(config, trusted)
-    return config
-
-
-def _targets(node: Any, key: str = "") -> dict[str, Any]:
-    """Every `_target_` below a node, by full key."""
-    found: dict[str, Any] = {}
-    pairs = node.items() if isinstance(node, dict) else enumerate(node)
-    for name, value in pairs:
-        if name == "_target_":
-            found[key] = value
-        elif isinstance(value, dict | list):
-            found |= _targets(value, f"{key}.{name}")
-    return found
-
-
-def dump(config: dict[str, Any]) -> str:
-    """The configuration as YAML, in the order of the data path."""
-    stream = io.StringIO()
-    yaml.safe_dump(config, stream, sort_keys=False, allow_unicode=True, width=100)
-    return stream.getvalue()
-
-
-def load(path: Path) -> dict[str, Any]:
-    """A stored configuration.
-
-    Raises:
-        ConfigError: there is none, or it is no YAML mapping.
-    """
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path.parent} is no run folder: {path.name} cannot be read") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
-    if not isinstance(config, dict) or not set(COMPONENTS) <= set(config):
-        raise ConfigError(f"{path} is not the configuration of a run")
-    try:
-        json.dumps(config)
-    except (TypeError, ValueError, RecursionError) as error:  # Dates, or a mapping inside itself.
-        raise ConfigError(f"{path} is not the configuration of a run: {error}") from error
-    return config
-
-
-def header(path: Path) -> str:
-    """The first line of a configuration file's comment: what it is, for `--help`."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        text = re.sub(r"^#\s*", "", line)
-        if line.startswith("#") and not text.startswith("@package"):
-            return text
-    return ""

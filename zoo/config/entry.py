@@ -84,7 +84,7 @@ class Place:
         """Makes (or takes up) the run folder, locked, with its configuration and environment."""
         import yaml
 
-        from zoo.config.compose import dump
+        from zoo.config.stored import dump
         from zoo.training.run_folder import RunFolder, environment, shown
 
         if self.folder is None:
@@ -156,7 +156,8 @@ def show_version() -> None:
 
 
 def _show(line: CommandLine) -> int:
-    from zoo.config.compose import compose, dump
+    from zoo.config.compose import compose
+    from zoo.config.stored import dump
 
     if line.flags["--cfg"] != "job":
         raise ConfigError(f"--cfg {line.flags['--cfg']}: must be job (--cfg job)")
@@ -182,7 +183,8 @@ def _single(train: Train, line: CommandLine) -> int:
 
 
 def _resume(train: Train, line: CommandLine) -> int:
-    from zoo.config.compose import complete, load, merge
+    from zoo.config.compose import complete
+    from zoo.config.stored import load, merge
     from zoo.training.run_folder import RunFolder, shown
 
     path = Path(line.paths["resume"])

@@ -19,9 +19,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 
 from zoo.config.command_line import CommandLine
-from zoo.config.compose import CONFIGS, compose, compose_plain, dump, expand, parse, prepare, quoted
+from zoo.config.compose import CONFIGS, compose, compose_plain, expand, parse, prepare, quoted
 from zoo.config.entry import Place, Train, failure, report
 from zoo.config.errors import ConfigError
+from zoo.config.stored import dump
 
 WORST = 1e30
 

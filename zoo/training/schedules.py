@@ -132,8 +132,8 @@ class Falling(Schedule):
 class Cosine(Falling):
     r"""Falls along half a cosine: :math:`f + (1 - f)(1 + \cos(\pi t / T)) / 2`.
 
-    Here :math:`f` is `final`. Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983 (without
-    restarts).
+    Here :math:`f` is `final`. Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983
+    (without restarts).
     """
 
     def remaining(self, share: float) -> float:

@@ -145,8 +145,10 @@ def test_metric_updated_in_inference_mode_is_usable_after_its_reset():
     for metric in (Accuracy(), ConfusionMatrix(4)):
         with torch.inference_mode():
             metric.update(*scores_and_targets(batches=1)[0])
+        expected = torch.as_tensor(metric.compute()).clone()
         metric.reset()
         metric.update(*scores_and_targets(batches=1)[0])
+        assert torch.equal(torch.as_tensor(metric.compute()), expected)
 
 
 class Pair(nn.Module):

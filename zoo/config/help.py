@@ -17,7 +17,7 @@ Trains and evaluates the models of the zoo.
 
 EXAMPLES = """\
 Examples:
-  python train.py                                          LeNet-5 on digits, about half a minute
+  python train.py                                          LeNet-5 on digits, under a minute
   python train.py experiment=mlp_mnist optimizer.lr=0.01 seed=3
   python train.py model=mlp data=digits trainer.epochs=20  a model and data of your choice
 

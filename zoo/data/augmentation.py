@@ -36,6 +36,14 @@ class Augmentation(ABC):
     @abstractmethod
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor: ...
 
+    def apply(self, batch: tuple[Tensor, ...], draws: Tensor) -> tuple[Tensor, ...]:
+        """Changes a batch ``(images, *targets)``: the images alone, unless a subclass says more.
+
+        What moves pixels moves those of masks (targets with height and width) too; what mixes
+        pictures mixes their targets.
+        """
+        return (self(batch[0], draws), *batch[1:])
+
 
 class RandomCrop(Augmentation):
     """Pads the picture on all sides and cuts a window of the original size out at random.
@@ -117,6 +125,13 @@ class HorizontalFlip(Augmentation):
             pixels = pixels.index_copy(0, index, pixels.index_select(0, index).flip(2))
             return pixels.permute(0, 3, 1, 2)  # (batch, channels, height, width)
         return torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
+
+    def apply(self, batch: tuple[Tensor, ...], draws: Tensor) -> tuple[Tensor, ...]:
+        targets = [
+            self(target.unsqueeze(1), draws).squeeze(1) if target.ndim == 3 else target
+            for target in batch[1:]
+        ]
+        return (self(batch[0], draws), *targets)
 
 
 class RandomAffine(Augmentation):
@@ -216,10 +231,12 @@ class AugmentationSequence:
         generator = seeded_generator("augmentation", self._seed, epoch)
         return torch.rand(self._num_samples, width, generator=generator).to(self._device)
 
-    def __call__(self, images: Tensor, draws: Tensor, *, first: int = 0) -> Tensor:
-        """Applies all augmentations from number ``first`` on to pictures with these draws."""
+    def __call__(
+        self, batch: tuple[Tensor, ...], draws: Tensor, *, first: int = 0
+    ) -> tuple[Tensor, ...]:
+        """Applies all augmentations from number ``first`` on to a batch with these draws."""
         widths = [augmentation.num_draws for augmentation in self.augmentations]
         columns = draws.split(widths, 1)
         for augmentation, numbers in list(zip(self.augmentations, columns, strict=True))[first:]:
-            images = augmentation(images, numbers)
-        return images
+            batch = augmentation.apply(batch, numbers)
+        return batch

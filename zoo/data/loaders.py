@@ -119,17 +119,19 @@ class TensorLoader:
         augment, crop = self._augment, self._crop
         draws = None if augment is None else augment.draws(epoch)
         for index in self._sampler.chunks(epoch, start, device=self.device):
+            targets = [tensor.index_select(0, index) for tensor in others]
             if augment is None or draws is None:
                 inputs = self._channels_first(stored.index_select(0, index))
+                batch: tuple[Tensor, ...] = (inputs, *targets)
             else:
                 numbers = draws.index_select(0, index)  # (batch, num_draws)
                 if crop is None:
-                    images = self._channels_first(stored.index_select(0, index))
-                    inputs = augment(images, numbers)
+                    inputs = self._channels_first(stored.index_select(0, index))
+                    batch = augment((inputs, *targets), numbers)
                 else:
-                    images = crop.gather(stored, index, numbers[:, : crop.num_draws])
-                    inputs = augment(images, numbers, first=1)
-            yield (self._finish(inputs), *[tensor.index_select(0, index) for tensor in others])
+                    inputs = crop.gather(stored, index, numbers[:, : crop.num_draws])
+                    batch = augment((inputs, *targets), numbers, first=1)
+            yield (self._finish(batch[0]), *batch[1:])
 
     def _channels_first(self, inputs: Tensor) -> Tensor:
         return inputs.permute(0, 3, 1, 2) if self._pixels_last else inputs
@@ -231,7 +233,7 @@ class StreamLoader:
             batch = _move(batch, self.device)
             if self._augment is not None and draws is not None:
                 numbers = draws.index_select(0, next(indices))  # (batch, num_draws)
-                batch = (self._augment(batch[0], numbers), *batch[1:])
+                batch = self._augment(tuple(batch), numbers)
             if self._transform is not None:
                 batch = (self._transform(batch[0]), *batch[1:])
             yield batch

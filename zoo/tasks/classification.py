@@ -96,6 +96,7 @@ class Classification(Task):
 
     monitor = "accuracy"
     mode: Literal["min", "max"] = "max"
+    predicts = "classes"
 
     def __init__(
         self,

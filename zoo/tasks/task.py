@@ -57,10 +57,13 @@ class Task:
         monitor: the metric that selects checkpoints, unless the trainer is told otherwise.
         mode: whether the monitored metric is better when small or when large.
         metrics: what :meth:`evaluate` updates, by name.
+        predicts: what :meth:`predict` makes of pictures, if anything: probabilities of ``classes``
+            (batch, classes), or ``masks`` of class numbers (batch, height, width).
     """
 
     monitor: str = "loss"
     mode: Literal["min", "max"] = "min"
+    predicts: Literal["classes", "masks"] | None = None
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

@@ -3,11 +3,12 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.data import image_folder
+from zoo.data import file_pictures
 from zoo.data.download import DataError
 from zoo.data.image_folder import ImageFolder
 from zoo.data.loaders import StreamLoader, TensorLoader
 from zoo.data.picture import fit_square
+from zoo.data.picture_files import STREAMED, PictureFiles
 
 CLASSES = ("cat", "dog", "newt")
 
@@ -79,7 +80,7 @@ def test_split_folders_are_used_and_only_a_missing_val_is_taken_from_train(
 
 
 @pytest.mark.parametrize("in_channels", [1, 3])
-@pytest.mark.parametrize("augment", ["none", "crop_flip"])
+@pytest.mark.parametrize("augment", ["none", "crop_flip", "randaugment"])
 def test_in_memory_and_streamed_batches_are_the_same(augment, in_channels, tmp_path):
     draw(tmp_path, (7, 8))
     both = [
@@ -94,10 +95,11 @@ def test_in_memory_and_streamed_batches_are_the_same(augment, in_channels, tmp_p
         assert same(*(data.batches(split, 2) for data in both))
 
 
-def test_resized_crops_differ_by_epoch_and_sample_but_not_by_workers(tmp_path):
+@pytest.mark.parametrize("preset", STREAMED)
+def test_resized_crops_differ_by_epoch_and_sample_but_not_by_workers(preset, tmp_path):
     pytest.importorskip("torchvision")
     draw(tmp_path, (6, 6))
-    settings = {"augment": "resized_crop_flip", "in_memory": "auto"}
+    settings = {"augment": preset, "in_memory": "auto"}
     data = [module(tmp_path, num_workers=workers, **settings) for workers in (0, 2)]
     for each in data:
         each.setup()
@@ -111,16 +113,39 @@ def test_resized_crops_differ_by_epoch_and_sample_but_not_by_workers(tmp_path):
     data[1].loaders["train"].close()
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_pictures_are_mixed_with_their_labels_and_colours_taken_from_the_data(in_memory, tmp_path):
+    draw(tmp_path, (7, 8))
+    data = module(tmp_path, augment="alexnet", mixup=0.2, cutmix=1.0, in_memory=in_memory)
+    data.setup()
+    for images, targets in data.batches("train", 0):
+        assert targets.shape == (len(images), 2)
+        torch.testing.assert_close(targets.sum(1), torch.ones(len(images)))
+    assert next(data.batches("val", 0))[1].dtype == torch.int64
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("size", [(40, 30), (31, 57), (24, 24), (9, 8)])
+def test_evaluation_cuts_out_the_middle_as_torchvision_does(size, tmp_path):
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    draw(tmp_path, (4, 4), size=size)
+    data = module(tmp_path, resize=11)
+    prepare = v2.Compose([v2.Resize(11), v2.CenterCrop(8), v2.PILToTensor()])
+    with Image.open(tmp_path / "cat" / "00.png") as picture:
+        expected = data.normalize(prepare(picture).unsqueeze(0))[0]
+        torch.testing.assert_close(data.preprocess(picture), expected)
+
+
 def test_auto_streams_what_does_not_fit(tmp_path, monkeypatch):
     draw(tmp_path, (5, 5))
     data = module(tmp_path)
     data.setup()
     assert isinstance(data.loaders["train"], TensorLoader)
-    monkeypatch.setattr(image_folder, "MEMORY_LIMIT", 10 * 3 * 64 - 1)
+    monkeypatch.setattr(file_pictures, "MEMORY_LIMIT", 10 * 3 * 64 - 1)
     data.setup()
     assert isinstance(data.loaders["train"], StreamLoader)
-    monkeypatch.setattr(image_folder, "MEMORY_LIMIT", 10 * 3 * 64)
-    monkeypatch.setattr(image_folder, "available_memory", lambda device: 4 * 10 * 3 * 64 - 4)
+    monkeypatch.setattr(file_pictures, "MEMORY_LIMIT", 10 * 3 * 64)
+    monkeypatch.setattr(file_pictures, "available_memory", lambda device: 4 * 10 * 3 * 64 - 4)
     data.setup()
     assert isinstance(data.loaders["train"], StreamLoader)
 
@@ -229,9 +254,12 @@ def test_a_picture_cut_short_is_named(tmp_path):
     ("settings", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"resize": 7}, "resize must be at least image_size = 8, not 7"),
+        ({"cutmix": -1}, "cutmix must be 0 .* not -1"),
+        ({"augment": "alexnet", "in_channels": 1}, "augment=alexnet needs pictures in colour"),
         ({"image_size": 0}, "image_size must be at least 1, not 0"),
         ({"in_channels": 2}, "in_channels must be 1 or 3, not 2"),
-        ({"augment": "flip"}, "augment must be 'none', 'crop_flip' or .* not 'flip'"),
+        ({"augment": "flip"}, "augment must be one of none, .*resized_crop_flip, .* not 'flip'"),
         ({"in_memory": "yes"}, "in_memory must be 'auto', true or false, not 'yes'"),
         ({"in_memory": True, "augment": "resized_crop_flip"}, "in_memory must not be true with"),
         ({"num_workers": -1}, "num_workers must not be negative, not -1"),
@@ -250,7 +278,7 @@ def test_the_picture_of_a_file_is_the_same_by_either_way_of_reading(tmp_path):
     path = tmp_path / "cat" / "00.png"
     with Image.open(path) as picture:
         expected = fit_square(picture, 8, in_channels=3, crop=True)
-    files = image_folder.PictureFiles([(str(path), 0)], image_size=8, in_channels=3)
+    files = PictureFiles([(str(path), 0)], image_size=8, in_channels=3)
     assert torch.equal(files[0][0], expected.permute(2, 0, 1))
 
 

@@ -137,6 +137,22 @@ def test_splits_are_stratified_padded_and_augmented_in_training_only(make, small
     assert modules[0].sizes()["image_size"] == 32
 
 
+def test_augmentation_can_be_named_and_mixed(small, tmp_path):
+    lay_out(tmp_path, small[0])
+
+    def batch(**settings):
+        module = MNIST(root=str(tmp_path), val_size=10, batch_size=50, **settings)
+        module.setup()
+        return next(module.batches("train", 0))
+
+    assert torch.equal(batch(augment=True)[0], batch(augment="affine")[0])
+    assert torch.equal(batch(augment=False)[0], batch(augment="none")[0])
+    images, targets = batch(augment="randaugment", mixup=0.2)
+    assert images.shape == (50, 1, 28, 28) and targets.shape == (50, 10)
+    (plain, labels), (mixed, targets) = batch(), batch(cutmix=1.0)
+    assert targets.argmax(1).eq(labels).any() and not torch.equal(plain, mixed)
+
+
 def test_a_picture_is_prepared_as_the_data_are_without_setup(small, tmp_path):
     lay_out(tmp_path, small[0])
     module = MNIST(root=str(tmp_path), val_size=10, padding=2)
@@ -154,6 +170,9 @@ def test_a_picture_is_prepared_as_the_data_are_without_setup(small, tmp_path):
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"padding": -1}, "padding must not be negative, not -1"),
         ({"val_size": 0}, "val_size must be at least 1, not 0"),
+        ({"augment": "alexnet"}, "augment=alexnet needs pictures in colour"),
+        ({"augment": "x"}, "augment must be one of none, .* not 'x'"),
+        ({"mixup": -1}, r"mixup must be 0 \(none\) or greater, not -1"),
         ({"scaling": "x"}, "scaling must be 'standard' or 'symmetric', not 'x'"),
     ],
 )

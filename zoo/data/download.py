@@ -4,13 +4,18 @@ import contextlib
 import hashlib
 import http.client
 import os
+import socket
+import tarfile
 import urllib.error
 import urllib.request
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
 CHUNK = 1 << 20
+TIMEOUT = 60.0  # seconds of silence after which a server that torchvision asks counts as gone
 Algorithm = Literal["sha256", "md5"]
 
 
@@ -148,3 +153,45 @@ def import_torchvision() -> ModuleType:
             f"torch, both from the same index (https://pytorch.org/get-started/locally)"
         ) from error
     return torchvision
+
+
+@contextlib.contextmanager
+def torchvision_download(missing: str, *, source: str, advice: str) -> Iterator[None]:
+    """Says in one sentence what went wrong while a data set of torchvision downloads itself.
+
+    Args:
+        missing: what is not there, and where it was looked for.
+        source: where torchvision downloads it from.
+        advice: what to do instead.
+
+    Raises:
+        DataError: the download failed, or gave something else.
+    """
+    import_torchvision()
+    try:
+        with _socket_timeout(TIMEOUT):
+            yield
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        http.client.HTTPException,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+    ) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{missing} and not to be had from {source} ({reason}): {advice}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """Limits the wait for a silent server, for which torchvision would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

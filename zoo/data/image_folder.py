@@ -3,40 +3,24 @@
 Either ``folder/train/<class>/*.jpg`` with ``folder/val`` and ``folder/test`` alike (a missing
 ``val`` is taken from ``train``; a missing ``test`` stays missing), or ``folder/<class>/*.jpg``,
 which is divided at random, stratified.
+
+ImageNet (`data=imagenet`) is such a folder, with ``train`` and ``val`` as torchvision and timm have
+them. The labels of its test pictures are not public, so it has no test split here: as in every
+published table, ``val`` selects and reports at once, which flatters a little.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-import torch
-from torch import Tensor
-
-from zoo.data.augmentation import Augmentation, HorizontalFlip, RandomCrop
 from zoo.data.download import DataError
-from zoo.data.loaders import StreamLoader, TensorLoader
-from zoo.data.module import check_batch_size
-from zoo.data.picture import Normalize, PictureModule, fit_square
-from zoo.data.picture_files import (
-    PictureFiles,
-    Sample,
-    available_memory,
-    class_folders,
-    list_pictures,
-    load_all,
-)
+from zoo.data.file_pictures import FilePictures, FilePreset
+from zoo.data.picture_files import Sample, class_folders, list_pictures
 from zoo.data.sampling import split_indices
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # their averages
-MEMORY_LIMIT = 2 * 2**30  # bytes of pictures beyond which "auto" streams them
-
-
-class ImageFolder(PictureModule):
-    """Batches of pictures, cut to the largest centred square and resized, and their classes.
+class ImageFolder(FilePictures):
+    """Batches of pictures, cut to a centred square and resized, and their classes.
 
     In memory or streamed, the batches are the same; only the time they take is not. In memory,
     pictures are kept as bytes on the training device.
@@ -46,10 +30,16 @@ class ImageFolder(PictureModule):
         root: folder of all data.
         batch_size: pictures a batch.
         image_size: height and width that pictures are resized to.
+        resize: length of the shorter side from whose middle a picture is cut (256 for ImageNet's
+            usual 224); ``None``: the largest centred square is resized.
         in_channels: 3 (RGB) or 1 (grey), whatever the files hold.
-        augment: ``crop_flip``: pad by an eighth, crop at random, mirror half of them (CIFAR);
-            ``resized_crop_flip``: a random part of 8 to 100 % of the picture, resized, mirrored
-            half the time (ImageNet), which starts from the file each time and so needs streaming.
+        augment: a preset of `zoo.data.presets`, for batches: ``none``, ``affine``, ``crop_flip``,
+            ``crop_flip_colour``, ``alexnet``, ``randaugment``, ``crop_flip_erase``; or
+            ``resized_crop_flip`` (a random part of 8 to 100 % of the picture, resized, mirrored
+            half the time), ``resized_crop_flip_colour`` or ``resized_crop_randaugment``, which
+            start from the file each time and so need streaming.
+        mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
+        cutmix: alpha of CutMix in training; 0: none.
         mean: of each channel, for values from 0 to 1; ``None``: ImageNet's.
         std: of each channel, likewise.
         class_names: names of the class folders in the order of the labels; ``auto``: sorted.
@@ -68,8 +58,11 @@ class ImageFolder(PictureModule):
         root: str = "data",
         batch_size: int = 128,
         image_size: int = 32,
+        resize: int | None = None,
         in_channels: int = 3,
-        augment: Literal["none", "crop_flip", "resized_crop_flip"] = "none",
+        augment: FilePreset = "none",
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         class_names: Literal["auto"] | Sequence[str] = "auto",
@@ -79,22 +72,19 @@ class ImageFolder(PictureModule):
         test_fraction: float = 0.1,
         split_seed: int = 0,
     ) -> None:
-        super().__init__()
-        check_batch_size(batch_size)
-        if image_size < 1:
-            raise ValueError(f"image_size must be at least 1, not {image_size}")
-        if in_channels not in (1, 3):
-            raise ValueError(f"in_channels must be 1 or 3, not {in_channels}")
-        if augment not in ("none", "crop_flip", "resized_crop_flip"):
-            raise ValueError(
-                f"augment must be 'none', 'crop_flip' or 'resized_crop_flip', not {augment!r}"
-            )
-        if in_memory not in ("auto", True, False):
-            raise ValueError(f"in_memory must be 'auto', true or false, not {in_memory!r}")
-        if in_memory is True and augment == "resized_crop_flip":
-            raise ValueError("in_memory must not be true with augment 'resized_crop_flip'")
-        if num_workers < 0:
-            raise ValueError(f"num_workers must not be negative, not {num_workers}")
+        super().__init__(
+            batch_size=batch_size,
+            image_size=image_size,
+            resize=resize,
+            in_channels=in_channels,
+            augment=augment,
+            mixup=mixup,
+            cutmix=cutmix,
+            mean=mean,
+            std=std,
+            in_memory=in_memory,
+            num_workers=num_workers,
+        )
         if not 0 < val_fraction < 1:
             raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
         if not 0 <= test_fraction < 1 - val_fraction:
@@ -102,22 +92,8 @@ class ImageFolder(PictureModule):
                 f"test_fraction must be in [0, {1 - val_fraction:g}), so that something is left "
                 f"for training, not {test_fraction}"
             )
-        default_mean, default_std = (
-            (GREY_MEAN, GREY_STD) if in_channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
-        )
-        self.normalize = Normalize(
-            default_mean if mean is None else mean, default_std if std is None else std
-        )
-        if len(self.normalize.mean) != in_channels:
-            raise ValueError(f"mean must have in_channels = {in_channels} values, not {mean}")
         self.folder = Path(root) / folder
-        self.batch_size = batch_size
-        self.image_size = image_size
-        self.in_channels = in_channels
-        self.augment = augment
         self.class_names = () if class_names == "auto" else tuple(class_names)
-        self.in_memory = in_memory
-        self.num_workers = num_workers
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
@@ -131,43 +107,6 @@ class ImageFolder(PictureModule):
             else self.test_fraction > 0
         )
         return ("train", "val", "test") if has_test else ("train", "val")
-
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
-        samples = self._samples()
-        in_memory = self._fits(samples, torch.device(device))
-        for split, part in samples.items():
-            train = split == "train"
-            batches: dict[str, Any] = {
-                "batch_size": self.batch_size,
-                "shuffle": train,
-                "seed": seed,
-                "transform": self._finish,
-                "augment": self._augmentations() if train else (),
-                "device": device,
-            }
-            files = PictureFiles(
-                part,
-                image_size=self.image_size,
-                in_channels=self.in_channels,
-                random_part=train and self.augment == "resized_crop_flip",
-            )
-            if in_memory:
-                self.loaders[split] = TensorLoader(load_all(files), **batches)
-            else:
-                self.loaders[split] = StreamLoader(files, num_workers=self.num_workers, **batches)
-
-    def sizes(self) -> dict[str, int]:
-        if not self.class_names:
-            raise RuntimeError("ImageFolder.setup() must be called before its sizes are known")
-        return super().sizes()
-
-    def resolved(self) -> dict[str, Any]:
-        return {"class_names": list(self.class_names)} if self.class_names else {}
-
-    def preprocess(self, image: "Image") -> Tensor:
-        """Prepares any picture: its largest centred square, resized and normalised."""
-        pixels = fit_square(image, self.image_size, in_channels=self.in_channels, crop=True)
-        return self.normalize(pixels.permute(2, 0, 1).unsqueeze(0))[0]  # (channels, height, width)
 
     def _samples(self) -> dict[str, list[Sample]]:
         """Files and labels of each split."""
@@ -209,21 +148,3 @@ class ImageFolder(PictureModule):
                     f"{self.folder} holds too few pictures ({len(every)}) to set some aside for "
                     f"{split}: add pictures, or raise {split}_fraction"
                 )
-
-    def _fits(self, samples: dict[str, list[Sample]], device: torch.device) -> bool:
-        if self.in_memory != "auto":
-            return self.in_memory
-        if self.augment == "resized_crop_flip":
-            return False
-        count = sum(len(part) for part in samples.values())
-        size = count * self.in_channels * self.image_size**2
-        return size <= min(MEMORY_LIMIT, available_memory(device) // 4)
-
-    def _finish(self, images: Tensor) -> Tensor:
-        # Streamed pictures too: results may differ in the last bit between memory formats.
-        return self.normalize(images.contiguous(memory_format=torch.channels_last))
-
-    def _augmentations(self) -> tuple[Augmentation, ...]:
-        if self.augment != "crop_flip":
-            return ()
-        return (RandomCrop(max(1, self.image_size // 8)), HorizontalFlip())

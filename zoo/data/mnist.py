@@ -5,9 +5,6 @@ LeCun, Cortes and Burges, 1998, http://yann.lecun.com/exdb/mnist; Xiao, Rasul an
 60,000 others, 5,000 are set aside for validation (stratified).
 """
 
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.data.augmentation import Augmentation, HorizontalFlip, RandomAffine, RandomCrop
-from zoo.data.download import DataError, import_torchvision, verify
+from zoo.data.augmentation import Augmentation, HorizontalFlip, RandomCrop
+from zoo.data.download import DataError, import_torchvision, torchvision_download, verify
 from zoo.data.loaders import TensorLoader
+from zoo.data.mixing import check_mixing, mixing
 from zoo.data.module import check_batch_size
 from zoo.data.picture import Normalize, PictureModule, check_scaling, fit_square
+from zoo.data.presets import Preset, check_preset, preset
 from zoo.data.sampling import split_indices
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 SIZE = 28
-TIMEOUT = 60.0  # seconds of silence after which a server counts as gone
 
 
 class MNIST(PictureModule):
@@ -44,8 +42,11 @@ class MNIST(PictureModule):
         batch_size: pictures a batch.
         root: folder of all downloads.
         padding: width of a black frame; 2 makes the 32 pixels a side of LeNet.
-        augment: change each training picture a little, differently each epoch: digits are turned,
-            moved and zoomed, clothes are moved and mirrored.
+        augment: change each training picture a little, differently each epoch; ``true``: digits
+            are turned, moved and zoomed, clothes are moved and mirrored; or a preset of
+            `zoo.data.presets` (``false`` is ``none``).
+        mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
+        cutmix: alpha of CutMix in training; 0: none.
         scaling: ``standard``: mean 0 and deviation 1 (of unframed pictures); ``symmetric``: values
             from -1 to 1, as generative models want them.
         val_size: training pictures set aside for validation.
@@ -71,7 +72,9 @@ class MNIST(PictureModule):
         batch_size: int = 64,
         root: str = "data",
         padding: int = 0,
-        augment: bool = False,
+        augment: bool | Preset = False,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         scaling: Literal["standard", "symmetric"] = "standard",
         val_size: int = 5000,
         split_seed: int = 0,
@@ -80,6 +83,9 @@ class MNIST(PictureModule):
         super().__init__()
         check_batch_size(batch_size)
         check_scaling(scaling)
+        check_mixing(mixup, cutmix)
+        if not isinstance(augment, bool):
+            check_preset(augment, in_channels=1)
         if padding < 0:
             raise ValueError(f"padding must not be negative, not {padding}")
         if val_size < 1:
@@ -89,6 +95,8 @@ class MNIST(PictureModule):
         self.padding = padding
         self.image_size = SIZE + 2 * padding
         self.augment = augment
+        self.mixup = mixup
+        self.cutmix = cutmix
         self.val_size = val_size
         self.split_seed = split_seed
         self.mirror = mirror
@@ -112,7 +120,7 @@ class MNIST(PictureModule):
         }
         for split, (images, labels) in parts.items():
             images = F.pad(images.to(device), (self.padding,) * 4)  # (n, 1, height, width)
-            augment = self.augment and split == "train"
+            augment = self._all_augmentations(images) if split == "train" else ()
             # What needs no change from epoch to epoch is kept normalised: in small batches, a
             # gather of float pictures alone is the faster way.
             self.loaders[split] = TensorLoader(
@@ -120,7 +128,7 @@ class MNIST(PictureModule):
                 batch_size=self.batch_size,
                 shuffle=split == "train",
                 seed=seed,
-                augment=self._augmentations() if augment else (),
+                augment=augment,
                 transform=self.normalize if augment else None,
                 device=device,
             )
@@ -132,7 +140,16 @@ class MNIST(PictureModule):
         return self.normalize(images)[0]  # (1, height, width)
 
     def _augmentations(self) -> tuple[Augmentation, ...]:
-        return (RandomAffine(10, 0.08, (0.9, 1.1), shear=10),)
+        """What ``augment=true`` stands for."""
+        return preset("affine", image_size=self.image_size, pixels=lambda: torch.empty(0))
+
+    def _all_augmentations(self, images: Tensor) -> tuple[Augmentation, ...]:
+        if self.augment is True:
+            changes = self._augmentations()
+        else:
+            name = self.augment or "none"
+            changes = preset(name, image_size=self.image_size, pixels=lambda: images)
+        return changes + mixing(len(self.class_names), mixup=self.mixup, cutmix=self.cutmix)
 
     def _files(self) -> Path:
         """Makes sure of the four files and returns their folder."""
@@ -152,15 +169,12 @@ class MNIST(PictureModule):
         if self.mirror is not None:
             mirrors = [self.mirror.rstrip("/") + "/"]
             dataset_class = type(self.dataset, (dataset_class,), {"mirrors": mirrors})
-        try:
-            with _socket_timeout(TIMEOUT):
-                dataset_class(self.root, download=True)
-        except (OSError, RuntimeError, ValueError, EOFError) as error:
-            raise DataError(
-                f"{', '.join(missing)} not found in {folder} and not to be had from "
-                f"{' or '.join(dataset_class.mirrors)} ({' '.join(str(error).split())}): put the "
-                f"four unpacked files there by hand, or name a mirror"
-            ) from error
+        with torchvision_download(
+            f"{', '.join(missing)} not found in {folder}",
+            source=" or ".join(dataset_class.mirrors),
+            advice="put the four unpacked files there by hand, or name a mirror",
+        ):
+            dataset_class(self.root, download=True)
 
     def _read(self, folder: Path, split: str) -> tuple[Tensor, Tensor]:
         images, labels = (read_idx(folder / file) for file in FILES[split])
@@ -215,14 +229,3 @@ def read_idx(path: Path) -> Tensor:
             f"{path} is no whole IDX file of bytes: delete it, so that it is downloaded again"
         )
     return torch.frombuffer(content, dtype=torch.uint8, offset=start).view(shape)
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Limits the wait for a silent server, for which torchvision would wait for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

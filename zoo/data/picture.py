@@ -114,7 +114,9 @@ def check_scaling(scaling: str) -> None:
         raise ValueError(f"scaling must be 'standard' or 'symmetric', not {scaling!r}")
 
 
-def fit_square(image: "Image", size: int, *, in_channels: int, crop: bool) -> Tensor:
+def fit_square(
+    image: "Image", size: int, *, in_channels: int, crop: bool, resize: int | None = None
+) -> Tensor:
     """Turns any picture into a square one, keeping its proportions.
 
     Args:
@@ -122,6 +124,8 @@ def fit_square(image: "Image", size: int, *, in_channels: int, crop: bool) -> Te
         size: height and width of the result.
         in_channels: 1 or 3.
         crop: cut the longer side off evenly; else the whole picture stays, on black.
+        resize: bring the shorter side to this length and cut the square out of the middle, as
+            torchvision's evaluation does; ``None``: the square is as large as possible.
 
     Returns:
         uint8 ``(height, width, channels)``.
@@ -129,11 +133,19 @@ def fit_square(image: "Image", size: int, *, in_channels: int, crop: bool) -> Te
     import numpy as np
     from PIL import Image, ImageOps
 
-    image = image.convert("L" if in_channels == 1 else "RGB")
-    if image.size != (size, size):
-        resize = Image.Resampling.BILINEAR
+    mode = "L" if in_channels == 1 else "RGB"
+    if image.mode != mode:  # which would be another copy, of thousands of small pictures
+        image = image.convert(mode)
+    if resize is not None:
+        short, (width, height) = min(image.size), image.size
+        width, height = resize * width // short, resize * height // short
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = image.crop((left, top, left + size, top + size))
+    elif image.size != (size, size):
+        method = Image.Resampling.BILINEAR
         if crop:
-            image = ImageOps.fit(image, (size, size), method=resize)
+            image = ImageOps.fit(image, (size, size), method=method)
         else:
-            image = ImageOps.pad(image, (size, size), method=resize, color=0)
+            image = ImageOps.pad(image, (size, size), method=method, color=0)
     return torch.from_numpy(np.array(image, dtype=np.uint8)).view(size, size, in_channels)

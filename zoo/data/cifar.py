@@ -1,0 +1,149 @@
+"""CIFAR-10 and CIFAR-100: 60,000 colour pictures of 32x32 pixels in 10 or 100 classes.
+
+Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
+https://www.cs.toronto.edu/~kriz/cifar.html. Both keep their 10,000 test pictures; of the 50,000
+others, 5,000 are set aside for validation (stratified), as by He et al. 2016, section 4.2.
+"""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from zoo.data.download import DataError, torchvision_download
+from zoo.data.memory_pictures import MemoryPictures, Split
+from zoo.data.picture_files import PictureFiles, class_folders, list_pictures, load_all
+from zoo.data.presets import Preset
+
+SIZE = 32
+# fmt: off
+FINE_CLASSES = (
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle",
+    "bottle", "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle",
+    "caterpillar", "cattle", "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch",
+    "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest", "fox",
+    "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion",
+    "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom",
+    "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree",
+    "plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road",
+    "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake",
+    "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone",
+    "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale",
+    "willow_tree", "wolf", "woman", "worm",
+)
+# fmt: on
+
+
+class CIFAR10(MemoryPictures):
+    """Pictures of animals and vehicles, 5,000 of each class for training and 1,000 for the test.
+
+    The files are those of torchvision, in ``root/cifar-10-batches-py``; if they are missing or not
+    what they were, torchvision downloads them and compares checksums.
+
+    Args:
+        root: folder of all downloads.
+        folder: read picture files ``root/<folder>/{train,test}/<class>/*`` instead of the official
+            ones. A copy in JPEG files has lost some detail: say so beside any number. Val and test
+            come in a fixed, mixed order, not class by class.
+        batch_size: pictures a batch.
+        augment: preset of `zoo.data.presets` for training.
+        mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
+        cutmix: alpha of CutMix in training; 0: none.
+        val_size: training pictures set aside for validation.
+        split_seed: another seed, another choice of validation pictures.
+    """
+
+    dataset: ClassVar[str] = "CIFAR10"  # torchvision's name
+    image_size = SIZE
+    class_names: tuple[str, ...] = (
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    )
+    statistics = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+    def __init__(
+        self,
+        *,
+        root: str = "data",
+        folder: str | None = None,
+        batch_size: int = 128,
+        augment: Preset = "none",
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        val_size: int = 5000,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__(
+            root=root,
+            batch_size=batch_size,
+            augment=augment,
+            mixup=mixup,
+            cutmix=cutmix,
+            val_size=val_size,
+            split_seed=split_seed,
+        )
+        self.folder = folder
+
+    def _is_sorted(self) -> bool:
+        return self.folder is not None
+
+    def _read(self) -> tuple[Split, Split]:
+        if self.folder is not None:
+            folder = Path(self.root) / self.folder
+            return self._read_folder(folder / "train"), self._read_folder(folder / "test")
+        return self._read_official()
+
+    def _read_folder(self, folder: Path) -> Split:
+        if not folder.is_dir():
+            raise DataError(
+                f"{folder} is no folder: put the pictures into {folder}/<class>, or leave "
+                f"data.folder away, so that {self.dataset} is downloaded"
+            )
+        found = class_folders(folder)
+        if missing := [name for name in self.class_names if name not in found]:
+            raise DataError(
+                f"{folder} lacks the class {missing[0]!r} (it holds {', '.join(found)})"
+            )
+        files = PictureFiles(
+            list_pictures(folder, self.class_names), image_size=SIZE, in_channels=3
+        )
+        return load_all(files)
+
+    def _read_official(self) -> tuple[Split, Split]:
+        with torchvision_download(
+            f"{self.dataset} not found in {self.root}",
+            source=self._source(),
+            advice="unpack that archive there by hand, or name folder=<class folders of pictures>",
+        ):
+            from torchvision import datasets
+
+            make: Any = getattr(datasets, self.dataset)
+            train, test = (make(self.root, train=part, download=part) for part in (True, False))
+        return _tensors(train), _tensors(test)
+
+    def _source(self) -> str:
+        from torchvision import datasets
+
+        url: str = getattr(datasets, self.dataset).url
+        return url
+
+
+def _tensors(dataset: Any) -> Split:
+    pixels = torch.from_numpy(dataset.data)  # (n, 32, 32, 3)
+    return pixels.permute(0, 3, 1, 2), torch.tensor(dataset.targets)
+
+
+class CIFAR100(CIFAR10):
+    """A hundred classes of things, 500 of each for training; everything else as in CIFAR-10."""
+
+    dataset = "CIFAR100"
+    class_names = FINE_CLASSES
+    statistics = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)

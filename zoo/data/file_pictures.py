@@ -1,0 +1,178 @@
+"""Pictures in files: in memory if they fit, and streamed from disk if not."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from zoo.data.augmentation import Augmentation
+from zoo.data.loaders import StreamLoader, TensorLoader
+from zoo.data.mixing import check_mixing, mixing
+from zoo.data.module import check_batch_size
+from zoo.data.picture import Normalize, PictureModule, fit_square
+from zoo.data.picture_files import (
+    STREAMED,
+    PictureFiles,
+    Sample,
+    StreamedPreset,
+    available_memory,
+    load_all,
+)
+from zoo.data.presets import Preset, check_preset, preset
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # their averages
+MEMORY_LIMIT = 2 * 2**30  # bytes of pictures beyond which "auto" streams them
+COLOUR_SAMPLE = 1000  # training pictures whose colours stand for those of all
+FilePreset = Literal[Preset, StreamedPreset]
+
+
+class FilePictures(PictureModule):
+    """Batches of pictures from files and their classes.
+
+    In memory or streamed, the batches are the same; only the time they take is not. In memory,
+    pictures are kept as bytes on the training device.
+
+    Args:
+        batch_size: pictures a batch.
+        image_size: height and width that pictures are resized to.
+        resize: length of the shorter side from whose middle a picture is cut; ``None``: the largest
+            centred square is resized.
+        in_channels: 3 (RGB) or 1 (grey), whatever the files hold.
+        augment: a preset of `zoo.data.presets`, for batches; or one of `zoo.data.picture_files`,
+            which starts from the file each time and so needs streaming.
+        mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
+        cutmix: alpha of CutMix in training; 0: none.
+        mean: of each channel, for values from 0 to 1; ``None``: ImageNet's.
+        std: of each channel, likewise.
+        in_memory: ``auto``: if all pictures together take at most 2 GiB and a quarter of the free
+            memory of the device.
+        num_workers: processes that read files while streaming.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        image_size: int,
+        resize: int | None,
+        in_channels: int,
+        augment: FilePreset,
+        mixup: float,
+        cutmix: float,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        in_memory: Literal["auto"] | bool,
+        num_workers: int,
+    ) -> None:
+        super().__init__()
+        check_batch_size(batch_size)
+        check_mixing(mixup, cutmix)
+        if image_size < 1:
+            raise ValueError(f"image_size must be at least 1, not {image_size}")
+        if resize is not None and resize < image_size:
+            raise ValueError(f"resize must be at least image_size = {image_size}, not {resize}")
+        if in_channels not in (1, 3):
+            raise ValueError(f"in_channels must be 1 or 3, not {in_channels}")
+        check_preset(augment, in_channels=in_channels, names=STREAMED)
+        if in_memory not in ("auto", True, False):
+            raise ValueError(f"in_memory must be 'auto', true or false, not {in_memory!r}")
+        if in_memory is True and augment in STREAMED:
+            raise ValueError(f"in_memory must not be true with augment {augment!r}")
+        if num_workers < 0:
+            raise ValueError(f"num_workers must not be negative, not {num_workers}")
+        default_mean, default_std = (
+            (GREY_MEAN, GREY_STD) if in_channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
+        )
+        self.normalize = Normalize(
+            default_mean if mean is None else mean, default_std if std is None else std
+        )
+        if len(self.normalize.mean) != in_channels:
+            raise ValueError(f"mean must have in_channels = {in_channels} values, not {mean}")
+        self.class_names: Sequence[str] = ()
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.resize = resize
+        self.in_channels = in_channels
+        self.augment = augment
+        self.mixup = mixup
+        self.cutmix = cutmix
+        self.in_memory = in_memory
+        self.num_workers = num_workers
+
+    @abstractmethod
+    def _samples(self) -> dict[str, list[Sample]]:
+        """Files and labels of each split; makes sure of ``class_names``."""
+
+    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        samples = self._samples()
+        in_memory = self._fits(samples, torch.device(device))
+        for split, part in samples.items():
+            train = split == "train"
+            batches: dict[str, Any] = {
+                "batch_size": self.batch_size,
+                "shuffle": train,
+                "seed": seed,
+                "transform": self._finish,
+                "augment": self._augmentations(part) if train else (),
+                "device": device,
+            }
+            files = self._files(part, self.augment if train and self.augment in STREAMED else None)
+            if in_memory:
+                self.loaders[split] = TensorLoader(load_all(files), **batches)
+            else:
+                self.loaders[split] = StreamLoader(files, num_workers=self.num_workers, **batches)
+
+    def sizes(self) -> dict[str, int]:
+        if not self.class_names:
+            raise RuntimeError(
+                f"{type(self).__name__}.setup() must be called before its sizes are known"
+            )
+        return super().sizes()
+
+    def resolved(self) -> dict[str, Any]:
+        return {"class_names": list(self.class_names)} if self.class_names else {}
+
+    def preprocess(self, image: "Image") -> Tensor:
+        """Prepares any picture: its middle, a square, resized and normalised."""
+        pixels = fit_square(
+            image, self.image_size, in_channels=self.in_channels, crop=True, resize=self.resize
+        )
+        return self.normalize(pixels.permute(2, 0, 1).unsqueeze(0))[0]  # (channels, height, width)
+
+    def _files(self, samples: Sequence[Sample], augment: str | None = None) -> PictureFiles:
+        return PictureFiles(
+            samples,
+            image_size=self.image_size,
+            in_channels=self.in_channels,
+            resize=self.resize,
+            augment=augment,
+        )
+
+    def _fits(self, samples: dict[str, list[Sample]], device: torch.device) -> bool:
+        if self.in_memory != "auto":
+            return self.in_memory
+        if self.augment in STREAMED:
+            return False
+        count = sum(len(part) for part in samples.values())
+        size = count * self.in_channels * self.image_size**2
+        return size <= min(MEMORY_LIMIT, available_memory(device) // 4)
+
+    def _finish(self, images: Tensor) -> Tensor:
+        # Streamed pictures too: results may differ in the last bit between memory formats.
+        return self.normalize(images.contiguous(memory_format=torch.channels_last))
+
+    def _augmentations(self, samples: Sequence[Sample]) -> tuple[Augmentation, ...]:
+        def pixels() -> Tensor:
+            # Some of them, evenly spread: those of ImageNet would take hours to read.
+            step = -(-len(samples) // COLOUR_SAMPLE)
+            return load_all(self._files(samples[::step]))[0]
+
+        name = "none" if self.augment in STREAMED else self.augment
+        changes = preset(name, image_size=self.image_size, pixels=pixels)
+        return changes + mixing(len(self.class_names), mixup=self.mixup, cutmix=self.cutmix)

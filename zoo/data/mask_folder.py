@@ -1,0 +1,301 @@
+"""A folder of one's own pictures and, for each, a mask that says the class of every pixel.
+
+Either ``folder/images/*.jpg`` with ``folder/masks/<same name>.png``, which is divided at random, or
+``folder/train/images`` and ``folder/train/masks`` with ``folder/val`` and ``folder/test`` alike (a
+missing ``val`` is taken from ``train``; a missing ``test`` stays missing).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from zoo.data.deformation import IGNORED
+from zoo.data.download import DataError
+from zoo.data.file_pictures import GREY_MEAN, GREY_STD, IMAGENET_MEAN, IMAGENET_STD
+from zoo.data.masks import (
+    UNKNOWN,
+    Labelled,
+    MaskModule,
+    NormalizeAnySize,
+    check_pair,
+    read_mask,
+    read_picture,
+    to_classes,
+)
+from zoo.data.picture_files import SUFFIXES
+from zoo.data.sampling import split_indices
+from zoo.data.tiles import Tiling, tiled_loaders, training_tile
+
+MAX_GREYS = 32  # more different values in grey masks mean that these are no masks
+Pair = tuple[Path, Path]  # picture, mask
+
+
+class MaskFolder(MaskModule):
+    """Batches of random tiles for training, and whole pictures of any size for evaluation.
+
+    Indexed masks (palette PNG files, as of Pascal VOC) hold class numbers, and 255 for pixels to be
+    ignored. In grey ones each value is a class, in ascending order: 0 and 255 are classes 0 and 1.
+    Pictures are kept in memory as bytes, on the training device. Evaluation has batches if all
+    pictures of a split have one size, and takes them one by one if not.
+
+    Args:
+        folder: the folder, absolute or within ``root``.
+        root: folder of all data.
+        batch_size: tiles a batch.
+        tile_size: height and width of a training tile, cut out at random; smaller pictures are
+            mirrored. ``None``: whole pictures, which must have one size.
+        tiles_per_image: tiles of each picture an epoch.
+        overhang: how far tiles may reach into the mirror image around a picture, in pixels.
+        in_channels: 3 (RGB) or 1 (grey), whatever the files hold.
+        flips: of training tiles. ``horizontal``: mirror half of them; ``all``: the eight
+            symmetries of a square.
+        elastic: deviation of the elastic deformation in pixels; 0 for none.
+        jitter: greatest change of brightness and contrast; 0 for none.
+        border_weights: add the U-Net paper's weight map to the batches; class 0 is what lies
+            between things.
+        mean: of each channel, for values from 0 to 1; ``None``: ImageNet's.
+        std: of each channel, likewise.
+        class_names: a name for each class; ``auto``: the values in the masks.
+        mask_values: the value of each class in the masks; ``auto``: those found. Pixels of value
+            255 are ignored if 255 is not among them.
+        val_fraction: share for validation where there is no ``val`` folder.
+        test_fraction: share for the test where there are no split folders at all; 0 for none.
+        split_seed: another seed, another division.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        *,
+        root: str = "data",
+        batch_size: int = 8,
+        tile_size: int | None = 256,
+        tiles_per_image: int = 1,
+        overhang: int = 0,
+        in_channels: int = 3,
+        flips: Literal["none", "horizontal", "all"] = "horizontal",
+        elastic: float = 0.0,
+        jitter: float = 0.0,
+        border_weights: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        class_names: Literal["auto"] | Sequence[str] = "auto",
+        mask_values: Literal["auto"] | Sequence[int] = "auto",
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.tiling = Tiling(
+            batch_size=batch_size,
+            tile_size=tile_size,
+            tiles_per_image=tiles_per_image,
+            overhang=overhang,
+            flips=flips,
+            elastic=elastic,
+            jitter=jitter,
+            border_weights=border_weights,
+        )
+        if in_channels not in (1, 3):
+            raise ValueError(f"in_channels must be 1 or 3, not {in_channels}")
+        if not 0 < val_fraction < 1:
+            raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
+        if not 0 <= test_fraction < 1 - val_fraction:
+            raise ValueError(
+                f"test_fraction must be in [0, {1 - val_fraction:g}), so that something is left "
+                f"for training, not {test_fraction}"
+            )
+        grey = in_channels == 1
+        self.normalize = NormalizeAnySize(
+            (GREY_MEAN if grey else IMAGENET_MEAN) if mean is None else mean,
+            (GREY_STD if grey else IMAGENET_STD) if std is None else std,
+        )
+        if len(self.normalize.mean) != in_channels:
+            raise ValueError(f"mean must have in_channels = {in_channels} values, not {mean}")
+        self.mask_values = () if mask_values == "auto" else _check_values(mask_values)
+        self.class_names = () if class_names == "auto" else tuple(class_names)
+        if self.mask_values and self.class_names:
+            self._check_names()
+        self.folder = Path(root) / folder
+        self.in_channels = in_channels
+        self.image_size = tile_size
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.split_seed = split_seed
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Train, val and, if the folder has one or is divided by us, test."""
+        has_test = (
+            (self.folder / "test").is_dir()
+            if (self.folder / "train").is_dir()
+            else self.test_fraction > 0
+        )
+        return ("train", "val", "test") if has_test else ("train", "val")
+
+    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        pairs = self._pairs()
+        masks = {mask: read_mask(mask) for part in pairs.values() for _, mask in part}
+        if not self.mask_values:
+            self.mask_values = _find_values(self.folder, masks)
+        self.class_names = self.class_names or tuple(str(value) for value in self.mask_values)
+        self._check_names()
+        splits = {
+            split: [self._sample(pair, masks[pair[1]][0]) for pair in part]
+            for split, part in pairs.items()
+        }
+        height, width = training_tile(splits["train"], self.tiling)
+        self.image_size = height if height == width else None
+        self.loaders = tiled_loaders(
+            splits,
+            self.tiling,
+            num_classes=len(self.class_names),
+            normalize=self.normalize,
+            seed=seed,
+            device=device,
+        )
+
+    def sizes(self) -> dict[str, int]:
+        if not self.class_names:
+            raise RuntimeError("MaskFolder.setup() must be called before its sizes are known")
+        return super().sizes()
+
+    def resolved(self) -> dict[str, Any]:
+        if not (self.mask_values and self.class_names):
+            return {}
+        return {"class_names": list(self.class_names), "mask_values": list(self.mask_values)}
+
+    def _check_names(self) -> None:
+        if len(self.class_names) != len(self.mask_values):
+            raise ValueError(
+                f"class_names must be as many as the values in the masks "
+                f"({', '.join(map(str, self.mask_values))}), not {', '.join(self.class_names)}"
+            )
+
+    def _pairs(self) -> dict[str, list[Pair]]:
+        """The files of each split."""
+        if not self.folder.is_dir():
+            raise DataError(
+                f"{self.folder} is no folder: name one that holds images and masks, or "
+                f"train/images and train/masks"
+            )
+        has_splits = (self.folder / "train").is_dir()
+        pairs = {"train": list_pairs(self.folder / "train" if has_splits else self.folder)}
+        if has_splits:
+            for split in ("val", "test"):
+                if (self.folder / split).is_dir():
+                    pairs[split] = list_pairs(self.folder / split)
+        if "val" not in pairs:
+            shares = {"val": self.val_fraction}
+            if not has_splits and self.test_fraction > 0:
+                shares["test"] = self.test_fraction
+            self._divide(pairs, shares)
+        return {split: pairs[split] for split in self.splits}
+
+    def _divide(self, pairs: dict[str, list[Pair]], shares: dict[str, float]) -> None:
+        """Takes the shares of other splits away from the training pictures."""
+        every = pairs["train"]
+        fractions = (1 - sum(shares.values()), *shares.values())
+        indices = split_indices(len(every), fractions, seed=self.split_seed)
+        for split, index in zip(("train", *shares), indices, strict=True):
+            pairs[split] = [every[i] for i in index.tolist()]
+            if not pairs[split]:
+                raise DataError(
+                    f"{self.folder} holds too few pictures ({len(every)}) to set some aside for "
+                    f"{split}: add pictures, or raise {split}_fraction"
+                )
+
+    def _sample(self, pair: Pair, values: Tensor) -> Labelled:
+        numbers = {value: number for number, value in enumerate(self.mask_values)}
+        mask = to_classes(
+            pair[1],
+            values,
+            {IGNORED: IGNORED} | numbers,
+            advice="correct the mask, or add the value to mask_values",
+        )
+        sample = read_picture(pair[0], self.in_channels), mask
+        check_pair(*pair, sample)
+        return sample
+
+
+def list_pairs(folder: Path) -> list[Pair]:
+    """All pictures in ``folder/images``, in the order of their names, with their masks.
+
+    Raises:
+        DataError: if there are none, or a picture or mask has no partner.
+    """
+    images, masks = folder / "images", folder / "masks"
+    for part in (images, masks):
+        if not part.is_dir():
+            raise DataError(
+                f"{part} is no folder: put pictures into {images} and the mask of each, of the "
+                f"same name but ending in .png, into {masks}"
+            )
+    found: dict[str, Path] = {}
+    for path in sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES):
+        if path.stem in found:
+            raise DataError(
+                f"{found[path.stem]} and {path.name} would have the same mask: rename one of them"
+            )
+        found[path.stem] = path
+    if not found:
+        raise DataError(f"{images} holds no pictures ({', '.join(sorted(SUFFIXES))}): add some")
+    partners = {path.stem: path for path in masks.iterdir() if path.suffix.lower() == ".png"}
+    for stem, path in found.items():
+        if stem not in partners:
+            other = next((p.name for p in masks.glob(f"{stem}.*")), None)
+            there = f" (there is {other}, but masks must be PNG files)" if other else ""
+            raise DataError(
+                f"{path} has no mask {masks / stem}.png{there}: add it, or remove the picture"
+            )
+    if spare := sorted(set(partners) - set(found)):
+        raise DataError(
+            f"{partners[spare[0]]} has no picture of this name in {images}: add it, or remove the "
+            f"mask"
+        )
+    return [(path, partners[stem]) for stem, path in found.items()]
+
+
+def _find_values(folder: Path, masks: dict[Path, tuple[Tensor, bool]]) -> tuple[int, ...]:
+    """The values of the classes in the masks, in ascending order."""
+    kinds: dict[bool, Path] = {}
+    found: dict[int, Path] = {}
+    for path, (values, indexed) in masks.items():
+        kinds.setdefault(indexed, path)
+        for value in values.unique().tolist():
+            found.setdefault(value, path)
+        if len(kinds) > 1:
+            raise DataError(
+                f"{kinds[True]} is an indexed (palette) mask, but {kinds[False]} a grey one: save "
+                f"all masks in the same way, or give mask_values"
+            )
+        if not indexed and len(found) > MAX_GREYS:
+            raise DataError(
+                f"{path} holds too many grey values for a mask (with those before it, "
+                f"{len(found)}): save masks without smoothing and not by way of JPEG, or give "
+                f"mask_values"
+            )
+    if True in kinds:
+        found.pop(IGNORED, None)
+        found = dict.fromkeys(range(max(found, default=-1) + 1), folder)
+        if found and max(found) >= UNKNOWN:
+            raise DataError(f"{kinds[True]} and others hold class numbers above {UNKNOWN - 1}")
+    if len(found) < 2:
+        raise DataError(
+            f"the masks in {folder} hold {len(found)} class{'' if len(found) == 1 else 'es'}, not "
+            f"at least 2: give mask_values if others can occur"
+        )
+    return tuple(sorted(found))
+
+
+def _check_values(values: Sequence[int]) -> tuple[int, ...]:
+    different = len(set(values)) == len(values) and 2 <= len(values) <= UNKNOWN
+    if not different or any(not 0 <= value <= 255 for value in values):
+        raise ValueError(
+            f"mask_values must be 2 to {UNKNOWN} different numbers from 0 to 255, "
+            f"not {list(values)}"
+        )
+    return tuple(values)

@@ -1,0 +1,228 @@
+"""What data sets of pictures with a class for each pixel share.
+
+A batch is ``(images, masks)`` or, where border weights are asked for, ``(images, masks, weights)``:
+float32 ``(batch, channels, height, width)``, int64 ``(batch, height, width)`` in which 255 marks
+pixels without a class, and float32 ``(batch, height, width)``.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from zoo.data.deformation import IGNORED
+from zoo.data.download import DataError
+from zoo.data.module import DataModule
+from zoo.data.picture import Normalize
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # of Pillow: more than 8 bits a value
+UNKNOWN = 254  # stands for values that are no class
+Labelled = tuple[Tensor, Tensor]  # picture uint8 (channels, height, width), mask uint8 (h, w)
+
+
+class NormalizeAnySize(Normalize):
+    """Normalisation as elsewhere, for pictures of many sizes: keeps no table for each of them."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        channels = images.shape[1]
+        scale, shift = self._table(channels, 1, False, images.device)
+        # Two steps, so that no fused one rounds otherwise: the same numbers as from the tables.
+        return (images * scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
+
+
+class MaskModule(DataModule):
+    """A data set of pictures with a class for each pixel.
+
+    Attributes:
+        image_size: height and width of training pictures (tiles); ``None`` if they are not square.
+        in_channels: 1 for grey pictures, 3 for colour.
+        class_names: the name of each class, in the order of the numbers in the masks.
+        normalize: applied last to the pictures of every batch.
+    """
+
+    image_size: int | None
+    in_channels: int
+    class_names: Sequence[str]
+    normalize: Normalize
+
+    def sizes(self) -> dict[str, int]:
+        sizes = {"num_classes": len(self.class_names), "in_channels": self.in_channels}
+        return sizes if self.image_size is None else {**sizes, "image_size": self.image_size}
+
+    def preprocess(self, image: "Image") -> Tensor:
+        """Prepares a picture for a trained model; it keeps its size.
+
+        Shape:
+            - output: ``(channels, height, width)``
+        """
+        return self.normalize(picture_tensor(image, self.in_channels).unsqueeze(0))[0]
+
+
+def picture_tensor(image: "Image", in_channels: int) -> Tensor:
+    """Turns a picture of any mode into uint8 ``(channels, height, width)``, grey or RGB."""
+    import numpy as np
+
+    if image.mode in DEEP_MODES:
+        raise ValueError(f"it has more than 8 bits a value (mode {image.mode}): save it with 8")
+    pixels = np.array(image.convert("L" if in_channels == 1 else "RGB"), dtype=np.uint8)
+    height, width = pixels.shape[:2]
+    return torch.from_numpy(pixels).view(height, width, in_channels).permute(2, 0, 1)
+
+
+def read_picture(path: str | Path, in_channels: int) -> Tensor:
+    """Reads a picture file as uint8 ``(channels, height, width)``.
+
+    Raises:
+        DataError: if it is no picture of 8 bits a value.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return picture_tensor(image, in_channels)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{path} cannot be read as a picture ({error}): replace or remove it"
+        ) from error
+
+
+def read_mask(path: str | Path) -> tuple[Tensor, bool]:
+    """Reads a mask file: what is stored for each pixel, and whether that is a palette's index.
+
+    Indexed PNG files (mode "P") hold class numbers, and 255 for pixels without a class, as in
+    Pascal VOC; the numbers, not the colours of the palette, are returned. Grey files hold any
+    values, black-and-white ones 0 and 255.
+
+    Returns:
+        uint8 ``(height, width)``, and true for indexed files.
+
+    Raises:
+        DataError: if it is neither indexed nor grey.
+    """
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            indexed = image.mode == "P"
+            if image.mode in ("RGB", "RGBA", "LA"):  # grey pictures are often stored as colour
+                colours = np.array(image.convert("RGB"))
+                if (colours == colours[..., :1]).all():
+                    return torch.from_numpy(colours[..., 0].copy()), False
+            elif image.mode in ("P", "L", "1"):
+                values = np.array(image if indexed else image.convert("L"), dtype=np.uint8)
+                return torch.from_numpy(values), indexed
+            kind = f"a picture of mode {image.mode}"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{path} cannot be read as a mask ({error}): replace or remove it"
+        ) from error
+    raise DataError(
+        f"{path} is {kind}, not a mask: save it as an indexed (palette) or grey PNG file, with one "
+        f"value for each class"
+    )
+
+
+def to_classes(
+    path: str | Path, values: Tensor, classes: dict[int, int], *, advice: str = "replace the file"
+) -> Tensor:
+    """Turns what a mask file holds into class numbers.
+
+    Args:
+        path: of the file, for the error.
+        values: uint8, what it holds.
+        classes: the number of each value that means something; 255 for pixels to be ignored.
+        advice: what to do about other values.
+
+    Raises:
+        DataError: if there are other values.
+    """
+    table = [classes.get(value, UNKNOWN) for value in range(256)]
+    mask = torch.tensor(table, dtype=torch.uint8)[values.long()]
+    if (unknown := values[mask == UNKNOWN]).numel():
+        raise DataError(
+            f"{path} holds the value {unknown[0]}, but only "
+            f"{', '.join(str(value) for value in classes)} have a meaning: {advice}"
+        )
+    return mask
+
+
+def check_pair(picture: str | Path, mask: str | Path, sample: Labelled) -> None:
+    """Refuses a mask that has another size than its picture."""
+    sizes = ["x".join(str(n) for n in reversed(part.shape[-2:])) for part in sample]
+    if sizes[0] != sizes[1]:
+        raise DataError(
+            f"{mask} has {sizes[1]} pixels, but its picture {picture} {sizes[0]}: both must have "
+            f"one size"
+        )
+
+
+def class_balance(masks: Sequence[Tensor], num_classes: int) -> Tensor:
+    r"""The weight of a pixel of each class, :math:`w_c = N / (K n_c)`: rare classes weigh more.
+
+    :math:`N` pixels have a class, :math:`n_c` of them class :math:`c`; :math:`K` classes occur. All
+    classes together weigh the same, and the mean over all pixels is 1.
+
+    Args:
+        masks: whole numbers; 255 is ignored.
+        num_classes: how many classes there are.
+
+    Returns:
+        ``(256,)``: one weight for each value in a mask, 0 where there is no such class.
+    """
+    counts = torch.zeros(256, dtype=torch.float64)
+    for mask in masks:
+        counts += mask.flatten().long().bincount(minlength=256)
+    counts[num_classes:] = 0
+    occurs = counts > 0
+    weights = counts.sum() / (occurs.sum() * counts)
+    return torch.where(occurs, weights, 0.0).float()
+
+
+def border_weights(
+    mask: Tensor, balance: Tensor, *, border: float = 10.0, sigma: float = 5.0
+) -> Tensor:
+    r"""How much each pixel counts, so that narrow gaps between things are learnt.
+
+    Equation 2 of the U-Net paper (Ronneberger et al. 2015):
+
+    .. math:: w(p) = w_c(p) + w_0 \exp\left(-\frac{(d_1(p) + d_2(p))^2}{2 \sigma^2}\right)
+
+    with the distances :math:`d_1` and :math:`d_2` to the nearest and second nearest thing. Class 0
+    is what lies between the things; each connected piece of another class is one. The second
+    term is given to pixels of class 0 only, as in the paper's figure 3.
+
+    Args:
+        mask: whole numbers ``(height, width)``; 255 (ignored) gets the weight 0.
+        balance: the weight :math:`w_c` of each class, see :func:`class_balance`.
+        border: :math:`w_0`.
+        sigma: :math:`\sigma` in pixels.
+
+    Returns:
+        float32 ``(height, width)``.
+    """
+    import numpy as np
+    from scipy import ndimage
+
+    values = mask.numpy()
+    nearest = np.full(values.shape, np.inf)
+    second = np.full(values.shape, np.inf)
+    # Further away, the term is below the resolution of float32: distances are measured only around
+    # each piece, which takes a hundredth of the time.
+    reach = int(np.ceil(6 * sigma))
+    for number in np.unique(values[(values != 0) & (values != IGNORED)]):
+        pieces, _ = ndimage.label(values == number)
+        for piece, box in enumerate(ndimage.find_objects(pieces), start=1):
+            part = tuple(slice(max(0, s.start - reach), s.stop + reach) for s in box)
+            distance = ndimage.distance_transform_edt(pieces[part] != piece)
+            second[part] = np.minimum(second[part], np.maximum(nearest[part], distance))
+            nearest[part] = np.minimum(nearest[part], distance)
+    term = border * np.exp(-((nearest + second) ** 2) / (2 * sigma**2))
+    weights = balance.numpy()[values] + np.where(values == 0, term, 0.0)
+    return torch.from_numpy(weights.astype(np.float32))

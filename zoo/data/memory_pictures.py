@@ -1,0 +1,123 @@
+"""Small colour pictures that are kept in memory as bytes: what CIFAR, SVHN and STL-10 share."""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from zoo.data.augmentation import Augmentation
+from zoo.data.loaders import TensorLoader
+from zoo.data.mixing import check_mixing, mixing
+from zoo.data.module import check_batch_size
+from zoo.data.picture import Normalize, PictureModule, fit_square
+from zoo.data.presets import Preset, check_preset, preset
+from zoo.data.sampling import seeded_generator, split_indices
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Split = tuple[Tensor, Tensor]  # uint8 pictures (n, 3, height, width), int64 labels (n,)
+
+
+class MemoryPictures(PictureModule):
+    """Colour pictures with a published train and test split; val is taken from train, stratified.
+
+    The pictures lie on the training device as bytes, pixels last, which is how a crop is cut out
+    fastest and what convolutions want.
+
+    Args:
+        root: folder of all downloads.
+        batch_size: pictures a batch.
+        augment: preset of `zoo.data.presets` for training.
+        mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
+        cutmix: alpha of CutMix in training; 0: none.
+        val_size: training pictures set aside for validation.
+        split_seed: another seed, another choice of validation pictures.
+    """
+
+    splits = ("train", "val", "test")
+    in_channels = 3
+    statistics: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]]  # mean and std, values 0 to 1
+
+    def __init__(
+        self,
+        *,
+        root: str = "data",
+        batch_size: int = 128,
+        augment: Preset = "none",
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        val_size: int = 5000,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_batch_size(batch_size)
+        check_preset(augment, in_channels=3)
+        check_mixing(mixup, cutmix)
+        if val_size < 1:
+            raise ValueError(f"val_size must be at least 1, not {val_size}")
+        self.root = root
+        self.batch_size = batch_size
+        self.augment = augment
+        self.mixup = mixup
+        self.cutmix = cutmix
+        self.val_size = val_size
+        self.split_seed = split_seed
+        self.normalize = Normalize(*self.statistics)
+
+    @abstractmethod
+    def _read(self) -> tuple[Split, Split]:
+        """Reads (and downloads) the published train and test splits."""
+
+    def _is_sorted(self) -> bool:
+        """Whether the pictures come class by class.
+
+        Then val and test are put into a fixed, mixed order: the first batches of a sorted split
+        show one class, and a limited evaluation would reward whoever always names it.
+        """
+        return False
+
+    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        (images, labels), test = self._read()
+        if self.val_size >= len(labels):
+            raise ValueError(
+                f"val_size must be less than the {len(labels)} training pictures, "
+                f"not {self.val_size}"
+            )
+        share = self.val_size / len(labels)
+        train, val = split_indices(labels, (1 - share, share), seed=self.split_seed)
+        if self._is_sorted():
+            val, order = val[_mixed(len(val))], _mixed(len(test[1]))
+            test = test[0][order], test[1][order]
+        images = images.permute(0, 2, 3, 1)  # (n, height, width, channels): a gather of whole rows
+        parts = {
+            "train": (images[train].permute(0, 3, 1, 2), labels[train]),
+            "val": (images[val].permute(0, 3, 1, 2), labels[val]),
+            "test": test,
+        }
+        for split, (pictures, targets) in parts.items():
+            pictures = pictures.to(device, memory_format=torch.channels_last)
+            self.loaders[split] = TensorLoader(
+                (pictures, targets),
+                batch_size=self.batch_size,
+                shuffle=split == "train",
+                seed=seed,
+                augment=self._augmentations(pictures) if split == "train" else (),
+                transform=self.normalize,
+                device=device,
+            )
+
+    def _augmentations(self, pictures: Tensor) -> tuple[Augmentation, ...]:
+        changes = preset(self.augment, image_size=self.image_size, pixels=lambda: pictures)
+        return changes + mixing(len(self.class_names), mixup=self.mixup, cutmix=self.cutmix)
+
+    def preprocess(self, image: "Image") -> Tensor:
+        """Prepares any picture: its largest centred square, resized and normalised."""
+        pixels = fit_square(image, self.image_size, in_channels=3, crop=True)
+        return self.normalize(pixels.permute(2, 0, 1).unsqueeze(0))[0]  # (3, height, width)
+
+
+def _mixed(count: int) -> Tensor:
+    """The same order of so many samples each time."""
+    return torch.randperm(count, generator=seeded_generator("evaluation order"))

@@ -120,15 +120,17 @@ def speed() -> str:
         "| measured | against | ratio of minima | median of blocks (spread) | bar |",
         "|---|---|---|---|---|",
     ]
-    for entries in content["results"].values():
-        for e in entries:
+    for measured in content.values():
+        for e in measured["results"]:
             low, high = e["spread_of_blocks"]
             lines.append(
                 f"| {e['ours']} | {e['theirs']} | {e['of_minima']:.3f} | "
                 f"{e['median_of_blocks']:.3f} ({low:.2f} to {high:.2f}) | {e['bar']} |"
             )
-    threads = content["environment"]["threads"]
-    return "\n".join([*lines, "", f"`{content['command']}`, CPU, {threads} threads."])
+    commands = dict.fromkeys(f"`{measured['command']}`" for measured in content.values())
+    threads = {measured["environment"]["threads"] for measured in content.values()}
+    (number,) = threads
+    return "\n".join([*lines, "", f"{', '.join(commands)}: CPU, {number} threads."])
 
 
 def fill() -> None:
@@ -144,13 +146,13 @@ def fill() -> None:
     for content in _records():
         path = EXPERIMENTS / f"{content['experiment']}.yaml"
         plain = re.sub(r" seed=\S+$", "", content["command"]).replace(" -m", "")
-        if plain != f"python train.py experiment={content['experiment']}":
-            continue  # A variant of the experiment, not what its file describes.
         s = summary(content)
         seeds = f"{s['seeds']} seeds" if s["seeds"] != "1" else "1 seed"
         line = f"# Result:  {s['metric']} {s['value']}, {seeds}, {s['seconds']}, {s['device']}"
+        # Below the command that the record is of; other variants are in the README alone.
+        pattern = rf"(?<=^# Run:     {re.escape(plain)}\n)# Result:.*$"
         text = path.read_text(encoding="utf-8")
-        path.write_text(re.sub(r"^# Result:.*$", line, text, count=1, flags=re.M), "utf-8")
+        path.write_text(re.sub(pattern, lambda _: line, text, flags=re.M), "utf-8")  # noqa: B023
 
 
 def main() -> None:

@@ -13,7 +13,21 @@ from zoo.models.graph.gcn import GCN
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
 from zoo.models.recurrent.lstm import char_lstm
+from zoo.models.segmentation.unet import unet, unet_padded
+from zoo.models.vision.convnext import ConvNeXt
+from zoo.models.vision.densenet import densenet121, densenet_cifar
+from zoo.models.vision.fractalnet import FractalNet
+from zoo.models.vision.googlenet import googlenet, googlenet_bn, googlenet_cifar
 from zoo.models.vision.lenet import lenet5, lenet5_1998
+from zoo.models.vision.mobilenet_v2 import mobilenet_v2_cifar
+from zoo.models.vision.preact_resnet import PreActBlock, PreActBottleneck, PreActResNet
+from zoo.models.vision.resnet import Bottleneck, ResNet, resnet18
+from zoo.models.vision.resnet_cifar import CifarResNet, PlainNet
+from zoo.models.vision.shallow_convnet import shallow_convnet
+from zoo.models.vision.squeezenet import squeezenet1_0, squeezenet1_1
+from zoo.models.vision.vgg import vgg11_cifar
+from zoo.models.vision.vision_transformer import vit_cifar
+from zoo.models.vision.wide_resnet import WideResNet
 
 RING = torch.stack([torch.arange(4), (torch.arange(4) + 1) % 4])
 RING = torch.cat([RING, RING.flip(0)], dim=1)
@@ -31,6 +45,18 @@ def images(channels: int, size: int) -> Callable[[], tuple[torch.Tensor, ...]]:
     return lambda: (torch.rand(4, channels, size, size),)
 
 
+def with_head(model: nn.Module) -> nn.Module:
+    """A Vision Transformer starts with a zero classifier, through which no gradient passes yet."""
+    nn.init.normal_(model.heads.head.weight, std=0.02)
+    return model
+
+
+def with_auxiliary(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """All that a network with auxiliary heads returns, side by side."""
+    output = model(x)
+    return torch.cat(output, dim=1) if isinstance(output, tuple) else output
+
+
 CASES = {
     "linear_regression": Case(lambda: LinearRegression(6, 2), lambda: (torch.randn(4, 6),)),
     "softmax_regression": Case(lambda: SoftmaxRegression(192, 5), images(3, 8), num_classes=5),
@@ -45,6 +71,66 @@ CASES = {
     "lenet5_1998": Case(lenet5_1998, images(1, 32), num_classes=10),
     "lenet5_1998_28": Case(
         lambda: lenet5_1998(5, in_channels=3, image_size=28), images(3, 28), num_classes=5
+    ),
+    "densenet_cifar": Case(
+        lambda: densenet_cifar(5, depth=40, dropout=0.1), images(3, 16), num_classes=5
+    ),
+    "densenet121": Case(lambda: densenet121(5, in_channels=1), images(1, 64), num_classes=5),
+    "mobilenet_v2_cifar": Case(lambda: mobilenet_v2_cifar(5), images(3, 16), num_classes=5),
+    "squeezenet1_0": Case(lambda: squeezenet1_0(5), images(3, 48), num_classes=5),
+    "squeezenet1_1": Case(lambda: squeezenet1_1(7, in_channels=1), images(1, 32), num_classes=7),
+    "vit_cifar": Case(
+        lambda: with_head(vit_cifar(5, image_size=16, dropout=0.1, attention_dropout=0.1)),
+        images(3, 16),
+        num_classes=5,
+    ),
+    "vgg11_cifar": Case(lambda: vgg11_cifar(5), images(3, 32), num_classes=5),
+    "googlenet": Case(lambda: googlenet(5), images(3, 80), with_auxiliary, num_classes=5),
+    "googlenet_bn": Case(
+        lambda: googlenet_bn(7, in_channels=1), images(1, 32), with_auxiliary, num_classes=7
+    ),
+    "googlenet_cifar": Case(lambda: googlenet_cifar(5), images(3, 16), num_classes=5),
+    "resnet18": Case(lambda: resnet18(5), images(3, 32), num_classes=5),
+    "resnet_bottleneck": Case(
+        lambda: ResNet(Bottleneck, (1, 1, 1, 1), num_classes=5), images(3, 32), num_classes=5
+    ),
+    "resnet_cifar": Case(lambda: CifarResNet(5, depth=8), images(3, 8), num_classes=5),
+    "plainnet": Case(lambda: PlainNet(5, depth=8), images(3, 8), num_classes=5),
+    "preact_resnet": Case(
+        lambda: PreActResNet(PreActBlock, 2, num_classes=5), images(3, 8), num_classes=5
+    ),
+    "preact_resnet_bottleneck": Case(
+        lambda: PreActResNet(PreActBottleneck, 2, num_classes=5), images(3, 8), num_classes=5
+    ),
+    "wide_resnet": Case(
+        lambda: WideResNet(5, depth=10, widen_factor=2, dropout=0.3), images(3, 8), num_classes=5
+    ),
+    "convnext": Case(
+        lambda: ConvNeXt((8, 16, 24, 32), (1, 1, 2, 1), num_classes=5, stochastic_depth=0.1),
+        images(3, 32),
+        num_classes=5,
+    ),
+    "fractalnet": Case(
+        lambda: FractalNet((8, 16), num_columns=3, num_classes=5, drop_path=False),
+        images(3, 8),
+        num_classes=5,
+    ),
+    "unet": Case(
+        lambda: unet(3, in_channels=2, base_channels=4, num_levels=2, dropout=0.0), images(2, 48)
+    ),
+    "unet_padded": Case(
+        lambda: unet_padded(3, in_channels=2, base_channels=4, num_levels=2), images(2, 18)
+    ),
+    "shallow_convnet": Case(
+        lambda: shallow_convnet(3, in_channels=5, input_length=120),
+        lambda: (torch.randn(4, 5, 120),),
+    ),
+    "shallow_convnet_norm": Case(
+        lambda: shallow_convnet(
+            3, in_channels=5, input_length=120, elu=False, batch_norm=True, dropout=0.5
+        ),
+        lambda: (torch.randn(4, 5, 120),),
+        num_classes=3,
     ),
     "char_lstm": Case(
         char_lstm,

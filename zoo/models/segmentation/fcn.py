@@ -1,0 +1,272 @@
+r"""Fully convolutional networks on VGG-16 (Long, Shelhamer and Darrell, 2015).
+
+"Fully convolutional networks for semantic segmentation", https://arxiv.org/abs/1411.4038
+
+A fully connected layer is a convolution whose kernel covers its whole input, so a classifier slid
+over a larger picture gives a coarse map of scores; interpolation brings the map back to the
+picture's size, and scores from the finer maps of earlier layers sharpen it. `fcn32s` magnifies the
+last map 32 times, `fcn16s` adds scores of pool4, `fcn8s` of pool3 too.
+
+Sizes are those of the authors' published networks: 100 pixels of padding around the picture, so
+that any size leaves something for the 7x7 kernel of fc6; poolings that round up; and fixed offsets
+at which maps are cut to fit one another. The last magnification is bilinear and fixed, the others
+begin bilinear and are learned (section 4.3; the published networks keep all of them fixed). The
+layers that score classes begin at zero (section 4.3).
+
+Differences from the paper: the paper always starts from an ImageNet classifier, and trains fcn16s
+from fcn32s and fcn8s from fcn16s. Both work here: ``load_state_dict(weights, strict=False)`` takes
+torchvision's ``vgg16`` (keys ``features.*``, ``classifier.0`` and ``classifier.3``; the matrices of
+the last two are folded into kernels as they are loaded) or a coarser FCN, and leaves the new
+layers as they begin. Without, the layers of VGG-16 are drawn from He's Gaussian (fan-out). With
+torchvision's weights goes its normalisation of the picture.
+
+| part | size (500x500 input) | parameters (21 classes) |
+|---|---|---|
+| features.0-4: 2 convolutions, pool1 | 64 x 349 x 349 | 38,720 |
+| features.5-9: 2 convolutions, pool2 | 128 x 175 x 175 | 221,440 |
+| features.10-16: 3 convolutions, pool3 | 256 x 88 x 88 | 1,475,328 |
+| features.17-23: 3 convolutions, pool4 | 512 x 44 x 44 | 5,899,776 |
+| features.24-30: 3 convolutions, pool5 | 512 x 22 x 22 | 7,079,424 |
+| classifier.0: fc6 | 4096 x 16 x 16 | 102,764,544 |
+| classifier.3: fc7 | 4096 x 16 x 16 | 16,781,312 |
+| score | 21 x 16 x 16 | 86,037 |
+| `fcn32s` | 21 x 500 x 500 | 134,346,581 |
+| score_pool4, upscore2: 21 x 34 x 34 | | 10,773 + 7,056 |
+| `fcn16s` | 21 x 500 x 500 | 134,364,410 |
+| score_pool3, upscore_pool4: 21 x 70 x 70 | | 5,397 + 7,056 |
+| `fcn8s` | 21 x 500 x 500 | 134,376,863 |
+"""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.layers.pictures import check_pictures
+
+# Channels of VGG-16's convolutions; "pool" halves the resolution.
+VGG16: tuple[int | Literal["pool"], ...] = (
+    *(64, 64, "pool"),
+    *(128, 128, "pool"),
+    *(256, 256, 256, "pool"),
+    *(512, 512, 512, "pool"),
+    *(512, 512, 512, "pool"),
+)
+PADDING = 100  # pixels around the picture
+POOL3, POOL4 = 17, 24  # how many of the features it takes to get there
+_SMALLEST_IMAGE = 1
+
+
+def bilinear_kernel(stride: int) -> Tensor:
+    r"""The kernel with which a transposed convolution interpolates linearly between its inputs.
+
+    .. math:: k(i, j) = h(i) h(j), \qquad h(i) = 1 - \frac{|i - s + 1/2|}{s}
+
+    Args:
+        stride: the magnification s.
+
+    Shape:
+        - output: ``(2 * stride, 2 * stride)``
+    """
+    places = torch.arange(2 * stride, dtype=torch.float32)
+    side = 1 - (places - stride + 0.5).abs() / stride
+    return side[:, None] * side
+
+
+class BilinearUpsampling(nn.Module):
+    """A transposed convolution that stays bilinear interpolation, of each channel for itself.
+
+    Args:
+        stride: the magnification.
+
+    Shape:
+        - input: ``(batch, channels, height, width)``
+        - output: ``(batch, channels, (height + 1) * stride, (width + 1) * stride)``
+    """
+
+    kernel: Tensor
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        # Not stored: a coarser network's weights shall fit.
+        self.register_buffer("kernel", bilinear_kernel(stride), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = x.size(1)
+        weight = self.kernel.expand(channels, 1, -1, -1)
+        return F.conv_transpose2d(x, weight, stride=self.stride, groups=channels)
+
+
+def learned_upsampling(channels: int) -> nn.ConvTranspose2d:
+    """Doubles the resolution; bilinear interpolation to begin with."""
+    layer = nn.ConvTranspose2d(channels, channels, 4, stride=2, bias=False)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight.diagonal().copy_(bilinear_kernel(2).unsqueeze(-1))
+    return layer
+
+
+def scoring(in_channels: int, num_classes: int) -> nn.Conv2d:
+    """Scores the classes in each place; zero to begin with."""
+    layer = nn.Conv2d(in_channels, num_classes, 1)
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def crop_like(x: Tensor, reference: Tensor, offset: int) -> Tensor:
+    """Cuts a map to the height and width of another, beginning at ``offset``."""
+    height, width = reference.shape[2:]
+    return x[:, :, offset : offset + height, offset : offset + width]
+
+
+class FCN(nn.Module):
+    """VGG-16 made fully convolutional, with scores from one, two or three of its depths.
+
+    Args:
+        num_classes: channels of the output, background included.
+        stride: pixels between the finest scores: 32, 16 or 8.
+        in_channels: channels of the picture.
+        classifier_channels: channels of fc6 and fc7.
+        dropout: probability of dropping an output of fc6 and fc7.
+
+    Shape:
+        - input: ``(batch, in_channels, height, width)``
+        - output: logits ``(batch, num_classes, height, width)``
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 21,
+        *,
+        stride: Literal[32, 16, 8] = 8,
+        in_channels: int = 3,
+        classifier_channels: int = 4096,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("num_classes", num_classes),
+            ("in_channels", in_channels),
+            ("classifier_channels", classifier_channels),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if stride not in (32, 16, 8):
+            raise ValueError(f"stride must be 32, 16 or 8, not {stride}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        self.in_channels, self.stride = in_channels, stride
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for width in VGG16:
+            if width == "pool":
+                layers.append(nn.MaxPool2d(2, ceil_mode=True))
+                continue
+            padding = 1 if layers else PADDING
+            layers += [nn.Conv2d(channels, width, 3, padding=padding), nn.ReLU(inplace=True)]
+            channels = width
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(
+            nn.Conv2d(channels, classifier_channels, 7),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Conv2d(classifier_channels, classifier_channels, 1),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+        )
+        for layer in (*self.features, *self.classifier):
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+        self.score = scoring(classifier_channels, num_classes)
+        if stride <= 16:
+            self.upscore2 = learned_upsampling(num_classes)
+            self.score_pool4 = scoring(512, num_classes)
+        if stride <= 8:
+            self.upscore_pool4 = learned_upsampling(num_classes)
+            self.score_pool3 = scoring(256, num_classes)
+        self.upscore = BilinearUpsampling(stride)
+        self.register_load_state_dict_pre_hook(_fold_matrices)
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_pictures(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
+        pool3 = self.features[:POOL3](x)  # (batch, 256, height / 8, width / 8), and a margin
+        pool4 = self.features[POOL3:POOL4](pool3)  # (batch, 512, height / 16, width / 16)
+        pool5 = self.features[POOL4:](pool4)  # (batch, 512, height / 32, width / 32)
+        scores = self.score(self.classifier(pool5))  # (batch, num_classes, height / 32, width / 32)
+        if self.stride <= 16:
+            scores = self.upscore2(scores)  # (batch, num_classes, height / 16, width / 16)
+            scores = scores + crop_like(self.score_pool4(pool4), scores, 5)
+        if self.stride <= 8:
+            scores = self.upscore_pool4(scores)  # (batch, num_classes, height / 8, width / 8)
+            scores = scores + crop_like(self.score_pool3(pool3), scores, 9)
+        offset = {32: 19, 16: 27, 8: 31}[self.stride]
+        return crop_like(self.upscore(scores), x, offset)  # (batch, num_classes, height, width)
+
+
+def _fold_matrices(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Folds the matrices of VGG-16's fc6 and fc7 into kernels, which is all that they differ in."""
+    assert isinstance(model, FCN)
+    for name in ("classifier.0.weight", "classifier.3.weight"):
+        kernel, weight = model.get_parameter(name), state.get(prefix + name)
+        if isinstance(weight, Tensor) and weight.ndim == 2 and weight.numel() == kernel.numel():
+            state[prefix + name] = weight.view(kernel.shape)
+
+
+def fcn32s(
+    num_classes: int = 21,
+    *,
+    in_channels: int = 3,
+    classifier_channels: int = 4096,
+    dropout: float = 0.5,
+) -> FCN:
+    """FCN-32s: the scores of the last layer, magnified 32 times."""
+    return FCN(
+        num_classes,
+        stride=32,
+        in_channels=in_channels,
+        classifier_channels=classifier_channels,
+        dropout=dropout,
+    )
+
+
+def fcn16s(
+    num_classes: int = 21,
+    *,
+    in_channels: int = 3,
+    classifier_channels: int = 4096,
+    dropout: float = 0.5,
+) -> FCN:
+    """FCN-16s: with scores of pool4."""
+    return FCN(
+        num_classes,
+        stride=16,
+        in_channels=in_channels,
+        classifier_channels=classifier_channels,
+        dropout=dropout,
+    )
+
+
+def fcn8s(
+    num_classes: int = 21,
+    *,
+    in_channels: int = 3,
+    classifier_channels: int = 4096,
+    dropout: float = 0.5,
+) -> FCN:
+    """FCN-8s: with scores of pool4 and pool3."""
+    return FCN(
+        num_classes,
+        stride=8,
+        in_channels=in_channels,
+        classifier_channels=classifier_channels,
+        dropout=dropout,
+    )

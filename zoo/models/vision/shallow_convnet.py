@@ -1,0 +1,147 @@
+r"""ShallowConvNet for brain signals (Schirrmeister et al., 2017).
+
+"Deep learning with convolutional neural networks for EEG decoding and visualization",
+https://arxiv.org/abs/1703.05051
+
+Which movement somebody imagines shows in how strong certain rhythms are at certain places of the
+head. So the network is band power, learned: filters in time pick the rhythm, filters over the
+electrodes the place; squaring, averaging over time and the logarithm make a power of each, and a
+linear layer decides.
+
+`shallow_convnet` is the network as it is written down in many courses, with layers of standard
+kinds only. It differs from the paper: an ELU follows each of the two filterings, which in the paper
+are linear; the paper's batch normalisation before the square and its dropout before the last layer
+are not there. ``elu=False, batch_norm=True, dropout=0.5`` is the paper's network (46,084
+parameters: batch normalisation has 80, and replaces 40 biases).
+
+In both, the mean of squares is kept from falling below 1e-6 before the logarithm, as in the
+authors' code.
+
+| layer | size (22x1000 input) | parameters |
+|---|---|---|
+| temporal | 40 x 22 x 976 | 1,040 |
+| spatial | 40 x 976 | 35,240 |
+| square, mean over 75 every 15, logarithm | 40 x 61 | 0 |
+| output | 4 | 9,764 |
+| total | | 46,044 |
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_SMALLEST_POWER = 1e-6
+
+
+class ShallowConvNet(nn.Module):
+    r"""Filters in time, filters over electrodes, log power, linear decision.
+
+    .. math::
+        a &= \mathrm{ELU}(h_\text{time} * x), \quad
+        b_j = \mathrm{ELU}\Bigl(\sum_{k, e} W_{jke}\, a_{ke} + c_j\Bigr), \\
+        y &= V \log \operatorname{mean}_{75}(b^2) + d
+
+    Args:
+        num_classes: width of the output.
+        in_channels: electrodes.
+        input_length: samples in time.
+        hidden_channels: number of filters, in time and over the electrodes.
+        kernel_size: samples that a filter in time covers.
+        pool_size: samples that a mean covers.
+        pool_stride: samples from one mean to the next.
+        elu: apply the ELU after each filtering.
+        batch_norm: normalise before the square.
+        dropout: probability of dropping a log power.
+
+    Shape:
+        - input: ``(batch, in_channels, input_length)``
+        - output: logits ``(batch, num_classes)``
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 4,
+        *,
+        in_channels: int = 22,
+        input_length: int = 1000,
+        hidden_channels: int = 40,
+        kernel_size: int = 25,
+        pool_size: int = 75,
+        pool_stride: int = 15,
+        elu: bool = True,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("num_classes", num_classes),
+            ("in_channels", in_channels),
+            ("hidden_channels", hidden_channels),
+            ("kernel_size", kernel_size),
+            ("pool_size", pool_size),
+            ("pool_stride", pool_stride),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if input_length < (smallest := kernel_size + pool_size - 1):
+            raise ValueError(
+                f"input_length must be at least {smallest} for kernel_size {kernel_size} and "
+                f"pool_size {pool_size}, not {input_length}"
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        self.in_channels, self.input_length = in_channels, input_length
+        self.pool_size, self.pool_stride = pool_size, pool_stride
+        self.temporal = nn.Conv2d(1, hidden_channels, (1, kernel_size))
+        self.spatial = nn.Conv2d(
+            hidden_channels, hidden_channels, (in_channels, 1), bias=not batch_norm
+        )
+        self.activation = nn.ELU() if elu else nn.Identity()
+        self.norm = nn.BatchNorm1d(hidden_channels) if batch_norm else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        num_means = (input_length - smallest) // pool_stride + 1
+        self.output = nn.Linear(hidden_channels * num_means, num_classes)
+        for layer in (self.temporal, self.spatial, self.output):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        expected = (self.in_channels, self.input_length)
+        if tuple(x.shape[1:]) != expected:
+            raise ValueError(f"x must be (batch, {expected[0]}, {expected[1]}), not {(*x.shape,)}")
+        x = self.activation(self.temporal(x.unsqueeze(1)))  # (batch, filters, electrodes, time)
+        x = self.activation(self.norm(self.spatial(x).squeeze(2)))  # (batch, filters, time)
+        x = F.avg_pool1d(x.square(), self.pool_size, self.pool_stride)  # (batch, filters, means)
+        x = self.dropout(x.clamp_min(_SMALLEST_POWER).log())
+        return self.output(x.flatten(1))  # (batch, num_classes)
+
+
+def shallow_convnet(
+    num_classes: int = 4,
+    *,
+    in_channels: int = 22,
+    input_length: int = 1000,
+    hidden_channels: int = 40,
+    kernel_size: int = 25,
+    pool_size: int = 75,
+    pool_stride: int = 15,
+    elu: bool = True,
+    batch_norm: bool = False,
+    dropout: float = 0.0,
+) -> ShallowConvNet:
+    """The network for 22 electrodes, 1000 samples and 4 movements."""
+    return ShallowConvNet(
+        num_classes,
+        in_channels=in_channels,
+        input_length=input_length,
+        hidden_channels=hidden_channels,
+        kernel_size=kernel_size,
+        pool_size=pool_size,
+        pool_stride=pool_stride,
+        elu=elu,
+        batch_norm=batch_norm,
+        dropout=dropout,
+    )

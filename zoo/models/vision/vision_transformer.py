@@ -1,0 +1,446 @@
+r"""Vision Transformer (Dosovitskiy et al., 2021).
+
+"An image is worth 16x16 words: Transformers for image recognition at scale",
+https://arxiv.org/abs/2010.11929. The sizes Ti and S are those of Touvron et al. 2021, "Training
+data-efficient image transformers & distillation through attention",
+https://arxiv.org/abs/2012.12877 (without its distillation token).
+
+A picture cut into patches is read as a sentence of words by the encoder of a Transformer: every
+patch looks at every other from the first layer on. Hardly anything about pictures is built in, so
+it must be learned from many of them, or from strong augmentation.
+
+Differences from the paper: the classifier is the single linear layer of fine-tuning, not the
+hidden layer and tanh of pre-training. ``dropout`` is 0 unless asked for; where the paper trains on
+ImageNet or ImageNet-21k it is 0.1. Weights start as in the authors' JAX code (see the classes).
+
+`vit_cifar` is ours, for 32x32 pictures and training from scratch: patches of 4x4 pixels and an MLP
+of twice the width, like the ViT-Lite of Hassani et al. 2021, "Escaping the big data paradigm with
+compact transformers", https://arxiv.org/abs/2104.05704, narrower and deeper than theirs.
+
+| builder | patch | layers | embed_dim | MLP | heads | tokens | parameters |
+|---|---|---|---|---|---|---|---|
+| `vit_ti_16` | 16 | 12 | 192 | 768 | 3 | 197 | 5,717,416 |
+| `vit_s_16` | 16 | 12 | 384 | 1536 | 6 | 197 | 22,050,664 |
+| `vit_b_16` | 16 | 12 | 768 | 3072 | 12 | 197 | 86,567,656 |
+| `vit_b_32` | 32 | 12 | 768 | 3072 | 12 | 50 | 88,224,232 |
+| `vit_l_16` | 16 | 24 | 1024 | 4096 | 16 | 197 | 304,326,632 |
+| `vit_cifar` (10 classes) | 4 | 9 | 192 | 384 | 3 | 65 | 2,697,610 |
+"""
+
+import math
+from collections import OrderedDict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.layers.pictures import check_pictures
+
+_LAYER_NORM_EPS = 1e-6
+# torchvision's published files are older than its names: `linear_1` became `0`, `linear_2` `3`.
+_OLD_NAMES = {".mlp.linear_1.": ".mlp.0.", ".mlp.linear_2.": ".mlp.3."}
+
+
+class MultiheadSelfAttention(nn.Module):
+    r"""Every token asks all tokens, in several heads side by side (appendix A).
+
+    .. math::
+        [q, k, v] &= z U_{qkv} + b_{qkv} \\
+        \mathrm{SA}(z) &= \mathrm{softmax}(q k^\top / \sqrt{D_h})\, v \\
+        \mathrm{MSA}(z) &= [\mathrm{SA}_1(z); \dots; \mathrm{SA}_h(z)]\, U_{msa} + b_{msa}
+
+    with :math:`D_h = D / h`. Equal to `torch.nn.MultiheadAttention` of one argument, under whose
+    names the matrices are kept: ``in_proj_weight`` is :math:`[q; k; v]`, one below the other, each
+    starting Xavier-uniform for itself, like ``out_proj.weight``. Biases start at zero.
+
+    Args:
+        embed_dim: width D of a token.
+        num_heads: heads h, a divisor of ``embed_dim``.
+        dropout: probability of silencing an attention weight during training.
+
+    Shape:
+        - input and output: ``(batch, tokens, embed_dim)``
+
+    Raises:
+        ValueError: if ``num_heads`` does not divide ``embed_dim``.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        if num_heads < 1 or embed_dim % num_heads:
+            raise ValueError(f"num_heads must divide embed_dim {embed_dim}, not be {num_heads}")
+        self.num_heads, self.head_dim = num_heads, embed_dim // num_heads
+        self.dropout = dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dim))
+        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        for weight in self.in_proj_weight.detach().chunk(3):
+            nn.init.xavier_uniform_(weight)
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (batch, tokens, 3 embed_dim)
+        qkv = qkv.unflatten(2, (3, self.num_heads, self.head_dim))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, tokens, head_dim)
+        dropout = self.dropout if self.training else 0.0
+        heads = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        return self.out_proj(heads.transpose(1, 2).flatten(2))  # (batch, tokens, embed_dim)
+
+
+def mlp(embed_dim: int, mlp_dim: int, *, dropout: float) -> nn.Sequential:
+    """Two layers with a GELU between them, each token for itself.
+
+    Weights start Xavier-uniform, biases as normal numbers of deviation 1e-6.
+    """
+    layers = nn.Sequential(
+        nn.Linear(embed_dim, mlp_dim),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(mlp_dim, embed_dim),
+        nn.Dropout(dropout),
+    )
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.normal_(layer.bias, std=1e-6)
+    return layers
+
+
+class EncoderBlock(nn.Module):
+    r"""One layer of the encoder: attention, then MLP, both on normalised tokens, both added.
+
+    .. math::
+        z'_l &= \mathrm{MSA}(\mathrm{LN}(z_{l-1})) + z_{l-1} \\
+        z_l &= \mathrm{MLP}(\mathrm{LN}(z'_l)) + z'_l
+
+    (equations 2 and 3).
+
+    Args:
+        embed_dim: width of a token.
+        num_heads: attention heads.
+        mlp_dim: width of the MLP's hidden layer.
+        dropout: probability of silencing an output of a dense layer (but q, k, v) during training.
+        attention_dropout: probability of silencing an attention weight during training.
+
+    Shape:
+        - input and output: ``(batch, tokens, embed_dim)``
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        mlp_dim: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(embed_dim, eps=_LAYER_NORM_EPS)
+        self.self_attention = MultiheadSelfAttention(
+            embed_dim, num_heads, dropout=attention_dropout
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.ln_2 = nn.LayerNorm(embed_dim, eps=_LAYER_NORM_EPS)
+        self.mlp = mlp(embed_dim, mlp_dim, dropout=dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.self_attention(self.ln_1(x)))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Encoder(nn.Module):
+    """Position embedding, layers, and a last normalisation.
+
+    The position embedding is learned, one vector a token, and starts as normal numbers of
+    deviation 0.02.
+
+    Args:
+        num_tokens: patches and the class token.
+        num_layers: encoder blocks.
+        embed_dim: width of a token.
+        num_heads: attention heads.
+        mlp_dim: width of the MLPs' hidden layer.
+        dropout: as in :class:`EncoderBlock`, and behind the position embedding.
+        attention_dropout: as in :class:`EncoderBlock`.
+
+    Shape:
+        - input and output: ``(batch, num_tokens, embed_dim)``
+    """
+
+    def __init__(
+        self,
+        num_tokens: int,
+        num_layers: int,
+        *,
+        embed_dim: int,
+        num_heads: int,
+        mlp_dim: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.pos_embedding = nn.Parameter(torch.empty(1, num_tokens, embed_dim).normal_(std=0.02))
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.Sequential(
+            OrderedDict(
+                (
+                    f"encoder_layer_{i}",
+                    EncoderBlock(
+                        embed_dim,
+                        num_heads,
+                        mlp_dim=mlp_dim,
+                        dropout=dropout,
+                        attention_dropout=attention_dropout,
+                    ),
+                )
+                for i in range(num_layers)
+            )
+        )
+        self.ln = nn.LayerNorm(embed_dim, eps=_LAYER_NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ln(self.layers(self.dropout(x + self.pos_embedding)))
+
+
+class VisionTransformer(nn.Module):
+    r"""Patches as tokens, a class token before them, the encoder, a linear classifier.
+
+    .. math::
+        z_0 &= [x_{class};\; x_p^1 E;\; \dots;\; x_p^N E] + E_{pos} \\
+        y &= \mathrm{LN}(z_L^0)
+
+    (equations 1 and 4). The projection E of the patches starts with variance 1 / fan-in
+    (truncated normal), the class token and the classifier at zero: before the first step every
+    class is equally likely, and only the classifier has a gradient that is not zero. The names of
+    the parts are torchvision's, whose state dicts load as they are.
+
+    Args:
+        num_classes: width of the output.
+        in_channels: channels of the picture.
+        image_size: height and width of the picture, a multiple of ``patch_size``; the position
+            embedding belongs to it.
+        patch_size: height and width of a patch.
+        num_layers: encoder blocks.
+        embed_dim: width of a token.
+        num_heads: attention heads, a divisor of ``embed_dim``.
+        mlp_dim: width of the MLPs' hidden layer.
+        dropout: probability of silencing an output of a dense layer (but q, k, v), or of the
+            position embedding's sum, during training.
+        attention_dropout: probability of silencing an attention weight during training.
+
+    Shape:
+        - input: ``(batch, in_channels, image_size, image_size)``
+        - output: logits ``(batch, num_classes)``
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        *,
+        in_channels: int = 3,
+        image_size: int = 224,
+        patch_size: int = 16,
+        num_layers: int = 12,
+        embed_dim: int = 768,
+        num_heads: int = 12,
+        mlp_dim: int = 3072,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("num_classes", num_classes),
+            ("in_channels", in_channels),
+            ("patch_size", patch_size),
+            ("num_layers", num_layers),
+            ("embed_dim", embed_dim),
+            ("mlp_dim", mlp_dim),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if image_size < patch_size or image_size % patch_size:
+            raise ValueError(
+                f"image_size must be a multiple of the patch_size {patch_size}, not {image_size}"
+            )
+        for name, probability in (("dropout", dropout), ("attention_dropout", attention_dropout)):
+            if not 0 <= probability < 1:
+                raise ValueError(f"{name} must be in [0, 1), not {probability}")
+        self.in_channels, self.image_size = in_channels, image_size
+        # The same linear map of every patch: a convolution whose kernels do not overlap.
+        self.conv_proj = nn.Conv2d(in_channels, embed_dim, patch_size, stride=patch_size)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.encoder = Encoder(
+            (image_size // patch_size) ** 2 + 1,
+            num_layers,
+            embed_dim=embed_dim,
+            num_heads=num_heads,
+            mlp_dim=mlp_dim,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+        )
+        self.heads = nn.Sequential(OrderedDict(head=nn.Linear(embed_dim, num_classes)))
+        # A normal distribution cut at two deviations has only 0.8796 of its deviation left.
+        std = 1 / math.sqrt(in_channels * patch_size**2) / 0.87962566103423978
+        nn.init.trunc_normal_(self.conv_proj.weight, std=std, a=-2 * std, b=2 * std)
+        assert self.conv_proj.bias is not None
+        nn.init.zeros_(self.conv_proj.bias)
+        for parameter in self.heads.parameters():
+            nn.init.zeros_(parameter)
+        self.register_load_state_dict_pre_hook(_rename_old)
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_pictures(x, in_channels=self.in_channels, smallest=1)
+        if x.shape[2:] != (self.image_size, self.image_size):
+            raise ValueError(
+                f"x must be {self.image_size}x{self.image_size} pixels, the image_size that this "
+                f"network's position embedding belongs to, not {x.size(2)}x{x.size(3)}"
+            )
+        x = self.conv_proj(x).flatten(2).transpose(1, 2)  # (batch, patches, embed_dim)
+        x = torch.cat(
+            [self.class_token.expand(len(x), -1, -1), x], dim=1
+        )  # (batch, 1 + patches, embed_dim)
+        x = self.encoder(x)[:, 0]  # (batch, embed_dim)
+        return self.heads(x)  # (batch, num_classes)
+
+
+def _rename_old(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
+    """Gives the parameters of torchvision's published files the names that they bear today."""
+    for name in list(state_dict):
+        for old, new in _OLD_NAMES.items():
+            if name.startswith(prefix) and old in name:
+                state_dict[name.replace(old, new)] = state_dict.pop(name)
+
+
+def vit_ti_16(
+    num_classes: int = 1000,
+    *,
+    in_channels: int = 3,
+    image_size: int = 224,
+    dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+) -> VisionTransformer:
+    """ViT-Ti/16: the size of DeiT-Ti."""
+    return VisionTransformer(
+        num_classes,
+        in_channels=in_channels,
+        image_size=image_size,
+        embed_dim=192,
+        num_heads=3,
+        mlp_dim=768,
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+    )
+
+
+def vit_s_16(
+    num_classes: int = 1000,
+    *,
+    in_channels: int = 3,
+    image_size: int = 224,
+    dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+) -> VisionTransformer:
+    """ViT-S/16: the size of DeiT-S."""
+    return VisionTransformer(
+        num_classes,
+        in_channels=in_channels,
+        image_size=image_size,
+        embed_dim=384,
+        num_heads=6,
+        mlp_dim=1536,
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+    )
+
+
+def vit_b_16(
+    num_classes: int = 1000,
+    *,
+    in_channels: int = 3,
+    image_size: int = 224,
+    dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+) -> VisionTransformer:
+    """ViT-B/16: the paper's base size, that of BERT, with patches of 16x16 pixels."""
+    return VisionTransformer(
+        num_classes,
+        in_channels=in_channels,
+        image_size=image_size,
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+    )
+
+
+def vit_b_32(
+    num_classes: int = 1000,
+    *,
+    in_channels: int = 3,
+    image_size: int = 224,
+    dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+) -> VisionTransformer:
+    """ViT-B/32: the base size with patches of 32x32 pixels, a quarter of the tokens."""
+    return VisionTransformer(
+        num_classes,
+        in_channels=in_channels,
+        image_size=image_size,
+        patch_size=32,
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+    )
+
+
+def vit_l_16(
+    num_classes: int = 1000,
+    *,
+    in_channels: int = 3,
+    image_size: int = 224,
+    dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+) -> VisionTransformer:
+    """ViT-L/16: the paper's large size with patches of 16x16 pixels."""
+    return VisionTransformer(
+        num_classes,
+        in_channels=in_channels,
+        image_size=image_size,
+        num_layers=24,
+        embed_dim=1024,
+        num_heads=16,
+        mlp_dim=4096,
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+    )
+
+
+def vit_cifar(
+    num_classes: int = 10,
+    *,
+    in_channels: int = 3,
+    image_size: int = 32,
+    patch_size: int = 4,
+    num_layers: int = 9,
+    embed_dim: int = 192,
+    num_heads: int = 3,
+    mlp_dim: int = 384,
+    dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+) -> VisionTransformer:
+    """A small ViT for 32x32 pictures, to be trained from scratch; every size can be changed."""
+    return VisionTransformer(
+        num_classes,
+        in_channels=in_channels,
+        image_size=image_size,
+        patch_size=patch_size,
+        num_layers=num_layers,
+        embed_dim=embed_dim,
+        num_heads=num_heads,
+        mlp_dim=mlp_dim,
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+    )

@@ -1,0 +1,210 @@
+"""Segmentation: one class a pixel."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self, get_args
+
+import torch
+from torch import Tensor, nn
+
+from zoo.tasks.figures import are_pictures
+from zoo.tasks.metrics import Mean
+from zoo.tasks.segmentation_figures import Sample, comparison, input_grid
+from zoo.tasks.segmentation_losses import Loss, SegmentationLoss
+from zoo.tasks.segmentation_metrics import SegmentationScores
+from zoo.tasks.task import Task, inputs_of
+from zoo.tasks.tiling import TTA, OverlapTile, average_symmetries, center
+
+
+class FirstSamples:
+    """Keeps the first few pictures of an evaluation with target and prediction.
+
+    Args:
+        size: how many to keep.
+    """
+
+    def __init__(self, size: int = 4) -> None:
+        self.size = size
+        self.kept: list[Sample] = []
+
+    def update(self, pictures: Tensor, targets: Tensor, predicted: Tensor) -> None:
+        missing = self.size - len(self.kept)
+        for entries in zip(pictures[:missing], targets[:missing], predicted[:missing], strict=True):
+            # Copies, since a view would hold on to its whole batch.
+            self.kept.append(Sample(*(entry.clone() for entry in entries)))
+
+    def compute(self) -> list[Sample]:
+        return self.kept
+
+    def reset(self) -> None:
+        self.kept = []
+
+    def to(self, device: torch.device | str) -> Self:
+        self.kept = [Sample(*(entry.to(device) for entry in sample)) for sample in self.kept]
+        return self
+
+
+class Segmentation(Task):
+    """Learns the class of each pixel, and judges whole pictures.
+
+    A batch is ``(images, masks)`` or ``(images, masks, weights)``, with the weight of each pixel in
+    cross-entropy and focal loss (the map of Ronneberger et al., 2015, equation 2, say).
+
+    In training, a model with unpadded convolutions is judged on the centre of the mask, which its
+    smaller output covers. In evaluation and prediction every pixel gets a class, by the
+    overlap-tile strategy (:class:`~zoo.tasks.tiling.OverlapTile`): at the border the picture is
+    mirrored. A model that takes some sizes only has a method ``input_size_for(output_size)``.
+
+    The metrics are ``loss``, ``mean_iou``, ``dice``, ``pixel_accuracy`` and ``pixel_error``
+    (:class:`~zoo.tasks.segmentation_metrics.SegmentationScores`); after an evaluation there is a
+    picture of a few samples, and a text with the IoU of each class.
+
+    Args:
+        model: pictures to logits ``(batch, num_classes, *, *)``.
+        num_classes: number of classes, background included.
+        loss: ``cross_entropy``, ``dice``, ``focal``, or the weighted sum ``cross_entropy_dice``
+            (:class:`~zoo.tasks.segmentation_losses.SegmentationLoss`).
+        dice_weight: factor of Dice in the sum.
+        focal_gamma: exponent of the focal loss.
+        class_weights: weight of each class's pixels in cross-entropy and focal; None for equal.
+        ignore_index: the number in a mask that marks pixels without a class.
+        tile_size: height and width of the tiles that the model is given; None for whole pictures.
+        tile_overlap: the least share of a tile that its neighbour sees too.
+        tta: averages predictions over mirror images: ``flips`` (4) or ``dihedral`` (8).
+        class_names: for pictures and texts; the class numbers if None.
+
+    Shape:
+        - images: ``(batch, channels, height, width)``
+        - masks: int64 ``(batch, height, width)``
+        - weights: ``(batch, height, width)``
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+
+    monitor = "mean_iou"
+    mode: Literal["min", "max"] = "max"
+    predicts = "masks"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_classes: int,
+        loss: Loss = "cross_entropy",
+        dice_weight: float = 1.0,
+        focal_gamma: float = 2.0,
+        class_weights: tuple[float, ...] | None = None,
+        ignore_index: int = 255,
+        tile_size: int | None = None,
+        tile_overlap: float = 0.25,
+        tta: TTA = "none",
+        class_names: tuple[str, ...] | None = None,
+    ) -> None:
+        super().__init__(model)
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+        if 0 <= ignore_index < num_classes:
+            raise ValueError(
+                f"ignore_index must not be one of the {num_classes} classes, but is {ignore_index}"
+            )
+        if not 0 <= tile_overlap < 1:
+            raise ValueError(f"tile_overlap must be in [0, 1), not {tile_overlap}")
+        if tta not in get_args(TTA):
+            raise ValueError(f"tta must be one of {', '.join(get_args(TTA))}, not {tta!r}")
+        if class_names is not None and len(class_names) != num_classes:
+            raise ValueError(
+                f"class_names must name {num_classes} classes (num_classes), not {len(class_names)}"
+            )
+        self.num_classes = num_classes
+        self.class_names = class_names
+        self.criterion = SegmentationLoss(
+            loss,
+            num_classes=num_classes,
+            dice_weight=dice_weight,
+            focal_gamma=focal_gamma,
+            class_weights=class_weights,
+            ignore_index=ignore_index,
+        )
+        self.tta: TTA = tta
+        self.overlap_tile = OverlapTile(
+            tile_size,
+            overlap=tile_overlap,
+            input_size_for=getattr(model, "input_size_for", None),
+        )
+        self.scores = SegmentationScores(num_classes, ignore_index=ignore_index)
+        self.samples = FirstSamples()
+        self.metrics = {"loss": Mean(), "scores": self.scores, "samples": self.samples}
+
+    def loss(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        images, *labels = _checked(batch)
+        logits = self._logits(images)
+        if logits.size(2) > images.size(2) or logits.size(3) > images.size(3):
+            raise ValueError(
+                f"the model must not return more pixels than it is given, but makes "
+                f"{tuple(logits.shape[2:])} of {tuple(images.shape[2:])}"
+            )
+        labels = [center(label, logits.shape[2:]) for label in labels]
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        return self.criterion(logits.log_softmax(1, dtype=dtype), *labels)
+
+    def evaluate(self, batch: Sequence[Tensor]) -> None:
+        images, *labels = _checked(batch)
+        probabilities = self._probabilities(images)
+        tiny = torch.finfo(probabilities.dtype).tiny
+        self.metrics["loss"].update(*self.criterion(probabilities.clamp_min(tiny).log(), *labels))
+        predicted = probabilities.argmax(1)  # (batch, height, width)
+        self.scores.update(predicted, labels[0])
+        if are_pictures(images):
+            self.samples.update(images, labels[0], predicted)
+
+    def predict(self, batch: Any) -> Tensor:
+        """The most probable class of each pixel: int64 ``(batch, height, width)``."""
+        return self._probabilities(inputs_of(batch)).argmax(1)
+
+    def input_pictures(self, batch: Any) -> dict[str, Tensor]:
+        images, masks, *_ = batch
+        return {"inputs": input_grid(images, masks)} if are_pictures(images) else {}
+
+    def pictures(self) -> dict[str, Tensor]:
+        """``samples``: input, target, prediction and overlay, if the inputs are pictures."""
+        samples = self.samples.compute()
+        return {"samples": comparison(samples, self.class_names)} if samples else {}
+
+    def texts(self) -> dict[str, str]:
+        """``iou``: a table of the IoU of each class, a dash where it does not occur."""
+        lines = ["| class | IoU |", "|---|---|"]
+        for index, value in enumerate(self.scores.iou().tolist()):
+            name = str(index) if self.class_names is None else self.class_names[index]
+            lines.append(f"| {name} | {'-' if value != value else f'{value:.4f}'} |")
+        return {"iou": "\n".join(lines)}
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits = self.model(images)
+        if logits.ndim != 4 or logits.size(1) != self.num_classes:
+            raise ValueError(
+                f"num_classes is {self.num_classes}, so the model must return logits of shape "
+                f"(batch, {self.num_classes}, height, width), not {tuple(logits.shape)}"
+            )
+        return logits
+
+    def _probabilities(self, images: Tensor) -> Tensor:
+        """Probabilities of every pixel's classes: ``(batch, classes, height, width)``."""
+
+        def network(x: Tensor) -> Tensor:
+            logits = self._logits(x)
+            return logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+        return average_symmetries(lambda x: self.overlap_tile(network, x), images, self.tta)
+
+
+def _checked(batch: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The batch, whose masks and weights must fit its images."""
+    images, masks, *weights = batch
+    expected = (images.size(0), *images.shape[2:])
+    for name, label in zip(("masks", "weights"), (masks, *weights), strict=False):
+        if tuple(label.shape) != expected:
+            raise ValueError(
+                f"{name} must be (batch, height, width), here {expected} as the images, "
+                f"not {tuple(label.shape)}"
+            )
+    return batch

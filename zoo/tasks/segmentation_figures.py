@@ -1,0 +1,102 @@
+"""Masks as pictures, in the colours of Pascal VOC."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.tasks.figures import MAX_NAMED_CLASSES, picture_grid, render, rescale
+
+
+class Sample(NamedTuple):
+    """A picture, what is in it, and what the model sees in it."""
+
+    picture: Tensor  # (1 or 3, height, width)
+    target: Tensor  # (height, width)
+    predicted: Tensor  # (height, width)
+
+
+def voc_colours() -> Tensor:
+    """The colour of each of 256 classes, uint8 ``(256, 3)``: 0 is black, 255 (ignored) cream.
+
+    Bits 0, 3 and 6 of the class number are the leading bits of red, 1, 4 and 7 those of green, and
+    2 and 5 those of blue, so neighbouring classes differ most.
+    """
+    classes = torch.arange(256)
+    channels = []
+    for first in range(3):
+        bits = ((classes >> first + 3 * place & 1) << 7 - place for place in range(3))
+        channels.append(torch.stack(list(bits)).sum(0))
+    return torch.stack(channels, dim=1).to(torch.uint8)  # (256, 3)
+
+
+def colour_masks(masks: Tensor) -> Tensor:
+    """Masks in colour: ``(*, height, width)`` to ``(*, 3, height, width)`` in [0, 1]."""
+    return (voc_colours().to(masks.device)[masks].float() / 255).movedim(-1, -3)
+
+
+def overlay(pictures: Tensor, masks: Tensor) -> Tensor:
+    """Pictures in [0, 1] with the colours of all classes but 0 laid half over them."""
+    mixed = (pictures + colour_masks(masks)) / 2
+    return torch.where(masks.unsqueeze(-3) > 0, mixed, pictures)
+
+
+def input_grid(pictures: Tensor, masks: Tensor, *, size: int = 8) -> Tensor:
+    """The first pictures of a batch, each with its mask on its right: ``(3, height, width)``."""
+    pictures, masks = rescale(pictures[:size]).float(), masks[:size]
+    pairs = torch.stack((pictures.expand(-1, 3, -1, -1), colour_masks(masks)), dim=1)
+    return picture_grid(pairs.flatten(0, 1), columns=4)
+
+
+def comparison(samples: Sequence[Sample], class_names: Sequence[str] | None = None) -> Tensor:
+    """Draws input, target, prediction and overlay side by side, a row a sample.
+
+    Args:
+        samples: what to draw; their sizes may differ.
+        class_names: for the legend; the class numbers if None.
+
+    Returns:
+        ``(3, height, width)`` in [0, 1].
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    heights = [2.5 * len(sample.target) / sample.target.size(1) for sample in samples]
+    figure = Figure(figsize=(10, sum(heights) + 0.8), layout="constrained")
+    grid = figure.subplots(len(samples), 4, squeeze=False, gridspec_kw={"height_ratios": heights})
+    seen: set[int] = set()
+    for number, (row, sample) in enumerate(zip(grid, samples, strict=True)):
+        picture, target, predicted = (entry.cpu() for entry in sample)
+        seen |= {*target.unique().tolist(), *predicted.unique().tolist()}
+        picture = rescale(picture.unsqueeze(0).float())[0].expand(3, -1, -1)
+        columns = {
+            "input": picture,
+            "target": colour_masks(target),
+            "prediction": colour_masks(predicted),
+            "overlay": overlay(picture, predicted),
+        }
+        for axes, (title, colours) in zip(row, columns.items(), strict=True):
+            axes.imshow(colours.permute(1, 2, 0).numpy(), interpolation="nearest")
+            axes.set_axis_off()
+            if number == 0:
+                axes.set_title(title)
+    colours = voc_colours() / 255
+    known = range(256) if class_names is None else range(len(class_names))
+    names = [
+        "ignored" if k not in known else str(k) if class_names is None else class_names[k]
+        for k in sorted(seen)
+    ]
+    if len(names) <= MAX_NAMED_CLASSES:
+        legend = figure.legend(
+            [Patch(facecolor=tuple(colours[k].tolist()), edgecolor="grey") for k in sorted(seen)],
+            [f"class {name}" for name in names],
+            loc="outside lower center",
+            ncols=6,
+            fontsize="small",
+        )
+        for text, name in zip(legend.get_texts(), names, strict=True):
+            # Set here, since a label that begins with an underscore would be left out.
+            text.set_text(name)
+            text.set_parse_math(False)
+    return render(figure)

@@ -21,6 +21,7 @@ from zoo.data.picture_files import (
     load_all,
 )
 from zoo.data.presets import Preset, check_preset, preset
+from zoo.data.sampling import evaluation_order
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -114,6 +115,8 @@ class FilePictures(PictureModule):
         in_memory = self._fits(samples, torch.device(device))
         for split, part in samples.items():
             train = split == "train"
+            if not train:
+                part = [part[i] for i in evaluation_order(len(part)).tolist()]
             batches: dict[str, Any] = {
                 "batch_size": self.batch_size,
                 "shuffle": train,

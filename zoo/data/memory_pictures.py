@@ -12,7 +12,7 @@ from zoo.data.mixing import check_mixing, mixing
 from zoo.data.module import check_batch_size
 from zoo.data.picture import Normalize, PictureModule, fit_square
 from zoo.data.presets import Preset, check_preset, preset
-from zoo.data.sampling import seeded_generator, split_indices
+from zoo.data.sampling import evaluation_order, split_indices
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,7 +88,7 @@ class MemoryPictures(PictureModule):
         share = self.val_size / len(labels)
         train, val = split_indices(labels, (1 - share, share), seed=self.split_seed)
         if self._is_sorted():
-            val, order = val[_mixed(len(val))], _mixed(len(test[1]))
+            val, order = val[evaluation_order(len(val))], evaluation_order(len(test[1]))
             test = test[0][order], test[1][order]
         images = images.permute(0, 2, 3, 1)  # (n, height, width, channels): a gather of whole rows
         parts = {
@@ -116,8 +116,3 @@ class MemoryPictures(PictureModule):
         """Prepares any picture: its largest centred square, resized and normalised."""
         pixels = fit_square(image, self.image_size, in_channels=3, crop=True)
         return self.normalize(pixels.permute(2, 0, 1).unsqueeze(0))[0]  # (3, height, width)
-
-
-def _mixed(count: int) -> Tensor:
-    """The same order of so many samples each time."""
-    return torch.randperm(count, generator=seeded_generator("evaluation order"))

@@ -31,6 +31,15 @@ def epoch_order(num_samples: int, *, seed: int, epoch: int) -> Tensor:
     return torch.randperm(num_samples, generator=seeded_generator("order", seed, epoch))
 
 
+def evaluation_order(num_samples: int) -> Tensor:
+    """The same permutation each time, for a split that is sorted by class.
+
+    The first batches of a sorted split are of one class: what `limit_eval_batches` takes of it, or
+    what a batch normalisation in training mode sees, would say little.
+    """
+    return torch.randperm(num_samples, generator=seeded_generator("evaluation order"))
+
+
 def split_indices(
     labels_or_n: int | Sequence[int] | Tensor,
     fractions: Sequence[float],

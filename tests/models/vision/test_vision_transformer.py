@@ -209,21 +209,6 @@ def test_smallest_picture_is_one_patch():
         tiny(image_size=3)
 
 
-def test_parameters_under_the_names_of_old_files_load():
-    model = tiny()
-    new = model.state_dict()
-    old = {
-        name.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): value + 1
-        for name, value in new.items()
-    }
-    assert set(old) != set(new)
-    names = list(old)
-    model.load_state_dict(old, strict=True)
-    assert list(old) == names
-    loaded = model.encoder.layers[1].mlp[3].weight
-    assert torch.equal(loaded, old["encoder.layers.encoder_layer_1.mlp.linear_2.weight"])
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -23,10 +23,10 @@ https://github.com/goodfeli/adversarial):
 | both | | 3,735,425 |
 """
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
+
+from zoo.layers.checks import check_at_least_one, check_probability
 
 
 def _linear(in_features: int, out_features: int, *, limit: float) -> nn.Linear:
@@ -35,12 +35,6 @@ def _linear(in_features: int, out_features: int, *, limit: float) -> nn.Linear:
     nn.init.uniform_(linear.weight, -limit, limit)
     nn.init.zeros_(linear.bias)
     return linear
-
-
-def _check_at_least_1(**sizes: int | Iterable[int]) -> None:
-    for name, size in sizes.items():
-        if any(value < 1 for value in ((size,) if isinstance(size, int) else size)):
-            raise ValueError(f"{name} must be at least 1, not {size}")
 
 
 class Maxout(nn.Module):
@@ -187,7 +181,7 @@ class GAN(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        _check_at_least_1(
+        check_at_least_one(
             image_size=image_size,
             in_channels=in_channels,
             latent_dim=latent_dim,
@@ -195,9 +189,7 @@ class GAN(nn.Module):
             maxout_sizes=maxout_sizes,
             pieces=pieces,
         )
-        for name, value in {"input_dropout": input_dropout, "dropout": dropout}.items():
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} must be in [0, 1), not {value}")
+        check_probability(input_dropout=input_dropout, dropout=dropout)
         self.latent_dim = latent_dim
         self.image_size, self.in_channels = image_size, in_channels
         self.generator = Generator(

@@ -33,6 +33,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from zoo.layers.checks import check_at_least_one, check_probability
+
 # Said of every CSR tensor since torch 1.9; the two operations used here are compared with dense
 # ones in the tests.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
@@ -201,10 +203,7 @@ class GCNConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
         super().__init__()
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, not {in_channels}")
-        if out_channels < 1:
-            raise ValueError(f"out_channels must be at least 1, not {out_channels}")
+        check_at_least_one(in_channels=in_channels, out_channels=out_channels)
         self.lin = nn.Linear(in_channels, out_channels, bias=False)
         nn.init.xavier_uniform_(self.lin.weight)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
@@ -252,16 +251,13 @@ class GCN(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        if in_features < 1:
-            raise ValueError(f"in_features must be at least 1, not {in_features}")
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-        if hidden_channels < 1:
-            raise ValueError(f"hidden_channels must be at least 1, not {hidden_channels}")
-        if num_layers < 1:
-            raise ValueError(f"num_layers must be at least 1, not {num_layers}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        check_at_least_one(
+            in_features=in_features,
+            num_classes=num_classes,
+            hidden_channels=hidden_channels,
+            num_layers=num_layers,
+        )
+        check_probability(dropout=dropout)
         widths = [in_features, *[hidden_channels] * (num_layers - 1), num_classes]
         self.convs = nn.ModuleList(GCNConv(width, out) for width, out in pairwise(widths))
         self.dropout = dropout

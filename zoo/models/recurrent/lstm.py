@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.checks import check_at_least_one, check_probability
+
 State = tuple[Tensor, Tensor]
 Backend = Literal["fused", "written"]
 
@@ -73,12 +75,8 @@ class LSTM(nn.LSTM):
         dropout: float = 0.0,
         backend: Backend = "fused",
     ) -> None:
-        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        check_at_least_one(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        check_probability(dropout=dropout)
         if dropout > 0 and num_layers == 1:
             raise ValueError(f"dropout acts between layers and there is one: not {dropout}")
         if backend not in ("fused", "written"):
@@ -156,12 +154,8 @@ class LSTMLanguageModel(nn.Module):
         backend: Backend = "fused",
     ) -> None:
         super().__init__()
-        if vocab_size < 1:
-            raise ValueError(f"vocab_size must be at least 1, not {vocab_size}")
-        if embed_dim < 1:
-            raise ValueError(f"embed_dim must be at least 1, not {embed_dim}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        check_at_least_one(vocab_size=vocab_size, embed_dim=embed_dim)
+        check_probability(dropout=dropout)
         if tie_weights and embed_dim != hidden_size:
             raise ValueError(
                 f"embed_dim must equal hidden_size={hidden_size} to tie weights, not {embed_dim}"

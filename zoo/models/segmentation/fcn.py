@@ -43,7 +43,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.pictures import check_pictures
+from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
 
 # Channels of VGG-16's convolutions; "pool" halves the resolution.
 VGG16: tuple[int | Literal["pool"], ...] = (
@@ -151,17 +151,14 @@ class FCN(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("num_classes", num_classes),
-            ("in_channels", in_channels),
-            ("classifier_channels", classifier_channels),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        check_at_least_one(
+            num_classes=num_classes,
+            in_channels=in_channels,
+            classifier_channels=classifier_channels,
+        )
         if stride not in (32, 16, 8):
             raise ValueError(f"stride must be 32, 16 or 8, not {stride}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        check_probability(dropout=dropout)
         self.in_channels, self.stride = in_channels, stride
         layers: list[nn.Module] = []
         channels = in_channels

@@ -43,7 +43,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.pictures import check_pictures
+from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
 
 
 class ConvPair(nn.Sequential):
@@ -155,16 +155,13 @@ class UNet(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("num_classes", num_classes),
-            ("in_channels", in_channels),
-            ("base_channels", base_channels),
-            ("num_levels", num_levels),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        check_at_least_one(
+            num_classes=num_classes,
+            in_channels=in_channels,
+            base_channels=base_channels,
+            num_levels=num_levels,
+        )
+        check_probability(dropout=dropout)
         self.in_channels, self.num_levels, self.padded = in_channels, num_levels, padded
         padding = 1 if padded else 0
         widths = [base_channels * 2**level for level in range(num_levels + 1)]

@@ -49,19 +49,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.pictures import check_pictures
+from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
 
 _SMALLEST_2012 = 67  # 15, 7 and 3 pixels reach the three poolings
 _SMALLEST = 63
 
 
 def _check(num_classes: int, in_channels: int, dropout: float) -> None:
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-    if in_channels < 1:
-        raise ValueError(f"in_channels must be at least 1, not {in_channels}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+    check_at_least_one(num_classes=num_classes, in_channels=in_channels)
+    check_probability(dropout=dropout)
 
 
 def local_response_norm() -> nn.LocalResponseNorm:

@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.pictures import check_pictures
+from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
 
 _SMALLEST_IMAGE = 32
 
@@ -151,12 +151,8 @@ class ConvNeXt(nn.Module):
         layer_scale: float = 1e-6,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, not {in_channels}")
-        if not 0 <= stochastic_depth < 1:
-            raise ValueError(f"stochastic_depth must be in [0, 1), not {stochastic_depth}")
+        check_at_least_one(num_classes=num_classes, in_channels=in_channels)
+        check_probability(stochastic_depth=stochastic_depth)
         self.in_channels = in_channels
         stem = nn.Sequential(
             nn.Conv2d(in_channels, channels[0], 4, stride=4), LayerNorm2d(channels[0])

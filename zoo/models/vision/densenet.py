@@ -33,18 +33,13 @@ follows every convolution but the first, as in the paper; torchvision's ``drop_r
 | `densenet_cifar(depth=190, growth_rate=40)` | 40 | 10 | 25,624,430 |
 """
 
-import re
 from collections import OrderedDict
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.pictures import check_pictures
-
-# torchvision's published files are older than its names: `norm.1` became `norm1`.
-_OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
 
 
 class DenseLayer(nn.Module):
@@ -145,12 +140,10 @@ class DenseNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+        check_at_least_one(num_classes=num_classes)
         if not 0 < compression <= 1:
             raise ValueError(f"compression must be in (0, 1], not {compression}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        check_probability(dropout=dropout)
         first = stem["conv0"]
         assert isinstance(first, nn.Conv2d)
         self.in_channels = first.in_channels
@@ -176,7 +169,6 @@ class DenseNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         nn.init.zeros_(self.classifier.bias)
-        self.register_load_state_dict_pre_hook(_rename_old)
 
     def forward(self, x: Tensor) -> Tensor:
         check_pictures(x, in_channels=self.in_channels, smallest=self.smallest)
@@ -185,19 +177,11 @@ class DenseNet(nn.Module):
         return self.classifier(x)  # (batch, num_classes)
 
 
-def _rename_old(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
-    """Gives the parameters of torchvision's published files the names that they bear today."""
-    for name in list(state_dict):
-        if name.startswith(prefix) and _OLD_NAME.search(name):
-            state_dict[_OLD_NAME.sub(r"\1\2", name)] = state_dict.pop(name)
-
-
 def _imagenet(
     num_classes: int, in_channels: int, dropout: float, block_sizes: tuple[int, ...]
 ) -> DenseNet:
     """A network of the paper's table 1: k = 32, and 2k maps from a stem that divides size by 4."""
-    if in_channels < 1:
-        raise ValueError(f"in_channels must be at least 1, not {in_channels}")
+    check_at_least_one(in_channels=in_channels)
     stem: OrderedDict[str, nn.Module] = OrderedDict()
     stem["conv0"] = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
     stem["norm0"] = nn.BatchNorm2d(64)
@@ -246,10 +230,7 @@ def densenet_cifar(
     Raises:
         ValueError: if an argument is outside its range.
     """
-    if in_channels < 1:
-        raise ValueError(f"in_channels must be at least 1, not {in_channels}")
-    if growth_rate < 1:
-        raise ValueError(f"growth_rate must be at least 1, not {growth_rate}")
+    check_at_least_one(in_channels=in_channels, growth_rate=growth_rate)
     # Stem, two transitions and the classifier make 4; a dense layer has two convolutions.
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"depth must be 6 n + 4 (10, 16, ..., 100), not {depth}")

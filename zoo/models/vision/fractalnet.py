@@ -43,7 +43,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.pictures import check_pictures
+from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
 
 _GLOBAL_SHARE = 0.5
 
@@ -175,18 +175,14 @@ class FractalNet(nn.Module):
     ) -> None:
         super().__init__()
         dropout = (0.0,) * len(channels) if dropout is None else dropout
-        if num_columns < 1:
-            raise ValueError(f"num_columns must be at least 1, not {num_columns}")
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, not {in_channels}")
+        check_at_least_one(
+            num_columns=num_columns, num_classes=num_classes, in_channels=in_channels
+        )
         if len(dropout) != len(channels) or not all(0 <= p < 1 for p in dropout):
             raise ValueError(
                 f"dropout must be {len(channels)} numbers in [0, 1), one a block, not {dropout}"
             )
-        if not 0 <= local_drop < 1:
-            raise ValueError(f"local_drop must be in [0, 1), not {local_drop}")
+        check_probability(local_drop=local_drop)
         self.in_channels, self.num_columns = in_channels, num_columns
         self.local_drop, self.drop_path = local_drop, drop_path
         self.smallest = 2 ** len(channels)

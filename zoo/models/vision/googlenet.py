@@ -59,7 +59,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.pictures import check_pictures
+from zoo.layers.checks import check_at_least_one, check_pictures
 
 SCORES = ("fc", "aux1.fc2", "aux2.fc2")
 Unit = Callable[..., nn.Module]  # (in_channels, out_channels, kernel_size, stride=1)
@@ -228,10 +228,7 @@ class _Inceptions(nn.Module):
         self, num_classes: int, in_channels: int, *, dropout: float, dropout_aux: float
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, not {in_channels}")
+        check_at_least_one(num_classes=num_classes, in_channels=in_channels)
         for name, value in {"dropout": dropout, "dropout_aux": dropout_aux}.items():
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be in [0, 1), not {value}")

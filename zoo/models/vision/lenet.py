@@ -38,6 +38,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.checks import check_at_least_one
+
 # Table I: the maps of S2 from which each map of C3 takes its input.
 C3_CONNECTIONS: tuple[tuple[int, ...], ...] = (
     (0, 1, 2),
@@ -223,8 +225,7 @@ class LeNet5(nn.Module):
         super().__init__()
         if not 1 <= num_classes < CODE_LENGTH:
             raise ValueError(f"num_classes must be 1 to {CODE_LENGTH - 1}, not {num_classes}")
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, not {in_channels}")
+        check_at_least_one(in_channels=in_channels)
         if image_size not in (28, 32):
             raise ValueError(f"image_size must be 32, or 28 to be framed, not {image_size}")
         self.in_channels, self.image_size = in_channels, image_size
@@ -274,10 +275,7 @@ class LeNet5Modern(nn.Module):
         self, num_classes: int = 10, *, in_channels: int = 1, image_size: int = 32
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, not {in_channels}")
+        check_at_least_one(num_classes=num_classes, in_channels=in_channels)
         if image_size < _SMALLEST_IMAGE:
             raise ValueError(f"image_size must be at least {_SMALLEST_IMAGE}, not {image_size}")
         self.in_channels, self.image_size = in_channels, image_size

@@ -36,7 +36,7 @@ parameters), where the paper has none.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.pictures import check_pictures
+from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
 
 # Table 2: expansion t, channels c, blocks n of each stage of bottlenecks.
 STAGES = (
@@ -169,14 +169,10 @@ class MobileNetV2(nn.Module):
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, not {in_channels}")
+        check_at_least_one(num_classes=num_classes, in_channels=in_channels)
         if not width_mult > 0:
             raise ValueError(f"width_mult must be above 0, not {width_mult}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        check_probability(dropout=dropout)
         self.in_channels = in_channels
         channels = round_width(32 * width_mult)
         layers: list[nn.Module] = [

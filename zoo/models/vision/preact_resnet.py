@@ -37,8 +37,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.checks import check_at_least_one, check_pictures
 from zoo.layers.convolution import conv1x1, conv3x3
-from zoo.layers.pictures import check_pictures
 
 _SMALLEST_IMAGE = 1
 
@@ -163,12 +163,7 @@ class PreActResNet(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        if blocks < 1:
-            raise ValueError(f"blocks must be at least 1, not {blocks}")
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, not {in_channels}")
+        check_at_least_one(blocks=blocks, num_classes=num_classes, in_channels=in_channels)
         self.in_channels = in_channels
         width = 64 * block.expansion
         self.conv1 = conv3x3(in_channels, 16)

@@ -55,8 +55,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.checks import check_at_least_one, check_pictures
 from zoo.layers.convolution import conv1x1, conv3x3
-from zoo.layers.pictures import check_pictures
 
 _SMALLEST_IMAGE = 1
 
@@ -182,10 +182,7 @@ class ResNet(nn.Module):
         zero_init_residual: bool = False,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, not {in_channels}")
+        check_at_least_one(num_classes=num_classes, in_channels=in_channels)
         self.in_channels = in_channels
         self.conv1, self.bn1, self.maxpool = self._stem(in_channels)
         self.layer1, width = _stage(block, 64, 64, blocks[0], stride=1)

@@ -40,8 +40,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.checks import check_at_least_one, check_pictures
 from zoo.layers.convolution import conv3x3
-from zoo.layers.pictures import check_pictures
 
 _SMALLEST_IMAGE = 1
 
@@ -128,12 +128,10 @@ class CifarResNet(nn.Module):
 
     def __init__(self, num_classes: int = 10, *, depth: int = 20, in_channels: int = 3) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+        check_at_least_one(num_classes=num_classes)
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"depth must be 6n + 2 (8, 14, 20, ...), not {depth}")
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, not {in_channels}")
+        check_at_least_one(in_channels=in_channels)
         self.in_channels = in_channels
         blocks = (depth - 2) // 6
         self.conv1 = conv3x3(in_channels, 16)

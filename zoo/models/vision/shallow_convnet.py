@@ -29,6 +29,8 @@ authors' code.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.checks import check_at_least_one, check_probability
+
 _SMALLEST_POWER = 1e-6
 
 
@@ -75,23 +77,20 @@ class ShallowConvNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("num_classes", num_classes),
-            ("in_channels", in_channels),
-            ("hidden_channels", hidden_channels),
-            ("kernel_size", kernel_size),
-            ("pool_size", pool_size),
-            ("pool_stride", pool_stride),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        check_at_least_one(
+            num_classes=num_classes,
+            in_channels=in_channels,
+            hidden_channels=hidden_channels,
+            kernel_size=kernel_size,
+            pool_size=pool_size,
+            pool_stride=pool_stride,
+        )
         if input_length < (smallest := kernel_size + pool_size - 1):
             raise ValueError(
                 f"input_length must be at least {smallest} for kernel_size {kernel_size} and "
                 f"pool_size {pool_size}, not {input_length}"
             )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        check_probability(dropout=dropout)
         self.in_channels, self.input_length = in_channels, input_length
         self.pool_size, self.pool_stride = pool_size, pool_stride
         self.temporal = nn.Conv2d(1, hidden_channels, (1, kernel_size))

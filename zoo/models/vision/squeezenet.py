@@ -40,7 +40,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.pictures import check_pictures
+from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
 
 
 class Fire(nn.Module):
@@ -108,10 +108,8 @@ class SqueezeNet(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        check_at_least_one(num_classes=num_classes)
+        check_probability(dropout=dropout)
         conv1 = features[0]
         assert isinstance(conv1, nn.Conv2d)
         self.in_channels, self.smallest = conv1.in_channels, smallest
@@ -134,8 +132,7 @@ class SqueezeNet(nn.Module):
 
 
 def _check_in_channels(in_channels: int) -> None:
-    if in_channels < 1:
-        raise ValueError(f"in_channels must be at least 1, not {in_channels}")
+    check_at_least_one(in_channels=in_channels)
 
 
 def squeezenet1_0(

@@ -46,7 +46,7 @@ channel after the five poolings, so one linear layer takes the place of three.
 import torch
 from torch import Tensor, nn
 
-from zoo.layers.pictures import check_pictures
+from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
 
 # Convolutions in each of the five blocks, by the paper's letter.
 A = (1, 1, 2, 2, 2)
@@ -61,8 +61,7 @@ def _features(blocks: tuple[int, ...], in_channels: int, *, batch_norm: bool) ->
     """The convolutional part: ``(batch, in_channels, ...)`` to ``(batch, 512, ...)``."""
     if len(blocks) != len(CHANNELS) or min(blocks) < 1:
         raise ValueError(f"blocks must be {len(CHANNELS)} numbers of layers, not {blocks}")
-    if in_channels < 1:
-        raise ValueError(f"in_channels must be at least 1, not {in_channels}")
+    check_at_least_one(in_channels=in_channels)
     layers: list[nn.Module] = []
     for depth, channels in zip(blocks, CHANNELS, strict=True):
         for _ in range(depth):
@@ -116,10 +115,8 @@ class VGG(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        check_at_least_one(num_classes=num_classes)
+        check_probability(dropout=dropout)
         self.in_channels = in_channels
         self.features = _features(blocks, in_channels, batch_norm=batch_norm)
         self.avgpool = nn.AdaptiveAvgPool2d(7)
@@ -162,8 +159,7 @@ class VGGSmall(nn.Module):
         self, num_classes: int = 10, *, blocks: tuple[int, ...] = D, in_channels: int = 3
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+        check_at_least_one(num_classes=num_classes)
         self.in_channels = in_channels
         self.features = _features(blocks, in_channels, batch_norm=True)
         self.classifier = nn.Linear(512, num_classes)

@@ -29,17 +29,14 @@ compact transformers", https://arxiv.org/abs/2104.05704, narrower and deeper tha
 
 import math
 from collections import OrderedDict
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.pictures import check_pictures
+from zoo.layers.checks import check_at_least_one, check_pictures
 
 _LAYER_NORM_EPS = 1e-6
-# torchvision's published files are older than its names: `linear_1` became `0`, `linear_2` `3`.
-_OLD_NAMES = {".mlp.linear_1.": ".mlp.0.", ".mlp.linear_2.": ".mlp.3."}
 
 
 class MultiheadSelfAttention(nn.Module):
@@ -254,16 +251,14 @@ class VisionTransformer(nn.Module):
         attention_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("num_classes", num_classes),
-            ("in_channels", in_channels),
-            ("patch_size", patch_size),
-            ("num_layers", num_layers),
-            ("embed_dim", embed_dim),
-            ("mlp_dim", mlp_dim),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        check_at_least_one(
+            num_classes=num_classes,
+            in_channels=in_channels,
+            patch_size=patch_size,
+            num_layers=num_layers,
+            embed_dim=embed_dim,
+            mlp_dim=mlp_dim,
+        )
         if image_size < patch_size or image_size % patch_size:
             raise ValueError(
                 f"image_size must be a multiple of the patch_size {patch_size}, not {image_size}"
@@ -292,7 +287,6 @@ class VisionTransformer(nn.Module):
         nn.init.zeros_(self.conv_proj.bias)
         for parameter in self.heads.parameters():
             nn.init.zeros_(parameter)
-        self.register_load_state_dict_pre_hook(_rename_old)
 
     def forward(self, x: Tensor) -> Tensor:
         check_pictures(x, in_channels=self.in_channels, smallest=1)
@@ -307,14 +301,6 @@ class VisionTransformer(nn.Module):
         )  # (batch, 1 + patches, embed_dim)
         x = self.encoder(x)[:, 0]  # (batch, embed_dim)
         return self.heads(x)  # (batch, num_classes)
-
-
-def _rename_old(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
-    """Gives the parameters of torchvision's published files the names that they bear today."""
-    for name in list(state_dict):
-        for old, new in _OLD_NAMES.items():
-            if name.startswith(prefix) and old in name:
-                state_dict[name.replace(old, new)] = state_dict.pop(name)
 
 
 def vit_ti_16(

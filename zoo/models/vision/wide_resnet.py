@@ -34,8 +34,8 @@ He initialisation keeps the variance of the gradients, and the linear layer's bi
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
 from zoo.layers.convolution import conv3x3
-from zoo.layers.pictures import check_pictures
 
 _SMALLEST_IMAGE = 1
 
@@ -109,16 +109,11 @@ class WideResNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+        check_at_least_one(num_classes=num_classes)
         if depth < 10 or depth % 6 != 4:
             raise ValueError(f"depth must be 6n + 4 (10, 16, 22, ...), not {depth}")
-        if widen_factor < 1:
-            raise ValueError(f"widen_factor must be at least 1, not {widen_factor}")
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, not {in_channels}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        check_at_least_one(widen_factor=widen_factor, in_channels=in_channels)
+        check_probability(dropout=dropout)
         self.in_channels = in_channels
         blocks = (depth - 4) // 6
         first, second, third = (width * widen_factor for width in (16, 32, 64))

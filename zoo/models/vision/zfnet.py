@@ -35,7 +35,7 @@ Differences from the paper:
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.pictures import check_pictures
+from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
 
 _SMALLEST = 47  # 22, 4 and 2 pixels reach the three poolings
 
@@ -60,12 +60,8 @@ class ZFNet(nn.Module):
         self, num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, not {in_channels}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        check_at_least_one(num_classes=num_classes, in_channels=in_channels)
+        check_probability(dropout=dropout)
         self.in_channels = in_channels
         self.conv1 = nn.Conv2d(in_channels, 96, 7, stride=2, padding=1)
         self.pool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)

@@ -1,0 +1,47 @@
+"""What models check of their arguments and of their input, in one sentence each."""
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+
+def check_at_least_one(**sizes: int | Iterable[int]) -> None:
+    """Refuses sizes (of a layer, of several layers, numbers of layers) below 1.
+
+    Raises:
+        ValueError: naming the argument and its value.
+    """
+    for name, size in sizes.items():
+        if any(value < 1 for value in ((size,) if isinstance(size, int) else size)):
+            raise ValueError(f"{name} must be at least 1, not {size}")
+
+
+def check_probability(**values: float) -> None:
+    """Refuses probabilities of dropping something that are not in [0, 1).
+
+    Raises:
+        ValueError: naming the argument and its value.
+    """
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be in [0, 1), not {value}")
+
+
+def check_pictures(x: Tensor, *, in_channels: int, smallest: int) -> None:
+    """Refuses pictures that a network cannot work on.
+
+    Args:
+        x: what should be ``(batch, in_channels, height, width)``.
+        in_channels: channels that the first layer takes.
+        smallest: least height and width from which something is left after every layer.
+
+    Raises:
+        ValueError: naming the shape and what is allowed.
+    """
+    if x.ndim != 4 or x.size(1) != in_channels:
+        raise ValueError(f"x must be (batch, {in_channels}, height, width), not {tuple(x.shape)}")
+    if min(x.shape[2:]) < smallest:
+        raise ValueError(
+            f"x must be at least {smallest}x{smallest} pixels for this network, not "
+            f"{x.size(2)}x{x.size(3)}: raise the data's image_size"
+        )

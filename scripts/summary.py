@@ -1,0 +1,280 @@
+"""Prints what a model is made of: layers, sizes, parameters, MACs, receptive fields, memory.
+
+    python scripts/summary.py model=resnet50
+    python scripts/summary.py model=resnet20 input=3x32x32 model.num_classes=100
+    python scripts/summary.py experiment=unet_shapes input=3x64x64
+
+The model is built and run on torch's meta device: nothing is computed and no memory is taken.
+
+MACs (multiply-accumulates) are half of the floating-point operations that torch counts for
+convolutions, matrix products and attention, for one sample in evaluation mode; what is done element
+by element does not count. The receptive field of a layer is the size of the part of the input that
+one position of its output depends on, padding included, and the distance of neighbours' parts, in
+pixels; `all` stands for fields that cover the whole input, `n/a` for what follows attention,
+upsampling and other operations for which there is no one such size. The memory is that of the
+tensors that autograd keeps for the backward pass in training mode, in fp32, for one sample.
+"""
+
+import math
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.autograd.graph import saved_tensors_hooks  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+from zoo.config import entry  # noqa: E402
+from zoo.config.build import build, locate  # noqa: E402
+from zoo.config.command_line import parse_words  # noqa: E402
+from zoo.config.compose import compose  # noqa: E402
+from zoo.config.errors import ConfigError, one_line  # noqa: E402
+from zoo.receptive_field import ReceptiveFields, tensors_in  # noqa: E402
+
+WIDTH = 140  # of the table, where the output is no terminal
+
+# -------------------------------------------------------------------------------------- summary
+
+
+@dataclass
+class Row:
+    """One module of a model."""
+
+    name: str
+    kind: str
+    output: str
+    field: str
+    parameters: int
+    macs: int
+
+
+@dataclass
+class Summary:
+    """What a model is made of.
+
+    Attributes:
+        rows: the modules in the order of their first call.
+        parameters: of the whole model, shared ones once.
+        trainable: of these.
+        macs: of one sample.
+        activations: bytes that autograd keeps for the backward pass of one sample; None if the
+            model cannot be run in training mode on the meta device.
+    """
+
+    rows: list[Row]
+    parameters: int
+    trainable: int
+    macs: int
+    activations: int | None
+
+
+def summarize(model: nn.Module, size: Sequence[int]) -> Summary:
+    """Runs a model on the meta device and notes what happens in it.
+
+    Args:
+        model: on the meta device.
+        size: of one sample, without the batch.
+
+    Raises:
+        ValueError: the model does not take such a sample.
+    """
+    modules = dict(model.named_modules())
+    outputs: dict[str, tuple[str, str]] = {}
+    x = torch.empty(1, *size, device="meta")
+    fields = ReceptiveFields(x) if len(size) == 3 else None
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            tensors = tensors_in([output])
+            shape = "x".join(map(str, tensors[0].shape[1:])) if tensors else ""
+            outputs[name] = shape, fields.text(tensors[0]) if fields and tensors else "n/a"
+
+        return hook
+
+    handles = [module.register_forward_hook(note(name)) for name, module in modules.items()]
+    order: list[str] = []
+    handles += [
+        module.register_forward_pre_hook(lambda m, i, name=name: order.append(name))
+        for name, module in modules.items()
+    ]
+    counter = FlopCounterMode(display=False)
+    model.eval()
+    try:
+        with torch.no_grad(), counter, fields or torch.no_grad():
+            model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    called = list(dict.fromkeys(order))
+    parameters = dict.fromkeys(called, 0)
+    for name, parameter in model.named_parameters():
+        parameters[_owner(name, parameters)] += parameter.numel()
+    macs = _own_macs(counter, type(model).__name__, called)
+    rows = [
+        Row(name, type(modules[name]).__name__, *outputs[name], parameters[name], macs[name])
+        for name in called
+        if parameters[name] or macs[name] or not list(modules[name].children())
+    ]
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return Summary(
+        rows,
+        parameters=sum(count for count, _ in sizes),
+        trainable=sum(count for count, trained in sizes if trained),
+        macs=counter.get_total_flops() // 2,
+        activations=kept_for_backward(model, size),
+    )
+
+
+def _owner(name: str, called: dict[str, int]) -> str:
+    """The innermost module that was called and that a parameter belongs to."""
+    while name:
+        name = name.rpartition(".")[0]
+        if name in called:
+            return name
+    return ""
+
+
+def _own_macs(counter: FlopCounterMode, root: str, called: Sequence[str]) -> dict[str, int]:
+    """The MACs of each module less those of the modules within it."""
+    counts = counter.get_flop_counts()
+    within = {name: f"{root}.{name}" if name else root for name in called}
+    total = {name: sum(counts.get(full, {}).values()) // 2 for name, full in within.items()}
+    own = dict(total)
+    for name in called:
+        if name:
+            own[_owner(name, total)] -= total[name]
+    return own
+
+
+def kept_for_backward(model: nn.Module, size: Sequence[int], batch: int = 2) -> int | None:
+    """Bytes of activations a sample that autograd keeps in training mode.
+
+    Storages count once, however many tensors look into them; parameters and buffers do not count.
+    """
+    ours = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, Any] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in ours:
+            kept[storage._cdata] = storage  # Alive, so that no other gets its address.
+        return tensor
+
+    model.train()
+    try:
+        # A batch of two, since batch normalisation cannot do with one value.
+        with saved_tensors_hooks(pack, lambda tensor: tensor):
+            output = model(torch.empty(batch, *size, device="meta"))
+        del output
+    except (RuntimeError, ValueError, NotImplementedError):
+        return None
+    finally:
+        model.eval()
+    return sum(storage.nbytes() for storage in kept.values()) // batch
+
+
+# --------------------------------------------------------------------------------- command line
+
+
+def fill(node: dict[str, Any], size: Sequence[int] | None, trusted: Sequence[str]) -> Any:
+    """The model's node and the size of its input, with every `auto` in its place.
+
+    What nothing says is the builder's own default: 1,000 classes and 224 pixels for networks that
+    were made for ImageNet, 32 pixels for others.
+    """
+    import inspect
+
+    signature = inspect.signature(locate(node["_target_"], "model", trusted)).parameters
+    defaults = {n: p.default for n, p in signature.items() if p.default is not p.empty}
+    given = {n: v for n, v in node.items() if v != "auto"}
+    if size is None:
+        pixels = given.get("image_size") or defaults.get("image_size")
+        pixels = pixels or (224 if defaults.get("num_classes") == 1000 else 32)
+        channels = given.get("in_channels") or defaults.get("in_channels") or 3
+        size = (channels, pixels, pixels)
+        if "in_features" in node and isinstance(given.get("in_features"), int):
+            size = (given["in_features"],)
+    facts: dict[str, Any] = {"in_features": math.prod(size), "in_channels": size[0]}
+    if len(size) == 3:
+        facts["image_size"] = size[1]
+    filled = dict(node)
+    for name, value in node.items():
+        if value == "auto" and name in facts:
+            filled[name] = facts[name]
+        elif value == "auto" and isinstance(defaults.get(name), int):
+            filled[name] = defaults[name]
+        elif value == "auto":
+            filled[name] = {"num_classes": 10, "out_features": 1}.get(name, value)
+    return filled, tuple(size)
+
+
+def show(summary: Summary, title: str) -> None:
+    """Prints the table and the totals."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    table = Table(title=title, title_justify="left")
+    for name, justify in (
+        ("layer", "left"), ("kind", "left"), ("output", "right"), ("field / stride", "right"),
+        ("parameters", "right"), ("MACs", "right"),
+    ):  # fmt: skip
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in summary.rows:
+        numbers = (f"{n:,}" if n else "" for n in (row.parameters, row.macs))
+        table.add_row(row.name or "(itself)", row.kind, row.output, row.field, *numbers)
+    console.print(table)
+    kept = summary.activations
+    memory = "unknown" if kept is None else f"{kept / 2**20:,.2f} MiB a sample"
+    print(f"parameters           {summary.parameters:,} ({summary.trainable:,} trainable)")
+    unit, scale = ("G", 1e9) if summary.macs >= 1e8 else ("M", 1e6)
+    print(f"MACs                 {summary.macs:,} ({summary.macs / scale:.3f} {unit})")
+    print(f"weights              {4 * summary.parameters / 2**20:,.2f} MiB in fp32")
+    print(f"kept for backward    {memory} in fp32")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the program; returns the exit code."""
+    try:
+        words = sys.argv[1:] if words is None else words
+        line = parse_words(words, paths=("input",), flags=("--help",))
+        if "--help" in line.flags or not line.overrides:
+            print(__doc__)
+            return 0
+        size = None
+        if "input" in line.paths:
+            if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", line.paths["input"]):
+                raise ConfigError(f"input={line.paths['input']}: must be sizes such as 3x224x224")
+            size = tuple(map(int, line.paths["input"].split("x")))
+        node = compose(line.overrides, trusted=line.trusted)["model"]
+        node, size = fill(node, size, line.trusted)
+        shown = "x".join(map(str, size))
+        with torch.device("meta"):
+            model = build(node, "model", "model", trusted=line.trusted)
+            try:
+                summary = summarize(model, size)
+            except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
+                raise ConfigError(
+                    f"the model cannot be run on an input of {shown} ({one_line(error)[:200]}); "
+                    "name another: input=3x224x224"
+                ) from error
+        name = node["_target_"].rpartition(".")[2]
+        given = {k: v for k, v in node.items() if k in ("num_classes", "in_channels")}
+        beside = "".join(f", {key}={value}" for key, value in given.items())
+        show(summary, f"{name}, input {shown}{beside}")
+    except (Exception, KeyboardInterrupt) as error:
+        return entry.report(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

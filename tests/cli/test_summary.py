@@ -1,0 +1,175 @@
+"""scripts/summary.py: what it counts is what others have published."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parents[2]
+spec = importlib.util.spec_from_file_location("summary", ROOT / "scripts" / "summary.py")
+summary = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(summary)
+
+
+def words(*words, capsys):
+    code = summary.main(words)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_resnet50_is_torchvisions_and_the_papers(capsys):
+    code, out, err = words("model=resnet50", capsys=capsys)
+    assert (code, err) == (0, "")
+    assert "25,557,032" in out
+    assert "4.089 G" in out
+    assert "427 / 32" in out
+    assert "layer4.2.conv3" in out
+
+
+PUBLISHED = [
+    *("resnet50", "resnext50_32x4d", "vgg11_bn", "alexnet", "mobilenet_v2", "densenet121"),
+    *("squeezenet1_1", "vit_b_16", "convnext_tiny"),
+]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_and_operations_are_those_that_torchvision_publishes(name):
+    models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
+    if not (ROOT / "configs" / "model" / f"{name}.yaml").exists():
+        pytest.skip(f"there is no model {name} here")
+    meta = models.get_model_weights(name).DEFAULT.meta
+    node = summary.compose([f"model={name}"])["model"]
+    node, size = summary.fill(node, None, ())
+    assert size == (3, 224, 224)
+    with torch.device("meta"):
+        found = summary.summarize(summary.build(node, "model", "model"), size)
+    assert found.parameters == meta["num_params"]
+    assert round(found.macs / 1e9, 3) == pytest.approx(meta["_ops"], abs=2e-3)
+    assert sum(row.parameters for row in found.rows) == found.parameters
+    assert sum(row.macs for row in found.rows) == found.macs
+    assert all(row.macs >= 0 for row in found.rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    # Araujo, Norris and Sim, 2019, "Computing receptive fields of convolutional neural networks".
+    [("resnet50_v1", 483), ("resnet101_v1", 1027), ("resnet152_v1", 1507)],
+)
+def test_receptive_fields_are_published_ones(name, size, capsys):
+    code, out, _ = words(f"model={name}", capsys=capsys)
+    assert code == 0
+    assert f" {size} / 32 " in out
+
+
+class Small(nn.Module):
+    """A layer that is called twice, a function beside it, and a parameter of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.scale = nn.Parameter(torch.ones(3, 1, 1))
+        self.unused = nn.Linear(2, 2)
+        self.head = nn.Linear(3, 4, bias=False)
+
+    def forward(self, x):
+        x = self.conv(self.conv(x)) * self.scale
+        return self.head(x.mean((2, 3))) @ torch.ones(4, 5, device=x.device)
+
+
+def small(model=None, size=(3, 8, 8)):
+    with torch.device("meta"):
+        return summary.summarize(model or Small(), size)
+
+
+def test_rows_are_the_modules_in_the_order_of_their_calls_with_what_is_their_own():
+    found = small()
+    rows = {
+        row.name: (row.kind, row.output, row.field, row.parameters, row.macs) for row in found.rows
+    }
+    assert rows == {
+        "": ("Small", "5", "n/a", 3 + 6, 4 * 5),
+        "conv": ("Conv2d", "3x8x8", "5 / 1", 84, 2 * 81 * 64),
+        "head": ("Linear", "4", "all", 12, 12),
+    }
+    assert list(rows) == ["", "conv", "head"]
+    assert (found.parameters, found.trainable) == (105, 105)
+    assert found.macs == sum(row.macs for row in found.rows)
+
+
+def test_frozen_parameters_are_counted_apart():
+    with torch.device("meta"):
+        model = Small()
+    model.conv.requires_grad_(False)
+    assert (small(model).parameters, small(model).trainable) == (105, 21)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_memory_is_what_autograd_keeps(inplace):
+    with torch.device("meta"):
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace), nn.Flatten(), nn.Linear(4 * 64, 5)
+        )
+        found = summary.kept_for_backward(model, (3, 8, 8))
+    # The input, and the ReLU's result, which the linear layer looks into.
+    assert found == 4 * (3 * 64 + 4 * 64)
+
+
+def test_memory_does_not_depend_on_the_batch_that_measures_it():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.Conv2d(4, 4, 3), nn.Sigmoid())
+        found = [summary.kept_for_backward(model, (3, 8, 8), batch) for batch in (1, 2, 7)]
+    assert len(set(found)) == 1
+
+
+def test_vectors_have_no_receptive_field(capsys):
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(6, 3), nn.ReLU())
+    found = small(model, (6,))
+    assert {row.field for row in found.rows} == {"n/a"}
+    code, out, _ = words("model=mlp", "input=1x28x28", "model.num_classes=7", capsys=capsys)
+    assert code == 0
+    assert "input 1x28x28, num_classes=7" in out
+
+
+@pytest.mark.parametrize(
+    ("given", "title"),
+    [
+        (["model=lenet5"], "lenet5, input 1x32x32"),
+        (["model=resnet20"], "resnet20, input 3x32x32, num_classes=10"),
+        (["model=resnet20", "input=1x28x28"], "resnet20, input 1x28x28, num_classes=10"),
+        (["model=resnet18", "model.num_classes=3"], "resnet18, input 3x224x224, num_classes=3"),
+        (["experiment=lenet_digits"], "lenet5, input 1x32x32"),
+    ],
+)
+def test_input_and_sizes_are_the_builders_own_unless_given(given, title, capsys):
+    code, out, err = words(*given, capsys=capsys)
+    assert (code, err) == (0, "")
+    assert out.startswith(title)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["model=resnet5"], "model=resnet5: there is no model 'resnet5'; did you mean"),
+        (["model=lenet5", "input=3x"], "input=3x: must be sizes such as 3x224x224"),
+        (["model=lenet5", "input=0x3x3"], "input=0x3x3: must be sizes"),
+        (["model=lenet5", "input=1x5x5"], "image_size must be at least 12"),
+        (["model=lenet5", "model.num_clases=3"], "did you mean 'model.num_classes'?"),
+        (["model=resnet18", "input=7"], "cannot be run on an input of 7 ("),
+        (["model=mlp", "--depth"], "there is no such flag"),
+    ],
+)
+def test_mistakes_are_one_line(given, said, capsys):
+    code, out, err = words(*given, capsys=capsys)
+    assert code == 2
+    assert said in err and err.count("\n") == 1
+    assert out == ""
+
+
+def test_help_is_for_people(capsys):
+    code, out, _ = words("--help", capsys=capsys)
+    assert code == 0
+    assert "python scripts/summary.py model=resnet50" in out

@@ -1,0 +1,166 @@
+"""Draws a grid of the pictures that a network is trained on, augmented, with their labels.
+
+    python scripts/show_data.py data=cifar10 data.augment=randaugment out=cifar10.png
+    python scripts/show_data.py experiment=unet_isbi2012 count=4 epoch=3
+
+What is shown is what the training of that configuration and seed sees at the beginning of the
+epoch, with the normalisation undone; masks are laid over their pictures, pixels without a class
+in white. Configuration words are those of train.py; beside them:
+
+split=train    which split; val and test are never augmented
+epoch=0        which epoch's augmentation
+count=32       how many pictures
+out=data.png   the file, which must not exist yet
+"""
+
+import colorsys
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from zoo.config import entry  # noqa: E402
+from zoo.config.command_line import CommandLine, parse_words  # noqa: E402
+from zoo.config.errors import ConfigError  # noqa: E402
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+PATHS = ("split", "epoch", "count", "out")
+COLUMNS = 8
+SMALLEST, LARGEST = 96, 256  # pixels a side of a picture in the grid
+LINE = 14  # height of a line of text
+IGNORED = 255  # pixels of a mask that have no class
+
+
+def number(line: CommandLine, key: str, default: int, least: int) -> int:
+    """A whole number of the command line.
+
+    Raises:
+        ConfigError: it is none, or too small.
+    """
+    text = line.paths.get(key, str(default))
+    if not text.isdecimal() or int(text) < least:
+        raise ConfigError(f"{key}={text}: must be a whole number, at least {least}")
+    return int(text)
+
+
+def show(line: CommandLine) -> Path:
+    """Writes the grid that the command line asks for and returns its path."""
+    out = Path(line.paths.get("out", "data.png"))
+    if out.exists():
+        raise ConfigError(f"out={out}: is there already; remove it or name another file")
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ConfigError(f"out={out}: must end in .png or .jpg")
+    epoch, count = number(line, "epoch", 0, 0), number(line, "count", 32, 1)
+
+    from zoo.config.build import build
+    from zoo.config.compose import compose
+
+    config = compose(
+        line.overrides, config_dir=line.flags.get("--config-dir"), trusted=line.trusted
+    )
+    data: Any = build(config["data"], "data", "data", trusted=line.trusted)
+    split = line.paths.get("split", "train")
+    if split not in data.splits:
+        raise ConfigError(f"split={split}: these data have {', '.join(data.splits)}")
+    with entry.refusals("data"):
+        data.setup(seed=config["seed"])
+    cells: list[tuple[Image, str]] = []
+    for batch in data.batches(split, epoch):
+        cells += drawn(batch, data)
+        if len(cells) >= count:
+            break
+    out.parent.mkdir(parents=True, exist_ok=True)
+    grid(cells[:count]).save(out)
+    return out
+
+
+def drawn(batch: Any, data: Any) -> list[tuple["Image", str]]:
+    """Each picture of a batch and what stands below it."""
+    import torch
+    from PIL import Image
+
+    normalize = getattr(data, "normalize", None)
+    if normalize is None or not isinstance(batch, tuple) or batch[0].ndim != 4:
+        raise ConfigError(f"data: {type(data).__name__} holds no pictures")
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (normalize.mean, normalize.std))
+    pictures = (batch[0].cpu() * std + mean).clamp(0, 1).expand(-1, 3, -1, -1)
+    targets, names = batch[1].cpu(), data.class_names
+    cells = []
+    for picture, target in zip(pictures, targets, strict=True):
+        text = ""
+        if target.ndim == 2:
+            picture = overlaid(picture, target, len(names))
+        else:
+            text = label(target, names)
+        pixels = picture.permute(1, 2, 0).mul(255).round().byte()  # (height, width, 3)
+        cells.append((Image.fromarray(pixels.numpy()), text))
+    return cells
+
+
+def label(target: "Tensor", names: Sequence[str]) -> str:
+    """The name of a class, or the names and shares of those that are mixed, a line for each."""
+    if target.ndim == 0:
+        return names[int(target)]
+    shares = [(float(share), name) for share, name in zip(target, names, strict=True) if share > 0]
+    return "\n".join(f"{share:.2f} {name}" for share, name in sorted(shares, reverse=True))
+
+
+def overlaid(picture: "Tensor", mask: "Tensor", num_classes: int) -> "Tensor":
+    """The picture with each class in a colour of its own, half transparent, class 0 left alone."""
+    import torch
+
+    hues = [colorsys.hsv_to_rgb(i / max(1, num_classes - 1), 1, 1) for i in range(num_classes)]
+    colours = torch.tensor([*hues, (1.0, 1.0, 1.0)])
+    classes = mask.where(mask != IGNORED, num_classes)
+    layer = colours[classes].permute(2, 0, 1)  # (3, height, width)
+    return torch.where(mask == 0, picture, (picture + layer) / 2)
+
+
+def grid(cells: Sequence[tuple["Image", str]]) -> "Image":
+    """All pictures in rows, brought to a size at which they can be looked at."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    longest = max(max(picture.size) for picture, _ in cells)
+    side = min(max(SMALLEST, longest), LARGEST)
+    lines = max(text.count("\n") + 1 if text else 0 for _, text in cells)
+    columns = min(COLUMNS, len(cells))
+    rows = -(-len(cells) // columns)
+    width, height = side + 4, side + 4 + LINE * lines
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for place, (picture, text) in enumerate(cells):
+        left, top = place % columns * width + 2, place // columns * height + 2
+        scale = side / max(picture.size)
+        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+        # Small pictures are shown pixel by pixel.
+        method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
+        sheet.paste(picture.resize(size, method), (left, top))
+        for i, words in enumerate(text.split("\n")):
+            while words and draw.textlength(words, font) > side:
+                words = words[:-1]
+            draw.text((left, top + side + LINE * i), words, fill="black", font=font)
+    return sheet
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the program; returns the exit code."""
+    try:
+        given = sys.argv[1:] if words is None else words
+        line = parse_words(given, paths=PATHS, flags=("--help", "--config-dir"))
+        if "--help" in line.flags:
+            print(__doc__)
+            return 0
+        print(show(line))
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        return entry.report(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,15 +1,19 @@
 """Evaluates a run, or predicts with it, from its folder alone.
 
     python evaluate.py run=<run folder> [split=test] [checkpoint=best|last|<file>]
-    python evaluate.py run=<run folder> predict=<picture or folder> [out=<file.csv>]
+    python evaluate.py run=<run folder> predict=<picture or folder> [out=<file.csv or folder>]
+
+A classifier predicts a table, predictions.csv; a segmentation predicts a mask for each picture, in
+the folder predictions. Test-time augmentation of a classifier: tta=flip (mean over the picture and
+its mirror image) or tta=ten_crop (over ten crops, crop=<pixels>; default: 7/8 of the picture).
 
 Values of the stored configuration that do not make another run may be overridden beside:
 `data.root=/elsewhere trainer.device=cpu`.
 """
 
-import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,110 +22,93 @@ from zoo.config import entry
 from zoo.config.command_line import CommandLine, parse_words
 from zoo.config.errors import ConfigError, did_you_mean
 
-PATHS = ("run", "split", "checkpoint", "predict", "out")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-BATCH_SIZE = 64
+PATHS = ("run", "split", "checkpoint", "predict", "out", "tta", "crop")
+LONGEST = 40
+"""Rows of a table that are printed; a longer one is in the JSON file alone, but for its last."""
 
 
-def evaluate(line: CommandLine) -> None:
-    """Prints the metrics of one split and writes them to `evaluation-<split>.json`."""
+def prepared(line: CommandLine) -> tuple[Any, dict[str, Any]]:
+    """The parts of the run, and what is to be noted of its test-time augmentation."""
     from zoo.run import prepare_evaluation
-    from zoo.training.evaluation import evaluate
-    from zoo.training.run_folder import RunFolder, shown
 
-    split = line.paths.get("split", "test")
     parts = prepare_evaluation(
         line.paths["run"],
         line.overrides,
         checkpoint=line.paths.get("checkpoint", "best"),
         trusted=line.trusted,
     )
+    views, crop = line.paths.get("tta"), line.paths.get("crop")
+    if views is None:
+        if crop is not None:
+            raise ConfigError(f"crop={crop}: goes with tta=ten_crop")
+        return parts, {}
+    if parts.task.predicts != "classes":
+        raise ConfigError(f"tta={views}: this run is no classification of pictures")
+    if crop is not None and not crop.isdecimal():
+        raise ConfigError(f"crop={crop}: must be a number of pixels")
+    from zoo.tasks.views import AveragedViews
+
+    size = None if crop is None else int(crop)
+    with entry.refusals():
+        parts.task.model = AveragedViews(parts.task.model, views, crop=size).eval()  # type: ignore[arg-type]
+    return parts, {"tta": views} | ({} if crop is None else {"crop": size})
+
+
+def evaluate(line: CommandLine) -> None:
+    """Prints the metrics of one split and writes them to `evaluation-<split>.json`."""
+    from zoo.training.evaluation import evaluate, markdown_table
+    from zoo.training.run_folder import RunFolder, shown
+
+    split = line.paths.get("split", "test")
+    parts, augmentation = prepared(line)
     if split not in parts.data.splits:
         known = ", ".join(parts.data.splits)
         raise ConfigError(f"split={split}: these data have {known}")
     with entry.refusals("data"):
         parts.data.setup(seed=parts.settings.seed, device=parts.device)
     batches = islice(parts.data.batches(split, 0), parts.settings.trainer.limit_eval_batches)
-    metrics = evaluate(parts.task, batches, autocast=parts.autocast)
-    record = {"split": split, "step": parts.step, **metrics}
+    with entry.refusals() if augmentation else nullcontext():
+        metrics = evaluate(parts.task, batches, autocast=parts.autocast)
+    tables = parts.task.tables()
     folder = RunFolder(line.paths["run"])
-    folder.write(f"evaluation-{split}.json", record)
-    print(f"{split}, weights of step {parts.step:,}")
+    file = "-".join(["evaluation", split, *map(str, augmentation.values())]) + ".json"
+    folder.write(file, {"split": split, "step": parts.step, **augmentation, **metrics, **tables})
+    with_tta = "".join(f", {name}={value}" for name, value in augmentation.items())
+    print(f"{split}, weights of step {parts.step:,}{with_tta}")
     for name, value in metrics.items():
         print(f"{name:<24}{value:>12.4f}")
-    print(shown(folder.path / f"evaluation-{split}.json"))
-
-
-def pictures(path: Path) -> list[Path]:
-    """The picture files of a path: itself, or all below it.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise ConfigError(f"predict={path}: there is no such file or folder")
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise ConfigError(f"predict={path}: holds no picture ({', '.join(SUFFIXES)})")
-    return found
-
-
-def predictions(parts: Any, files: Sequence[Path]) -> Iterator[tuple[Path, str, float]]:
-    """The most probable class of each picture, with its probability."""
-    import torch
-    from PIL import Image, UnidentifiedImageError
-
-    names = parts.config["task"].get("class_names")
-    for start in range(0, len(files), BATCH_SIZE):
-        group = files[start : start + BATCH_SIZE]
-        inputs = []
-        for file in group:
-            try:
-                with Image.open(file) as image:
-                    inputs.append(parts.data.preprocess(image))
-            except (UnidentifiedImageError, OSError) as error:
-                raise ConfigError(f"predict: {file} is no readable picture") from error
-        with torch.inference_mode(), parts.autocast:
-            probabilities = parts.task.predict(torch.stack(inputs).to(parts.device))
-        confidences, classes = probabilities.float().max(1)
-        for file, label, confidence in zip(
-            group, classes.tolist(), confidences.tolist(), strict=True
-        ):
-            yield file, names[label] if names else str(label), confidence
+    for rows in tables.values():
+        print(f"\n{markdown_table(rows if len(rows) <= LONGEST else rows[-1:])}\n")
+    print(shown(folder.path / file))
 
 
 def predict(line: CommandLine) -> None:
-    """Writes path, class and probability of every picture to `predictions.csv`."""
-    from zoo.run import prepare_evaluation
+    """Writes what the run's task predicts: classes to a table, masks to a folder."""
+    from zoo import predict
     from zoo.training.run_folder import shown
 
     if "split" in line.paths:
         raise ConfigError("split and predict exclude each other")
-    files = pictures(Path(line.paths["predict"]))
-    parts = prepare_evaluation(
-        line.paths["run"],
-        line.overrides,
-        checkpoint=line.paths.get("checkpoint", "best"),
-        trusted=line.trusted,
-    )
-    if not hasattr(parts.data, "preprocess") or "num_classes" not in parts.config["task"]:
-        raise ConfigError("predict: this run is no classification of pictures")
-    out = Path(line.paths.get("out", Path(line.paths["run"]) / "predictions.csv"))
-    rows = list(predictions(parts, files))
-    temporary = out.with_name(out.name + ".tmp")
-    try:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "class", "probability"])
-            writer.writerows([str(p), name, f"{value:.6f}"] for p, name, value in rows)
-        temporary.replace(out)
-    except OSError as error:
-        raise ConfigError(f"out={out}: cannot be written ({error.strerror})") from error
-    for path, name, value in rows[:10]:
-        print(f"{path}: {name} ({value:.3f})")
-    print(f"{len(rows)} predictions")
+    run, source = Path(line.paths["run"]), Path(line.paths["predict"])
+    predict.pictures(source)  # A wrong path is refused before the run is rebuilt.
+    parts, _ = prepared(line)
+    if parts.task.predicts is None or not hasattr(parts.data, "preprocess"):
+        raise ConfigError("predict: this run is no classification or segmentation of pictures")
+    done: list[str] = []
+    with entry.refusals() if "tta" in line.paths else nullcontext():
+        if parts.task.predicts == "classes":
+            out = Path(line.paths.get("out", run / "predictions.csv"))
+            rows = list(predict.classes(parts, predict.pictures(source)))
+            predict.write_table(rows, out)
+            done = [f"{file}: {name} ({value:.3f})" for file, name, value in rows]
+        else:
+            out = Path(line.paths.get("out", run / "predictions"))
+            files = predict.pictures(source, outside=out)
+            targets = predict.mask_files(source, files, out)
+            for file, target in predict.write_masks(parts, files, targets):
+                done.append(f"{file}: {shown(target)}")
+    print("\n".join(done[:10]))
+    print(f"{len(done)} predictions")
     print(shown(out))
 
 

@@ -28,7 +28,13 @@ def train(
     """
     # Heavy imports stand here, so that `--help` and mistakes are answered before torch is loaded.
     from zoo.config.build import build
-    from zoo.run import build_optimizers, fill_from_data, own_callbacks, standard_callbacks
+    from zoo.run import (
+        begin_from,
+        build_optimizers,
+        fill_from_data,
+        own_callbacks,
+        standard_callbacks,
+    )
     from zoo.training.precision import resolve_device
     from zoo.training.reproducibility import seed_everything
     from zoo.training.trainer import Trainer
@@ -42,6 +48,7 @@ def train(
     config = fill_from_data(config, data)
     seed_everything(run.seed)
     model = build(config["model"], "model", "model", trusted=trusted)
+    notes = begin_from(model, config, fresh=not place.resume, trusted=trusted)
     task = build(config["task"], "task", "task", trusted=trusted, model=model.to(device))
     optimizers = build_optimizers(config, task, trusted=trusted)
     schedule = build(config["schedule"], "schedule", "schedule", trusted=trusted)
@@ -60,6 +67,8 @@ def train(
         trainer.rehearse()
     own = own_callbacks(run, trusted)
     with place.open(config, device) as folder:
+        for note in notes:
+            folder.tell(note)
         callbacks = [*standard_callbacks(config, run, folder), *own]
         return trainer.fit(folder=folder, callbacks=callbacks, resume=place.resume)
 

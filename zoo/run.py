@@ -15,14 +15,17 @@ import torch
 from torch import nn
 
 from zoo.config import compose, stored
-from zoo.config.build import SIZES, build, check_component, components, fill
+from zoo.config.build import SIZES, beside, build, check_component, components, fill
+from zoo.config.entry import refusals
 from zoo.config.errors import ConfigError, one_line
 from zoo.tasks.task import Task
 from zoo.training.callbacks import Callback, EarlyStopping, Profile
 from zoo.training.checkpoint import CheckpointFolder, read
 from zoo.training.console import Console
+from zoo.training.freezing import freeze
 from zoo.training.optimizers import make_optimizer
 from zoo.training.precision import resolve_device, resolve_precision
+from zoo.training.pretrained import load_pretrained
 from zoo.training.run_folder import RunFolder
 from zoo.training.settings import RunSettings
 from zoo.training.tensorboard import TensorBoard
@@ -43,6 +46,39 @@ def fill_from_data(config: dict[str, Any], data: Any) -> dict[str, Any]:
     for key in ("model", "task"):
         filled[key] = fill(config[key], facts, key, source)
     return filled
+
+
+def begin_from(
+    model: nn.Module,
+    config: dict[str, Any],
+    *,
+    fresh: bool,
+    trusted: Sequence[str] = (),
+) -> list[str]:
+    """Loads the weights that a model begins with, and freezes what is not to be trained.
+
+    Args:
+        model: as it was initialised.
+        config: the configuration: `model.weights` and `freeze`.
+        fresh: whether the run begins; one that goes on has its weights in a checkpoint and does
+            not need the file.
+        trusted: packages whose components may be built.
+
+    Returns:
+        What was done, in lines for the user.
+
+    Raises:
+        ConfigError: the file does not fit, or a pattern matches nothing.
+    """
+    file = beside(config["model"], "model", "model", trusted=trusted).get("weights")
+    notes = []
+    if file is not None and fresh:
+        with refusals("model"):
+            classes = config["model"].get("num_classes")
+            notes.append(str(load_pretrained(model, file, num_classes=classes)))
+    with refusals():
+        notes.append(freeze(model, config["freeze"]))
+    return list(filter(None, notes))
 
 
 def build_optimizers(

@@ -1,10 +1,14 @@
 import math
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from zoo.tasks.classification import Classification, ConfidentMistakes
+from zoo.tasks.classification import Classification
+from zoo.tasks.mistakes import ConfidentMistakes
 
 
 class Given(nn.Module):
@@ -141,12 +145,239 @@ def test_handful_of_samples_is_learned_by_heart():
     assert task.compute()["loss"] < 0.01 and task.compute()["accuracy"] == 1
 
 
+# --------------------------------------------------------------------------- class weights
+
+
+WEIGHTS = (0.5, 3.0, 1.0)
+
+
+def shares(targets, classes=3):
+    """Soft targets that say the same as class numbers."""
+    return F.one_hot(targets, classes).float()
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("soft", [False, True])
+def test_weighted_loss_is_the_equation(label_smoothing, soft):
+    torch.manual_seed(0)
+    logits, targets = torch.randn(6, 3), torch.tensor([0, 2, 1, 1, 0, 0])
+    task = Classification(
+        Given(logits), num_classes=3, label_smoothing=label_smoothing, class_weights=WEIGHTS
+    )
+    w, t = torch.tensor(WEIGHTS), shares(targets)
+    if soft:
+        t = 0.7 * t + 0.3 * t.flip(0)
+    q = (1 - label_smoothing) * t + label_smoothing / 3
+    expected = -(w * q * logits.log_softmax(1)).sum() / (w * t).sum()
+    loss, count = task.loss((numbered_pictures(6), t if soft else targets))
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(count, (w * t).sum() / w.mean())
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_weighted_loss_of_class_numbers_is_torchs(label_smoothing):
+    logits, targets = torch.randn(6, 3), torch.tensor([0, 2, 1, 1, 0, 0])
+    task = Classification(
+        Given(logits), num_classes=3, label_smoothing=label_smoothing, class_weights=WEIGHTS
+    )
+    loss, _ = task.loss((numbered_pictures(6), targets))
+    weight = torch.tensor(WEIGHTS)
+    expected = F.cross_entropy(logits, targets, weight=weight, label_smoothing=label_smoothing)
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("class_weights", [None, WEIGHTS])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_shares_that_are_sure_cost_what_class_numbers_cost(class_weights, label_smoothing):
+    logits, targets = torch.randn(6, 3), torch.tensor([0, 2, 1, 1, 0, 0])
+    task = Classification(
+        Given(logits), num_classes=3, label_smoothing=label_smoothing, class_weights=class_weights
+    )
+    x = numbered_pictures(6)
+    for soft, hard in zip(task.loss((x, shares(targets))), task.loss((x, targets)), strict=True):
+        torch.testing.assert_close(torch.as_tensor(soft), torch.as_tensor(hard))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("class_weights", [None, WEIGHTS])
+def test_losses_of_uneven_batches_weighed_by_their_counts_are_that_of_all(class_weights, soft):
+    torch.manual_seed(0)
+    logits, targets = torch.randn(9, 3), torch.randint(3, (9,))
+    task = Classification(
+        Given(logits), num_classes=3, class_weights=class_weights, label_smoothing=0.1
+    )
+    x, targets = numbered_pictures(9), torch.rand(9, 3).softmax(1) if soft else targets
+    whole, count = task.loss((x, targets))
+    parts = [task.loss((x[part], targets[part])) for part in (slice(0, 2), slice(2, 9))]
+    torch.testing.assert_close(sum(loss * n for loss, n in parts), whole * count)
+    torch.testing.assert_close(
+        torch.as_tensor(sum(n for _, n in parts), dtype=torch.float32),
+        torch.as_tensor(count, dtype=torch.float32),
+    )
+    for part in (slice(0, 2), slice(2, 9)):
+        task.evaluate((x[part], targets[part]))
+    assert task.compute()["loss"] == pytest.approx(whole.item())
+
+
+def counted(task, targets):
+    task.prepare((numbered_pictures(len(t)), t) for t in targets.split(4))
+    return task.class_weights
+
+
+def test_balanced_weights_are_scikit_learns():
+    compute = pytest.importorskip(
+        "sklearn.utils.class_weight", reason="scikit-learn is not installed"
+    ).compute_class_weight
+    targets = torch.tensor([0, 0, 0, 0, 1, 2, 2, 0, 0, 1])
+    task = Classification(nn.Identity(), num_classes=3, class_weights="balanced")
+    expected = compute("balanced", classes=np.arange(3), y=targets.numpy())
+    assert counted(task, targets).tolist() == pytest.approx(list(expected))
+    assert counted(task, shares(targets)).tolist() == pytest.approx(list(expected))
+    # Every class has the same say, and a sample weighs 1 on average.
+    assert task.class_weights[targets].mean().item() == pytest.approx(1)
+    assert task.class_weights[:3] @ targets.bincount().float() == pytest.approx(10)
+
+
+def test_balanced_weights_travel_with_the_state_and_are_counted_only_where_they_are_asked_for():
+    task = Classification(nn.Identity(), num_classes=3, class_weights="balanced")
+    assert task.class_weights.tolist() == [1, 1, 1]
+    weights = counted(task, torch.tensor([0, 0, 1, 0]))
+    assert weights.tolist() == pytest.approx([4 / 9, 4 / 3, 1])  # a class without samples: 1
+    other = Classification(nn.Identity(), num_classes=3, class_weights="balanced")
+    other.load_state_dict(task.state_dict())
+    assert torch.equal(other.class_weights, weights)
+    for class_weights in (None, WEIGHTS):
+        task = Classification(nn.Identity(), num_classes=3, class_weights=class_weights)
+        before = task.class_weights
+        assert counted(task, torch.tensor([0, 0, 1, 0])) is before
+        assert task.state_dict() == {}
+
+
+def test_class_weights_work_in_every_precision():
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        model = nn.Linear(4, 3).to(dtype)
+        task = Classification(model, num_classes=3, class_weights=WEIGHTS)
+        for targets in (torch.tensor([0, 2]), torch.rand(2, 3)):
+            loss, _ = task.loss((torch.randn(2, 4, dtype=dtype), targets))
+            loss.backward()
+            assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+# ------------------------------------------------------------ mixed targets, heads, guesses
+
+
+def test_mixed_targets_are_judged_by_their_largest_share():
+    logits = torch.eye(3)
+    task = Classification(Given(logits), num_classes=3)
+    mixed = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.3, 0.5], [0.0, 0.0, 1.0]])
+    task.evaluate((numbered_pictures(3), mixed))
+    assert task.compute() == {
+        "loss": pytest.approx(-(mixed * logits.log_softmax(1)).sum().item() / 3),
+        "accuracy": pytest.approx(2 / 3),
+    }
+    assert task.confusion_matrix.compute().tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 1]]
+    assert task.mistakes.compute().targets.tolist() == [2]
+
+
+class Heads(NamedTuple):
+    logits: Tensor
+    first: Tensor
+    second: Tensor
+
+
+class WithHeads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(4, 3) for _ in range(3))
+
+    def forward(self, x):
+        return Heads(*(head(x) for head in self.heads)) if self.training else self.heads[0](x)
+
+
+@pytest.mark.parametrize("class_weights", [None, WEIGHTS])
+def test_auxiliary_heads_count_in_training_with_their_weight_and_not_in_evaluation(class_weights):
+    model, batch = WithHeads(), (torch.randn(5, 4), torch.tensor([0, 1, 2, 2, 0]))
+    alone = [
+        Classification(head, num_classes=3, class_weights=class_weights).loss(batch)[0]
+        for head in model.heads
+    ]
+    for aux_weight, arguments in ((0.3, {}), (0.7, {"aux_weight": 0.7})):
+        task = Classification(model, num_classes=3, class_weights=class_weights, **arguments)
+        model.train()
+        expected = alone[0] + aux_weight * (alone[1] + alone[2])
+        torch.testing.assert_close(task.loss(batch)[0], expected)
+        model.eval()
+        torch.testing.assert_close(task.loss(batch)[0], alone[0])
+        task.evaluate(batch)
+        assert task.compute()["loss"] == pytest.approx(alone[0].item())
+
+
+def test_every_auxiliary_head_must_know_all_classes():
+    model = WithHeads()
+    model.heads[2] = nn.Linear(4, 5)
+    with pytest.raises(ValueError, match=r"num_classes is 3, .*not \(2, 5\)"):
+        Classification(model, num_classes=3).loss((torch.randn(2, 4), torch.tensor([0, 1])))
+
+
+def test_top_k_accuracy_is_torchmetrics():
+    functional = pytest.importorskip(
+        "torchmetrics.functional", reason="torchmetrics is not installed"
+    )
+    logits, targets = torch.randn(50, 6), torch.randint(6, (50,))
+    task = Classification(Given(logits), num_classes=6, top_k=(2, 5))
+    task.evaluate((numbered_pictures(50), targets))
+    values = task.compute()
+    assert list(values) == ["loss", "accuracy", "top2_accuracy", "top5_accuracy"]
+    for k, name in ((1, "accuracy"), (2, "top2_accuracy"), (5, "top5_accuracy")):
+        expected = functional.classification.multiclass_accuracy(
+            logits, targets, num_classes=6, top_k=k, average="micro"
+        )
+        assert values[name] == pytest.approx(expected.item())
+
+
+def test_table_of_the_classes_is_scikit_learns_report():
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    torch.manual_seed(0)
+    logits, targets = torch.randn(60, 5), torch.randint(4, (60,))  # of class 4 there is no sample
+    logits[:, 3] = -9  # and class 3 is never predicted
+    names = ("a", "b", "c", "d", "e")
+    task = Classification(Given(logits), num_classes=5, class_names=names)
+    x = numbered_pictures(60)
+    for start in range(0, 60, 13):
+        task.evaluate((x[start : start + 13], targets[start : start + 13]))
+    report = metrics.classification_report(
+        targets,
+        logits.argmax(1),
+        labels=range(5),
+        target_names=names,
+        output_dict=True,
+        zero_division=0,
+    )
+    (name,), (rows,) = task.tables().keys(), task.tables().values()
+    assert name == "classes"
+    assert [row["class"] for row in rows] == [*names, "macro mean"]
+    for row in rows:
+        expected = report[row["class"].replace("macro mean", "macro avg")]
+        for ours, theirs in (("f1", "f1-score"), *((n, n) for n in ("precision", "recall"))):
+            assert row[ours] == pytest.approx(expected[theirs])
+        assert row["support"] == expected["support"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"num_classes": 0}, "num_classes must be at least 1, not 0"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), not 1.0"),
         ({"class_names": ("a",)}, r"class_names must name 3 classes \(num_classes\), not 1"),
+        ({"class_weights": (1.0, 2.0)}, r"class_weights must be 3 positive numbers .*\[1.0, 2.0\]"),
+        ({"class_weights": (1.0, 2.0, 0.0)}, r"class_weights must be 3 positive numbers"),
+        ({"class_weights": (1.0, 2.0, math.inf)}, r"class_weights must be 3 positive numbers"),
+        ({"class_weights": "even"}, r"class_weights must be 'balanced', .* not 'even'"),
+        ({"aux_weight": -0.1}, r"aux_weight must be at least 0, not -0.1"),
+        ({"top_k": (3,)}, r"top_k must .* smaller than num_classes \(3\), not 3"),
+        ({"top_k": (2, 5)}, r"top_k must .* smaller than num_classes \(3\), not 5"),
+        ({"top_k": (1,)}, r"top_k must .* greater than 1 .*, not 1"),
+        ({"top_k": (2, 2)}, r"top_k must hold different numbers .*, not 2"),
     ],
 )
 def test_bad_argument_is_refused_with_its_value(arguments, message):

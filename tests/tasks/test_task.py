@@ -87,4 +87,5 @@ def test_config_names_a_task_and_arguments_that_it_has(path):
     parameters = inspect.signature(task).parameters
     assert set(config) == set(parameters) - {"model"}
     for key, value in config.items():
+        value = tuple(value) if isinstance(value, list) else value
         assert value == "auto" or value == parameters[key].default

@@ -200,6 +200,19 @@ def test_a_language_model_shows_a_text(tmp_path):
     assert text.startswith(b"    ")  # Markdown's block of text as it is
 
 
+def test_a_classifier_shows_a_table_of_its_classes(tmp_path):
+    folder = new_folder(tmp_path)
+    logged(trainer_of(epochs=1), folder)
+    (text,) = seen(folder, "test").Tensors("classes/text_summary")[0].tensor_proto.string_val
+    lines = text.decode().splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
+        *("class", "precision", "recall", "f1", "support")
+    ]
+    assert lines[1].startswith("| :--") and lines[1].endswith("--: |")
+    assert lines[-1].startswith("| macro mean |") and lines[-1].endswith("|       7 |")
+    assert len({len(line) for line in lines}) == 1
+
+
 # --------------------------------------------------------------------------------- graph
 
 

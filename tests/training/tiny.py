@@ -19,6 +19,7 @@ from zoo.tasks.classification import Classification
 from zoo.tasks.language_modeling import LanguageModeling
 from zoo.tasks.node_classification import NodeClassification
 from zoo.training.callbacks import TIMINGS, Callback, EarlyStopping
+from zoo.training.freezing import freeze
 from zoo.training.optimizers import make_optimizer
 from zoo.training.run_folder import RunFolder
 from zoo.training.schedules import Cosine, ReduceOnPlateau
@@ -100,6 +101,18 @@ def mlp(*, dropout: float = 0.0, dtype: torch.dtype = torch.float32, in_features
     return MLP(in_features, 3, hidden_sizes=(8,), activation="tanh", dropout=dropout).to(dtype)
 
 
+def normed() -> nn.Sequential:
+    """A perceptron with batch normalisation whose statistics are not those of new layers."""
+    torch.manual_seed(5)
+    norms = nn.BatchNorm1d(8), nn.BatchNorm1d(8)
+    for norm in norms:
+        nn.init.normal_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+    return nn.Sequential(
+        nn.Linear(6, 8), norms[0], nn.ReLU(), nn.Linear(8, 8), norms[1], nn.ReLU(), nn.Linear(8, 3)
+    )
+
+
 def trainer_of(
     model: nn.Module | None = None,
     data: DataModule | None = None,
@@ -138,6 +151,7 @@ KINDS = (
     "accumulation",
     "average",
     "plateau",
+    "frozen",
 )
 
 
@@ -170,6 +184,12 @@ def build(kind: str) -> tuple[Trainer, list[Callback]]:
         model = GCN(34, 2, hidden_channels=4)
         task = NodeClassification(model, num_classes=2)
         settings |= {"steps": 8, "epochs": None, "evaluate_every": 3}
+    elif kind == "frozen":
+        data = Samples()
+        model = normed()
+        freeze(model, ["0.*", "1.*"])
+        task = Classification(model, num_classes=3, class_weights="balanced", label_smoothing=0.1)
+        settings |= {"epochs": 2, "ema_decay": 0.9, "clip_norm": 0.5}
     else:
         data = Samples()
         model = MLP(6, 3, hidden_sizes=(8,), dropout=0.3)

@@ -51,8 +51,12 @@ FILLED = ("model", "task")
 # Arguments that the run itself gives, so that a configuration must not.
 GIVEN = {"task": ("model",), "optimizer": ("params",)}
 
-# Arguments of a group beside those of the target's signature, see zoo/training/optimizers.py.
-EXTRA = {"optimizer": {"decay_norms_and_biases": bool, "groups": dict[str, dict[str, Any]]}}
+# Arguments of a group beside those of the target's signature, see zoo/training/optimizers.py and
+# zoo/training/pretrained.py.
+EXTRA: dict[str, dict[str, Any]] = {
+    "optimizer": {"decay_norms_and_biases": bool, "groups": dict[str, dict[str, Any]]},
+    "model": {"weights": str | None},
+}
 
 
 def _allowed(name: str, trusted: Sequence[str]) -> bool:
@@ -200,7 +204,7 @@ def check_component(
     _check_kind(target, kinds, f"{key}._target_={node['_target_']}")
     signature = _signature(target)
     given = GIVEN.get(group, ())
-    extra = EXTRA.get(group, {})
+    extra = {n: a for n, a in EXTRA.get(group, {}).items() if n not in signature}
     known = [name for name in (*signature, *extra) if name not in given]
 
     def nested(value: dict[str, Any], annotation: Any, full: str) -> Any:
@@ -295,7 +299,7 @@ def components(config: dict[str, Any]) -> dict[str, tuple[Any, str]]:
 
 
 def build(node: Any, group: str, key: str, *, trusted: Sequence[str] = (), **given: Any) -> Any:
-    """Builds one component from its node.
+    """Builds one component from its node, without the arguments that are not its target's own.
 
     Args:
         node: mapping with `_target_` and keyword arguments, no `auto` left in it.
@@ -311,7 +315,16 @@ def build(node: Any, group: str, key: str, *, trusted: Sequence[str] = (), **giv
     for name, value in arguments.items():
         if group != "data" and isinstance(value, str) and value == "auto" and name in SIZES:
             raise ConfigError(f"{key}.{name}=auto: nothing fills it here; give a value")
+    own = _signature(target)
+    arguments = {n: v for n, v in arguments.items() if n in own or n not in EXTRA.get(group, {})}
     return _call(target, arguments, key, **given)
+
+
+def beside(node: Any, group: str, key: str, *, trusted: Sequence[str] = ()) -> dict[str, Any]:
+    """The arguments of a component that are not its target's own: those that `build` leaves out."""
+    target, arguments = check_component(node, group, key, trusted=trusted)
+    own = _signature(target)
+    return {n: v for n, v in arguments.items() if n in EXTRA.get(group, {}) and n not in own}
 
 
 def fill(node: dict[str, Any], sizes: dict[str, Any], key: str, source: str) -> dict[str, Any]:

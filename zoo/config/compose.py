@@ -102,8 +102,8 @@ def _check_groups(parsed: Sequence[Override], config_dir: str | None, *, sweep: 
                     "chosen, for sweeps (-m)"
                 )
             continue
-        if top not in (*GROUPS, "seed", "name"):
-            known = [*GROUPS, "seed", "name"]
+        known = [*GROUPS, "seed", "name", "freeze"]
+        if top not in known:
             raise ConfigError(f"{word}: there is no {top!r}; {did_you_mean(top, known)}")
         if "/" in key:
             raise ConfigError(f"{word}: write {key.replace('/', '.')}=... for a value")
@@ -269,7 +269,7 @@ def _replaced(words: Sequence[str], choices: dict[str, Any]) -> dict[str, Any]:
     return {group: plain[group] for group in replaced}
 
 
-FIXED = ("name", "seed", "trainer", "callbacks", "logger", "paths")
+FIXED = ("name", "seed", "freeze", "trainer", "callbacks", "logger", "paths")
 COMPONENTS = ("data", "model", "task", "optimizer", "schedule")
 
 
@@ -292,7 +292,7 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     for name in COMPONENTS:
         if not config.get(name):
             raise ConfigError(f"{name}: a run needs a {name}; one of {', '.join(options(name))}")
-    ordered = ("name", "seed", *COMPONENTS, "trainer", "callbacks", "logger", "paths")
+    ordered = ("name", "seed", *COMPONENTS, "freeze", "trainer", "callbacks", "logger", "paths")
     return {name: fixed[name] if name in fixed else config[name] for name in ordered}
 
 

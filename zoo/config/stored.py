@@ -31,7 +31,7 @@ def merge(
             raise ConfigError(f"{word}: only key=value can be laid over a stored run")
         if ("." not in key and top in GROUPS) or key.endswith("_target_"):
             raise ConfigError(f"{word}: a stored run keeps its {top}; start a new run instead")
-        if top in ("model", "task", "data", "seed", "name") and key not in movable:
+        if top in ("model", "task", "data", "seed", "name", "freeze") and key not in movable:
             raise ConfigError(f"{word}: would make another run; start a new one instead")
         node: Any = config
         *path, last = key.split(".")

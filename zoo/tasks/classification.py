@@ -1,6 +1,8 @@
 """Classification: one class a sample, learned by cross-entropy."""
 
-from typing import Any, Literal, NamedTuple, Self
+import math
+from collections.abc import Iterable
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,85 +15,44 @@ from zoo.tasks.figures import (
     labelled_picture_grid,
     rescale,
 )
-from zoo.tasks.metrics import Accuracy, ConfusionMatrix, Mean
+from zoo.tasks.metrics import Accuracy, ConfusionMatrix, Mean, class_scores
+from zoo.tasks.mistakes import ConfidentMistakes
 from zoo.tasks.task import Task, inputs_of
-
-
-class Mistakes(NamedTuple):
-    """Wrongly classified pictures, the most confident first."""
-
-    pictures: Tensor  # (mistakes, channels, height, width)
-    predicted: Tensor  # (mistakes,)
-    targets: Tensor  # (mistakes,)
-    confidence: Tensor  # (mistakes,)
-
-
-class ConfidentMistakes:
-    """Keeps the wrongly classified pictures with the highest predicted probability.
-
-    Candidates are merged on the device, and a correct answer is a candidate with negative
-    confidence: nothing depends on how many mistakes there are, so no batch waits for the device.
-
-    Args:
-        size: how many to keep.
-    """
-
-    def __init__(self, size: int = 16) -> None:
-        self.size = size
-        self.kept: Mistakes | None = None
-
-    def update(self, pictures: Tensor, logits: Tensor, targets: Tensor) -> None:
-        predicted = logits.argmax(1)
-        confidence = logits.softmax(1, dtype=torch.float32).amax(1)
-        confidence = confidence.masked_fill(predicted == targets, -1.0)
-        batch = self._leading(Mistakes(pictures, predicted, targets, confidence))
-        if self.kept is not None:
-            pairs = zip(self.kept, batch, strict=True)
-            batch = self._leading(Mistakes(*(torch.cat(pair) for pair in pairs)))
-        self.kept = batch
-
-    def _leading(self, mistakes: Mistakes) -> Mistakes:
-        size = min(self.size, len(mistakes.confidence))
-        best = mistakes.confidence.topk(size).indices
-        return Mistakes(*(entry[best] for entry in mistakes))
-
-    def compute(self) -> Mistakes | None:
-        """The mistakes kept, or None without any."""
-        if self.kept is None or not (wrong := self.kept.confidence >= 0).any():
-            return None
-        return Mistakes(*(entry[wrong] for entry in self.kept))
-
-    def reset(self) -> None:
-        self.kept = None
-
-    def to(self, device: torch.device | str) -> Self:
-        if self.kept is not None:
-            self.kept = Mistakes(*(entry.to(device) for entry in self.kept))
-        return self
 
 
 class Classification(Task):
     r"""Cross-entropy between the predicted classes and the true one.
 
-    .. math:: L = -\frac{1}{n} \sum_i \sum_k q_{ik} \log p_{ik}, \qquad
-        q_{ik} = (1 - \varepsilon) [k = y_i] + \frac{\varepsilon}{K}
+    .. math:: L = -\frac{\sum_i \sum_k w_k q_{ik} \log p_{ik}}{\sum_i \sum_k w_k t_{ik}}, \qquad
+        q_{ik} = (1 - \varepsilon) t_{ik} + \frac{\varepsilon}{K}
 
-    with :math:`p = \mathrm{softmax}` of the model's logits and :math:`\varepsilon` the label
-    smoothing (Szegedy et al., 2016, section 7).
+    with :math:`p = \mathrm{softmax}` of the model's logits, :math:`t_{ik} = [k = y_i]`, the label
+    smoothing :math:`\varepsilon` (Szegedy et al., 2016, section 7) and the class weights :math:`w`
+    (all 1 unless asked, so that :math:`L` is the mean over the samples).
 
-    A batch is ``(inputs, targets)``. The metrics are ``loss`` and ``accuracy``; after an evaluation
-    there are pictures of the confusion matrix and, of picture inputs, of the most confident
-    mistakes.
+    A batch is ``(inputs, targets)``, where the targets are class numbers or, where training
+    pictures are mixed (mixup, CutMix), the share :math:`t` of every class. The metrics are ``loss``
+    and ``accuracy`` (of mixed targets: against the largest share) and ``top<k>_accuracy``. After an
+    evaluation there are a table of the classes, pictures of the confusion matrix and, of picture
+    inputs, of the most confident mistakes.
+
+    A model may have auxiliary heads: in training it returns a tuple whose first field are the
+    logits, and the loss of each further field is added with ``aux_weight``.
 
     Args:
         model: inputs to logits.
         num_classes: number of logits.
         label_smoothing: share of the target that is spread over all classes.
-        class_names: for the pictures; the class numbers if None.
+        class_weights: a number for each class, of which only the ratios matter; or ``"balanced"``:
+            inversely proportional to the class's share of the training samples (a class without
+            any weighs 1).
+        aux_weight: of the losses of auxiliary heads (0.3: Szegedy et al., 2015, section 5).
+        top_k: for each number a metric counts the samples whose class is among so many guesses.
+        class_names: for the tables and pictures; the class numbers if None.
 
     Shape:
         - inputs: ``(batch, *)``
-        - targets: ``(batch,)``
+        - targets: ``(batch,)``, or shares ``(batch, classes)``
     """
 
     monitor = "accuracy"
@@ -104,6 +65,9 @@ class Classification(Task):
         *,
         num_classes: int,
         label_smoothing: float = 0.0,
+        class_weights: Literal["balanced"] | tuple[float, ...] | None = None,
+        aux_weight: float = 0.3,
+        top_k: tuple[int, ...] = (),
         class_names: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__(model)
@@ -111,38 +75,70 @@ class Classification(Task):
             raise ValueError(f"num_classes must be at least 1, not {num_classes}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), not {label_smoothing}")
+        if not 0 <= aux_weight < math.inf:
+            raise ValueError(f"aux_weight must be at least 0, not {aux_weight}")
+        for k in top_k:
+            if not 1 < k < num_classes or top_k.count(k) > 1:
+                raise ValueError(
+                    "top_k must hold different numbers greater than 1 (that is accuracy) and "
+                    f"smaller than num_classes ({num_classes}), not {k}"
+                )
         if class_names is not None and len(class_names) != num_classes:
             raise ValueError(
                 f"class_names must name {num_classes} classes (num_classes), not {len(class_names)}"
             )
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
+        self.is_balanced = class_weights == "balanced"
+        self.class_weights = _weights(class_weights, num_classes)
+        self.aux_weight = aux_weight
         self.class_names = class_names
         self.confusion_matrix = ConfusionMatrix(num_classes)
         self.mistakes = ConfidentMistakes()
         self.metrics = {
             "loss": Mean(),
             "accuracy": Accuracy(),
+            **{f"top{k}_accuracy": Accuracy(k) for k in top_k},
             "confusion_matrix": self.confusion_matrix,
             "mistakes": self.mistakes,
         }
 
-    def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
+    def prepare(self, batches: Iterable[Any]) -> None:
+        """Counts the classes of the training samples, where the weights follow from them."""
+        if not self.is_balanced or self.class_weights is None:
+            return
+        counts = torch.zeros(self.num_classes, dtype=torch.float64)
+        for _, targets in batches:
+            soft = targets.is_floating_point()
+            shares = targets if soft else F.one_hot(targets, self.num_classes)  # (batch, classes)
+            counts += shares.sum(0).to(counts)
+        weights = counts.sum() / (self.num_classes * counts)
+        self.class_weights = weights.where(counts > 0, 1.0).to(self.class_weights)
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | int]:
         inputs, targets = batch
-        return self._loss(self._logits(inputs), targets), targets.size(0)
+        logits, *auxiliary = self._outputs(inputs)
+        loss, count = self._loss(logits, targets)
+        for other in auxiliary:
+            loss = loss + self.aux_weight * self._loss(other, targets)[0]
+        return loss, count
 
     def evaluate(self, batch: tuple[Tensor, Tensor]) -> None:
         inputs, targets = batch
-        logits = self._logits(inputs)
-        self.metrics["loss"].update(self._loss(logits, targets), targets.size(0))
-        self.metrics["accuracy"].update(logits, targets)
+        logits = self._outputs(inputs)[0]
+        self.metrics["loss"].update(*self._loss(logits, targets))
+        if targets.is_floating_point():
+            targets = targets.argmax(1)  # (batch,)
+        for metric in self.metrics.values():
+            if isinstance(metric, Accuracy):
+                metric.update(logits, targets)
         self.confusion_matrix.update(logits, targets)
         if are_pictures(inputs):
             self.mistakes.update(inputs, logits, targets)
 
     def predict(self, batch: Any) -> Tensor:
         """Probabilities of the classes: ``(batch, classes)``."""
-        return self._logits(inputs_of(batch)).softmax(1, dtype=torch.float32)
+        return self._outputs(inputs_of(batch))[0].softmax(1, dtype=torch.float32)
 
     def input_pictures(self, batch: Any) -> dict[str, Tensor]:
         return input_pictures(batch)
@@ -161,17 +157,76 @@ class Classification(Task):
             pictures["mistakes"] = labelled_picture_grid(rescale(mistakes.pictures), labels)
         return pictures
 
-    def _logits(self, inputs: Tensor) -> Tensor:
-        logits = self.model(inputs)
-        if logits.ndim != 2 or logits.size(1) != self.num_classes:
-            raise ValueError(
-                f"num_classes is {self.num_classes}, so the model must return logits of shape "
-                f"(batch, {self.num_classes}), not {tuple(logits.shape)}"
-            )
-        return logits
+    def tables(self) -> dict[str, list[dict[str, str | float]]]:
+        """``classes``: precision, recall, F1 and support of each; in the last row their means."""
+        scores = class_scores(self.confusion_matrix.compute())
+        columns = {name: values.tolist() for name, values in scores.items()}
+        rows: list[dict[str, str | float]] = [
+            {"class": self._name(index), **{n: column[index] for n, column in columns.items()}}
+            for index in range(self.num_classes)
+        ]
+        mean = {name: values.double().mean().item() for name, values in scores.items()}
+        rows.append({"class": "macro mean", **mean, "support": sum(columns["support"])})
+        return {"classes": rows}
 
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+    def to(self, device: torch.device | str) -> Self:
+        if self.class_weights is not None:
+            self.class_weights = self.class_weights.to(device)
+        return super().to(device)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"class_weights": self.class_weights} if self.is_balanced else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if not self.is_balanced:
+            super().load_state_dict(state)
+        elif self.class_weights is not None:
+            self.class_weights = state["class_weights"].to(self.class_weights)
+
+    def _outputs(self, inputs: Tensor) -> list[Tensor]:
+        """The logits, and behind them those of auxiliary heads."""
+        output = self.model(inputs)
+        outputs = list(output) if isinstance(output, tuple) else [output]
+        for logits in outputs:
+            if logits.ndim != 2 or logits.size(1) != self.num_classes:
+                raise ValueError(
+                    f"num_classes is {self.num_classes}, so the model must return logits of shape "
+                    f"(batch, {self.num_classes}), not {tuple(logits.shape)}"
+                )
+        return outputs
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | int]:
+        """The loss, and the sum of weights that it is the mean over."""
+        smoothing = self.label_smoothing
+        if self.class_weights is None:
+            return F.cross_entropy(logits, targets, label_smoothing=smoothing), targets.size(0)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        logits, weights = logits.to(dtype), self.class_weights.to(dtype)
+        if not targets.is_floating_point():
+            loss = F.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing)
+            return loss, weights[targets].sum()
+        # Of shares torch takes the mean over the samples, whatever these weigh.
+        count = (targets.to(dtype) @ weights).sum()
+        total = F.cross_entropy(
+            logits, targets.to(dtype), weight=weights, reduction="sum", label_smoothing=smoothing
+        )
+        return total / count, count
 
     def _name(self, index: int) -> str:
         return str(index) if self.class_names is None else self.class_names[index]
+
+
+def _weights(given: str | tuple[float, ...] | None, num_classes: int) -> Tensor | None:
+    """Class weights of mean 1; all 1 as long as the training samples have not been counted."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        if given != "balanced":
+            raise ValueError(f"class_weights must be 'balanced', numbers or None, not {given!r}")
+        return torch.ones(num_classes)
+    if len(given) != num_classes or not all(0 < weight < math.inf for weight in given):
+        raise ValueError(
+            f"class_weights must be {num_classes} positive numbers (num_classes), not {list(given)}"
+        )
+    weights = torch.tensor(given, dtype=torch.float64)
+    return (weights / weights.mean()).float()

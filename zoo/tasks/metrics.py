@@ -148,3 +148,25 @@ class R2(SumMetric):
         varies = total > 1e-12 * self.sums["squares"]
         exact = (self.sums["errors"] == 0).to(total)
         return torch.where(varies, 1 - self.sums["errors"] / total, exact).mean()
+
+
+def class_scores(matrix: Tensor) -> dict[str, Tensor]:
+    r"""Precision, recall, F1 and support of each class, from a confusion matrix.
+
+    .. math:: P_k = \frac{C_{kk}}{\sum_j C_{jk}}, \qquad R_k = \frac{C_{kk}}{\sum_j C_{kj}}, \qquad
+        F_k = \frac{2 P_k R_k}{P_k + R_k}
+
+    A class that is never predicted has precision 0, one without samples recall 0.
+
+    Shape:
+        - matrix: counts ``(true, predicted)``
+        - output: ``(classes,)`` each
+    """
+    matrix = matrix.cpu()
+    hits, support, predicted = matrix.diagonal().double(), matrix.sum(1), matrix.sum(0)
+    return {
+        "precision": hits / predicted.clamp_min(1),
+        "recall": hits / support.clamp_min(1),
+        "f1": 2 * hits / (support + predicted).clamp_min(1),
+        "support": support,
+    }

@@ -1,5 +1,6 @@
 """Segmentation: one class a pixel."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, Self, get_args
 
@@ -56,7 +57,7 @@ class Segmentation(Task):
 
     The metrics are ``loss``, ``mean_iou``, ``dice``, ``pixel_accuracy`` and ``pixel_error``
     (:class:`~zoo.tasks.segmentation_metrics.SegmentationScores`); after an evaluation there is a
-    picture of a few samples, and a text with the IoU of each class.
+    picture of a few samples, and a table with the IoU of each class.
 
     Args:
         model: pictures to logits ``(batch, num_classes, *, *)``.
@@ -70,7 +71,7 @@ class Segmentation(Task):
         tile_size: height and width of the tiles that the model is given; None for whole pictures.
         tile_overlap: the least share of a tile that its neighbour sees too.
         tta: averages predictions over mirror images: ``flips`` (4) or ``dihedral`` (8).
-        class_names: for pictures and texts; the class numbers if None.
+        class_names: for pictures and tables; the class numbers if None.
 
     Shape:
         - images: ``(batch, channels, height, width)``
@@ -170,13 +171,15 @@ class Segmentation(Task):
         samples = self.samples.compute()
         return {"samples": comparison(samples, self.class_names)} if samples else {}
 
-    def texts(self) -> dict[str, str]:
-        """``iou``: a table of the IoU of each class, a dash where it does not occur."""
-        lines = ["| class | IoU |", "|---|---|"]
-        for index, value in enumerate(self.scores.iou().tolist()):
-            name = str(index) if self.class_names is None else self.class_names[index]
-            lines.append(f"| {name} | {'-' if value != value else f'{value:.4f}'} |")
-        return {"iou": "\n".join(lines)}
+    def tables(self) -> dict[str, list[dict[str, str | float]]]:
+        """``classes``: IoU and pixels of each class that is there or predicted."""
+        pixels = self.scores.sums["matrix"].sum(1).tolist()
+        rows: list[dict[str, str | float]] = []
+        for index, iou in enumerate(self.scores.iou().tolist()):
+            if not math.isnan(iou):
+                name = str(index) if self.class_names is None else self.class_names[index]
+                rows.append({"class": name, "iou": iou, "pixels": pixels[index]})
+        return {"classes": rows}
 
     def _logits(self, images: Tensor) -> Tensor:
         logits = self.model(images)

@@ -143,6 +143,10 @@ class Task:
         """Texts of the last evaluation by name."""
         return {}
 
+    def tables(self) -> dict[str, list[dict[str, str | float]]]:
+        """Tables of the last evaluation by name, too long for a curve: rows by column name."""
+        return {}
+
 
 def inputs_of(batch: Any) -> Any:
     """The inputs of a batch, which come first in it, or the batch itself if it is inputs alone."""

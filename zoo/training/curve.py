@@ -73,7 +73,7 @@ class TrainingCurve:
             self._gather(name)
         counts = {name: float(count) for name, count in self._counts.items()}
         for name, prefix in self._prefix.items():
-            row[f"{prefix}loss"] = float(self._sums[name]) / max(counts[name], 1.0)
+            row[f"{prefix}loss"] = float(self._sums[name]) / (counts[name] or 1.0)
         for name, prefix in self._prefix.items():
             row[f"{prefix}lr"] = rates[name]
             if name in norms:

@@ -1,12 +1,10 @@
 """One pass over a split in which nothing of training changes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import torch
-
-from zoo.tasks.task import Task
+from zoo.tasks.task import Task, evaluation_mode
 from zoo.training.reproducibility import isolated
 
 SEED = 1234
@@ -37,18 +35,37 @@ def evaluate(
     Returns:
         Metric name to value.
     """
-    model = task.model
-    training = model.training
-    model.eval()
-    try:
-        with isolated(SEED), torch.no_grad():
-            task.reset()
-            for batch in batches:
-                between()
-                with autocast or nullcontext():
-                    task.evaluate(batch)
-            metrics = task.compute()
-            then(metrics)
-    finally:
-        model.train(training)
+    with isolated(SEED), evaluation_mode(task.model):
+        task.reset()
+        for batch in batches:
+            between()
+            with autocast or nullcontext():
+                task.evaluate(batch)
+        metrics = task.compute()
+        then(metrics)
     return metrics
+
+
+def markdown_table(rows: Sequence[Mapping[str, str | float]]) -> str:
+    """The rows as a table that is aligned on a terminal and laid out by Markdown readers."""
+
+    def written(value: str | float) -> str:
+        text = f"{value:.4f}" if isinstance(value, float) else str(value)
+        return text.replace("|", "\\|")
+
+    names = list(rows[0])
+    cells = [names, *([written(row[name]) for name in names] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    left = [isinstance(rows[0][name], str) for name in names]
+    rule = [
+        f":{'-' * (w - 1)}" if to else f"{'-' * (w - 1)}:"
+        for w, to in zip(widths, left, strict=True)
+    ]
+    lines = [
+        [
+            cell.ljust(w) if to else cell.rjust(w)
+            for cell, w, to in zip(line, widths, left, strict=True)
+        ]
+        for line in cells
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])

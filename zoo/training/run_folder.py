@@ -211,6 +211,11 @@ class RunFolder:
         if time.monotonic() - self._beat > HEARTBEAT_SECONDS:
             self.status("running", step=step)
 
+    def tell(self, text: str) -> None:
+        """Prints a line and keeps it in `log.txt`."""
+        print(text, flush=True)
+        self.log(text)
+
     def log(self, text: str) -> None:
         """Appends a line to `log.txt`; never the reason for which a run fails."""
         stamp = f"{datetime.now():%Y-%m-%d %H:%M:%S}"

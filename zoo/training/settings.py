@@ -180,6 +180,8 @@ class RunSettings:
     """Folder below `paths.runs_dir`; the experiment's name, or model_data where none is named."""
     seed: int = 0
     """Seed of everything random: initial weights, order, augmentation, dropout, noise."""
+    freeze: list[str] = field(default_factory=list)
+    """Patterns of the names of parameters that are not trained (`*`: anything, `!`: except)."""
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     """How long, where and how precisely to train."""
     callbacks: CallbackSettings = field(default_factory=CallbackSettings)

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.tasks.task import evaluation_mode
 from zoo.training.callbacks import Callback
+from zoo.training.evaluation import markdown_table
 from zoo.training.settings import LoggerSettings
 
 if TYPE_CHECKING:
@@ -75,14 +77,10 @@ class TensorBoard(Callback):
 
     def _write_graph(self, trainer: "Trainer", writer: Any, batch: Any) -> None:
         """Traces the model; one that torch cannot trace goes without, and says so in the log."""
-        import torch
-
         model = trainer.task.model
-        training = model.training
-        model.eval()
         try:
             with (
-                torch.no_grad(),
+                evaluation_mode(model),
                 warnings.catch_warnings(),
                 contextlib.redirect_stdout(None),
             ):
@@ -93,8 +91,6 @@ class TensorBoard(Callback):
             if trainer.folder is not None:
                 reason = str(error).strip().splitlines()[:1]
                 trainer.folder.log(f"no model graph in TensorBoard: {''.join(reason)}")
-        finally:
-            model.train(training)
 
     def on_log(self, trainer: "Trainer", row: dict[str, Any]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -126,6 +122,8 @@ class TensorBoard(Callback):
             # Four blanks make Markdown show the text as it is.
             block = "\n".join("    " + line for line in text.splitlines())
             writer.add_text(name, block, trainer.step)
+        for name, rows in trainer.task.tables().items():
+            writer.add_text(name, markdown_table(rows), trainer.step)
 
     def _describe(self, trainer: "Trainer", metrics: dict[str, float]) -> None:
         """Writes hyperparameters and the names of the final metrics for the HParams tab."""

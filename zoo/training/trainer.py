@@ -19,12 +19,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.tasks.task import Task
+from zoo.tasks.task import Task, evaluation_mode
 from zoo.training.averaging import WeightAverage
 from zoo.training.callbacks import Callback, MetricsFile
 from zoo.training.checkpoint import CheckpointError, CheckpointFolder, read, require_space
 from zoo.training.curve import TrainingCurve
 from zoo.training.evaluation import SEED, evaluate
+from zoo.training.freezing import training_mode
 from zoo.training.interruption import Interrupted, Signals
 from zoo.training.optimizers import load_optimizer
 from zoo.training.overfit import FirstBatch
@@ -251,11 +252,10 @@ class Trainer:
             ValueError: data, model and task do not fit together, or there is no metric of the name
                 that selects checkpoints.
         """
-        task, model = self.task, self.task.model
-        state, training = task.state_dict(), model.training
-        model.eval()
+        task = self.task
+        state = task.state_dict()
         try:
-            with isolated(SEED), torch.no_grad(), self.updater.autocast:
+            with isolated(SEED), evaluation_mode(task.model), self.updater.autocast:
                 for _ in task.objectives(next(iter(self.data.batches("train", 0)))):
                     pass
             task.reset()
@@ -268,7 +268,6 @@ class Trainer:
                 f"{' '.join(str(error).split())[:300]} (ZOO_TRACEBACK=1 shows where)"
             ) from error
         finally:
-            model.train(training)
             task.load_state_dict(state)
         if "val" in self.data.splits and self.monitor not in known:
             raise ValueError(
@@ -283,7 +282,7 @@ class Trainer:
             raise
 
     def _loop(self) -> None:
-        self.task.model.train()
+        training_mode(self.task.model)
         self._saved_at = self._look_at = time.perf_counter()
         self._clock = self._saved_at - self.seconds
         self.curve.restart()

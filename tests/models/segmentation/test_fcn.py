@@ -12,6 +12,7 @@ from zoo.models.segmentation.fcn import (
     fcn32s,
     learned_upsampling,
 )
+from zoo.training.pretrained import load_pretrained
 
 BUILDERS = [fcn32s, fcn16s, fcn8s]
 
@@ -144,7 +145,7 @@ def test_scores_begin_at_zero_and_still_learn():
 
 
 @pytest.mark.parity
-def test_vgg16_of_torchvision_loads_and_gives_its_maps():
+def test_vgg16_of_torchvision_loads_and_gives_its_maps(tmp_path):
     models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
     torch.manual_seed(0)
     theirs = on_meta(models.vgg16)
@@ -156,10 +157,10 @@ def test_vgg16_of_torchvision_loads_and_gives_its_maps():
     theirs.classifier[6] = nn.Linear(8, 1000)
     state = theirs.state_dict()
     ours = fcn16s(5, classifier_channels=8).eval()
-    keys = ours.load_state_dict(state, strict=False)
-    assert set(keys.unexpected_keys) == {"classifier.6.weight", "classifier.6.bias"}
-    assert {key.split(".")[0] for key in keys.missing_keys} == {"score", "score_pool4", "upscore2"}
-    assert state["classifier.0.weight"].ndim == 2  # The caller's dictionary stays as it is.
+    torch.save(state, tmp_path / "vgg16.pth")
+    loaded = load_pretrained(ours, tmp_path / "vgg16.pth", num_classes=5)
+    assert set(loaded.unused) == {"classifier.6.weight", "classifier.6.bias"}
+    assert {key.split(".")[0] for key in loaded.fresh} == {"score", "score_pool4", "upscore2"}
     with torch.no_grad():
         x = torch.randn(1, 3, 48, 48)
         layers = list(ours.features)
@@ -176,12 +177,15 @@ def test_vgg16_of_torchvision_loads_and_gives_its_maps():
 @pytest.mark.parametrize("build", BUILDERS)
 def test_full_vgg16_of_torchvision_fits_in_every_shape(build):
     models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
-    keys = on_meta(build).load_state_dict(on_meta(models.vgg16).state_dict(), strict=False)
-    assert not [key for key in keys.missing_keys if "features" in key or "classifier" in key]
+    ours, theirs = on_meta(build).state_dict(), on_meta(models.vgg16).state_dict()
+    kept = [key for key in theirs if not key.startswith("classifier.6.")]
+    assert kept == [key for key in ours if key.startswith(("features.", "classifier."))]
+    for key in kept:
+        assert ours[key].numel() == theirs[key].numel() and len(ours[key]) == len(theirs[key])
 
 
 @torch.no_grad()
-def test_finer_networks_take_the_weights_of_the_coarser_and_begin_as_they_were():
+def test_finer_networks_take_the_weights_of_the_coarser_and_begin_as_they_were(tmp_path):
     torch.manual_seed(0)
     coarse = fcn32s(3, in_channels=1, classifier_channels=4).eval()
     nn.init.normal_(coarse.score.weight)
@@ -189,8 +193,9 @@ def test_finer_networks_take_the_weights_of_the_coarser_and_begin_as_they_were()
     expected = coarse(x)
     for build in (fcn16s, fcn8s):
         fine = build(3, in_channels=1, classifier_channels=4).eval()
-        keys = fine.load_state_dict(coarse.state_dict(), strict=False)
-        assert not keys.unexpected_keys and len(keys.missing_keys) == 3
+        torch.save(coarse.state_dict(), tmp_path / "coarse.pth")
+        loaded = load_pretrained(fine, tmp_path / "coarse.pth", num_classes=3)
+        assert not loaded.unused and len(loaded.fresh) == 3
         # The new scores are zero, and magnifying twice is about as good as once.
         assert (fine(x) - expected).norm() < 0.25 * expected.norm()
         coarse = fine

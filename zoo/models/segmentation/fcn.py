@@ -14,11 +14,11 @@ begin bilinear and are learned (section 4.3; the published networks keep all of 
 layers that score classes begin at zero (section 4.3).
 
 Differences from the paper: the paper always starts from an ImageNet classifier, and trains fcn16s
-from fcn32s and fcn8s from fcn16s. Both work here: ``load_state_dict(weights, strict=False)`` takes
-torchvision's ``vgg16`` (keys ``features.*``, ``classifier.0`` and ``classifier.3``; the matrices of
-the last two are folded into kernels as they are loaded) or a coarser FCN, and leaves the new
-layers as they begin. Without, the layers of VGG-16 are drawn from He's Gaussian (fan-out). With
-torchvision's weights goes its normalisation of the picture.
+from fcn32s and fcn8s from fcn16s. Both work here: ``load_pretrained`` (``model.weights``) takes
+torchvision's ``vgg16`` (``features.*``, ``classifier.0`` and ``classifier.3``; it folds the
+matrices of the last two into kernels) or a coarser FCN, and leaves the new layers as they begin.
+Without, the layers of VGG-16 are drawn from He's Gaussian (fan-out). With torchvision's weights
+goes its normalisation of the picture.
 
 | part | size (500x500 input) | parameters (21 classes) |
 |---|---|---|
@@ -37,7 +37,7 @@ torchvision's weights goes its normalisation of the picture.
 | `fcn8s` | 21 x 500 x 500 | 134,376,863 |
 """
 
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -141,6 +141,9 @@ class FCN(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    # Layers that a classifier's weights, or a coarser network's, do not have.
+    optional_weights: ClassVar[tuple[str, ...]] = ("score*", "upscore*")
+
     def __init__(
         self,
         num_classes: int = 21,
@@ -191,7 +194,6 @@ class FCN(nn.Module):
             self.upscore_pool4 = learned_upsampling(num_classes)
             self.score_pool3 = scoring(256, num_classes)
         self.upscore = BilinearUpsampling(stride)
-        self.register_load_state_dict_pre_hook(_fold_matrices)
 
     def forward(self, x: Tensor) -> Tensor:
         check_pictures(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
@@ -207,15 +209,6 @@ class FCN(nn.Module):
             scores = scores + crop_like(self.score_pool3(pool3), scores, 9)
         offset = {32: 19, 16: 27, 8: 31}[self.stride]
         return crop_like(self.upscore(scores), x, offset)  # (batch, num_classes, height, width)
-
-
-def _fold_matrices(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Folds the matrices of VGG-16's fc6 and fc7 into kernels, which is all that they differ in."""
-    assert isinstance(model, FCN)
-    for name in ("classifier.0.weight", "classifier.3.weight"):
-        kernel, weight = model.get_parameter(name), state.get(prefix + name)
-        if isinstance(weight, Tensor) and weight.ndim == 2 and weight.numel() == kernel.numel():
-            state[prefix + name] = weight.view(kernel.shape)
 
 
 def fcn32s(

@@ -1,0 +1,274 @@
+import re
+import sys
+import types
+
+import pytest
+import torch
+from torch import nn
+
+from tests.training.tiny import mlp, new_folder, normed, trainer_of
+from zoo.training.pretrained import load_pretrained
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Writes something as a file of weights."""
+
+    def save(content, name="weights.pth"):
+        torch.save(content, tmp_path / name)
+        return tmp_path / name
+
+    return save
+
+
+def moved(seed=1):
+    """A state dict of `normed`'s names and shapes with values of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.rand(entry.shape, generator=generator) if entry.ndim else torch.tensor(7)
+        for name, entry in normed().state_dict().items()
+    }
+
+
+def holds(model, state):
+    own = model.state_dict()
+    return all(torch.equal(own[name], entry) for name, entry in state.items())
+
+
+def prefixed(state, prefix):
+    return {prefix + name: entry for name, entry in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: prefixed(state, "module."),
+        lambda state: prefixed(state, "_orig_mod."),
+        lambda state: prefixed(state, "module._orig_mod."),
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": prefixed(state, "module."), "optimizer": {}},
+        lambda state: {n: s.double() for n, s in state.items()},
+        lambda state: {n: s for n, s in state.items() if not n.endswith("num_batches_tracked")},
+    ],
+    ids=["plain", "ddp", "compiled", "both", "lightning", "references", "double", "old"],
+)
+def test_weights_are_read_from_what_people_save(wrap, saved):
+    model, state = normed(), moved()
+    loaded = load_pretrained(model, saved(wrap(state)))
+    assert holds(model, {n: s for n, s in state.items() if "num_batches" not in n})
+    assert (loaded.fresh, loaded.unused) == ((), ())
+    assert str(loaded).endswith(f"{len(loaded.loaded)} tensors loaded")
+
+
+def test_parameters_keep_their_place_in_memory_and_the_optimizer(saved):
+    model = normed()
+    before = {name: entry.data_ptr() for name, entry in model.state_dict().items()}
+    load_pretrained(model, saved(moved()))
+    assert {name: entry.data_ptr() for name, entry in model.state_dict().items()} == before
+    assert all(p.requires_grad and p.grad_fn is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.9}], ids=str)
+def test_checkpoint_of_a_run_gives_the_weights_that_it_selected(settings, tmp_path):
+    folder = new_folder(tmp_path)
+    trainer = trainer_of(epochs=2, **settings)
+    trainer.fit(folder=folder)
+    model = mlp()
+    load_pretrained(model, folder.path / "checkpoints" / "best.pt")
+    for ours, theirs in zip(model.parameters(), trainer.task.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_classifier_stays_fresh_where_the_file_knows_other_classes(saved):
+    model, state = normed(), moved()
+    state |= {"6.weight": torch.rand(1000, 8), "6.bias": torch.rand(1000)}
+    before = {name: p.clone() for name, p in model[6].named_parameters()}
+    loaded = load_pretrained(model, saved(state), num_classes=3)
+    assert loaded.fresh == ("6.weight", "6.bias")
+    assert "fresh: 6.weight, 6.bias" in str(loaded)
+    assert all(torch.equal(p, before[name]) for name, p in model[6].named_parameters())
+    assert holds(model, {n: s for n, s in state.items() if n[0] != "6"})
+
+
+def test_classifier_of_as_many_classes_is_loaded(saved):
+    model, state = normed(), moved()
+    assert load_pretrained(model, saved(state), num_classes=3).fresh == ()
+    assert torch.equal(model[6].weight, state["6.weight"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_classes"),
+    [
+        ({"6.weight": (1000, 8), "6.bias": (1000,)}, None),  # no classifier
+        ({"6.weight": (1000, 8), "6.bias": (1000,)}, 5),  # not of that many classes
+        ({"6.weight": (1000, 9), "6.bias": (1000,)}, 3),  # from other features
+        ({"6.weight": (1000, 8), "6.bias": (999,)}, 3),  # of two minds
+        ({"0.weight": (9, 6), "0.bias": (9,)}, 3),  # another layer
+        ({"0.weight": (8, 5)}, 3),  # other inputs
+    ],
+)
+def test_other_shapes_are_refused_and_nothing_is_loaded(changes, num_classes, saved):
+    model = normed()
+    before = {name: entry.clone() for name, entry in model.state_dict().items()}
+    state = moved() | {name: torch.rand(shape) for name, shape in changes.items()}
+    name, shape = next(iter(changes.items()))
+    own = list(before[name].shape)
+    with pytest.raises(
+        ValueError,
+        match=rf"of another shape: \d \({name} {re.escape(f'{list(shape)} there')} "
+        rf"and {re.escape(f'{own} here')}",
+    ):
+        load_pretrained(model, saved(state), num_classes=num_classes)
+    assert holds(model, before)
+
+
+def test_report_of_what_does_not_fit_counts_and_names(saved):
+    state = {f"other.{i}": torch.rand(2) for i in range(5)} | {"0.weight": torch.rand(1, 6)}
+    with pytest.raises(ValueError) as refused:
+        load_pretrained(normed(), saved(state), num_classes=3)
+    text = str(refused.value)
+    assert text.startswith("weights=")
+    assert "names and shapes must agree (missing: 13 (0.bias, 1.weight, 1.bias, ...); " in text
+    assert "of another shape: 1 (0.weight [1, 6] there and [8, 6] here); " in text
+    assert "unknown to the model: 5 (other.0, other.1, other.2, ...))" in text
+
+
+def test_what_only_the_file_has_is_named_in_the_report(saved):
+    state = moved() | {f"aux.{i}": torch.rand(2) for i in range(4)}
+    loaded = load_pretrained(normed(), saved(state))
+    assert loaded.unused == ("aux.0", "aux.1", "aux.2", "aux.3")
+    assert str(loaded).endswith("in the file and not in the model: 4 (aux.0, aux.1, aux.2, ...)")
+
+
+def test_module_that_is_called_module_keeps_its_name(saved):
+    model = nn.ModuleDict({"module": nn.Linear(2, 2)})
+    state = {"module.weight": torch.rand(2, 2), "module.bias": torch.rand(2)}
+    load_pretrained(model, saved(state))
+    assert holds(model, state)
+
+
+class Payload:
+    pass
+
+
+def test_what_is_no_file_of_weights_is_refused_by_name(saved, tmp_path):
+    whole = saved(moved(), "whole.pth").read_bytes()
+    (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.pth").write_text("no weights at all")
+    saved({"a": Payload()}, "object.pth")
+    saved(normed(), "module.pth")
+    saved({}, "empty.pth")
+    saved({"epoch": 3}, "numbers.pth")
+    saved([torch.rand(2)], "list.pth")
+    for name, message in {
+        "missing.pth": "there is no such file",
+        "half.pth": "cannot be read",
+        "text.pth": "is no plain state dict and is not loaded|cannot be read",
+        "object.pth": "is no plain state dict and is not loaded",
+        "module.pth": "is no plain state dict and is not loaded",
+        "empty.pth": "holds no state dict",
+        "numbers.pth": "holds no state dict",
+        "list.pth": "holds no state dict",
+        "": "is a folder; name a file",
+    }.items():
+        path = tmp_path / name
+        with pytest.raises(ValueError, match=f"weights={re.escape(str(path))}: ({message})"):
+            load_pretrained(normed(), path)
+
+
+def test_damaged_checkpoint_of_a_run_is_not_taken_for_a_good_one(tmp_path):
+    folder = new_folder(tmp_path)
+    trainer_of(epochs=1).fit(folder=folder)
+    path = folder.path / "checkpoints" / "best.pt"
+    content = bytearray(path.read_bytes())
+    weights = trainer_of().task.model.state_dict()
+    place = len(content) // 2
+    content[place] ^= 255
+    path.write_bytes(content)
+    with pytest.raises((ValueError, RuntimeError), match=r"damaged|cannot be read|no plain"):
+        load_pretrained(mlp(), path)
+    assert weights.keys() == mlp().state_dict().keys()
+
+
+def test_safetensors_are_read_where_the_package_is_there(tmp_path, monkeypatch):
+    path, state = tmp_path / "model.safetensors", moved()
+    path.touch()
+    fake = types.ModuleType("safetensors.torch")
+    fake.load_file = lambda file: state if file == path else None
+    monkeypatch.setitem(sys.modules, "safetensors", types.ModuleType("safetensors"))
+    monkeypatch.setitem(sys.modules, "safetensors.torch", fake)
+    model = normed()
+    load_pretrained(model, path)
+    assert holds(model, state)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ValueError, match="needs the package safetensors"):
+        load_pretrained(model, path)
+
+
+# -------------------------------------------------------------------- names of other people
+
+
+def timm_vit(depth):
+    """The names of timm's VisionTransformer, and torchvision's for each."""
+    block = "encoder.layers.encoder_layer_{}."
+    names = {
+        "cls_token": "class_token",
+        "pos_embed": "encoder.pos_embedding",
+        "patch_embed.proj.weight": "conv_proj.weight",
+        "patch_embed.proj.bias": "conv_proj.bias",
+        "norm.weight": "encoder.ln.weight",
+        "norm.bias": "encoder.ln.bias",
+        "head.weight": "heads.head.weight",
+        "head.bias": "heads.head.bias",
+    }
+    for i in range(depth):
+        ours = block.format(i)
+        for kind in ("weight", "bias"):
+            names |= {
+                f"blocks.{i}.norm1.{kind}": f"{ours}ln_1.{kind}",
+                f"blocks.{i}.attn.qkv.{kind}": f"{ours}self_attention.in_proj_{kind}",
+                f"blocks.{i}.attn.proj.{kind}": f"{ours}self_attention.out_proj.{kind}",
+                f"blocks.{i}.norm2.{kind}": f"{ours}ln_2.{kind}",
+                f"blocks.{i}.mlp.fc1.{kind}": f"{ours}mlp.0.{kind}",
+                f"blocks.{i}.mlp.fc2.{kind}": f"{ours}mlp.3.{kind}",
+            }
+    return names
+
+
+@pytest.mark.parity
+def test_timms_vision_transformer_is_known_by_its_names(saved):
+    models = pytest.importorskip(
+        "torchvision.models.vision_transformer", reason="torchvision is not installed"
+    )
+    shape = dict(image_size=8, patch_size=4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=12)
+    model, other = (models.VisionTransformer(**shape, num_classes=3) for _ in range(2))
+    theirs = {ours: name for name, ours in timm_vit(2).items()}
+    state = {theirs[name]: torch.rand_like(entry) for name, entry in model.state_dict().items()}
+    loaded = load_pretrained(model, saved(state))
+    assert (loaded.fresh, loaded.unused) == ((), ())
+    other.load_state_dict({name: state[theirs[name]] for name in theirs})
+    for (name, ours), entry in zip(
+        model.state_dict().items(), other.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, entry), name
+
+
+@pytest.mark.parity
+def test_torchvisions_older_names_are_known(saved):
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    from torchvision.models import densenet, vision_transformer
+
+    dense = densenet.DenseNet(2, (1, 2), 4, num_classes=3)
+    shape = dict(image_size=8, patch_size=4, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=12)
+    vit = vision_transformer.VisionTransformer(**shape, num_classes=3)
+    for model, old in (
+        (dense, lambda n: re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", n)),
+        (vit, lambda n: n.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2.")),
+    ):
+        state = {n: torch.rand_like(t.float()) for n, t in model.state_dict().items()}
+        renamed = {old(name): entry for name, entry in state.items()}
+        assert renamed.keys() != state.keys()
+        loaded = load_pretrained(model, saved(renamed))
+        assert (loaded.fresh, loaded.unused) == ((), ())
+        assert holds(model, {n: t for n, t in state.items() if "num_batches" not in n})

@@ -1,0 +1,59 @@
+"""The wrongly classified pictures that a classifier was surest of."""
+
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+
+class Mistakes(NamedTuple):
+    """Wrongly classified pictures, the most confident first."""
+
+    pictures: Tensor  # (mistakes, channels, height, width)
+    predicted: Tensor  # (mistakes,)
+    targets: Tensor  # (mistakes,)
+    confidence: Tensor  # (mistakes,)
+
+
+class ConfidentMistakes:
+    """Keeps the wrongly classified pictures with the highest predicted probability.
+
+    Candidates are merged on the device, and a correct answer is a candidate with negative
+    confidence: nothing depends on how many mistakes there are, so no batch waits for the device.
+
+    Args:
+        size: how many to keep.
+    """
+
+    def __init__(self, size: int = 16) -> None:
+        self.size = size
+        self.kept: Mistakes | None = None
+
+    def update(self, pictures: Tensor, logits: Tensor, targets: Tensor) -> None:
+        predicted = logits.argmax(1)
+        confidence = logits.softmax(1, dtype=torch.float32).amax(1)
+        confidence = confidence.masked_fill(predicted == targets, -1.0)
+        batch = self._leading(Mistakes(pictures, predicted, targets, confidence))
+        if self.kept is not None:
+            pairs = zip(self.kept, batch, strict=True)
+            batch = self._leading(Mistakes(*(torch.cat(pair) for pair in pairs)))
+        self.kept = batch
+
+    def _leading(self, mistakes: Mistakes) -> Mistakes:
+        size = min(self.size, len(mistakes.confidence))
+        best = mistakes.confidence.topk(size).indices
+        return Mistakes(*(entry[best] for entry in mistakes))
+
+    def compute(self) -> Mistakes | None:
+        """The mistakes kept, or None without any."""
+        if self.kept is None or not (wrong := self.kept.confidence >= 0).any():
+            return None
+        return Mistakes(*(entry[wrong] for entry in self.kept))
+
+    def reset(self) -> None:
+        self.kept = None
+
+    def to(self, device: torch.device | str) -> Self:
+        if self.kept is not None:
+            self.kept = Mistakes(*(entry.to(device) for entry in self.kept))
+        return self

@@ -37,6 +37,11 @@ SHRUNK = [
 # Only to be quicker: what is tested of them does not depend on their size.
 SMALLER = {
     "gan_digits": ["model.hidden_sizes=[32]", "model.maxout_sizes=[16]"],
+    "resnet20_cifar10": ["data.batch_size=8", "data.folder=cifar10_images"],
+    "resnet_mnist": ["data.batch_size=8"],
+    "shallow_convnet_synthetic": ["model.hidden_channels=4", "data.num_samples=96"],
+    "unet_isbi2012": ["model.base_channels=2", "data.tile_size=32", "data.batch_size=4"],
+    "unet_shapes": ["model.base_channels=2", "data.batch_size=4"],
     "lstm_stdlib": ["model.embed_dim=16", "model.hidden_size=16", "task.sample_length=20"],
     "lstm_shakespeare": ["model.embed_dim=16", "model.hidden_size=16", "task.sample_length=20"],
 }

@@ -3,8 +3,8 @@
 Files are read as plain data (`weights_only=True`, or safetensors) and never unpickled. Every name
 must agree with the model's; what is missing or has another shape is refused with its names. What
 stays as it was initialised is the classifier, where the file knows another number of classes, and
-layers that a model itself calls new (``optional_weights``, patterns of names), such as those that an
-FCN adds to a classifier.
+layers that a model itself calls new (``optional_weights``, patterns of names), such as those that
+an FCN adds to a classifier.
 """
 
 import pickle

@@ -6,6 +6,7 @@ Exit codes: 0 finished, 1 failed, 2 wrong configuration, 130 Ctrl-C and 143 SIGT
 import contextlib
 import os
 import re
+import shlex
 import sys
 import traceback
 import warnings
@@ -205,6 +206,19 @@ def _resume(train: Train, line: CommandLine) -> int:
     return 0
 
 
+def _sweep(run: Path) -> str:
+    """The words of a sweep around a run: other seeds and, where there is one, learning rates."""
+    import yaml
+
+    words = yaml.safe_load((run / "overrides.yaml").read_text(encoding="utf-8")) or []
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    words = [word for word in words if not word.startswith(("seed=", "optimizer.lr="))]
+    rate = config["optimizer"].get("lr")
+    if isinstance(rate, int | float):
+        words.append(f"optimizer.lr={rate / 2:g},{rate:g}")
+    return shlex.join([*words, "seed=1,2"])
+
+
 def conclude(place: Place) -> None:
     """Prints the results table, what to do next and, last, the run folder."""
     from zoo.training.run_folder import python_command, shown
@@ -229,6 +243,6 @@ def conclude(place: Place) -> None:
     tensorboard = python.removesuffix(Path(python).name) + "tensorboard"
     print(f"look at it:  {tensorboard} --logdir {shown(runs)}")
     print(f"judge it:    {python} evaluate.py run={path}")
-    print(f"try next:    {python} train.py -m optimizer.lr=0.001,0.01 seed=1,2")
+    print(f"try next:    {python} train.py -m {_sweep(folder.path)}")
     print(f"             {python} train.py --help")
     print(path, flush=True)

@@ -47,7 +47,8 @@ def record(folder: Path) -> Path:
         words.append([w for w in given if not w.startswith(ours)])
     if any(w != words[0] for w in words) or len({e["seed"] for e in entries}) < len(entries):
         sys.exit(f"error: the runs of {folder} must differ in their seed and in nothing else")
-    name = config["name"]
+    chosen = [w.removeprefix("experiment=") for w in words[0] if w.startswith("experiment=")]
+    name = chosen[0] if chosen else config["name"]
     entries.sort(key=lambda e: e["seed"])
     seeds = ",".join(str(e["seed"]) for e in entries)
     given = [w for w in words[0] if not w.startswith("experiment=")]
@@ -60,7 +61,7 @@ def record(folder: Path) -> Path:
         "runs": entries,
     }
     RECORDS.mkdir(parents=True, exist_ok=True)
-    variant = [re.sub(r"[^\w.]+", "-", word) for word in given]
+    variant = [re.sub(r"[^\w.]+", "-", re.sub(r"^[\w.]*\.(?=\w+=)", "", word)) for word in given]
     path = RECORDS / f"{'-'.join([name, *variant])}.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path

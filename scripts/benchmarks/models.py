@@ -25,7 +25,7 @@ from zoo.training.optimizers import make_optimizer
 from zoo.training.settings import TrainerSettings
 from zoo.training.trainer import Trainer
 
-STEPS, CLASSES = 6, 10
+STEPS, CLASSES = 4, 10
 
 
 class Pair(NamedTuple):
@@ -40,8 +40,8 @@ class Pair(NamedTuple):
 
 
 PAIRS = {
-    "alexnet": Pair(alexnet, "alexnet", 32, 96),
-    "vgg11_bn": Pair(vgg11_bn, "vgg11_bn", 8, 64),
+    "alexnet": Pair(alexnet, "alexnet", 96, 96),
+    "vgg11_bn": Pair(vgg11_bn, "vgg11_bn", 24, 64),
     "googlenet_bn": Pair(
         googlenet_bn,
         "googlenet",
@@ -51,9 +51,9 @@ PAIRS = {
         {"aux_logits": False},
     ),
     "resnet18": Pair(resnet18, "resnet18", 16, 96),
-    "resnet50": Pair(resnet50, "resnet50", 8, 96),
+    "resnet50": Pair(resnet50, "resnet50", 16, 96),
     "densenet121": Pair(densenet121, "densenet121", 8, 96),
-    "mobilenet_v2": Pair(mobilenet_v2, "mobilenet_v2", 16, 96),
+    "mobilenet_v2": Pair(mobilenet_v2, "mobilenet_v2", 24, 96),
     "squeezenet1_1": Pair(squeezenet1_1, "squeezenet1_1", 32, 96),
     "convnext_tiny": Pair(convnext_tiny, "convnext_tiny", 8, 64),
     "vit_b_16": Pair(vit_b_16, "vit_b_16", 2, 224),

@@ -78,11 +78,14 @@ def test_the_colours_of_alexnet_come_from_the_data():
 
 def test_only_what_needs_the_data_asks_for_them():
     def refuse():
-        raise AssertionError
+        raise AssertionError("asked for the pixels")
 
     for name in NAMES:
-        if name != "alexnet":
-            preset(name, image_size=16, pixels=refuse)
+        if name == "alexnet":
+            with pytest.raises(AssertionError, match="asked for the pixels"):
+                preset(name, image_size=16, pixels=refuse)
+        else:
+            assert isinstance(preset(name, image_size=16, pixels=refuse), tuple)
 
 
 def test_unknown_names_and_colour_for_grey_pictures_are_refused():

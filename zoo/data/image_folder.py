@@ -15,8 +15,7 @@ from typing import Literal
 
 from zoo.data.download import DataError
 from zoo.data.file_pictures import FilePictures, FilePreset
-from zoo.data.picture_files import Sample, class_folders, list_pictures
-from zoo.data.sampling import split_indices
+from zoo.data.picture_files import Sample, class_folders, divide, list_pictures
 
 
 class ImageFolder(FilePictures):
@@ -133,18 +132,8 @@ class ImageFolder(FilePictures):
             shares = {"val": self.val_fraction}
             if not has_splits and self.test_fraction > 0:
                 shares["test"] = self.test_fraction
-            self._divide(samples, shares)
+            labels = [label for _, label in samples["train"]]
+            samples |= divide(
+                samples["train"], shares, labels=labels, seed=self.split_seed, folder=self.folder
+            )
         return {split: samples[split] for split in self.splits}
-
-    def _divide(self, samples: dict[str, list[Sample]], shares: dict[str, float]) -> None:
-        """Takes the shares of other splits away from the training samples."""
-        every = samples["train"]
-        fractions = (1 - sum(shares.values()), *shares.values())
-        indices = split_indices([label for _, label in every], fractions, seed=self.split_seed)
-        for split, index in zip(("train", *shares), indices, strict=True):
-            samples[split] = [every[i] for i in index.tolist()]
-            if not samples[split]:
-                raise DataError(
-                    f"{self.folder} holds too few pictures ({len(every)}) to set some aside for "
-                    f"{split}: add pictures, or raise {split}_fraction"
-                )

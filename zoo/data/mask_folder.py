@@ -25,8 +25,7 @@ from zoo.data.masks import (
     read_picture,
     to_classes,
 )
-from zoo.data.picture_files import SUFFIXES
-from zoo.data.sampling import split_indices
+from zoo.data.picture_files import SUFFIXES, divide
 from zoo.data.tiles import Tiling, tiled_loaders, training_tile
 
 MAX_GREYS = 32  # more different values in grey masks mean that these are no masks
@@ -192,21 +191,8 @@ class MaskFolder(MaskModule):
             shares = {"val": self.val_fraction}
             if not has_splits and self.test_fraction > 0:
                 shares["test"] = self.test_fraction
-            self._divide(pairs, shares)
+            pairs |= divide(pairs["train"], shares, seed=self.split_seed, folder=self.folder)
         return {split: pairs[split] for split in self.splits}
-
-    def _divide(self, pairs: dict[str, list[Pair]], shares: dict[str, float]) -> None:
-        """Takes the shares of other splits away from the training pictures."""
-        every = pairs["train"]
-        fractions = (1 - sum(shares.values()), *shares.values())
-        indices = split_indices(len(every), fractions, seed=self.split_seed)
-        for split, index in zip(("train", *shares), indices, strict=True):
-            pairs[split] = [every[i] for i in index.tolist()]
-            if not pairs[split]:
-                raise DataError(
-                    f"{self.folder} holds too few pictures ({len(every)}) to set some aside for "
-                    f"{split}: add pictures, or raise {split}_fraction"
-                )
 
     def _sample(self, pair: Pair, values: Tensor) -> Labelled:
         numbers = {value: number for number, value in enumerate(self.mask_values)}

@@ -44,6 +44,8 @@ def record(folder: Path) -> Path:
         entries.append({"seed": config["seed"], **{k: results[k] for k in kept if k in results}})
         given = yaml.safe_load((run / "overrides.yaml").read_text(encoding="utf-8")) or []
         ours = ("paths.", "logger.", "seed=")
+        # The name of another run, whose weights this one began with, says nothing elsewhere.
+        given = [re.sub(r"(=runs/\w+)/[^/]+/", r"\1/<run>/", word) for word in given]
         words.append([w for w in given if not w.startswith(ours)])
     if any(w != words[0] for w in words) or len({e["seed"] for e in entries}) < len(entries):
         sys.exit(f"error: the runs of {folder} must differ in their seed and in nothing else")

@@ -12,7 +12,7 @@ from zoo.models.generative.gan import GAN
 from zoo.models.graph.gcn import GCN
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
-from zoo.models.recurrent.lstm import char_lstm
+from zoo.models.recurrent.language_model import char_lstm
 from zoo.models.segmentation.unet import unet, unet_padded
 from zoo.models.vision.convnext import ConvNeXt
 from zoo.models.vision.densenet import densenet121, densenet_cifar

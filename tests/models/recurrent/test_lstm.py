@@ -1,23 +1,10 @@
 import pytest
 import torch
+from torch import nn
 
-from zoo.models.recurrent.lstm import LSTM, LSTMLanguageModel, char_lstm
-
-
-def count(model):
-    return sum(p.numel() for p in model.parameters())
-
-
-def test_parameter_counts_are_the_docstrings():
-    model = char_lstm()
-    parts = (model.embedding, model.lstm, model.head)
-    assert [count(part) for part in parts] == [16_640, 526_336, 16_705]
-    assert count(model) == 559_681
-
-
-def test_parameter_count_is_that_of_zarembas_small_network_with_two_biases():
-    model = LSTMLanguageModel(10_000, embed_dim=200, hidden_size=200, num_layers=2)
-    assert count(model) == 4_653_200
+from zoo.models.recurrent.layer_norm_lstm import LayerNormLSTM, LayerNormLSTMCell
+from zoo.models.recurrent.lstm import LSTM
+from zoo.models.recurrent.peephole_lstm import PeepholeLSTM, PeepholeLSTMCell
 
 
 def test_open_forget_gate_and_shut_input_gate_carry_the_cell_unchanged():
@@ -36,88 +23,105 @@ def test_open_forget_gate_and_shut_input_gate_carry_the_cell_unchanged():
     torch.testing.assert_close(outputs[:, 17], cell[0].tanh())
 
 
-@pytest.mark.parametrize("backend", ["fused", "written"])
-def test_two_halves_with_carried_state_equal_one_pass(backend):
+@pytest.mark.parametrize("kind", [LSTM, PeepholeLSTM, LayerNormLSTM])
+def test_forget_bias_is_what_both_biases_of_the_gate_add_up_to(kind):
+    states = []
+    for forget_bias in (None, 1.0):
+        torch.manual_seed(0)
+        lstm = kind(3, 4, num_layers=2, bidirectional=True, forget_bias=forget_bias)
+        states.append(lstm.state_dict())
+    plain, biased = states
+    for name, value in biased.items():
+        if name.startswith("bias_") and "ln" not in name:
+            expected = 1.0 if name.startswith("bias_ih") else 0.0
+            assert value[4:8].eq(expected).all()
+            value = torch.cat([value[:4], plain[name][4:8], value[8:]])
+        assert torch.equal(value, plain[name])
+
+
+def test_forget_bias_loads_torchs_checkpoint_all_the_same():
+    theirs = nn.LSTM(3, 4)
+    ours = LSTM(3, 4, forget_bias=1.0)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    assert torch.equal(ours.bias_ih_l0, theirs.bias_ih_l0)
+
+
+def test_peepholes_of_zero_leave_an_lstm():
     torch.manual_seed(0)
-    model = LSTMLanguageModel(9, embed_dim=5, hidden_size=6, num_layers=2, backend=backend)
-    tokens = torch.randint(9, (3, 8))
-    whole, (h, c) = model(tokens)
-    first, state = model(tokens[:, :5])
-    second, (h_end, c_end) = model(tokens[:, 5:], state)
-    torch.testing.assert_close(torch.cat([first, second], dim=1), whole)
-    torch.testing.assert_close((h_end, c_end), (h, c))
-    assert h.shape == c.shape == (2, 3, 6)
+    lstm, peephole = LSTM(3, 4, num_layers=2), PeepholeLSTM(3, 4, num_layers=2)
+    missing, unexpected = peephole.load_state_dict(lstm.state_dict(), strict=False)
+    assert {name[:9] for name in missing} == {"weight_ci", "weight_cf", "weight_co"}
+    assert not unexpected
+    x = torch.randn(2, 5, 3)
+    assert not torch.allclose(peephole(x)[0], lstm(x)[0])
+    with torch.no_grad():
+        for name in missing:
+            peephole.get_parameter(name).zero_()
+    torch.testing.assert_close(peephole(x), lstm(x))
 
 
-@pytest.mark.parametrize("backend", ["fused", "written"])
-def test_changing_a_token_leaves_all_earlier_logits_alone(backend):
+def test_input_and_forget_gates_peep_at_the_old_cell_and_the_output_gate_at_the_new():
     torch.manual_seed(0)
-    model = LSTMLanguageModel(9, embed_dim=5, hidden_size=6, backend=backend)
-    tokens = torch.randint(9, (2, 8))
-    changed = tokens.clone()
-    changed[:, 4] = (tokens[:, 4] + 1) % 9
-    before, after = model(tokens)[0], model(changed)[0]
-    assert torch.equal(before[:, :4], after[:, :4])
-    assert not torch.allclose(before[:, 4], after[:, 4])
+    cell = PeepholeLSTMCell(3, 4).double()
+    x, h, c = (torch.randn(2, size, dtype=torch.double) for size in (3, 4, 4))
+    blocks = [
+        x @ w.T + h @ u.T + b + d
+        for w, u, b, d in zip(
+            *(p.chunk(4) for p in (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh)),
+            strict=True,
+        )
+    ]
+
+    def logistic(a):
+        return 1 / (1 + torch.exp(-a))
+
+    i = logistic(blocks[0] + cell.weight_ci * c)
+    f = logistic(blocks[1] + cell.weight_cf * c)
+    new = f * c + i * torch.tanh(blocks[2])
+    o = logistic(blocks[3] + cell.weight_co * new)
+    torch.testing.assert_close(cell(x, (h, c)), (o * torch.tanh(new), new))
 
 
-def test_tied_weights_are_one_parameter_and_survive_a_state_dict():
+def test_layer_normalised_cell_is_the_papers_equations():
     torch.manual_seed(0)
-    tied, other = (char_lstm(tie_weights=True) for _ in range(2))
-    assert tied.head.weight is tied.embedding.weight
-    assert count(tied) == 559_681 - 65 * 256
-    other.load_state_dict(tied.state_dict())
-    tokens = torch.randint(65, (2, 4))
-    assert torch.equal(tied(tokens)[0], other(tokens)[0])
+    cell = LayerNormLSTMCell(3, 4).double()
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.normal_()
+    x, h, c = (torch.randn(2, size, dtype=torch.double) for size in (3, 4, 4))
+
+    def norm(a, gain, bias):
+        mean, variance = a.mean(1, keepdim=True), a.var(1, correction=0, keepdim=True)
+        return gain * (a - mean) / (variance + 1e-5).sqrt() + bias
+
+    gates = norm(x @ cell.weight_ih.T, cell.weight_ln_ih, cell.bias_ih) + norm(
+        h @ cell.weight_hh.T, cell.weight_ln_hh, cell.bias_hh
+    )
+    i, f, g, o = gates[:, :4], gates[:, 4:8], gates[:, 8:12], gates[:, 12:]
+    new = c * f.sigmoid() + i.sigmoid() * g.tanh()
+    shown = o.sigmoid() * norm(new, cell.weight_ln_c, cell.bias_ln_c).tanh()
+    torch.testing.assert_close(cell(x, (h, c)), (shown, new))
 
 
-def test_dropout_acts_in_training_only_and_on_no_connection_in_time():
+def test_layer_normalisation_makes_the_scale_of_the_matrices_irrelevant():
     torch.manual_seed(0)
-    model = LSTMLanguageModel(9, embed_dim=5, hidden_size=6, num_layers=2, dropout=0.5)
-    tokens = torch.randint(9, (2, 4))
-    assert not torch.equal(model(tokens)[0], model(tokens)[0])
-    model.eval()
-    assert torch.equal(model(tokens)[0], model(tokens)[0])
+    lstm = LayerNormLSTM(30, 40).double()
+    x = torch.randn(2, 6, 30, dtype=torch.double)
+    before = lstm(x)[0]
+    with torch.no_grad():
+        lstm.weight_ih_l0 *= 100
+        lstm.weight_hh_l0 *= 100
+    after = lstm(x)[0]
+    # But for the first step's state of zeros and the epsilon of the normalisation.
+    torch.testing.assert_close(after, before, rtol=0, atol=2e-3)
 
 
-def test_written_dropout_between_layers_silences_at_the_stated_rate():
-    torch.manual_seed(0)
-    lstm = LSTM(4, 64, num_layers=2, dropout=0.25, backend="written")
-    seen = []
-    layer = lstm._layer
-    lstm._layer = lambda x, *rest: seen.append(x) or layer(x, *rest)
-    lstm(torch.randn(8, 10, 4))
-    assert seen[0].eq(0).float().mean() == 0
-    assert seen[1].eq(0).float().mean().item() == pytest.approx(0.25, abs=0.03)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"num_layers": 0}, "num_layers must be at least 1, not 0"),
-        ({"dropout": 0.5}, "dropout acts between layers and there is one: not 0.5"),
-        ({"dropout": -0.1}, r"dropout must be in \[0, 1\), not -0.1"),
-        ({"backend": "slow"}, "backend must be fused or written, not 'slow'"),
-    ],
-)
-def test_nonsense_is_refused_with_the_value(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        LSTM(3, 4, **arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"vocab_size": 0}, "vocab_size must be at least 1, not 0"),
-        ({"embed_dim": 0}, "embed_dim must be at least 1, not 0"),
-        ({"hidden_size": 0}, "hidden_size must be at least 1, not 0"),
-        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), not 1.0"),
-        (
-            {"embed_dim": 8, "tie_weights": True},
-            "embed_dim must equal hidden_size=256 to tie weights, not 8",
-        ),
-    ],
-)
-def test_language_model_refuses_nonsense_with_the_value(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        LSTMLanguageModel(**{"vocab_size": 9, **arguments})
+def test_layer_normalisation_starts_with_gains_of_one():
+    lstm = LayerNormLSTM(3, 4, num_layers=2, bidirectional=True)
+    for name, parameter in lstm.named_parameters():
+        if name.startswith("weight_ln"):
+            assert parameter.eq(1).all()
+        elif name.startswith("bias_ln"):
+            assert parameter.eq(0).all()
+        else:
+            assert 0 < parameter.abs().max() <= 0.5

@@ -30,7 +30,9 @@ def train(
     from zoo.config.build import build
     from zoo.run import (
         begin_from,
+        build_data,
         build_optimizers,
+        build_task,
         fill_from_data,
         own_callbacks,
         standard_callbacks,
@@ -42,14 +44,14 @@ def train(
     run = run_settings(config)
     with entry.refusals("trainer"):
         device = resolve_device(run.trainer.device)
-    data = build(config["data"], "data", "data", trusted=trusted)
+    data = build_data(config, trusted, folder=place.folder.path if place.resume else None)
     with entry.refusals("data"):
         data.setup(seed=run.seed, device=device)
     config = fill_from_data(config, data)
     seed_everything(run.seed)
     model = build(config["model"], "model", "model", trusted=trusted)
     notes = begin_from(model, config, fresh=not place.resume, trusted=trusted)
-    task = build(config["task"], "task", "task", trusted=trusted, model=model.to(device))
+    task = build_task(config, model.to(device), data, trusted)
     optimizers = build_optimizers(config, task, trusted=trusted)
     schedule = build(config["schedule"], "schedule", "schedule", trusted=trusted)
     with entry.refusals("trainer"):
@@ -66,7 +68,7 @@ def train(
     with entry.refusals():
         trainer.rehearse()
     own = own_callbacks(run, trusted)
-    with place.open(config, device) as folder:
+    with place.open(config, device, data.vocabularies) as folder:
         for note in notes:
             folder.tell(note)
         callbacks = [*standard_callbacks(config, run, folder), *own]

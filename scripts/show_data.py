@@ -37,18 +37,6 @@ LINE = 14  # height of a line of text
 IGNORED = 255  # pixels of a mask that have no class
 
 
-def number(line: CommandLine, key: str, default: int, least: int) -> int:
-    """A whole number of the command line.
-
-    Raises:
-        ConfigError: it is none, or too small.
-    """
-    text = line.paths.get(key, str(default))
-    if not text.isdecimal() or int(text) < least:
-        raise ConfigError(f"{key}={text}: must be a whole number, at least {least}")
-    return int(text)
-
-
 def show(line: CommandLine) -> Path:
     """Writes the grid that the command line asks for and returns its path."""
     out = Path(line.paths.get("out", "data.png"))
@@ -56,7 +44,7 @@ def show(line: CommandLine) -> Path:
         raise ConfigError(f"out={out}: is there already; remove it or name another file")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"out={out}: must end in .png or .jpg")
-    epoch, count = number(line, "epoch", 0, 0), number(line, "count", 32, 1)
+    epoch, count = line.whole("epoch", 0, least=0), line.whole("count", 32, least=1)
 
     from zoo.config.build import build
     from zoo.config.compose import compose

@@ -4,6 +4,7 @@ The same few steps serve training, evaluation and `zoo.load`, so that a run is r
 was built. Components come from the configuration; nothing here knows which.
 """
 
+import json
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ from zoo.config import compose, stored
 from zoo.config.build import SIZES, beside, build, check_component, components, fill
 from zoo.config.entry import refusals
 from zoo.config.errors import ConfigError, one_line
+from zoo.data.vocabulary import Vocabulary
 from zoo.tasks.task import Task
 from zoo.training.callbacks import Callback, EarlyStopping, Profile
 from zoo.training.checkpoint import CheckpointFolder, read
@@ -79,6 +81,41 @@ def begin_from(
     with refusals():
         notes.append(freeze(model, config["freeze"]))
     return list(filter(None, notes))
+
+
+def build_data(
+    config: dict[str, Any], trusted: Sequence[str] = (), *, folder: Path | None = None
+) -> Any:
+    """The data module, with the vocabularies that the run in `folder` has learned, if any.
+
+    Raises:
+        ConfigError: the configuration is wrong, or a vocabulary's file damaged.
+    """
+    data = build(config["data"], "data", "data", trusted=trusted)
+    for file in sorted(folder.glob("*vocabulary.json")) if folder else ():
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            data.vocabularies[file.stem] = Vocabulary.from_json(content)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{file} cannot be read ({one_line(error)}); without it this run's tokens have no "
+                "meaning: restore it"
+            ) from error
+    return data
+
+
+def build_task(
+    config: dict[str, Any], model: nn.Module, data: Any, trusted: Sequence[str] = ()
+) -> Task:
+    """The task, given the model and whichever of the data's vocabularies it takes.
+
+    Raises:
+        ConfigError: the configuration is wrong, or the data lack a vocabulary that it needs.
+    """
+    task: Task = build(
+        config["task"], "task", "task", trusted=trusted, model=model, **data.vocabularies
+    )
+    return task
 
 
 def build_optimizers(
@@ -203,9 +240,9 @@ def prepare_evaluation(
     """
     config = stored_config(folder, overrides, trusted)
     settings = compose.run_settings(config)
-    data = build(config["data"], "data", "data", trusted=trusted)
+    data = build_data(config, trusted, folder=Path(folder))
     model = build(config["model"], "model", "model", trusted=trusted)
-    task: Task = build(config["task"], "task", "task", trusted=trusted, model=model)
+    task = build_task(config, model, data, trusted)
     step = load_weights(task, folder, checkpoint)
     try:
         device = resolve_device(settings.trainer.device)

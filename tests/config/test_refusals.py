@@ -190,6 +190,7 @@ TARGETS = [
     ("model._target_=zoo.model.mlp.MLP", "no 'model' in zoo", "did you mean 'models'?"),
     ("trusted=[nowhere_to_be_found] model._target_=nowhere_to_be_found.Net", "PYTHONPATH"),
     ("task.model=abc", "task.model='abc'", "given by the run itself"),
+    ("task.vocabulary=abc task=language_modeling", "task.vocabulary=", "given by the run itself"),
     ("optimizer.params=[1]", "optimizer.params=[1]", "given by the run itself"),
     # What stands inside an argument must be of the argument's class; no function is called for a
     # number, a path or a text.

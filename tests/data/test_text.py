@@ -6,11 +6,13 @@ import torch
 
 from zoo.data import text as text_module
 from zoo.data.download import DataError
-from zoo.data.text import CharacterText, StandardLibrary, TextBatch, TinyShakespeare
+from zoo.data.text import StandardLibrary, TextBatch, TinyShakespeare, WholeText
 from zoo.data.tracks import TrackLoader
+from zoo.data.vocabulary import learn_vocabulary
+from zoo.data.windows import WindowLoader
 
 
-class Small(CharacterText):
+class Small(WholeText):
     content = "the quick brown fox jumps over the lazy dog. " * 20 + "Zebra"
 
     def text(self):
@@ -88,38 +90,94 @@ def test_a_text_too_short_for_its_tracks_is_refused_with_the_numbers():
         tracks(11, shuffle=True)
 
 
-def test_the_vocabulary_is_that_of_the_whole_text_and_goes_both_ways():
-    module = Small(batch_size=2, sequence_length=5)
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.int32])
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize(("n", "batch_size"), [(103, 3), (12, 2), (13, 3), (5, 1), (4, 1)])
+def test_narrow_tokens_of_a_file_give_the_batches_of_those_in_memory(n, batch_size, shuffle, dtype):
+    tokens = torch.randint(60_000, (n,))
+    settings = {"batch_size": batch_size, "sequence_length": 4, "shuffle": shuffle}
+    loader = TrackLoader(tokens.to(dtype), **settings)
+    for epoch, start in itertools.product(range(8), (0, 2)):
+        there = TrackLoader(tokens, **settings).batches(epoch, start)
+        for a, b in zip(loader.batches(epoch, start), there, strict=True):
+            assert a.inputs.dtype == a.targets.dtype == torch.int64
+            assert torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets)
+            assert a.inputs.is_contiguous() and a.is_start == b.is_start
+
+
+def text_of(module, split):
+    """The text that the batches of a split hold, for windows that come in order."""
+    vocabulary = module.vocabularies["vocabulary"]
+    rows = [row for batch in module.batches(split, 0) for row in batch.targets]
+    first = next(module.batches(split, 0)).inputs[0, :1]
+    return vocabulary.decode(torch.cat([first, *rows]))
+
+
+@pytest.mark.parametrize("order", ["tracks", "windows"])
+@pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
+def test_every_lossless_kind_of_tokens_reads_the_last_tenth_of_the_characters(kind, order):
+    size = 300 if kind == "bpe" else None
+    module = Small(batch_size=1, sequence_length=5, order=order, vocabulary=kind, vocab_size=size)
     module.setup()
-    assert module.vocabulary == "".join(sorted(set(Small.content))) and "Z" in module.vocabulary
-    assert module.sizes()["vocab_size"] == len(module.vocabulary)
-    assert module.decode(module.encode(Small.content)) == Small.content
-    assert module.decode(module.encode(Small.content).tolist()) == Small.content
-    assert module.encode("").shape == (0,) and module.encode("dog").dtype == torch.int64
+    vocabulary = module.vocabularies["vocabulary"]
+    assert module.sizes() == {"vocab_size": len(vocabulary), "sequence_length": 5}
     cut = int(0.9 * len(Small.content))
-    val = "".join(module.decode(batch.inputs[0]) for batch in module.batches("val", 0))
-    assert Small.content[cut:].startswith(val[:5])
+    assert text_of(module, "val") == Small.content[cut:]
+    assert isinstance(module.loaders["val"], TrackLoader if order == "tracks" else WindowLoader)
+    batches = list(module.batches("train", 0))
+    assert all(batch.inputs.shape[1] == 5 for batch in batches)
+    if order == "windows":
+        assert all(batch.is_start for batch in batches)
 
 
-@pytest.mark.parametrize("stranger", ["é", "\U0001f600", "\x00", "\ud800"])
-def test_a_character_outside_the_vocabulary_is_refused_by_name(stranger):
+def test_characters_are_those_of_the_whole_text_and_words_those_of_the_training_text():
     module = Small()
     module.setup()
-    with pytest.raises(ValueError, match=f"U\\+{ord(stranger):04X}"):
-        module.encode("fox " + stranger)
+    assert module.vocabularies["vocabulary"].tokens()[1:] == [*".Zabcdefghijklmnopqrstuvwxyz"]
+    for kind, size in (("words", None), ("bpe", 300)):
+        module = Small(vocabulary=kind, vocab_size=size, sequence_length=4, batch_size=2)
+        module.setup()
+        train = Small.content[: int(0.9 * len(Small.content))]
+        expected = learn_vocabulary(kind, [train], vocab_size=size)
+        assert module.vocabularies["vocabulary"].to_json() == expected.to_json()
+    assert "Zebra" not in expected.tokens()
 
 
-def test_a_module_with_its_vocabulary_needs_no_data():
-    module = Small()
+def test_a_mask_is_one_of_the_special_tokens_and_stands_in_no_batch():
+    module = Small(mask_token=True, order="windows")
     module.setup()
-    again = Small(**module.resolved())
-    assert again.decode(again.encode("lazy Zebra")) == "lazy Zebra"
-    assert again.sizes() == module.sizes()
+    vocabulary = module.vocabularies["vocabulary"]
+    assert (vocabulary.pad, vocabulary.mask) == (0, 4)
+    assert all(batch.inputs.min() > 4 for batch in module.batches("train", 0))
+
+
+def test_a_vocabulary_that_is_there_is_used_and_not_learned(monkeypatch):
+    settings = {"vocabulary": "bpe", "vocab_size": 280, "batch_size": 2, "sequence_length": 4}
+    module = Small(**settings)
+    module.setup()
+    again = Small(**settings)
+    again.vocabularies["vocabulary"] = module.vocabularies["vocabulary"]
+    assert again.sizes() == module.sizes()  # needs no data
+    monkeypatch.setattr(text_module, "learn_vocabulary", None)
+    again.setup()
+    assert again.vocabularies["vocabulary"] is module.vocabularies["vocabulary"]
+    for a, b in zip(module.batches("train", 2), again.batches("train", 2), strict=True):
+        assert torch.equal(a.inputs, b.inputs)
+
+
+@pytest.mark.parametrize("settings", [{"vocabulary": "bytes"}, {"mask_token": True}])
+def test_a_vocabulary_of_another_kind_than_the_one_that_is_there_is_refused(settings):
+    module = Small(**settings)
+    module.vocabularies["vocabulary"] = learn_vocabulary("characters", [Small.content])
+    with pytest.raises(ValueError, match="vocabulary must be characters without mask"):
+        module.setup()
 
 
 def test_a_vocabulary_that_lacks_a_character_of_the_text_is_refused():
+    module = Small()
+    module.vocabularies["vocabulary"] = learn_vocabulary("characters", ["abc"])
     with pytest.raises(ValueError, match="text must consist of the 3 characters"):
-        Small(vocabulary="abc").setup()
+        module.setup()
 
 
 def test_the_standard_library_is_the_same_text_each_time_and_its_checksum_is_in_the_run():
@@ -171,11 +229,18 @@ def test_tiny_shakespeare_without_a_connection_says_what_to_do(dead_url, tmp_pat
     [
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"sequence_length": 0}, "sequence_length must be at least 1, not 0"),
-        ({"vocabulary": "abca"}, "vocabulary must not repeat a character, not 'abca'"),
+        ({"order": "rows"}, "order must be one of tracks, windows, not 'rows'"),
+        ({"vocabulary": "letters"}, "vocabulary must be one of characters, .*, not 'letters'"),
+        ({"vocabulary": "bpe"}, "vocab_size must be at least 256 for bpe, not None"),
+        (
+            {"vocabulary": "bpe", "vocab_size": 260, "mask_token": True},
+            "vocab_size must be at least 261 for bpe, .* not 260",
+        ),
+        ({"vocab_size": 65}, "vocab_size must be None with characters, not 65"),
     ],
 )
 def test_nonsense_is_refused_with_the_value(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^{message}"):
         StandardLibrary(**settings)
 
 
@@ -189,3 +254,20 @@ def test_real_tiny_shakespeare_has_its_known_sizes(data_dir):
     targets = sum(batch.targets.numel() for batch in module.batches("val", 0))
     assert targets == 111_540 - 1
     assert module.num_batches("train") == 1_003_854 // 12 // 64
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("kind", "size"), [("bpe", 1000), ("words", 5000)])
+def test_real_tiny_shakespeare_in_words_and_pieces_of_words(data_dir, kind, size):
+    if not (data_dir / "tinyshakespeare").is_dir():
+        pytest.skip(f"no tinyshakespeare in {data_dir}")
+    module = TinyShakespeare(root=str(data_dir), vocabulary=kind, vocab_size=size)
+    module.setup()
+    assert module.sizes()["vocab_size"] == size
+    targets = sum(batch.targets.numel() for batch in module.batches("val", 0))
+    assert 20_000 < targets < 60_000
+    text = module.text()[-111_540:]
+    vocabulary = module.vocabularies["vocabulary"]
+    if kind == "bpe":
+        assert vocabulary.decode(vocabulary.encode_tensor(text)) == text
+    assert len(vocabulary.encode(text)) == targets + 1

@@ -5,7 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+from zoo.data.vocabulary import ByteVocabulary, CharacterVocabulary
+from zoo.data.words import WordVocabulary
+from zoo.tasks.generation import Sampler
 from zoo.tasks.language_modeling import LanguageModeling
+
+LETTERS = CharacterVocabulary("abcde")
 
 
 class Recurrent(nn.Module):
@@ -44,7 +49,7 @@ def joined(parts):
 
 
 def test_loss_of_equal_logits_is_the_logarithm_of_the_vocabularys_size():
-    task = LanguageModeling(Uniform(8), vocabulary="abcdefgh")
+    task = LanguageModeling(Uniform(8), vocabulary=CharacterVocabulary("abcdefgh"))
     (batch,) = batches(parts=1, vocab_size=8)
     loss, count = task.loss(batch)
     assert loss.item() == pytest.approx(math.log(8)) and count == 12
@@ -54,11 +59,33 @@ def test_loss_of_equal_logits_is_the_logarithm_of_the_vocabularys_size():
     )
 
 
-def test_only_characters_have_bits_per_character():
-    for vocabulary in (None, ("the", "a", "cat", "sat", "on")):
+def test_bits_are_counted_by_the_character_where_a_character_is_several_tokens():
+    text = "Wörter kosten süß"  # 17 characters, 20 bytes
+    task = LanguageModeling(Uniform(256), vocabulary=ByteVocabulary())
+    tokens = torch.tensor([ByteVocabulary().encode(f"?{text}")])
+    for part in (slice(0, 7), slice(7, 20)):
+        task.evaluate((tokens[:, :-1][:, part], tokens[:, 1:][:, part], True))
+    assert task.compute()["bits_per_character"] == pytest.approx(8 * 20 / 17)
+
+
+def test_tokens_that_do_not_spell_the_text_have_no_bits_per_character():
+    for vocabulary in (None, WordVocabulary(["the", "a", "cat", "on"], special=("<unk>",))):
         task = LanguageModeling(Uniform(5), vocabulary=vocabulary)
         task.evaluate(batches()[0])
         assert set(task.compute()) == {"loss", "perplexity"}
+
+
+def test_a_model_may_return_logits_alone():
+    class Stateless(Uniform):
+        def forward(self, tokens):
+            return super().forward(tokens)[0]
+
+    task = LanguageModeling(Stateless(5))
+    for batch in batches(parts=2):
+        assert task.loss(batch)[0].item() == pytest.approx(math.log(5))
+        task.evaluate(batch)
+    assert task.compute()["loss"] == pytest.approx(math.log(5))
+    assert task.predict(batches()[0]).shape == (3, 4, 5)
 
 
 def test_perplexity_of_a_hopeless_model_is_infinite_and_no_error():
@@ -144,7 +171,7 @@ def test_state_dict_before_the_first_batch_loads():
 def test_sample_is_repeatable_leaves_the_global_random_state_and_the_models_mode():
     model = Recurrent(5, dropout=0.5)
     model.dropout.eval()
-    task = LanguageModeling(model, vocabulary="abcd\n", sample_length=40)
+    task = LanguageModeling(model, vocabulary=CharacterVocabulary("abcd\n"), sample_length=40)
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -154,14 +181,14 @@ def test_sample_is_repeatable_leaves_the_global_random_state_and_the_models_mode
     assert model.training and not model.dropout.training
     model.train()
     assert first == task.texts() and len(first["sample"]) == 40
-    assert task.generate(seed=1) != first["sample"]
+    assert "".join(task.generate(sampler=Sampler(seed=1))) != first["sample"]
 
 
 def test_generated_text_begins_with_the_prompt_and_carries_the_state():
-    task = LanguageModeling(Recurrent(5), vocabulary="abcde", temperature=0)
-    text = task.generate("abba", length=6)
+    task = LanguageModeling(Recurrent(5), vocabulary=LETTERS, temperature=0)
+    text = "".join(task.generate("abba", length=6))
     assert text.startswith("abba") and len(text) == 10
-    tokens = torch.tensor([task.encode(text)])
+    tokens = torch.tensor([LETTERS.encode(text)])
     expected = task.predict(tokens).argmax(-1)[0, 3:-1]
     assert tokens[0, 4:].tolist() == expected.tolist()
 
@@ -171,7 +198,7 @@ def test_samples_follow_the_models_distribution():
     probabilities = torch.tensor([0.5, 0.0, 0.5])
     model.logits.data = probabilities.log()
     task = LanguageModeling(model)
-    drawn = task.generate_tokens(torch.zeros(200, 1, dtype=torch.int64), 50)
+    drawn = torch.cat(list(task.generate_tokens(torch.zeros(200, 1, dtype=torch.int64), 50)))
     shares = drawn.flatten().bincount(minlength=3) / drawn.numel()
     assert shares[1] == 0
     torch.testing.assert_close(shares, probabilities, atol=0.02, rtol=0)
@@ -183,20 +210,16 @@ def test_low_temperature_sharpens_and_high_flattens():
     task = LanguageModeling(model)
     start = torch.zeros(100, 1, dtype=torch.int64)
     for temperature in (0.5, 1.0, 4.0):
-        share = task.generate_tokens(start, 50, temperature=temperature).float().mean().item()
+        drawn = torch.cat(list(task.generate_tokens(start, 50, Sampler(temperature))))
+        share = drawn.float().mean().item()
         assert share == pytest.approx(1 / (1 + math.exp(-1 / temperature)), abs=0.03)
-
-
-def test_words_are_separated_by_blanks():
-    task = LanguageModeling(Recurrent(3), vocabulary=("the", "cat", "sat"))
-    assert task.encode("the  cat") == [0, 1] and task.decode([0, 1]) == "the cat"
-    assert len(task.generate("the cat", length=3).split()) == 5
 
 
 def test_there_is_no_sample_without_a_vocabulary_or_a_length():
     assert LanguageModeling(Recurrent(5)).texts() == {}
-    assert LanguageModeling(Recurrent(5), vocabulary="abcde", sample_length=0).texts() == {}
-    assert LanguageModeling(Recurrent(5), vocabulary="abcde").generate("ab", length=0) == "ab"
+    task = LanguageModeling(Recurrent(5), vocabulary=LETTERS, sample_length=0)
+    assert task.texts() == {}
+    assert list(task.generate("ab", length=0)) == ["ab"]
 
 
 def test_predictions_are_probabilities_and_need_no_targets():
@@ -211,11 +234,11 @@ def test_predictions_are_probabilities_and_need_no_targets():
 def test_short_text_is_learned_by_heart():
     torch.manual_seed(0)
     text = "to be or not to be"
-    vocabulary = "".join(sorted(set(text)))
+    vocabulary = CharacterVocabulary("".join(sorted(set(text))))
     task = LanguageModeling(
         Recurrent(len(vocabulary), hidden_size=32), vocabulary=vocabulary, temperature=0
     )
-    tokens = torch.tensor([task.encode(text)])
+    tokens = torch.tensor([vocabulary.encode(text)])
     parts = [(tokens[:, :9], tokens[:, 1:10], True), (tokens[:, 9:-1], tokens[:, 10:], False)]
     optimizer = torch.optim.Adam(task.model.parameters(), lr=0.02)
     for _ in range(120):
@@ -227,7 +250,7 @@ def test_short_text_is_learned_by_heart():
     for batch in parts:
         task.evaluate(batch)
     assert task.compute()["loss"] < 0.05
-    assert task.generate("t", length=len(text) - 1) == text
+    assert "".join(task.generate("t", length=len(text) - 1)) == text
 
 
 @pytest.mark.parametrize(
@@ -236,16 +259,19 @@ def test_short_text_is_learned_by_heart():
         ({"sample_length": -1}, "sample_length must be at least 0, not -1"),
         ({"temperature": -0.5}, "temperature must be finite and at least 0, not -0.5"),
         ({"temperature": math.nan}, "temperature must be finite and at least 0, not nan"),
-        ({"prompt": "axb"}, r"prompt must consist of .* which lacks \['x'\]"),
+        ({"top_k": 0}, "top_k must be at least 1 or null, not 0"),
+        ({"top_p": 2.0}, "top_p must be above 0 and at most 1, or null, not 2"),
+        ({"prompt": "axb"}, "prompt cannot be written in the vocabulary: .* 'x'"),
+        ({"prompt": ""}, "prompt must hold at least one token, not be ''"),
         ({"prompt": "a", "vocabulary": None}, "vocabulary must be given .* not None"),
     ],
 )
 def test_bad_argument_is_refused_with_its_value(arguments, message):
     with pytest.raises(ValueError, match=message):
-        LanguageModeling(Recurrent(5), **{"vocabulary": "abcde", **arguments})
+        LanguageModeling(Recurrent(5), **{"vocabulary": LETTERS, **arguments})
 
 
 def test_vocabulary_of_another_size_than_the_models_is_refused():
-    task = LanguageModeling(Recurrent(5), vocabulary="abc")
+    task = LanguageModeling(Recurrent(5), vocabulary=CharacterVocabulary("abc"))
     with pytest.raises(ValueError, match=r"vocabulary has 3 tokens.*not \(3, 4, 5\)"):
         task.loss(batches()[0])

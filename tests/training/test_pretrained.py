@@ -7,6 +7,9 @@ import torch
 from torch import nn
 
 from tests.training.tiny import mlp, new_folder, normed, trainer_of
+from zoo.models.transformer import gpt
+from zoo.models.transformer.bert import bert_classifier, char_bert
+from zoo.models.transformer.llama import llama_char
 from zoo.training.pretrained import load_pretrained
 
 
@@ -272,3 +275,130 @@ def test_torchvisions_older_names_are_known(saved):
         loaded = load_pretrained(model, saved(renamed))
         assert (loaded.fresh, loaded.unused) == ((), ())
         assert holds(model, {n: t for n, t in state.items() if "num_batches" not in n})
+
+
+# ----------------------------------------------------------- language models of Hugging Face
+
+
+def filled(model):
+    """The model's state dict with values of its own; what is tied stays equal."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.rand_like(parameter))
+    return {name: entry.clone() for name, entry in model.state_dict().items()}
+
+
+def gpt_char(**changes):
+    return gpt.gpt_char(5, **(dict(sequence_length=6, embed_dim=8, num_layers=2) | changes))
+
+
+def bert(*, num_classes=None):
+    sizes = dict(sequence_length=6, embed_dim=8, num_layers=2, num_heads=2, mlp_dim=12)
+    if num_classes:
+        return bert_classifier(5, num_classes, **sizes)
+    return char_bert(5, **sizes)
+
+
+def test_published_files_of_gpt2_have_no_prefix_no_head_and_masks(saved):
+    model, state = gpt_char(bias=True), filled(gpt_char(bias=True))
+    published = {n.removeprefix("transformer."): t for n, t in state.items() if n[:2] != "lm"}
+    masks = {}
+    for i in range(2):
+        masks |= {f"h.{i}.attn.bias": torch.ones(1, 1, 6, 6).tril()}
+        masks |= {f"h.{i}.attn.masked_bias": torch.tensor(-1e4)}
+    loaded = load_pretrained(model, saved(published | masks))
+    assert holds(model, state)
+    assert (loaded.fresh, set(loaded.unused)) == ((), set(masks))
+    assert model.lm_head.weight is model.transformer.wte.weight
+
+
+def test_published_files_of_llama_load_as_they_are_with_and_without_a_head(saved):
+    for tied in (False, True):
+        model, other = (llama_char(5, num_layers=2, tie_weights=tied) for _ in range(2))
+        state = filled(other)
+        if tied:
+            del state["lm_head.weight"]
+        buffers = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.rand(4)}
+        loaded = load_pretrained(model, saved(state | buffers))
+        assert holds(model, state)
+        assert (loaded.fresh, loaded.unused) == ((), tuple(buffers))
+    with pytest.raises(ValueError, match=r"\(missing: 1 \(lm_head.weight\)"):
+        load_pretrained(llama_char(5, num_layers=2), saved(state))
+
+
+def test_files_of_a_model_that_is_not_tied_are_refused_by_one_that_is(saved):
+    state = filled(gpt_char())
+    state["lm_head.weight"] = state["lm_head.weight"] + 1
+    model = gpt_char()
+    before = {name: entry.clone() for name, entry in model.state_dict().items()}
+    message = r"one tensor here and several there: 2 \(transformer.wte.weight, lm_head.weight\)"
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(model, saved(state))
+    assert holds(model, before)
+
+
+def first_names(state):
+    """BERT's state dict as it was published first."""
+    ends = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    old = {}
+    for name, entry in state.items():
+        end = next((end for end in ends if name.endswith(end)), "")
+        old[name.removesuffix(end) + ends.get(end, "")] = entry
+    return old
+
+
+def test_published_files_of_bert_also_have_what_predicts_sentences(saved):
+    more = {
+        "bert.embeddings.position_ids": torch.arange(6)[None],
+        "bert.pooler.dense.weight": torch.rand(8, 8),
+        "bert.pooler.dense.bias": torch.rand(8),
+        "cls.seq_relationship.weight": torch.rand(2, 8),
+        "cls.seq_relationship.bias": torch.rand(2),
+    }
+    state = filled(bert())
+    published = {n: t for n, t in state.items() if not n.startswith("cls.predictions.decoder")}
+    assert len(published) == len(state) - 2  # tied: the embedding, and `cls.predictions.bias`
+    assert first_names(published).keys() != published.keys()
+    for file in (state, published, first_names(published)):
+        model = bert()
+        loaded = load_pretrained(model, saved(file | more))
+        assert holds(model, state)
+        assert (loaded.fresh, set(loaded.unused)) == ((), set(more))
+
+
+def test_bert_without_its_head_begins_a_classifier(saved):
+    state = filled(bert(num_classes=3))
+    body = {n.removeprefix("bert."): t for n, t in state.items() if n.startswith("bert.")}
+    model = bert(num_classes=3)
+    model.optional_weights = ("classifier.*",)
+    loaded = load_pretrained(model, saved(body))
+    assert (loaded.fresh, loaded.unused) == (("classifier.weight", "classifier.bias"), ())
+    assert holds(model, {n: t for n, t in state.items() if n.startswith("bert.")})
+
+
+@pytest.mark.parity
+def test_files_that_hugging_face_writes_are_read(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    gpt2 = transformers.GPT2Config(vocab_size=5, n_positions=6, n_embd=8, n_layer=2, n_head=4)
+    small = transformers.BertConfig(
+        vocab_size=5,
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=12,
+        max_position_embeddings=6,
+        type_vocab_size=1,
+    )
+    for kind, config, model in (
+        (transformers.GPT2Model, gpt2, gpt_char(bias=True)),
+        (transformers.GPT2LMHeadModel, gpt2, gpt_char(bias=True)),
+        (transformers.BertForPreTraining, small, bert()),
+    ):
+        other = kind(config)
+        other.save_pretrained(tmp_path)
+        assert load_pretrained(model, tmp_path / "model.safetensors").fresh == ()
+        theirs = other.state_dict()
+        for name, entry in model.state_dict().items():
+            if (found := theirs.get(name, theirs.get(name.split(".", 1)[1]))) is not None:
+                assert torch.equal(entry, found), name

@@ -9,11 +9,11 @@ from zoo.data.digits import Digits
 from zoo.data.graph import KarateClub
 from zoo.data.loaders import TensorLoader
 from zoo.data.module import DataModule
-from zoo.data.text import CharacterText
+from zoo.data.text import WholeText
 from zoo.models.generative.gan import GAN
 from zoo.models.graph.gcn import GCN
 from zoo.models.mlp import MLP
-from zoo.models.recurrent.lstm import LSTMLanguageModel
+from zoo.models.recurrent.language_model import char_lstm
 from zoo.tasks.adversarial import Adversarial
 from zoo.tasks.classification import Classification
 from zoo.tasks.language_modeling import LanguageModeling
@@ -67,7 +67,7 @@ class Samples(DataModule):
         return {"in_features": 6, "num_classes": 3}
 
 
-class Text(CharacterText):
+class Text(WholeText):
     def text(self) -> str:
         return "the quick brown fox jumps over the lazy dog\n" * 6
 
@@ -175,9 +175,9 @@ def build(kind: str) -> tuple[Trainer, list[Callback]]:
         settings |= {"steps": 8, "epochs": None, "limit_train_batches": 3, "evaluate_every": 2}
     elif kind == "language_modeling":
         data = Text(batch_size=4, sequence_length=8)
-        model = LSTMLanguageModel(28, embed_dim=6, hidden_size=6, num_layers=2, dropout=0.2)
+        model = char_lstm(28, embed_dim=6, hidden_size=6, num_layers=2, dropout=0.2)
         data.setup()
-        task = LanguageModeling(model, vocabulary=data.vocabulary, sample_length=4)
+        task = LanguageModeling(model, vocabulary=data.vocabularies["vocabulary"], sample_length=4)
         settings |= {"epochs": 2}
     elif kind == "node_classification":
         data = KarateClub(labels_per_class=2)

@@ -27,12 +27,14 @@ SIZES = (
     "in_features",
     "out_features",
     "vocab_size",
+    "source_vocab_size",
+    "target_vocab_size",
+    "sequence_length",
     "class_names",
-    "vocabulary",
 )
 """Arguments that may be `auto`: they are filled from the data when the run is built."""
 
-OPTIONAL_FACTS = ("class_names", "vocabulary")
+OPTIONAL_FACTS = ("class_names",)
 """Of these, those that become null where the data have none."""
 
 # What each group makes: the class that every component of the group must be or return.
@@ -49,7 +51,10 @@ FILLED = ("model", "task")
 """Groups whose `auto` arguments the run fills; a data module finds out its own in `setup`."""
 
 # Arguments that the run itself gives, so that a configuration must not.
-GIVEN = {"task": ("model",), "optimizer": ("params",)}
+GIVEN = {
+    "task": ("model", "vocabulary", "source_vocabulary", "target_vocabulary"),
+    "optimizer": ("params",),
+}
 
 # Arguments of a group beside those of the target's signature, see zoo/training/optimizers.py and
 # zoo/training/pretrained.py.
@@ -306,7 +311,8 @@ def build(node: Any, group: str, key: str, *, trusted: Sequence[str] = (), **giv
         group: its configuration group.
         key: its full key, for messages.
         trusted: prefixes named on the command line.
-        given: arguments that the run itself supplies (a task's model).
+        given: arguments that the run itself supplies (a task's model, a text's vocabulary); one
+            that the target does not have is left out.
 
     Raises:
         ConfigError: the node is wrong, or the constructor refused a value.
@@ -317,7 +323,10 @@ def build(node: Any, group: str, key: str, *, trusted: Sequence[str] = (), **giv
             raise ConfigError(f"{key}.{name}=auto: nothing fills it here; give a value")
     own = _signature(target)
     arguments = {n: v for n, v in arguments.items() if n in own or n not in EXTRA.get(group, {})}
-    return _call(target, arguments, key, **given)
+    for name in GIVEN.get(group, ()):
+        if name in own and own[name][1] and name not in given:
+            raise ConfigError(f"{key}: {node['_target_']} needs a {name}, and these data have none")
+    return _call(target, arguments, key, **{n: v for n, v in given.items() if n in own})
 
 
 def beside(node: Any, group: str, key: str, *, trusted: Sequence[str] = ()) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from zoo.config.errors import ConfigError, did_you_mean
+
+Default = TypeVar("Default")
 
 FLAGS = ("--help", "--version", "--multirun", "--cfg", "--config-dir")
 
@@ -24,6 +27,31 @@ class CommandLine:
     paths: dict[str, str] = field(default_factory=dict)
     trusted: tuple[str, ...] = ()
     flags: dict[str, str] = field(default_factory=dict)
+
+    def whole(self, key: str, default: Default, *, least: int) -> int | Default:
+        """A whole number among the `paths`.
+
+        Raises:
+            ConfigError: it is none, or too small.
+        """
+        text = self.paths.get(key)
+        if text is None:
+            return default
+        if not text.isdecimal() or int(text) < least:
+            raise ConfigError(f"{key}={text}: must be a whole number, at least {least}")
+        return int(text)
+
+    def real(self, key: str, default: Default) -> float | Default:
+        """A number among the `paths`; who uses it checks its range.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        text = self.paths.get(key)
+        try:
+            return default if text is None else float(text)
+        except ValueError:
+            raise ConfigError(f"{key}={text}: must be a number") from None
 
 
 _SHORT = {"-h": "--help", "-m": "--multirun", "-c": "--cfg", "-cd": "--config-dir"}

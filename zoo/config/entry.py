@@ -10,7 +10,7 @@ import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,10 @@ class Place:
     results: dict[str, Any] = field(default_factory=dict)
 
     @contextlib.contextmanager
-    def open(self, config: dict[str, Any], device: Any) -> Iterator[Any]:
-        """Makes (or takes up) the run folder, locked, with its configuration and environment."""
+    def open(
+        self, config: dict[str, Any], device: Any, vocabularies: Mapping[str, Any]
+    ) -> Iterator[Any]:
+        """Makes (or takes up) the run folder, locked, with all that the run is rebuilt from."""
         import yaml
 
         from zoo.config.stored import dump
@@ -96,6 +98,8 @@ class Place:
                 words = yaml.safe_dump(list(self.overrides), sort_keys=False)
                 self.folder.write("overrides.yaml", words)
             self.folder.write("environment.json", environment(str(device)))
+            for name, vocabulary in vocabularies.items():
+                self.folder.write(f"{name}.json", vocabulary.to_json())
             verb = "going on" if self.resume else "training"
             print(f"{verb} in {shown(self.folder.path)} on {device}", flush=True)
             yield self.folder
@@ -206,12 +210,21 @@ def _resume(train: Train, line: CommandLine) -> int:
     return 0
 
 
-def _sweep(run: Path) -> str:
+def _use(config: dict[str, Any], path: str) -> str:
+    """The program that uses what a run has learned, if it is one for texts."""
+    task, data = (config[group]["_target_"].rpartition(".")[2] for group in ("task", "data"))
+    if task == "LanguageModeling":
+        return f"scripts/generate.py run={path} length=500"
+    if task == "Translation" and data in ("Multi30k", "ParallelText"):
+        return f"scripts/translate.py run={path} < sentences.txt"
+    return ""
+
+
+def _sweep(run: Path, config: dict[str, Any]) -> str:
     """The words of a sweep around a run: other seeds and, where there is one, learning rates."""
     import yaml
 
     words = yaml.safe_load((run / "overrides.yaml").read_text(encoding="utf-8")) or []
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     words = [word for word in words if not word.startswith(("seed=", "optimizer.lr="))]
     rate = config["optimizer"].get("lr")
     if isinstance(rate, int | float):
@@ -221,6 +234,7 @@ def _sweep(run: Path) -> str:
 
 def conclude(place: Place) -> None:
     """Prints the results table, what to do next and, last, the run folder."""
+    from zoo.config.stored import load
     from zoo.training.run_folder import python_command, shown
 
     results, folder = place.results, place.folder
@@ -240,9 +254,12 @@ def conclude(place: Place) -> None:
         print(f"trace for https://ui.perfetto.dev: {shown(folder.path / 'trace.json')}\n")
     runs = folder.path.parent.parent
     path, python = shown(folder.path), python_command()
+    config = load(folder.path / "config.yaml")
     tensorboard = python.removesuffix(Path(python).name) + "tensorboard"
     print(f"look at it:  {tensorboard} --logdir {shown(runs)}")
     print(f"judge it:    {python} evaluate.py run={path}")
-    print(f"try next:    {python} train.py -m {_sweep(folder.path)}")
+    if program := _use(config, path):
+        print(f"use it:      {python} {program}")
+    print(f"try next:    {python} train.py -m {_sweep(folder.path, config)}")
     print(f"             {python} train.py --help")
     print(path, flush=True)

@@ -19,9 +19,13 @@ def merge(
     """A stored configuration with values of the command line laid over it, checked.
 
     What would make another run is refused: another model, task, data set, seed or name, or another
-    class anywhere. Where the data lie and how many workers read them may change.
+    class anywhere. Where the data lie, how many workers read them and how a translation is
+    searched for may change.
     """
-    movable = ("data.root", "data.folder", "data.num_workers")
+    movable = (
+        *("data.root", "data.folder", "data.cache", "data.num_workers"),
+        *("task.beam_size", "task.length_penalty"),
+    )
     stored = _targets(config)
     for override in parse(overrides):
         word = override.input_line or ""

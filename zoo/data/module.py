@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import torch
 
+from zoo.data.vocabulary import Vocabulary
+
 
 class Loader(Protocol):
     """Gives the batches of one split, the same ones each time it is asked for the same epoch."""
@@ -31,11 +33,16 @@ class DataModule(ABC):
     The constructor only stores and checks its arguments. :meth:`setup` reads (and, where there is
     something to download, downloads) the data and makes the loaders. Arguments that were ``auto``
     and that :meth:`setup` has found out are in :meth:`resolved`; a module built again with them
-    does without the data whatever needs none, such as preparing a picture or decoding tokens.
+    does without the data whatever needs none, such as preparing a picture.
+
+    Attributes:
+        vocabularies: those of a text, by the name of the task's argument that takes one:
+            :meth:`setup` learns them, unless they are there, from the folder of a run.
     """
 
     def __init__(self) -> None:
         self.loaders: dict[str, Loader] = {}
+        self.vocabularies: dict[str, Vocabulary] = {}
 
     @property
     def splits(self) -> tuple[str, ...]:

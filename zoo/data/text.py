@@ -1,22 +1,30 @@
-"""Texts as sequences of characters; the tokens of a character model are the characters."""
+"""Texts as sequences of tokens, for models of language: what all have in common, and two of them.
+
+The tokens are characters, bytes, words or what byte-pair encoding makes, see `zoo.data.vocabulary`.
+`zoo.data.text_files` reads texts of one's own.
+"""
 
 import hashlib
 import platform
 import sysconfig
 from abc import abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from zoo.data.download import DataError, download
 from zoo.data.module import DataModule, check_batch_size
+from zoo.data.strings import cut
+from zoo.data.token_files import CHUNK, Chunks
 from zoo.data.tracks import TextBatch, TrackLoader
+from zoo.data.vocabulary import Kind, Vocabulary, check_vocab_size, learn_vocabulary
+from zoo.data.windows import WindowLoader
 
-__all__ = ["CharacterText", "StandardLibrary", "TextBatch", "TinyShakespeare"]
+__all__ = ["Order", "StandardLibrary", "Text", "TextBatch", "TinyShakespeare", "WholeText"]
 
+Order = Literal["tracks", "windows"]
 TRAIN_FRACTION = 0.9
 
 # Modules that every Python from 3.11 to 3.13 has as one file: about 1.4 million characters.
@@ -28,50 +36,80 @@ tempfile textwrap threading traceback urllib/parse weakref
 """
 
 
-class CharacterText(DataModule):
-    """A text whose tokens are its characters: the first 90 % to train on, the last 10 % for val.
+class Text(DataModule):
+    """A text to train on and others, or other parts of it, to evaluate on, as batches of tokens.
 
-    The vocabulary is made of the characters of the whole text, as is the custom for character
-    models, so that a character that only the last part has can be encoded too. Any other
-    character, in a prompt for instance, is refused by name rather than replaced.
+    The characters of a vocabulary are those of all splits, as is the custom for character models,
+    so that a character that only the validation text has can be encoded too. Words and bpe are
+    learned from the training text alone.
 
     Args:
-        batch_size: tracks read in parallel.
-        sequence_length: characters a step.
-        vocabulary: the characters in the order of their numbers; ``auto``: the text's, sorted.
+        batch_size: rows of a batch.
+        sequence_length: tokens of each row.
+        order: ``tracks``: each row goes on where the same row of the batch before ended, for
+            networks that carry a state; ``windows``: rows are windows in random order.
+        vocabulary: ``characters``, ``bytes``, ``words`` or ``bpe``.
+        vocab_size: most tokens of words (None: a token for every word) or of bpe (needed); None
+            for the others, which have as many as they have.
+        mask_token: have special tokens, ``<mask>`` among them, as masked language modelling needs.
     """
-
-    splits = ("train", "val")
 
     def __init__(
         self,
         *,
         batch_size: int = 12,
         sequence_length: int = 64,
-        vocabulary: Literal["auto"] | str = "auto",
+        order: Order = "tracks",
+        vocabulary: Kind = "characters",
+        vocab_size: int | None = None,
+        mask_token: bool = False,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
         if sequence_length < 1:
             raise ValueError(f"sequence_length must be at least 1, not {sequence_length}")
-        if vocabulary != "auto" and len(set(vocabulary)) != len(vocabulary):
-            raise ValueError(f"vocabulary must not repeat a character, not {vocabulary!r}")
+        if order not in get_args(Order):
+            raise ValueError(f"order must be one of {', '.join(get_args(Order))}, not {order!r}")
+        if vocabulary not in get_args(Kind):
+            raise ValueError(
+                f"vocabulary must be one of {', '.join(get_args(Kind))}, not {vocabulary!r}"
+            )
+        check_vocab_size(vocabulary, vocab_size, mask=mask_token)
         self.batch_size = batch_size
         self.sequence_length = sequence_length
-        self.vocabulary = "" if vocabulary == "auto" else vocabulary
+        self.order = order
+
+        self.vocabulary = vocabulary
+        self.vocab_size = vocab_size
+        self.mask_token = mask_token
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ("train", "val")
 
     @abstractmethod
+    def parts(self) -> dict[str, Chunks]:
+        """The text of each split, in parts of any length, as often as it is asked for."""
+
     def text(self) -> str:
-        """Reads the whole text."""
+        """The text of all splits, one after the other."""
+        return "".join(chunk for chunks in self.parts().values() for chunk in chunks())
 
     def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
-        text = self.text()
-        self.vocabulary = self.vocabulary or "".join(sorted(set(text)))
-        tokens = self.encode(text)
-        cut = int(TRAIN_FRACTION * len(tokens))
-        for split, part in (("train", tokens[:cut]), ("val", tokens[cut:])):
-            self.loaders[split] = TrackLoader(
-                part,
+        parts = self.parts()
+        vocabulary = self.vocabularies.get("vocabulary")
+        if vocabulary is None:
+            vocabulary = self.vocabularies["vocabulary"] = self.learn(parts)
+        elif (vocabulary.kind, vocabulary.mask is not None) != (self.vocabulary, self.mask_token):
+            has_mask = "with" if vocabulary.mask is not None else "without"
+            raise ValueError(
+                f"vocabulary must be {vocabulary.kind} {has_mask} mask_token, as the one given, "
+                f"not {self.vocabulary} and mask_token {self.mask_token}"
+            )
+        kind = TrackLoader if self.order == "tracks" else WindowLoader
+        for split, chunks in parts.items():
+            self.loaders[split] = kind(
+                self.tokens(split, chunks, vocabulary),
                 batch_size=self.batch_size,
                 sequence_length=self.sequence_length,
                 shuffle=split == "train",
@@ -79,61 +117,56 @@ class CharacterText(DataModule):
                 device=device,
             )
 
-    def sizes(self) -> dict[str, int]:
-        self._check_vocabulary()
-        return {"vocab_size": len(self.vocabulary), "sequence_length": self.sequence_length}
-
-    def resolved(self) -> dict[str, Any]:
-        return {"vocabulary": self.vocabulary} if self.vocabulary else {}
-
-    def encode(self, text: str) -> Tensor:
-        """Turns text into tokens, int64 ``(time,)``.
-
-        Raises:
-            ValueError: for a character that is not in the vocabulary.
-        """
-        self._check_vocabulary()
-        table = torch.full((max(map(ord, self.vocabulary)) + 2,), -1)
-        table[[ord(character) for character in self.vocabulary]] = torch.arange(
-            len(self.vocabulary)
+    def learn(self, parts: dict[str, Chunks]) -> Vocabulary:
+        """Makes the vocabulary from the text of the splits."""
+        chosen = parts.values() if self.vocabulary == "characters" else [parts["train"]]
+        return learn_vocabulary(
+            self.vocabulary,
+            (piece for chunks in chosen for piece in cut(chunks())),
+            mask=self.mask_token,
+            vocab_size=self.vocab_size,
         )
-        points = bytearray(text.encode("utf-32-le", "surrogatepass"))
-        if not points:
-            return torch.empty(0, dtype=torch.int64)
-        codes = torch.frombuffer(points, dtype=torch.int32).long().clamp(max=len(table) - 1)
-        tokens = table[codes]
-        if (tokens < 0).any():
-            strangers = sorted(set(text) - set(self.vocabulary))
-            names = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in strangers[:5])
-            raise ValueError(
-                f"text must consist of the {len(self.vocabulary)} characters of the vocabulary, "
-                f"not hold {names}"
-            )
-        return tokens
 
-    def decode(self, tokens: Tensor | Sequence[int]) -> str:
-        """Turns tokens back into text."""
-        self._check_vocabulary()
-        numbers = tokens.tolist() if isinstance(tokens, Tensor) else tokens
-        return "".join(self.vocabulary[number] for number in numbers)
+    def tokens(self, split: str, chunks: Chunks, vocabulary: Vocabulary) -> Tensor:
+        """The tokens of a split."""
+        pieces = [vocabulary.encode_tensor(piece) for piece in cut(chunks(), CHUNK)]
+        return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int64)
 
-    def _check_vocabulary(self) -> None:
-        if not self.vocabulary:
+    def sizes(self) -> dict[str, int]:
+        vocabulary = self.vocabularies.get("vocabulary")
+        if vocabulary is None:
             raise RuntimeError(
-                f"{type(self).__name__} needs setup(), or a vocabulary, before it can use one"
+                f"{type(self).__name__} needs setup(), or a vocabulary, to know its sizes"
             )
+        return {"vocab_size": len(vocabulary), "sequence_length": self.sequence_length}
 
 
-class StandardLibrary(CharacterText):
+class WholeText(Text):
+    """A text in one piece: the first 90 % of its characters to train on, the rest for val."""
+
+    @abstractmethod
+    def text(self) -> str:
+        """Reads it."""
+
+    def parts(self) -> dict[str, Chunks]:
+        text = self.text()
+        cut_at = int(TRAIN_FRACTION * len(text))
+        return {"train": lambda: [text[:cut_at]], "val": lambda: [text[cut_at:]]}
+
+
+class StandardLibrary(WholeText):
     """The source of a fixed list of modules of Python's standard library: nothing to download.
 
     Another Python may have other text. Its checksum is part of the run, which then refuses to go
     on with any other.
 
     Args:
-        batch_size: tracks read in parallel.
-        sequence_length: characters a step.
-        vocabulary: the characters in the order of their numbers; ``auto``: the text's, sorted.
+        batch_size: rows of a batch.
+        sequence_length: tokens of each row.
+        order: ``tracks`` or ``windows``, see :class:`Text`.
+        vocabulary: ``characters``, ``bytes``, ``words`` or ``bpe``.
+        vocab_size: most tokens of words or bpe, see :class:`Text`.
+        mask_token: have special tokens, ``<mask>`` among them.
         sha256: checksum of the text (UTF-8); ``auto``: take whatever this Python has.
     """
 
@@ -142,11 +175,19 @@ class StandardLibrary(CharacterText):
         *,
         batch_size: int = 12,
         sequence_length: int = 64,
-        vocabulary: Literal["auto"] | str = "auto",
+        order: Order = "tracks",
+        vocabulary: Kind = "characters",
+        vocab_size: int | None = None,
+        mask_token: bool = False,
         sha256: Literal["auto"] | str = "auto",
     ) -> None:
         super().__init__(
-            batch_size=batch_size, sequence_length=sequence_length, vocabulary=vocabulary
+            batch_size=batch_size,
+            sequence_length=sequence_length,
+            order=order,
+            vocabulary=vocabulary,
+            vocab_size=vocab_size,
+            mask_token=mask_token,
         )
         self.sha256 = "" if sha256 == "auto" else sha256
 
@@ -169,20 +210,23 @@ class StandardLibrary(CharacterText):
         return text
 
     def resolved(self) -> dict[str, Any]:
-        return super().resolved() | ({"sha256": self.sha256} if self.sha256 else {})
+        return {"sha256": self.sha256} if self.sha256 else {}
 
 
-class TinyShakespeare(CharacterText):
+class TinyShakespeare(WholeText):
     """1.1 million characters of Shakespeare's plays, from Karpathy's char-rnn (2015).
 
     https://github.com/karpathy/char-rnn. With the split of nanoGPT: 1,003,854 and 111,540
-    characters, vocabulary 65. By convention there is no test split.
+    characters, of 65 kinds. By convention there is no test split.
 
     Args:
-        batch_size: tracks read in parallel.
-        sequence_length: characters a step.
+        batch_size: rows of a batch.
+        sequence_length: tokens of each row.
+        order: ``tracks`` or ``windows``, see :class:`Text`.
+        vocabulary: ``characters``, ``bytes``, ``words`` or ``bpe``.
+        vocab_size: most tokens of words or bpe, see :class:`Text`.
+        mask_token: have special tokens, ``<mask>`` among them.
         root: folder of all downloads; the file is ``root/tinyshakespeare/input.txt``.
-        vocabulary: the characters in the order of their numbers; ``auto``: the text's, sorted.
     """
 
     url = (
@@ -195,11 +239,19 @@ class TinyShakespeare(CharacterText):
         *,
         batch_size: int = 12,
         sequence_length: int = 64,
+        order: Order = "tracks",
+        vocabulary: Kind = "characters",
+        vocab_size: int | None = None,
+        mask_token: bool = False,
         root: str = "data",
-        vocabulary: Literal["auto"] | str = "auto",
     ) -> None:
         super().__init__(
-            batch_size=batch_size, sequence_length=sequence_length, vocabulary=vocabulary
+            batch_size=batch_size,
+            sequence_length=sequence_length,
+            order=order,
+            vocabulary=vocabulary,
+            vocab_size=vocab_size,
+            mask_token=mask_token,
         )
         self.root = root
 

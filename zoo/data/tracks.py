@@ -19,7 +19,7 @@ class TextBatch(NamedTuple):
 
     Attributes:
         inputs: int64 ``(batch, time)``.
-        targets: the character after each of the inputs, int64 ``(batch, time)``.
+        targets: the token after each of the inputs, int64 ``(batch, time)``.
         is_start: the rows do not go on from the batch before; carried state is to be reset.
     """
 
@@ -34,19 +34,20 @@ class TrackLoader:
     In training (``shuffle``), the text is taken as a ring that each epoch enters at another place,
     so the tracks differ from epoch to epoch. Less than one window a track is left over at the end
     of an epoch, another piece of text each time; one target an epoch is not the true next one, the
-    first character of the text, which follows the last.
+    first token of the text, which follows the last.
 
-    In evaluation, every character but the first is a target exactly once: the last window is as
-    short as it must be, and the fewer than ``batch_size`` characters that do not divide among the
+    In evaluation, every token but the first is a target exactly once: the last window is as
+    short as it must be, and the fewer than ``batch_size`` tokens that do not divide among the
     tracks follow as one more track of their own.
 
     Args:
-        tokens: the text, int64 ``(time,)``.
+        tokens: the text, int64 ``(time,)``; or another integer type where it lies in a file, of
+            which then only what a batch holds is read (see `zoo.data.token_files`).
         batch_size: tracks side by side.
-        sequence_length: characters of each track in a batch.
+        sequence_length: tokens of each track in a batch.
         shuffle: begin at a place that depends on the epoch.
         seed: together with the epoch, all that the place depends on.
-        device: where the tokens are put.
+        device: where the batches are.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class TrackLoader:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._tokens = tokens.to(device)
+        self._in_memory = tokens.dtype == torch.int64 or len(tokens) <= sequence_length
+        self._tokens = tokens.to(device, torch.int64) if self._in_memory else tokens
+        self._device = torch.device(device)
         self._tracks = batch_size
         self._time = sequence_length
         self._shuffle = shuffle
@@ -75,8 +78,8 @@ class TrackLoader:
             self._rest_steps = -(-self._rest // sequence_length)
         if len(self) == 0:
             raise ValueError(
-                f"batch_size * sequence_length must be at most {num_targets}, the characters of "
-                f"the text, not {batch_size} * {sequence_length}"
+                f"batch_size * sequence_length must be at most {max(0, num_targets)}, the tokens "
+                f"of the text, not {batch_size} * {sequence_length}"
             )
         self.num_samples = self._steps * batch_size + self._rest_steps
 
@@ -92,7 +95,9 @@ class TrackLoader:
         return [(first + track * self._length) % len(self._tokens) for track in range(self._tracks)]
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[TextBatch]:
-        return self._training(epoch, start) if self._shuffle else self._evaluation(start)
+        if not self._shuffle:
+            return self._evaluation(start)
+        return self._training(epoch, start) if self._in_memory else self._gathered(epoch, start)
 
     def _offset(self, epoch: int) -> int:
         if not self._shuffle:
@@ -112,6 +117,18 @@ class TrackLoader:
         for step in range(start, self._steps):
             yield TextBatch(inputs[step], targets[step], step == 0)
 
+    def _gathered(self, epoch: int, start: int) -> Iterator[TextBatch]:
+        size = self._time + 1
+        windows = self._tokens.unfold(0, size, 1)  # (len - time, time + 1), one at each place
+        tracks = torch.tensor(self.indices(epoch, 0))  # (batch,)
+        for step in range(start, self._steps):
+            firsts = (tracks + step * self._time) % len(self._tokens)
+            rows = windows.index_select(0, firsts.clamp(max=len(windows) - 1)).long()
+            for row in (firsts >= len(windows)).nonzero():  # at most one is over the end
+                places = (firsts[row] + torch.arange(size)) % len(self._tokens)
+                rows[row] = self._tokens[places].long()
+            yield self._batch(rows[:, :-1], rows[:, 1:], step == 0)
+
     def _evaluation(self, start: int) -> Iterator[TextBatch]:
         whole = self._tracks * self._length
         parts = []
@@ -123,6 +140,11 @@ class TrackLoader:
                 parts += [(inputs, targets, time) for time in times]
         for inputs, targets, time in parts[start:]:
             window = slice(time, time + self._time)
-            yield TextBatch(
-                inputs[:, window].contiguous(), targets[:, window].contiguous(), time == 0
-            )
+            yield self._batch(inputs[:, window], targets[:, window], time == 0)
+
+    def _batch(self, inputs: Tensor, targets: Tensor, is_start: bool) -> TextBatch:
+        return TextBatch(
+            inputs.to(self._device, torch.int64).contiguous(),
+            targets.to(self._device, torch.int64).contiguous(),
+            is_start,
+        )

@@ -1,66 +1,76 @@
 """Language modeling: the next token of a text, learned by cross-entropy."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.tasks.generation import Sampler, continuation, step
 from zoo.tasks.metrics import Mean
 from zoo.tasks.task import Task, evaluation_mode, inputs_of
+from zoo.tasks.vocabulary import Vocabulary
 
 
 class LanguageModeling(Task):
-    r"""Cross-entropy of the next token, in nats a token, with a state carried between batches.
+    r"""Cross-entropy of the next token, in nats a token.
 
     .. math:: L = -\frac{1}{T} \sum_t \log p(x_{t+1} \mid x_1, \dots, x_t)
 
-    A batch ``(inputs, targets, is_start)`` continues the texts of the one before, so the model's
-    state is carried on, cut off from the gradient (truncated back-propagation through time), and
-    dropped where ``is_start`` says that the texts begin anew. The targets are the inputs one token
-    later. Evaluation carries a state of its own. The metrics are ``loss``,
-    ``perplexity`` (its exponential) and, for a vocabulary of characters, ``bits_per_character``.
+    A batch is ``(inputs, targets, is_start)``; the targets are the inputs one token later. Where
+    ``is_start`` is false, it continues the texts of the batch before: a model that returns a state
+    is given it back, cut off from the gradient (truncated back-propagation through time); where it
+    is true, the texts begin anew. Evaluation carries a state of its own. The metrics are ``loss``,
+    ``perplexity`` (its exponential) and, where the tokens spell the text, ``bits_per_character``.
 
     Args:
-        model: tokens and state to logits and state, ``logits, state = model(tokens, state)``, where
-            a state of None is the start of a text and any other is tensors, in tuples if several.
-        vocabulary: the tokens by number: single characters, or words that a blank separates.
-            Without it no text is written.
+        model: tokens to logits, ``model(tokens)``, or to logits and a state, which ``model(tokens,
+            state)`` takes up again: tensors, in tuples if several.
+        vocabulary: of the text, from the data. Without it no text is written.
         sample_length: tokens of the sample that follows an evaluation, 0 for none.
         prompt: beginning of the sample; if None, it begins after a line break, where the vocabulary
-            has one, else after the first token.
-        temperature: of the sample; 0 always takes the most probable token.
+            has one, else after its first token.
+        temperature: of the sample, see :class:`~zoo.tasks.generation.Sampler`.
+        top_k: of the sample.
+        top_p: of the sample.
 
     Shape:
         - inputs, targets: ``(batch, time)``
         - logits: ``(batch, time, vocabulary)``
+
+    Raises:
+        ValueError: if an argument is outside its range, or a prompt not of the vocabulary.
     """
 
     def __init__(
         self,
         model: nn.Module,
         *,
-        vocabulary: tuple[str, ...] | str | None = None,
+        vocabulary: Vocabulary | None = None,
         sample_length: int = 300,
         prompt: str | None = None,
         temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
     ) -> None:
         super().__init__(model)
         if sample_length < 0:
             raise ValueError(f"sample_length must be at least 0, not {sample_length}")
-        _check_temperature(temperature)
-        self.vocabulary = None if vocabulary is None else tuple(vocabulary)
+        Sampler(temperature, top_k=top_k, top_p=top_p)  # so that wrong values are refused now
+        self.vocabulary = vocabulary
         self.sample_length = sample_length
         self.prompt = prompt
-        self.temperature = temperature
-        self.has_characters = self.vocabulary is not None and all(
-            len(token) == 1 for token in self.vocabulary
-        )
-        if prompt is not None:
-            self.encode(prompt)  # so that a bad prompt is refused before the training
+        self.sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         self.metrics = {"loss": Mean()}
+        self._characters: Tensor | None = None
+        if prompt is not None:
+            _encode(vocabulary, prompt)
+        if vocabulary is not None:
+            if (characters := vocabulary.characters()) is not None:
+                self._characters = torch.tensor(characters)
+                self.metrics["bits_per_character"] = Mean()
         self._state: Any = None
         self._evaluation_state: Any = None
 
@@ -75,6 +85,11 @@ class LanguageModeling(Task):
         loss, state = self._loss(inputs, targets, None if is_start else self._evaluation_state)
         self._evaluation_state = _map(Tensor.detach, state)
         self.metrics["loss"].update(loss, targets.numel())
+        if self._characters is not None:
+            count = self._characters[targets].sum()
+            bits = loss * targets.numel() / math.log(2)
+            # A batch may hold no character's beginning: of a mean over none there is no value.
+            self.metrics["bits_per_character"].add(total=bits, count=count)  # type: ignore[attr-defined]
 
     def reset(self) -> None:
         super().reset()
@@ -84,9 +99,12 @@ class LanguageModeling(Task):
         values = super().compute()
         # math.exp raises where a diverged model's perplexity is infinite.
         values["perplexity"] = torch.tensor(values["loss"], dtype=torch.float64).exp().item()
-        if self.has_characters:
-            values["bits_per_character"] = values["loss"] / math.log(2)
         return values
+
+    def to(self, device: torch.device | str) -> Self:
+        if self._characters is not None:
+            self._characters = self._characters.to(device)
+        return super().to(device)
 
     def predict(self, batch: Any) -> Tensor:
         """Probabilities of each next token, from the start of a text: (batch, time, vocabulary)."""
@@ -103,73 +121,46 @@ class LanguageModeling(Task):
         """``sample``, the same one from the same weights."""
         if self.vocabulary is None or self.sample_length == 0:
             return {}
-        return {"sample": self.generate(self.prompt)}
+        return {"sample": "".join(self.generate(self.prompt, self.sample_length))}
 
     def generate(
         self,
         prompt: str | None = None,
         length: int | None = None,
-        temperature: float | None = None,
-        seed: int = 0,
-    ) -> str:
+        sampler: Sampler | None = None,
+    ) -> Iterator[str]:
         """Continues a text.
 
         Args:
             prompt: the beginning, part of the result; if None, see the class.
             length: tokens to add; ``sample_length`` if None.
-            temperature: divides the logits; the task's if None.
-            seed: of the sample's own random numbers.
+            sampler: draws them; if None, one of the task's own temperature and limits.
+
+        Yields:
+            The prompt, then the text as it is drawn.
+
+        Raises:
+            ValueError: the vocabulary cannot write the prompt, or there is no vocabulary.
         """
-        vocabulary = self._known_vocabulary()
-        tokens = self.encode(prompt or "")
-        start = vocabulary.index("\n") if "\n" in vocabulary else 0
-        added = self.generate_tokens(
-            torch.tensor([tokens or [start]]),
-            self.sample_length if length is None else length,
-            temperature=self.temperature if temperature is None else temperature,
-            seed=seed,
-        )
-        return self.decode([*tokens, *added[0].tolist()])
+        vocabulary = _known(self.vocabulary)
+        if prompt:
+            tokens = _encode(vocabulary, prompt)
+            yield prompt
+        else:
+            tokens = [_first(vocabulary)]
+        length = self.sample_length if length is None else length
+        drawn = self.generate_tokens(torch.tensor([tokens]), length, sampler)
+        yield from vocabulary.decode_stream(int(token) for token in drawn)
 
     def generate_tokens(
-        self, tokens: Tensor, length: int, *, temperature: float = 1.0, seed: int = 0
-    ) -> Tensor:
-        """Draws the ``length`` tokens that follow: ``(batch, time)`` to ``(batch, length)``."""
-        _check_temperature(temperature)
-        # Random numbers of our own: a sample must not change the training that goes on after it.
-        generator = torch.Generator().manual_seed(seed)
-        tokens, state, added = tokens.to(next(self.model.parameters()).device), None, []
+        self, tokens: Tensor, length: int, sampler: Sampler | None = None
+    ) -> Iterator[Tensor]:
+        """Draws the ``length`` tokens that follow: ``(batch, time)`` to ``(batch, 1)`` each."""
+        sampler = sampler or Sampler(**self.sampling)  # type: ignore[arg-type]
+        tokens = tokens.to(next(self.model.parameters()).device)
         with evaluation_mode(self.model):
-            for _ in range(length):
-                logits, state = self._logits(tokens, state)
-                scores = logits[:, -1].float()  # (batch, vocabulary)
-                if temperature > 0:
-                    # The largest of scores plus Gumbel noise is a draw from their softmax.
-                    noise = torch.empty(scores.shape).exponential_(generator=generator)
-                    scores = scores / temperature - noise.log().to(scores.device)
-                tokens = scores.argmax(-1, keepdim=True)  # (batch, 1)
-                added.append(tokens)
-        return torch.cat(added, 1) if added else tokens[:, :0]  # (batch, length)
-
-    def encode(self, text: str) -> list[int]:
-        """The numbers of a text's tokens."""
-        numbers = {token: number for number, token in enumerate(self._known_vocabulary())}
-        tokens = list(text) if self.has_characters else text.split()
-        if unknown := sorted({token for token in tokens if token not in numbers}):
-            raise ValueError(
-                f"prompt must consist of tokens of the vocabulary, which lacks {unknown}"
-            )
-        return [numbers[token] for token in tokens]
-
-    def decode(self, tokens: list[int]) -> str:
-        """The text of token numbers."""
-        vocabulary = self._known_vocabulary()
-        return ("" if self.has_characters else " ").join(vocabulary[token] for token in tokens)
-
-    def _known_vocabulary(self) -> tuple[str, ...]:
-        if self.vocabulary is None:
-            raise ValueError("vocabulary must be given to read or write text, not None")
-        return self.vocabulary
+            for _, token in zip(range(length), continuation(self.model, tokens, sampler)):  # noqa: B905 - one is endless
+                yield token
 
     def _loss(self, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
         logits, state = self._logits(inputs, state)
@@ -177,7 +168,7 @@ class LanguageModeling(Task):
 
     def _logits(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         # A state from a checkpoint is wherever that was read to.
-        logits, state = self.model(tokens, _map(lambda part: part.to(tokens.device), state))
+        logits, state = step(self.model, tokens, _map(lambda part: part.to(tokens.device), state))
         if self.vocabulary is not None and logits.shape[-1] != len(self.vocabulary):
             raise ValueError(
                 f"vocabulary has {len(self.vocabulary)} tokens, so the model must return logits of "
@@ -186,9 +177,30 @@ class LanguageModeling(Task):
         return logits, state
 
 
-def _check_temperature(temperature: float) -> None:
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature must be finite and at least 0, not {temperature}")
+def _known(vocabulary: Vocabulary | None) -> Vocabulary:
+    if vocabulary is None:
+        raise ValueError("vocabulary must be given to read or write text, not None")
+    return vocabulary
+
+
+def _encode(vocabulary: Vocabulary | None, prompt: str) -> list[int]:
+    try:
+        tokens = _known(vocabulary).encode(prompt)
+    except ValueError as error:
+        raise ValueError(f"prompt cannot be written in the vocabulary: {error}") from error
+    if not tokens:
+        raise ValueError(f"prompt must hold at least one token, not be {prompt!r}")
+    return tokens
+
+
+def _first(vocabulary: Vocabulary) -> int:
+    """The token that a text without a prompt follows."""
+    if vocabulary.begin is not None:
+        return vocabulary.begin
+    try:
+        return (vocabulary.encode("\n") or [0])[0]
+    except ValueError:  # There is no line break.
+        return 0
 
 
 def _map(function: Callable[[Tensor], Tensor], state: Any) -> Any:

@@ -143,6 +143,10 @@ class Task:
         """Texts of the last evaluation by name."""
         return {}
 
+    def embeddings(self) -> dict[str, tuple[Tensor, list[str]]]:
+        """Vectors to look at from all sides: name to ``(count, dim)`` and a label for each."""
+        return {}
+
     def tables(self) -> dict[str, list[dict[str, str | float]]]:
         """Tables of the last evaluation by name, too long for a curve: rows by column name."""
         return {}

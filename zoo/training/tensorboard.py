@@ -124,6 +124,11 @@ class TensorBoard(Callback):
             writer.add_text(name, block, trainer.step)
         for name, rows in trainer.task.tables().items():
             writer.add_text(name, markdown_table(rows), trainer.step)
+        if last:
+            # A resumed run may write the same folder again, about which torch prints a warning.
+            with contextlib.redirect_stdout(None):
+                for name, (vectors, labels) in trainer.task.embeddings().items():
+                    writer.add_embedding(vectors, labels, tag=name, global_step=trainer.step)
 
     def _describe(self, trainer: "Trainer", metrics: dict[str, float]) -> None:
         """Writes hyperparameters and the names of the final metrics for the HParams tab."""

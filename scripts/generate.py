@@ -1,0 +1,77 @@
+"""Lets a trained language model write, from its run folder alone.
+
+    python scripts/generate.py run=<run folder> prompt="To be, or not" length=500
+    python scripts/generate.py run=<run folder> temperature=0.7 top_k=40 top_p=0.9 seed=3
+
+The text appears as it is drawn. Beside the run's folder:
+
+prompt=            how it begins; without one, after a line break
+length=500         tokens to write
+temperature=1      divides the logits; 0 always takes the most probable token
+top_k=             draw among the so many most probable tokens only
+top_p=             draw among the fewest tokens that together have this probability only
+seed=0             of the random numbers: the same seed, the same text
+checkpoint=best    best, last or a file
+
+Values of the stored configuration that do not make another run may be overridden beside:
+`trainer.device=cpu`.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from zoo.config import entry  # noqa: E402
+from zoo.config.command_line import CommandLine, parse_words  # noqa: E402
+from zoo.config.errors import ConfigError  # noqa: E402
+
+OPTIONS = ("run", "prompt", "length", "temperature", "top_k", "top_p", "seed", "checkpoint")
+
+
+def generate(line: CommandLine) -> None:
+    """Writes the text to standard output as it is drawn."""
+    if "run" not in line.paths:
+        raise ConfigError("run=<run folder> is required")
+    length = line.whole("length", 500, least=1)
+    temperature, top_p = line.real("temperature", 1.0), line.real("top_p", None)
+    top_k, seed = line.whole("top_k", None, least=1), line.whole("seed", 0, least=0)
+
+    from zoo.run import prepare_evaluation
+    from zoo.tasks.generation import Sampler
+    from zoo.tasks.language_modeling import LanguageModeling
+
+    with entry.refusals():
+        sampler = Sampler(temperature, top_k=top_k, top_p=top_p, seed=seed)
+    parts = prepare_evaluation(
+        line.paths["run"],
+        line.overrides,
+        checkpoint=line.paths.get("checkpoint", "best"),
+        trusted=line.trusted,
+    )
+    if not isinstance(parts.task, LanguageModeling):
+        raise ConfigError(f"run={line.paths['run']}: is no language model's")
+    with entry.refusals(), parts.autocast:
+        for text in parts.task.generate(line.paths.get("prompt"), length, sampler):
+            print(text, end="", flush=True)
+    print()
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the program; returns the exit code."""
+    try:
+        given = sys.argv[1:] if words is None else words
+        line = parse_words(given, paths=OPTIONS, flags=("--help",))
+        if "--help" in line.flags:
+            print(__doc__)
+        else:
+            generate(line)
+    except (Exception, KeyboardInterrupt) as error:
+        return entry.report(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

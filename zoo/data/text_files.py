@@ -1,0 +1,235 @@
+"""Text files of one's own: one, or all of a folder, in memory or tokenised once into a file.
+
+All files of a split are one text, with a line break between two of them. They are read as UTF-8, a
+mark at the beginning (BOM) is left out, and every kind of line end becomes a line break.
+"""
+
+import codecs
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zoo.data.download import DataError
+from zoo.data.text import Order, Text
+from zoo.data.token_files import Chunks, TokenFiles
+from zoo.data.vocabulary import Kind, Vocabulary
+
+READ = 1 << 20  # bytes of a file that are read at a time
+
+Span = tuple[Path, int, int]  # bytes of a file, from one to before another
+
+
+class TextFiles(Text):
+    """A text file, or all files of a folder and the folders in it, in the order of their names.
+
+    Without files of its own, ``val`` is the last part of the text and ``test``, if there is one,
+    what comes after it. The cuts are at shares of the bytes, moved on to the next whole character
+    that is no line break.
+
+    Args:
+        path: a file or a folder, absolute or within ``root``.
+        root: folder of all data.
+        batch_size: rows of a batch.
+        sequence_length: tokens of each row.
+        order: ``tracks`` or ``windows``, see :class:`~zoo.data.text.Text`.
+        vocabulary: ``characters``, ``bytes``, ``words`` or ``bpe``.
+        vocab_size: most tokens of words or bpe, see :class:`~zoo.data.text.Text`.
+        mask_token: have special tokens, ``<mask>`` among them.
+        pattern: names of the files that are taken from a folder.
+        val_path: file or folder to evaluate on; ``None``: a part of ``path``.
+        test_path: file or folder to test on; ``None``: a part of ``path``, if any.
+        val_fraction: share of ``path`` for ``val``, where there is no ``val_path``.
+        test_fraction: share of ``path`` for ``test``, where there is no ``test_path``; 0: no test.
+        cache: folder for files of tokens, absolute or within ``root``, for texts that are too big
+            for the memory: they are tokenised once, and batches are read from there. A changed
+            size or time of a source file makes new ones. ``None``: everything is in memory.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        root: str = "data",
+        batch_size: int = 12,
+        sequence_length: int = 64,
+        order: Order = "tracks",
+        vocabulary: Kind = "characters",
+        vocab_size: int | None = None,
+        mask_token: bool = False,
+        pattern: str = "*.txt",
+        val_path: str | None = None,
+        test_path: str | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.0,
+        cache: str | None = None,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            sequence_length=sequence_length,
+            order=order,
+            vocabulary=vocabulary,
+            vocab_size=vocab_size,
+            mask_token=mask_token,
+        )
+        if not 0 < val_fraction < 1:
+            raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
+        if not 0 <= test_fraction < 1 - val_fraction:
+            raise ValueError(
+                f"test_fraction must be in [0, {1 - val_fraction:g}), so that something is left "
+                f"for training, not {test_fraction}"
+            )
+        if not pattern or pattern.startswith("/"):
+            raise ValueError(f"pattern must be one of names, such as *.txt, not {pattern!r}")
+        self.root = Path(root)
+        self.paths = {"train": path, "val": val_path, "test": test_path}
+        self.shares = {
+            "val": val_fraction if val_path is None else 0.0,
+            "test": test_fraction if test_path is None else 0.0,
+        }
+        self.pattern = pattern
+        self.files = None if cache is None else TokenFiles(self.root / cache)
+        self._spans: dict[str, list[Span]] = {}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Train, val and, if it has a path or a share, test."""
+        has_test = self.paths["test"] is not None or self.shares["test"] > 0
+        return ("train", "val", "test") if has_test else ("train", "val")
+
+    def parts(self) -> dict[str, Chunks]:
+        found = {
+            split: [(file, 0, file.stat().st_size) for file in self._files(path)]
+            for split, path in self.paths.items()
+            if path is not None
+        }
+        shared = [split for split, share in self.shares.items() if share > 0]
+        divided = divide(found["train"], [self.shares[split] for split in shared])
+        found |= dict(zip(("train", *shared), divided, strict=True))
+        self._spans = {split: found[split] for split in self.splits}
+        return {split: Reader(spans) for split, spans in self._spans.items()}
+
+    def learn(self, parts: dict[str, Chunks]) -> Vocabulary:
+        if self.files is None:
+            return super().learn(parts)
+        source = {
+            "kind": self.vocabulary,
+            "vocab_size": self.vocab_size,
+            "mask_token": self.mask_token,
+            "text": {split: self._source(split) for split in parts},
+        }
+        return self.files.vocabulary(source, lambda: super(TextFiles, self).learn(parts))
+
+    def tokens(self, split: str, chunks: Chunks, vocabulary: Vocabulary) -> Tensor:
+        if self.files is None:
+            return super().tokens(split, chunks, vocabulary)
+        return self.files.tokens(split, {"text": self._source(split)}, vocabulary, chunks)
+
+    def _source(self, split: str) -> list[dict[str, Any]]:
+        """Which bytes of which files a split is made of."""
+        source = []
+        for file, begin, end in self._spans[split]:
+            stat = file.stat()
+            path = str(file.resolve())
+            size, time = stat.st_size, stat.st_mtime_ns
+            source.append({"path": path, "size": size, "time": time, "begin": begin, "end": end})
+        return source
+
+    def _files(self, path: str) -> list[Path]:
+        place = self.root / path
+        if place.is_file():
+            return [place]
+        if not place.is_dir():
+            raise DataError(
+                f"{place} is no file and no folder: name one, by its absolute path or within the "
+                f"folder of all data"
+            )
+        files = sorted(file for file in place.rglob(self.pattern) if file.is_file())
+        if not files:
+            raise DataError(
+                f"{place} holds no file whose name is like {self.pattern}: name another folder, or "
+                f"another pattern"
+            )
+        return files
+
+
+class Reader:
+    """Gives the text of some bytes of files, a part at a time; it can be called again and again.
+
+    Args:
+        spans: from where to where, of each file.
+    """
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        self.spans = spans
+
+    def __call__(self) -> Iterator[str]:
+        for number, (path, begin, end) in enumerate(self.spans):
+            if number:
+                yield "\n"
+            yield from _read(path, begin, end)
+
+
+def divide(spans: Sequence[Span], shares: Sequence[float]) -> list[list[Span]]:
+    """Cuts a text into a first part and others after it.
+
+    Args:
+        spans: the text.
+        shares: of all bytes, for each of the others.
+
+    Returns:
+        The parts, one more than there are shares.
+    """
+    total = sum(end - begin for _, begin, end in spans)
+    cuts = [int(total * (1 - sum(shares[number:]))) for number in range(len(shares))]
+    parts: list[list[Span]] = [[] for _ in range(len(shares) + 1)]
+    passed = 0
+    for path, begin, end in spans:
+        inner = [begin + at - passed for at in cuts]
+        places = [_character(path, min(max(at, begin), end), end) for at in inner]
+        for part, low, high in zip(parts, [begin, *places], [*places, end], strict=True):
+            if low < high:
+                part.append((path, low, high))
+        passed += end - begin
+    return parts
+
+
+def _character(path: Path, place: int, end: int) -> int:
+    """The first place from this one on where a character begins that is no line break."""
+    with open(path, "rb") as file:
+        file.seek(place)
+        while 0 < place < end and ((byte := file.read(1)[0]) & 0xC0 == 0x80 or byte in b"\r\n"):
+            place += 1
+    return place
+
+
+def _read(path: Path, begin: int, end: int) -> Iterator[str]:
+    utf8 = codecs.getincrementaldecoder("utf-8")()
+    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
+    try:
+        with open(path, "rb") as file:
+            file.seek(begin)
+            if begin == 0 and file.read(3) != codecs.BOM_UTF8:
+                file.seek(0)
+            while data := file.read(min(READ, end - file.tell())):
+                yield decoder.decode(data)
+            yield decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is no text in UTF-8 ({_broken_line(path)}): convert it (iconv -t UTF-8), or "
+            f"leave it out"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def _broken_line(path: Path) -> str:
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"line {number}, byte {error.start + 1}: {error.reason}"
+    return "a character is cut off"

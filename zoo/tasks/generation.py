@@ -1,0 +1,118 @@
+"""Text that goes on: tokens drawn one after the other from what a language model expects."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Sampler:
+    r"""Draws a token from the scores of the next one.
+
+    .. math:: p \propto \exp(\mathrm{logits} / \mathrm{temperature})
+
+    restricted to the ``top_k`` most probable tokens and, of those, to the fewest that together have
+    at least the probability ``top_p`` (nucleus sampling, Holtzman et al. 2020,
+    https://arxiv.org/abs/1904.09751).
+
+    The random numbers are its own, from the CPU: a sample changes nothing of a training that goes
+    on after it, and is the same on every device.
+
+    Args:
+        temperature: divides the logits; 0 always takes the most probable token.
+        top_k: how many tokens may be drawn; None for all.
+        top_p: probability that the tokens that may be drawn add up to; None for all.
+        seed: of the random numbers.
+
+    Shape:
+        - logits: ``(batch, vocabulary)``
+        - output: tokens ``(batch, 1)``
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        *,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"temperature must be finite and at least 0, not {temperature}")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1 or null, not {top_k}")
+        if top_p is not None and not 0 < top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, or null, not {top_p}")
+        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        scores = logits.float()
+        if self.temperature > 0:
+            scores = self._restricted(scores / self.temperature)
+            # The largest of scores plus Gumbel noise is a draw from their softmax.
+            noise = torch.empty(scores.shape).exponential_(generator=self._generator)
+            scores = scores - noise.log().to(scores.device)
+        return scores.argmax(-1, keepdim=True)  # (batch, 1)
+
+    def _restricted(self, scores: Tensor) -> Tensor:
+        if self.top_k is not None and self.top_k < scores.shape[-1]:
+            least = scores.topk(self.top_k).values[:, -1:]  # (batch, 1)
+            scores = scores.masked_fill(scores < least, -math.inf)
+        if self.top_p is not None:
+            ordered, order = scores.softmax(-1).sort(descending=True, stable=True)
+            before = ordered.cumsum(-1) - ordered  # of all that are more probable
+            dropped = torch.zeros_like(before, dtype=torch.bool)
+            dropped.scatter_(1, order, before >= self.top_p)  # (batch, vocabulary)
+            scores = scores.masked_fill(dropped, -math.inf)
+        return scores
+
+
+def continuation(
+    model: nn.Module, tokens: Tensor, draw: Callable[[Tensor], Tensor]
+) -> Iterator[Tensor]:
+    """The tokens that follow, without end.
+
+    The model says itself how it reads on: one that returns a state is given it back; one with a
+    cache (``new_cache``) reads each token once, until the cache is full; from then on, and where
+    there is no cache, the last ``sequence_length`` tokens are read anew for every token. A model
+    with neither reads all from the start.
+
+    Args:
+        model: tokens to logits, see :class:`~zoo.tasks.language_modeling.LanguageModeling`.
+        tokens: the beginning, at least one token.
+        draw: logits ``(batch, vocabulary)`` to tokens ``(batch, 1)``, such as :class:`Sampler`.
+
+    Shape:
+        - tokens: ``(batch, time)``
+        - each output: ``(batch, 1)``
+    """
+    longest: int | None = getattr(model, "sequence_length", None)
+    text = tokens if longest is None else tokens[:, -longest:]
+    new_cache: Callable[[int], Any] | None = getattr(model, "new_cache", None)
+    cache = None if new_cache is None else new_cache(len(text))
+    state, unread = cache, text
+    while True:
+        with torch.no_grad():
+            logits, state = step(model, unread, state)
+            new = draw(logits[:, -1])
+        yield new
+        unread = new
+        if state is not None and cache is None:
+            continue  # It has read all that came before.
+        text = torch.cat([text, new], 1)
+        if longest is not None and text.shape[1] > longest:
+            text, state = text[:, -longest:], None  # No room is left in the cache.
+        if state is None:
+            unread = text
+
+
+def step(model: nn.Module, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """Logits of a language model, and its state if it has one: ``(batch, time)`` to logits."""
+    output = model(tokens) if state is None else model(tokens, state)
+    return output if isinstance(output, tuple) else (output, state)

@@ -1,0 +1,110 @@
+"""Translates lines of text with a trained model, from its run folder alone.
+
+    python scripts/translate.py run=<run folder> < german.txt > english.txt
+    python scripts/translate.py run=<run folder> beam_size=5 length_penalty=1 out=english.txt < file
+
+Reads standard input, UTF-8 with one sentence a line, and writes a translation for each line, in the
+same order; an empty line stays one. Beside the run's folder:
+
+beam_size=         hypotheses that the search follows, 1 for greedy search; as in training
+length_penalty=    exponent: 0 prefers short translations, above 1 long ones; as in training
+batch_size=64      lines translated together; at a terminal, one
+out=               a new file instead of standard output
+checkpoint=best    best, last or a file
+
+Values of the stored configuration that do not make another run may be overridden beside:
+`trainer.device=cpu`.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from zoo.config import entry  # noqa: E402
+from zoo.config.command_line import CommandLine, parse_words  # noqa: E402
+from zoo.config.errors import ConfigError  # noqa: E402
+
+OPTIONS = ("run", "beam_size", "length_penalty", "batch_size", "out", "checkpoint")
+
+
+def lines_of(file: Iterable[bytes]) -> Iterator[str]:
+    """The lines of a file as they come, without what ends them.
+
+    Raises:
+        ConfigError: a line is no UTF-8.
+    """
+    for number, line in enumerate(file, start=1):
+        try:
+            yield line.removesuffix(b"\n").removesuffix(b"\r").decode()
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"line {number:,} of standard input is no UTF-8 ({error})") from error
+
+
+@contextmanager
+def destination(out: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that is there only once it is complete."""
+    if out is None:
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # wherever this runs
+        yield sys.stdout
+        return
+    part = out.with_name(f".{out.name}.part")
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            yield file
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def translate(line: CommandLine) -> None:
+    """Writes the translations as they are made."""
+    if "run" not in line.paths:
+        raise ConfigError("run=<run folder> is required")
+    out = Path(line.paths["out"]) if "out" in line.paths else None
+    if out is not None and out.exists():
+        raise ConfigError(f"out={out}: is there already; remove it or name another file")
+    beam_size, alpha = line.whole("beam_size", None, least=1), line.real("length_penalty", None)
+    batch_size = line.whole("batch_size", 1 if sys.stdin.isatty() else 64, least=1)
+
+    from zoo.run import prepare_evaluation
+    from zoo.tasks.translation import Translation
+
+    parts = prepare_evaluation(
+        line.paths["run"],
+        line.overrides,
+        checkpoint=line.paths.get("checkpoint", "best"),
+        trusted=line.trusted,
+    )
+    if not isinstance(parts.task, Translation):
+        raise ConfigError(f"run={line.paths['run']}: is no translation's")
+    with entry.refusals(), parts.autocast, destination(out) as file:
+        for text in parts.task.translate(
+            lines_of(sys.stdin.buffer),
+            beam_size=beam_size,
+            length_penalty=alpha,
+            batch_size=batch_size,
+        ):
+            print(text, file=file, flush=True)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the program; returns the exit code."""
+    try:
+        given = sys.argv[1:] if words is None else words
+        line = parse_words(given, paths=OPTIONS, flags=("--help",))
+        if "--help" in line.flags:
+            print(__doc__)
+        else:
+            translate(line)
+    except (Exception, KeyboardInterrupt) as error:
+        return entry.report(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Pairs of token sequences, such as a sentence and its translation, in padded batches."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.data.bucketing import BucketLoader
+
+BEGIN, END = 2, 3
+"""Numbers of `<s>` and `</s>` wherever there are special tokens, see `zoo.data.vocabulary`."""
+
+
+class PairBatch(NamedTuple):
+    """Padded pairs; padding is 0 and stands on the right.
+
+    Attributes:
+        source: tokens and `</s>`, int64 ``(batch, S)``.
+        source_lengths: tokens of each source, `</s>` included, int64 ``(batch,)`` on the CPU.
+        target: `<s>`, tokens and `</s>`, int64 ``(batch, T)``.
+        target_lengths: tokens of each target, `<s>` and `</s>` included, likewise.
+        references: the targets as text, exactly as they were written; empty where there is none.
+    """
+
+    source: Tensor
+    source_lengths: Tensor
+    target: Tensor
+    target_lengths: Tensor
+    references: list[str]
+
+
+def pair_loader(
+    sources: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    references: Sequence[str] = (),
+    *,
+    batch_size: int | None = None,
+    tokens_per_batch: int | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> BucketLoader:
+    """Batches of pairs of similar length.
+
+    Args:
+        sources: tokens of each source, without special ones.
+        targets: tokens of each target, without special ones.
+        references: the text of each target, or nothing.
+        batch_size: see :class:`~zoo.data.bucketing.BucketLoader`.
+        tokens_per_batch: instead, see there.
+        shuffle: whether epochs differ.
+        seed: of the order.
+        device: where the tokens are; lengths stay on the CPU.
+    """
+
+    def collate(columns: list[Tensor], lengths: list[Tensor], rows: list[int]) -> PairBatch:
+        (source, target), (source_lengths, target_lengths) = columns, lengths
+        texts = [references[row] for row in rows] if references else []
+        return PairBatch(source, source_lengths, target, target_lengths, texts)
+
+    return BucketLoader(
+        [
+            [torch.tensor([*tokens, END]) for tokens in sources],
+            [torch.tensor([BEGIN, *tokens, END]) for tokens in targets],
+        ],
+        collate,
+        batch_size=batch_size,
+        tokens_per_batch=tokens_per_batch,
+        shuffle=shuffle,
+        seed=seed,
+        device=device,
+    )

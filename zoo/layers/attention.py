@@ -1,0 +1,209 @@
+r"""Scaled dot-product attention, written out and fused, and the cache of generation.
+
+Vaswani et al. 2017, "Attention is all you need", https://arxiv.org/abs/1706.03762, section 3.2.1.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def attention_weights(
+    query: Tensor, key: Tensor, mask: Tensor | None = None, *, is_causal: bool = False
+) -> Tensor:
+    r"""How much each query attends to each key: the weights of :func:`attention`, written out.
+
+    .. math:: A = \mathrm{softmax}(Q K^\top / \sqrt{d})
+
+    Where every key is hidden from a query, its weights are zero.
+
+    Args:
+        query: asks.
+        key: answers.
+        mask: boolean, True where a query may see a key (broadcast); None for everywhere.
+        is_causal: a query sees no later key; the last query stands beside the last key.
+
+    Shape:
+        - query: ``(batch, heads, queries, head_dim)``
+        - key: ``(batch, heads, keys, head_dim)``
+        - output: ``(batch, heads, queries, keys)``, rows that add up to 1
+    """
+    scores = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))
+    visible = _visible(query, key, mask, is_causal)
+    if visible is None:
+        return scores.softmax(-1)
+    weights = scores.masked_fill(~visible, -math.inf).softmax(-1)
+    return weights.masked_fill(~visible, 0.0)  # softmax of nothing but -inf is NaN
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    *,
+    is_causal: bool = False,
+    dropout: float = 0.0,
+) -> Tensor:
+    r"""Scaled dot-product attention by torch's fused kernels.
+
+    .. math:: \mathrm{softmax}(Q K^\top / \sqrt{d})\, V
+
+    Args:
+        query: asks.
+        key: is compared with the query.
+        value: is averaged.
+        mask: boolean, True where a query may see a key (broadcast); None for everywhere.
+        is_causal: a query sees no later key; the last query stands beside the last key.
+        dropout: probability of silencing a weight, already 0 outside training.
+
+    Shape:
+        - query: ``(batch, heads, queries, head_dim)``
+        - key, value: ``(batch, heads, keys, head_dim)``
+        - output: ``(batch, heads, queries, head_dim)``
+    """
+    square = query.size(-2) == key.size(-2)
+    if mask is None and (not is_causal or square or query.size(-2) == 1):
+        # torch's own causal mask puts the first query beside the first key. A single query is the
+        # last one: it sees everything.
+        causal = is_causal and square
+        return F.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=causal
+        )
+    visible = _visible(query, key, mask, is_causal)
+    return F.scaled_dot_product_attention(query, key, value, visible, dropout)
+
+
+def _visible(query: Tensor, key: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor | None:
+    """Which keys each query sees, None for all: broadcasts to ``(batch, heads, queries, keys)``."""
+    if not is_causal:
+        return mask
+    queries, keys = query.size(-2), key.size(-2)
+    causal = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
+    return causal if mask is None else mask & causal
+
+
+def padding_mask(lengths: Tensor, time: int) -> Tensor:
+    """True where a sequence has not ended: lengths ``(batch,)`` to ``(batch, time)``."""
+    return torch.arange(time, device=lengths.device) < lengths.unsqueeze(1)
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """``(batch, time, heads * head_dim)`` to ``(batch, heads, time, head_dim)``."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """``(batch, heads, time, head_dim)`` to ``(batch, time, heads * head_dim)``."""
+    return x.transpose(1, 2).flatten(2)
+
+
+class KeyValueCache:
+    """Keys and values of the positions so far, so that generation computes each only once.
+
+    For use without gradients: the buffers are written in place.
+
+    Args:
+        keys: room for them, ``(batch, heads, longest, head_dim)``.
+        values: room for them, of the same shape.
+        length: positions that are filled.
+        can_grow: makes room, at least twice as much as before, where there is none left.
+    """
+
+    def __init__(
+        self, keys: Tensor, values: Tensor, length: int = 0, *, can_grow: bool = False
+    ) -> None:
+        self.keys, self.values, self.length, self.can_grow = keys, values, length, can_grow
+
+    @classmethod
+    def empty(
+        cls,
+        batch_size: int,
+        num_heads: int,
+        longest: int,
+        head_dim: int,
+        *,
+        like: Tensor,
+        can_grow: bool = False,
+    ) -> "KeyValueCache":
+        """Room for ``longest`` positions, of the type and on the device of ``like``."""
+        shape = (batch_size, num_heads, longest, head_dim)
+        return cls(like.new_empty(shape), like.new_empty(shape), can_grow=can_grow)
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds new positions, ``(batch, heads, new, head_dim)``; returns all there are so far.
+
+        Raises:
+            ValueError: if there is no room for them and the cache may not grow.
+        """
+        end, room = self.length + keys.size(2), self.keys.size(2)
+        if end > room:
+            if not self.can_grow:
+                raise ValueError(f"cache has room for {room} positions, not for {end}")
+            self.keys, self.values = self._copies(slice(None), max(end, 2 * room))
+        self.keys[:, :, self.length : end] = keys
+        self.values[:, :, self.length : end] = values
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def reorder(self, rows: Tensor) -> "KeyValueCache":
+        """The cache of other rows of the batch, for beam search; this one stays as it is."""
+        keys, values = self._copies(rows, self.keys.size(2))
+        return KeyValueCache(keys, values, self.length, can_grow=self.can_grow)
+
+    def _copies(self, rows: Tensor | slice, longest: int) -> tuple[Tensor, Tensor]:
+        """What is filled of some rows, in buffers of their own with other room."""
+        copies = []
+        for buffer in (self.keys, self.values):
+            filled = buffer[:, :, : self.length][rows]  # (rows, heads, length, head_dim)
+            copy = buffer.new_empty(len(filled), buffer.size(1), longest, buffer.size(3))
+            copy[:, :, : self.length] = filled
+            copies.append(copy)
+        return copies[0], copies[1]
+
+
+class AttentionRecorder(nn.Module):
+    """Base of attention modules whose weights can be looked at, see :func:`recorded_attention`.
+
+    A module calls :meth:`attend` where it would call :func:`attention`.
+    """
+
+    recorded: list[Tensor] | None = None
+
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None = None,
+        *,
+        is_causal: bool = False,
+        dropout: float = 0.0,
+    ) -> Tensor:
+        """Computes :func:`attention` and keeps its weights if they are being recorded."""
+        if self.recorded is not None:
+            weights = attention_weights(query, key, mask, is_causal=is_causal)
+            self.recorded.append(weights.detach())
+            return F.dropout(weights, dropout) @ value
+        return attention(query, key, value, mask, is_causal=is_causal, dropout=dropout)
+
+
+@contextmanager
+def recorded_attention(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+    """Attention is written out within, and the weights of every call are kept.
+
+    Yields:
+        Weights ``(batch, heads, queries, keys)`` of each call, by the module's name.
+    """
+    modules = {n: m for n, m in model.named_modules() if isinstance(m, AttentionRecorder)}
+    try:
+        for module in modules.values():
+            module.recorded = []
+        yield {n: m.recorded for n, m in modules.items() if m.recorded is not None}
+    finally:
+        for module in modules.values():
+            module.recorded = None

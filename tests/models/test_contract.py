@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from zoo.models.embedding.word2vec import cbow, skip_gram
 from zoo.models.generative.gan import GAN
 from zoo.models.graph.gcn import GCN
 from zoo.models.linear import LinearRegression, SoftmaxRegression
@@ -49,6 +50,16 @@ def with_head(model: nn.Module) -> nn.Module:
     """A Vision Transformer starts with a zero classifier, through which no gradient passes yet."""
     nn.init.normal_(model.heads.head.weight, std=0.02)
     return model
+
+
+def with_output(model: nn.Module) -> nn.Module:
+    """word2vec's output matrix starts at zero, through which no gradient passes yet."""
+    nn.init.normal_(model.output.weight)
+    return model
+
+
+def every_row(model: nn.Module, words: torch.Tensor) -> torch.Tensor:
+    return model(words, torch.arange(model.output.num_embeddings).expand(len(words), -1))
 
 
 def with_auxiliary(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -143,6 +154,14 @@ CASES = {
         lambda: (torch.randint(9, (4, 6)),),
         lambda model, tokens: model(tokens)[0],
         num_classes=9,
+    ),
+    "skip_gram": Case(
+        lambda: with_output(skip_gram(9, 8)), lambda: (torch.randint(9, (4,)),), every_row
+    ),
+    "cbow_tree": Case(
+        lambda: with_output(cbow(9, 8, out_features=8)),
+        lambda: (torch.tensor([[3, 1, -1], [2, 5, 8], [0, -1, -1], [3, 3, 7]]),),
+        every_row,
     ),
     "gcn": Case(
         lambda: GCN(6, 3), lambda: (torch.rand(4, 6), RING), num_classes=3, is_batched=False

@@ -36,6 +36,7 @@ SHRUNK = [
 ]
 # Only to be quicker: what is tested of them does not depend on their size.
 SMALLER = {
+    "word2vec_text": ["model.embed_dim=8", "data.batch_size=32"],
     "gan_digits": ["model.hidden_sizes=[32]", "model.maxout_sizes=[16]"],
     "resnet20_cifar10": ["data.batch_size=8", "data.folder=cifar10_images"],
     "resnet_mnist": ["data.batch_size=8"],

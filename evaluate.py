@@ -79,6 +79,8 @@ def evaluate(line: CommandLine) -> None:
         print(f"{name:<24}{value:>12.4f}")
     for rows in tables.values():
         print(f"\n{markdown_table(rows if len(rows) <= LONGEST else rows[-1:])}\n")
+    for name, text in parts.task.texts().items():
+        print(f"\n{name}\n{text}\n")
     print(shown(folder.path / file))
 
 

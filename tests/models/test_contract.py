@@ -13,8 +13,13 @@ from zoo.models.generative.gan import GAN
 from zoo.models.graph.gcn import GCN
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
+from zoo.models.recurrent.bahdanau import seq2seq_attention
+from zoo.models.recurrent.cho import seq2seq_gru
 from zoo.models.recurrent.language_model import char_lstm
+from zoo.models.recurrent.luong import seq2seq_luong
+from zoo.models.recurrent.seq2seq import seq2seq_lstm
 from zoo.models.segmentation.unet import unet, unet_padded
+from zoo.models.transformer.transformer import transformer_multi30k
 from zoo.models.vision.convnext import ConvNeXt
 from zoo.models.vision.densenet import densenet121, densenet_cifar
 from zoo.models.vision.fractalnet import FractalNet
@@ -66,6 +71,16 @@ def with_auxiliary(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """All that a network with auxiliary heads returns, side by side."""
     output = model(x)
     return torch.cat(output, dim=1) if isinstance(output, tuple) else output
+
+
+def translation(build: Callable[..., nn.Module], **arguments: object) -> Case:
+    """An encoder-decoder of 9 source and 7 target tokens, which translates token by token here."""
+    return Case(
+        lambda: build(9, 7, embed_dim=8, **arguments),
+        lambda: (torch.randint(9, (4, 6)),),
+        lambda model, source: model(source, source % 7),
+        num_classes=7,
+    )
 
 
 CASES = {
@@ -155,6 +170,19 @@ CASES = {
         lambda model, tokens: model(tokens)[0],
         num_classes=9,
     ),
+    "seq2seq_lstm": translation(seq2seq_lstm, hidden_size=16),
+    "seq2seq_gru": translation(seq2seq_gru, hidden_size=16),
+    "seq2seq_gru_maxout": translation(seq2seq_gru, hidden_size=16, maxout_size=8, kind="gru_paper"),
+    "seq2seq_attention": translation(seq2seq_attention, hidden_size=16),
+    "seq2seq_attention_maxout": translation(
+        seq2seq_attention, hidden_size=16, maxout_size=8, kind="gru_paper"
+    ),
+    "seq2seq_luong": translation(seq2seq_luong, hidden_size=16),
+    "seq2seq_luong_concat": translation(
+        seq2seq_luong, hidden_size=16, score="concat", input_feeding=False
+    ),
+    "transformer": translation(transformer_multi30k, num_heads=2, mlp_dim=16),
+    "transformer_pre": translation(transformer_multi30k, num_heads=2, mlp_dim=16, norm_first=True),
     "skip_gram": Case(
         lambda: with_output(skip_gram(9, 8)), lambda: (torch.randint(9, (4,)),), every_row
     ),

@@ -36,6 +36,25 @@ SHRUNK = [
 ]
 # Only to be quicker: what is tested of them does not depend on their size.
 SMALLER = {
+    "transformer_multi30k": [
+        *("data.limit=128", "data.batch_size=8"),
+        *("model.embed_dim=16", "model.num_heads=2", "model.mlp_dim=16"),
+    ],
+    "seq2seq_attention_multi30k": [
+        *("data.limit=128", "data.batch_size=8", "task.teacher_forcing=0.5"),
+        *("model.embed_dim=8", "model.hidden_size=8"),
+    ],
+    "copy_seq2seq": [
+        *("data.num_samples=500", "data.batch_size=8", "model.embed_dim=8", "model.hidden_size=8"),
+    ],
+    "reverse_transformer": [
+        *("data.num_samples=500", "data.batch_size=8"),
+        *("model.embed_dim=16", "model.num_heads=2", "model.mlp_dim=16"),
+    ],
+    "sort_transformer": [
+        *("data.num_samples=500", "data.batch_size=8"),
+        *("model.embed_dim=16", "model.num_heads=2", "model.mlp_dim=16"),
+    ],
     "word2vec_text": ["model.embed_dim=8", "data.batch_size=32"],
     "gan_digits": ["model.hidden_sizes=[32]", "model.maxout_sizes=[16]"],
     "resnet20_cifar10": ["data.batch_size=8", "data.folder=cifar10_images"],

@@ -67,10 +67,9 @@ class LanguageModeling(Task):
         self._characters: Tensor | None = None
         if prompt is not None:
             _encode(vocabulary, prompt)
-        if vocabulary is not None:
-            if (characters := vocabulary.characters()) is not None:
-                self._characters = torch.tensor(characters)
-                self.metrics["bits_per_character"] = Mean()
+        if vocabulary is not None and (characters := vocabulary.characters()) is not None:
+            self._characters = torch.tensor(characters)
+            self.metrics["bits_per_character"] = Mean()
         self._state: Any = None
         self._evaluation_state: Any = None
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.models.generative.gan import GAN, Maxout
+from zoo.models.generative.gan import GAN
 
 
 def small(**arguments):
@@ -42,23 +42,6 @@ def test_pictures_have_the_stated_shape_and_range_and_logits_one_number_each():
     assert pictures.min() >= -1 and pictures.max() <= 1 and pictures.abs().max() > 0.99
     assert model.discriminator(pictures).shape == (5,)
     assert model.discriminator(pictures[:1]).shape == (1,)
-
-
-def test_maxout_is_the_largest_of_its_pieces():
-    torch.manual_seed(0)
-    layer, x = Maxout(4, 2, pieces=3, limit=1.0), torch.randn(5, 4)
-    pieces = x @ layer.linear.weight.T + layer.linear.bias
-    for unit in range(2):
-        expected = pieces[:, 3 * unit : 3 * unit + 3].max(1).values
-        torch.testing.assert_close(layer(x)[:, unit], expected)
-
-
-def test_maxout_with_two_pieces_can_be_a_rectifier_and_an_absolute_value():
-    layer = Maxout(1, 2, pieces=2)
-    with torch.no_grad():
-        layer.linear.weight.copy_(torch.tensor([[0.0], [1.0], [-1.0], [1.0]]))
-    x = torch.linspace(-2, 2, 9)[:, None]
-    torch.testing.assert_close(layer(x), torch.cat([x.relu(), x.abs()], dim=1))
 
 
 def test_discriminator_starts_at_one_half_where_the_value_is_minus_log_four():

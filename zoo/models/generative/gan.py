@@ -27,44 +27,14 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.maxout import Maxout
 
 
-def _linear(in_features: int, out_features: int, *, limit: float) -> nn.Linear:
-    """A linear layer whose weights start in U(-limit, limit) and biases at zero."""
-    linear = nn.Linear(in_features, out_features)
+def _initialised(linear: nn.Linear, *, limit: float) -> nn.Linear:
+    """Weights start in U(-limit, limit) and biases at zero."""
     nn.init.uniform_(linear.weight, -limit, limit)
     nn.init.zeros_(linear.bias)
     return linear
-
-
-class Maxout(nn.Module):
-    r"""Units that each return the largest of several linear maps (Goodfellow et al. 2013).
-
-    https://arxiv.org/abs/1302.4389
-
-    .. math:: h_i(x) = \max_j (w_{ij}^\top x + b_{ij})
-
-    Args:
-        in_features: width of the input.
-        out_features: number of units.
-        pieces: linear maps of each unit.
-        limit: weights start in U(-limit, limit).
-
-    Shape:
-        - input: ``(batch, in_features)``
-        - output: ``(batch, out_features)``
-    """
-
-    def __init__(
-        self, in_features: int, out_features: int, *, pieces: int = 5, limit: float = 0.005
-    ) -> None:
-        super().__init__()
-        self.pieces = pieces
-        self.linear = _linear(in_features, out_features * pieces, limit=limit)
-
-    def forward(self, x: Tensor) -> Tensor:
-        values = self.linear(x).unflatten(1, (-1, self.pieces))  # (batch, out_features, pieces)
-        return values.amax(2)  # (batch, out_features)
 
 
 class Generator(nn.Module):
@@ -94,10 +64,10 @@ class Generator(nn.Module):
         layers: list[nn.Module] = []
         width = latent_dim
         for size in hidden_sizes:
-            layers += [_linear(width, size, limit=0.05), nn.ReLU()]
+            layers += [_initialised(nn.Linear(width, size), limit=0.05), nn.ReLU()]
             width = size
         self.layers = nn.Sequential(*layers)
-        self.output = _linear(width, in_channels * image_size**2, limit=0.05)
+        self.output = _initialised(nn.Linear(width, in_channels * image_size**2), limit=0.05)
 
     def forward(self, latents: Tensor) -> Tensor:
         pixels = torch.tanh(self.output(self.layers(latents)))
@@ -134,10 +104,12 @@ class Discriminator(nn.Module):
         layers: list[nn.Module] = [nn.Dropout(input_dropout)]
         width = in_channels * image_size**2
         for size in maxout_sizes:
-            layers += [Maxout(width, size, pieces=pieces), nn.Dropout(dropout)]
+            maxout = Maxout(width, size, pieces=pieces)
+            _initialised(maxout.linear, limit=0.005)
+            layers += [maxout, nn.Dropout(dropout)]
             width = size
         self.layers = nn.Sequential(*layers)
-        self.output = _linear(width, 1, limit=0.005)
+        self.output = _initialised(nn.Linear(width, 1), limit=0.005)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.output(self.layers(images.flatten(1))).squeeze(1)  # (batch,)

@@ -33,10 +33,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.maxout import Maxout
 from zoo.models.recurrent.encoder_decoder import (
     Encoder,
     HiddenKind,
-    Maxout,
     check_hidden_kind,
     masked_softmax,
     source_mask,

@@ -155,27 +155,3 @@ def _check_lengths(lengths: Tensor, source: Tensor) -> None:
             f"source_lengths must be {batch} numbers from 1 to {time} for a source of shape "
             f"{tuple(source.shape)}, not {lengths.tolist()}"
         )
-
-
-class Maxout(nn.Module):
-    r"""Units that each return the larger of two linear maps (Goodfellow et al. 2013).
-
-    https://arxiv.org/abs/1302.4389
-
-    .. math:: h_i(x) = \max(w_{i1}^\top x + b_{i1}, w_{i2}^\top x + b_{i2})
-
-    Args:
-        in_features: width of the input.
-        out_features: number of units.
-
-    Shape:
-        - input: ``(..., in_features)``
-        - output: ``(..., out_features)``
-    """
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(in_features, 2 * out_features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x).unflatten(-1, (-1, 2)).amax(-1)

@@ -14,6 +14,9 @@ loader   normalised, randomly cropped batches of 128 pictures 32x32x3 in memory 
 pictures cropped, mirrored, normalised batches in memory against a training step of ResNet-20
 models   networks against torchvision's with the same weights: forward and backward, and ours in the
          trainer against a loop by hand with torchvision's; `compiled` does the same compiled
+recurrent  LSTM, written and fused, and GRU against torch's with the same weights
+gpt      the trainer with a small GPT against a loop like nanoGPT's, written by hand
+generation  time of 1,024 tokens over that of 256, with and without the cache of keys and values
 startup  `train.py --help` and refused command lines against `python -c "import torch"`
 """
 
@@ -28,8 +31,10 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.loader import loader, pictures  # noqa: E402
 from benchmarks.models import compiled_models, models  # noqa: E402
+from benchmarks.recurrent import recurrent  # noqa: E402
 from benchmarks.startup import startup  # noqa: E402
 from benchmarks.trainer import trainer  # noqa: E402
+from benchmarks.transformers import generation, gpt  # noqa: E402
 from zoo.training.run_folder import environment  # noqa: E402
 
 AVAILABLE = {
@@ -37,6 +42,9 @@ AVAILABLE = {
     "loader": loader,
     "pictures": pictures,
     "models": models,
+    "recurrent": recurrent,
+    "gpt": gpt,
+    "generation": generation,
     "startup": startup,
     "compiled": compiled_models,
 }

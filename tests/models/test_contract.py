@@ -19,6 +19,8 @@ from zoo.models.recurrent.language_model import char_lstm
 from zoo.models.recurrent.luong import seq2seq_luong
 from zoo.models.recurrent.seq2seq import seq2seq_lstm
 from zoo.models.segmentation.unet import unet, unet_padded
+from zoo.models.transformer.gpt import gpt_char
+from zoo.models.transformer.llama import llama_char
 from zoo.models.transformer.transformer import transformer_multi30k
 from zoo.models.vision.convnext import ConvNeXt
 from zoo.models.vision.densenet import densenet121, densenet_cifar
@@ -180,6 +182,25 @@ CASES = {
     "seq2seq_luong": translation(seq2seq_luong, hidden_size=16),
     "seq2seq_luong_concat": translation(
         seq2seq_luong, hidden_size=16, score="concat", input_feeding=False
+    ),
+    "gpt_char": Case(gpt_char, lambda: (torch.randint(65, (4, 64)),), num_classes=65),
+    "gpt_char_bias": Case(
+        lambda: gpt_char(
+            9,
+            sequence_length=6,
+            bias=True,
+            gelu="tanh",
+            dropout=0.2,
+            gradient_checkpointing=True,
+        ),
+        lambda: (torch.randint(9, (4, 6)),),
+        num_classes=9,
+    ),
+    "llama_char": Case(llama_char, lambda: (torch.randint(65, (4, 6)),), num_classes=65),
+    "llama_char_grouped": Case(
+        lambda: llama_char(9, num_kv_heads=2, tie_weights=True),
+        lambda: (torch.randint(9, (4, 6)),),
+        num_classes=9,
     ),
     "transformer": translation(transformer_multi30k, num_heads=2, mlp_dim=16),
     "transformer_pre": translation(transformer_multi30k, num_heads=2, mlp_dim=16, norm_first=True),

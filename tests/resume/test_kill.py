@@ -36,6 +36,19 @@ SHRUNK = [
 ]
 # Only to be quicker: what is tested of them does not depend on their size.
 SMALLER = {
+    **{
+        name: [
+            *("model.embed_dim=16", "model.num_layers=1", "model.num_heads=2"),
+            *("data.sequence_length=16", "data.batch_size=4", "task.sample_length=20"),
+        ]
+        for name in ("gpt_shakespeare", "gpt_shakespeare_small")
+    },
+    "llama_shakespeare": [
+        *("model.embed_dim=16", "model.num_layers=1", "model.num_heads=2"),
+        *("model.num_kv_heads=2", "model.mlp_dim=24"),
+        *("data.sequence_length=16", "data.batch_size=4", "task.sample_length=20"),
+    ],
+    "gru_shakespeare": ["model.embed_dim=16", "model.hidden_size=16", "task.sample_length=20"],
     "transformer_multi30k": [
         *("data.limit=128", "data.batch_size=8"),
         *("model.embed_dim=16", "model.num_heads=2", "model.mlp_dim=16"),

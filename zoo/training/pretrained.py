@@ -1,7 +1,8 @@
-"""Weights from elsewhere: a state dict of torchvision or timm, or a checkpoint of a run.
+"""Weights from elsewhere: of torchvision, timm or Hugging Face, or a checkpoint of a run.
 
 Files are read as plain data (`weights_only=True`, or safetensors) and never unpickled. Every name
-must agree with the model's; what is missing or has another shape is refused with its names. What
+must agree with the model's; what is missing or has another shape is refused with its names. A
+parameter that the model has under several names (a head tied to an embedding) is wanted once. What
 stays as it was initialised is the classifier, where the file knows another number of classes, and
 layers that a model itself calls new (``optional_weights``, patterns of names), such as those that
 an FCN adds to a classifier.
@@ -46,6 +47,12 @@ _RENAMED = (
     (r"\.attn\.proj\.", ".self_attention.out_proj."),
     (r"\.mlp\.fc1\.", ".mlp.0."),
     (r"\.mlp\.fc2\.", ".mlp.3."),
+    # Files of a GPT-2 or a BERT without its head, whose names do not say which part they are of.
+    (r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),
+    (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),
+    # BERT's first files, from TensorFlow.
+    (r"\.LayerNorm\.gamma$", ".LayerNorm.weight"),
+    (r"\.LayerNorm\.beta$", ".LayerNorm.bias"),
 )
 
 
@@ -101,14 +108,25 @@ def load_pretrained(
         for n in differing
         if n not in fresh
     ]
+    tied = _tied(model)
+    torn = [n for n in tied if n in given and not all(_equal(given, n, m) for m in tied[n])]
     # Files of old versions of torch have no such counters, and nothing depends on them.
-    absent = [n for n in own if n not in given and not n.endswith("num_batches_tracked")]
+    absent = [
+        n
+        for n in own
+        if not ({n, *tied.get(n, ())} & given.keys() or n.endswith("num_batches_tracked"))
+    ]
     optional = getattr(model, "optional_weights", ())
     new = [n for n in absent if any(fnmatchcase(n, pattern) for pattern in optional)]
     missing = [n for n in absent if n not in new]
     unused = [n for n in given if n not in own]
-    if wrong or missing:
-        kinds = {"missing": missing, "of another shape": wrong, "unknown to the model": unused}
+    if wrong or missing or torn:
+        kinds = {
+            "missing": missing,
+            "of another shape": wrong,
+            "one tensor here and several there": torn,
+            "unknown to the model": unused,
+        }
         report = "; ".join(f"{what}: {_listed(names)}" for what, names in kinds.items() if names)
         raise ValueError(
             f"weights={file}: does not fit the model, whose names and shapes must agree ({report})"
@@ -122,6 +140,19 @@ def load_pretrained(
 
 def _listed(names: Sequence[str]) -> str:
     return f"{len(names)} ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
+
+
+def _tied(model: nn.Module) -> dict[str, list[str]]:
+    """All names of each parameter that has several, under each of them."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {name: group for group in names.values() if len(group) > 1 for name in group}
+
+
+def _equal(given: Mapping[str, Tensor], name: str, other: str) -> bool:
+    """Whether a file that has two names has one tensor under them."""
+    return other not in given or torch.equal(given[name], given[other])
 
 
 def _head(

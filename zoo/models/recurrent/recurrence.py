@@ -172,6 +172,12 @@ class Recurrence(nn.RNNBase):
     # torch's classes have overloads, each with its own state: those of both differ from this one
     # (hence `type: ignore[misc]` at the subclasses).
     def forward(self, x: Any, state: State | None = None) -> tuple[Any, State]:
+        if torch.compiler.is_compiling():
+            # Like torch's own layers: compiled, the loop would be unrolled, for minutes.
+            return torch.compiler.disable(self._run)(x, state)
+        return self._run(x, state)
+
+    def _run(self, x: Any, state: State | None) -> tuple[Any, State]:
         packed = isinstance(x, PackedSequence)
         data = x.data if packed else x
         if data.ndim != (2 if packed else 3) or data.size(-1) != self.input_size:

@@ -15,9 +15,13 @@ from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
 from zoo.models.recurrent.bahdanau import seq2seq_attention
 from zoo.models.recurrent.cho import seq2seq_gru
-from zoo.models.recurrent.language_model import char_lstm
+from zoo.models.recurrent.language_model import char_gru, char_lstm
 from zoo.models.recurrent.luong import seq2seq_luong
+from zoo.models.recurrent.patterns import rnn_classifier, rnn_regressor, rnn_tagger
 from zoo.models.recurrent.seq2seq import seq2seq_lstm
+from zoo.models.recurrent.tcn import tcn_classifier, tcn_regressor
+from zoo.models.recurrent.tcn_language_model import char_tcn
+from zoo.models.recurrent.vector_to_sequence import vector_to_sequence
 from zoo.models.segmentation.unet import unet, unet_padded
 from zoo.models.transformer.gpt import gpt_char
 from zoo.models.transformer.llama import llama_char
@@ -183,6 +187,32 @@ CASES = {
     "seq2seq_luong_concat": translation(
         seq2seq_luong, hidden_size=16, score="concat", input_feeding=False
     ),
+    "char_gru": Case(
+        char_gru,
+        lambda: (torch.randint(65, (4, 6)),),
+        lambda model, tokens: model(tokens)[0],
+        num_classes=65,
+    ),
+    "char_tcn": Case(lambda: char_tcn(9), lambda: (torch.randint(9, (4, 6)),), num_classes=9),
+    "rnn_classifier": Case(
+        lambda: rnn_classifier(3, in_features=2, bidirectional=True),
+        lambda: (torch.randn(4, 7, 2),),
+        num_classes=3,
+    ),
+    "rnn_tagger": Case(
+        lambda: rnn_tagger(3, in_features=2), lambda: (torch.randn(4, 7, 2),), num_classes=3
+    ),
+    "rnn_regressor": Case(
+        lambda: rnn_regressor(2, memory_length=7), lambda: (torch.randn(4, 7, 2),)
+    ),
+    "vector_to_sequence": Case(
+        lambda: vector_to_sequence(3, sequence_length=5, feedback=True),
+        lambda: (torch.randn(4, 3),),
+    ),
+    "tcn_classifier": Case(
+        lambda: tcn_classifier(3, in_features=2), lambda: (torch.randn(4, 9, 2),), num_classes=3
+    ),
+    "tcn_regressor": Case(lambda: tcn_regressor(2), lambda: (torch.randn(4, 9, 2),)),
     "gpt_char": Case(gpt_char, lambda: (torch.randint(65, (4, 64)),), num_classes=65),
     "gpt_char_bias": Case(
         lambda: gpt_char(

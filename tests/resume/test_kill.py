@@ -36,6 +36,18 @@ SHRUNK = [
 ]
 # Only to be quicker: what is tested of them does not depend on their size.
 SMALLER = {
+    "adding_problem": [
+        *("data.length=20", "data.num_samples=400", "data.eval_samples=64"),
+        *("model.hidden_size=8", "model.memory_length=20"),
+    ],
+    "tcn_adding": [
+        *("data.length=20", "data.num_samples=400", "data.eval_samples=64"),
+        "model.hidden_channels=[4,4]",
+    ],
+    **{
+        name: ["data.num_samples=600", "data.eval_samples=64", "model.hidden_size=8"]
+        for name in ("parity_lstm", "sine_forecasting", "sine_synthesis")
+    },
     **{
         name: [
             *("model.embed_dim=16", "model.num_layers=1", "model.num_heads=2"),

@@ -70,7 +70,7 @@ def attention(
     if mask is None and (not is_causal or square or query.size(-2) == 1):
         # torch's own causal mask puts the first query beside the first key. A single query is the
         # last one: it sees everything.
-        causal = is_causal and square
+        causal = bool(is_causal and square)  # a tensor where the graph is being traced
         return F.scaled_dot_product_attention(
             query, key, value, dropout_p=dropout, is_causal=causal
         )

@@ -55,13 +55,20 @@ class Regression(Task):
         return values | {"rmse": math.sqrt(values["loss"])}
 
     def _predictions(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        predictions = self.model(inputs)
-        if predictions.shape == (*targets.shape, 1):
-            predictions = predictions.squeeze(-1)  # as targets
-        # Other shapes would broadcast: (batch, 1) against (batch,) compares all pairs of samples.
-        if predictions.shape != targets.shape:
-            raise ValueError(
-                f"the model must return predictions of the targets' shape {tuple(targets.shape)}, "
-                f"not {tuple(predictions.shape)}"
-            )
-        return predictions
+        return matched(self.model(inputs), targets)
+
+
+def matched(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Predictions of the targets' shape; others would broadcast to all pairs of samples.
+
+    Raises:
+        ValueError: they have another shape, and not merely a last dimension of 1 too many.
+    """
+    if predictions.shape == (*targets.shape, 1):
+        predictions = predictions.squeeze(-1)  # as targets
+    if predictions.shape != targets.shape:
+        raise ValueError(
+            f"the model must return predictions of the targets' shape {tuple(targets.shape)}, "
+            f"not {tuple(predictions.shape)}"
+        )
+    return predictions

@@ -1,0 +1,237 @@
+"""Texts with a label each, from tables of comma- or tab-separated values: sequence classification.
+
+    text,label
+    "A fine film, and funny.",positive
+
+A file with a header, one text a row; quoted as CSV is (RFC 4180), in UTF-8. Files that end in
+``.tsv`` or ``.tab`` are separated by tabs.
+"""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from zoo.data.download import DataError
+from zoo.data.module import DataModule, check_batch_size
+from zoo.data.sampling import split_indices
+from zoo.data.sequences import sequence_loader
+from zoo.data.vocabulary import Kind, learn_vocabulary
+
+LARGEST_FIELD = 1 << 30
+"""Characters of the longest text; Python's own limit is 131,072."""
+
+
+class Row(NamedTuple):
+    """A text, its label, and where it stands."""
+
+    text: str
+    label: str
+    line: int
+
+
+class LabelledText(DataModule):
+    """Batches of tokens and classes, see :class:`~zoo.data.sequences.SequenceBatch`.
+
+    The classes are the labels of the training texts, sorted; the vocabulary is learned from the
+    training texts alone. Texts of similar length are batched together.
+
+    Args:
+        train: file of the training texts, absolute or within ``root``.
+        val: file of the validation texts; null: taken from the training file.
+        test: file of the test texts; null: taken from the training file, if ``val`` is too, else
+            there are none.
+        root: folder of all data.
+        text_column: name of the column of texts.
+        label_column: name of the column of labels.
+        batch_size: texts a batch.
+        vocabulary: ``words`` (and punctuation), ``bpe`` (frequent parts of words), ``characters``
+            or ``bytes``; see :mod:`zoo.data.vocabulary`.
+        vocab_size: most tokens, special ones included; bpe needs a number, null for all words.
+        min_frequency: rarer words have no token.
+        lower_case: of words: make no difference between upper and lower case.
+        max_length: tokens of a text that are read; null for all.
+        val_fraction: share of the training file that is val, where it has no file.
+        test_fraction: share that is test, where neither has a file; 0: there are no test texts.
+        split_seed: another seed, another division of the training file. The classes are kept in
+            proportion.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: str,
+        val: str | None = None,
+        test: str | None = None,
+        root: str = "data",
+        text_column: str = "text",
+        label_column: str = "label",
+        batch_size: int = 32,
+        vocabulary: Kind = "words",
+        vocab_size: int | None = None,
+        min_frequency: int = 1,
+        lower_case: bool = True,
+        max_length: int | None = None,
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.15,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_batch_size(batch_size)
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"max_length must be at least 1 or null, not {max_length}")
+        if not 0 < val_fraction < 1:
+            raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
+        if not 0 <= test_fraction < 1 - val_fraction:
+            raise ValueError(
+                f"test_fraction must be at least 0 and leave something beside val_fraction "
+                f"{val_fraction}, not {test_fraction}"
+            )
+        if test is not None and val is None:
+            raise ValueError("test must be null unless val names a file too")
+        if text_column == label_column:
+            raise ValueError(f"label_column must not be the text_column {text_column!r}")
+        self.files = {"train": train, "val": val, "test": test}
+        self.root = root
+        self.text_column, self.label_column = text_column, label_column
+        self.batch_size = batch_size
+        self.vocabulary: Kind = vocabulary
+        self.vocab_size = vocab_size
+        self.min_frequency = min_frequency
+        self.lower_case = lower_case
+        self.max_length = max_length
+        self.fractions = (1 - val_fraction - test_fraction, val_fraction, test_fraction)
+        self.split_seed = split_seed
+        self.class_names: tuple[str, ...] | None = None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        has_test = self.files["test"] if self.files["val"] else self.fractions[2] > 0
+        return ("train", "val", "test") if has_test else ("train", "val")
+
+    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        rows = self._rows()
+        self.class_names = tuple(sorted({row.label for row in rows["train"]}))
+        if len(self.class_names) < 2:
+            raise DataError(
+                f"{self.files['train']}: all training texts have the label "
+                f"{self.class_names[0]!r}; there must be at least 2 classes"
+            )
+        if not self.vocabularies:
+            learned = learn_vocabulary(
+                self.vocabulary,
+                [row.text for row in rows["train"]],
+                special=True,
+                vocab_size=self.vocab_size,
+                min_frequency=self.min_frequency,
+                lower_case=self.lower_case and self.vocabulary == "words",
+            )
+            self.vocabularies = {"vocabulary": learned}
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        for split, part in rows.items():
+            file = self.files[split] or self.files["train"]
+            for row in part:
+                if row.label not in numbers:
+                    raise DataError(
+                        f"{file}, line {row.line}: the label {row.label!r} of this {split} text is "
+                        f"none of the training texts' ({', '.join(self.class_names[:20])})"
+                    )
+            encoded = self.vocabularies["vocabulary"].encode_batch([row.text for row in part])
+            for row, tokens in zip(part, encoded, strict=True):
+                if not tokens:
+                    raise DataError(f"{file}, line {row.line}: the text {row.text!r} has no token")
+            self.loaders[split] = sequence_loader(
+                [torch.tensor(tokens[: self.max_length]) for tokens in encoded],
+                [numbers[row.label] for row in part],
+                batch_size=self.batch_size,
+                shuffle=split == "train",
+                seed=seed,
+                device=device,
+            )
+
+    def sizes(self) -> dict[str, int]:
+        if self.class_names is None or not self.vocabularies:
+            raise RuntimeError("LabelledText needs setup() before its sizes are known")
+        return {
+            "num_classes": len(self.class_names),
+            "vocab_size": len(self.vocabularies["vocabulary"]),
+        }
+
+    def _rows(self) -> dict[str, list[Row]]:
+        """The rows of each split."""
+        files = {split: file for split, file in self.files.items() if file is not None}
+        rows = {split: self._read(Path(self.root) / file) for split, file in files.items()}
+        if self.files["val"] is not None:
+            return rows
+        whole = rows["train"]
+        names = sorted({row.label for row in whole})
+        indices = split_indices(
+            [names.index(row.label) for row in whole], self.fractions, seed=self.split_seed
+        )
+        divided = {
+            split: [whole[index] for index in part.tolist()]
+            for split, part in zip(("train", "val", "test"), indices, strict=True)
+            if split in self.splits
+        }
+        for split, part in divided.items():
+            if not part:
+                raise DataError(
+                    f"{self.files['train']}: its {len(whole)} texts are too few to be divided, "
+                    f"none is left for {split}"
+                )
+        return divided
+
+    def _read(self, path: Path) -> list[Row]:
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                rows = list(self._parse(path, file))
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read ({error.strerror}): name another file"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not in UTF-8 ({error.reason}): convert it") from error
+        if not rows:
+            raise DataError(f"{path} holds no text below its header")
+        return rows
+
+    def _parse(self, path: Path, file: Iterator[str]) -> Iterator[Row]:
+        tabs = path.suffix.lower() in (".tsv", ".tab")
+        csv.field_size_limit(LARGEST_FIELD)
+        reader = csv.reader(file, delimiter="\t" if tabs else ",", strict=True)
+        try:
+            header = next(reader, [])
+            columns = [self._column(path, header, n) for n in (self.text_column, self.label_column)]
+            begins = reader.line_num + 1
+            for fields in reader:
+                line, begins = begins, reader.line_num + 1
+                if not fields:  # an empty line
+                    continue
+                if len(fields) != len(header):
+                    raise DataError(
+                        f"{path}, line {line}: there are {len(fields)} columns, and "
+                        f"{len(header)} in the header"
+                    )
+                text, label = (fields[column].strip() for column in columns)
+                if not text or not label:
+                    name = self.label_column if text else self.text_column
+                    raise DataError(f"{path}, line {line}: the column {name!r} is empty")
+                yield Row(text, label, line)
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line {reader.line_num}: not a valid table ({error})"
+            ) from error
+
+    @staticmethod
+    def _column(path: Path, header: list[str], name: str) -> int:
+        if header.count(name) != 1:
+            raise DataError(
+                f"{path}, line 1: there must be one column {name!r}, not {header.count(name)}; the "
+                f"columns are {', '.join(map(repr, header)) or 'none'}"
+            )
+        return header.index(name)

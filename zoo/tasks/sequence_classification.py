@@ -1,0 +1,164 @@
+"""Classification of sequences, or of each of their steps, learned by cross-entropy."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.tasks.classification import Classification
+from zoo.tasks.metrics import Accuracy, ConfusionMatrix, Mean
+from zoo.tasks.task import inputs_of
+from zoo.tasks.vocabulary import Vocabulary
+
+IGNORED = -100
+"""Target of a step that does not count, as in torch."""
+
+
+class SequenceClassification(Classification):
+    r"""Cross-entropy between the predicted classes and the true ones, of sequences or of steps.
+
+    .. math:: L = -\frac{1}{N} \sum_{i,t} [y_{it} \ne -100]\, \log p_{it}(y_{it})
+
+    with N the number of targets that are not -100. This is
+    :class:`~zoo.tasks.classification.Classification`, whose smoothing and class weights it has, for
+    batches ``(inputs, targets, lengths)``; without lengths, every sequence fills its row. The
+    metrics are the same, over all steps where each has a target; then there is also
+    ``sequence_accuracy``, the share of sequences without a mistake.
+
+    Args:
+        model: inputs and lengths (or None) to logits.
+        num_classes: number of logits.
+        label_smoothing: share of the target that is spread over all classes.
+        class_weights: a number for each class, of which only the ratios matter; or ``"balanced"``:
+            inversely proportional to the class's share of the training targets.
+        top_k: for each number a metric counts the targets whose class is among so many guesses.
+        class_names: for the tables and pictures; the class numbers if None.
+        vocabulary: names the tokens in the embedding projector; nothing else depends on it.
+
+    Shape:
+        - inputs: ``(batch, time)`` or ``(batch, time, features)``
+        - targets: ``(batch,)``, or ``(batch, time)``
+        - lengths: ``(batch,)``, on the CPU
+        - logits: ``(batch, classes)``, or ``(batch, time, classes)``
+    """
+
+    predicts = None  # type: ignore[assignment]  # neither pictures nor their classes
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_classes: int,
+        label_smoothing: float = 0.0,
+        class_weights: Literal["balanced"] | tuple[float, ...] | None = None,
+        top_k: tuple[int, ...] = (),
+        class_names: tuple[str, ...] | None = None,
+        vocabulary: Vocabulary | None = None,
+    ) -> None:
+        super().__init__(
+            model,
+            num_classes=num_classes,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            top_k=top_k,
+            class_names=class_names,
+        )
+        self.vocabulary = vocabulary
+        self.confusion_matrix = StepConfusionMatrix(num_classes)
+        self.metrics["confusion_matrix"] = self.confusion_matrix
+        self.metrics["sequence_accuracy"] = SequenceAccuracy()
+        del self.metrics["mistakes"]  # of pictures
+
+    def prepare(self, batches: Iterable[Any]) -> None:
+        """Counts the classes of the training targets, where the weights follow from them."""
+        targets = (batch[1].flatten() for batch in batches)
+        super().prepare((None, those[those != IGNORED]) for those in targets)
+
+    def loss(self, batch: Any) -> tuple[Tensor, Tensor | int]:
+        logits, targets = self._logits_and_targets(batch)
+        return self._loss(logits.flatten(0, -2), targets.flatten())
+
+    def evaluate(self, batch: Any) -> None:
+        logits, targets = self._logits_and_targets(batch)
+        self.metrics["sequence_accuracy"].update(logits, targets)
+        logits, targets = logits.flatten(0, -2), targets.flatten()  # (steps, classes), (steps,)
+        self.metrics["loss"].update(*self._loss(logits, targets))
+        self.confusion_matrix.update(logits, targets)
+        for metric in self.metrics.values():
+            if isinstance(metric, Accuracy):
+                metric.update(logits, targets)
+
+    def compute(self) -> dict[str, float]:
+        values = super().compute()
+        if math.isnan(values["sequence_accuracy"]):  # every sequence had a single target
+            del values["sequence_accuracy"]
+        return values
+
+    def predict(self, batch: Any) -> Tensor:
+        """Probabilities of the classes: ``(batch, classes)`` or ``(batch, time, classes)``."""
+        return self._logits(batch).softmax(-1, dtype=torch.float32)
+
+    def embeddings(self) -> dict[str, tuple[Tensor, list[str]]]:
+        """``tokens``: the vectors of the vocabulary."""
+        names = [] if self.vocabulary is None else self.vocabulary.tokens()
+        for module in self.model.modules():
+            if isinstance(module, nn.Embedding) and module.num_embeddings == len(names):
+                return {"tokens": (module.weight.detach(), names)}
+        return {}
+
+    def _logits(self, batch: Any) -> Tensor:
+        lengths = None if isinstance(batch, Tensor) or len(batch) < 3 else batch[2]
+        logits: Tensor = self.model(inputs_of(batch), lengths)
+        return logits
+
+    def _logits_and_targets(self, batch: Any) -> tuple[Tensor, Tensor]:
+        logits, targets = self._logits(batch), batch[1]
+        if logits.shape != (*targets.shape, self.num_classes):
+            raise ValueError(
+                f"num_classes is {self.num_classes} and the targets are {tuple(targets.shape)}, so "
+                f"the model must return logits {(*targets.shape, self.num_classes)}, not "
+                f"{tuple(logits.shape)}"
+            )
+        return logits, targets
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | int]:
+        counted = targets != IGNORED
+        weights, smoothing = self.class_weights, self.label_smoothing
+        if weights is None:
+            loss = F.cross_entropy(logits, targets, ignore_index=IGNORED, label_smoothing=smoothing)
+            return loss, counted.sum()
+        weights = weights.to(torch.promote_types(logits.dtype, torch.float32))
+        loss = F.cross_entropy(
+            logits.to(weights), targets, weights, ignore_index=IGNORED, label_smoothing=smoothing
+        )
+        return loss, (weights[targets.clamp_min(0)] * counted).sum()
+
+
+class StepConfusionMatrix(ConfusionMatrix):
+    """A confusion matrix in which targets of -100 do not count."""
+
+    def update(self, predicted: Tensor, targets: Tensor) -> None:
+        if predicted.ndim > targets.ndim:
+            predicted = predicted.argmax(1)  # (steps,)
+        self.sums["matrix"].index_put_(
+            (targets.clamp_min(0), predicted), (targets != IGNORED).long(), accumulate=True
+        )
+
+
+class SequenceAccuracy(Mean):
+    """Share of sequences of which every step is classified right; steps of -100 do not count.
+
+    Sequences with a single target are not counted at all, since theirs is the plain accuracy.
+
+    Shape:
+        - logits: ``(batch, time, classes)``
+        - targets: ``(batch, time)``
+    """
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:  # type: ignore[override]
+        if targets.ndim > 1:
+            right = (logits.argmax(-1) == targets) | (targets == IGNORED)  # (batch, time)
+            super().update(right.all(1).double().mean(), len(targets))

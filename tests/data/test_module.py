@@ -16,7 +16,8 @@ from zoo.data.text import StandardLibrary, TinyShakespeare
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "data").glob("*.yaml"))
-VARIANTS = {"imagenet", "reverse", "sorting"}  # of a class whose defaults another configuration shows
+# Of a class whose defaults another configuration shows.
+VARIANTS = {"imagenet", "reverse", "sorting"}
 
 
 def test_batches_before_setup_are_refused_in_a_sentence():

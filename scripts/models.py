@@ -32,12 +32,13 @@ of CIFAR); where only the data know a size there is none.
 def parameters(target: Any, arguments: dict[str, Any]) -> int | None:
     """Parameters of a network built with the arguments, or None if some are only in the data."""
     known = {name: value for name, value in arguments.items() if value != "auto"}
-    required = [
+    open_ones = [
         p.name
         for p in inspect.signature(target).parameters.values()
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        and (p.default is p.empty or (p.default is None and arguments.get(p.name) == "auto"))
     ]
-    if any(name not in known for name in required):
+    if any(name not in known for name in open_ones):
         return None
     known = {name: tuple(v) if isinstance(v, list) else v for name, v in known.items()}
     with torch.device("meta"):

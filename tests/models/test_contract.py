@@ -23,6 +23,7 @@ from zoo.models.recurrent.tcn import tcn_classifier, tcn_regressor
 from zoo.models.recurrent.tcn_language_model import char_tcn
 from zoo.models.recurrent.vector_to_sequence import vector_to_sequence
 from zoo.models.segmentation.unet import unet, unet_padded
+from zoo.models.transformer.bert import bert_classifier, char_bert
 from zoo.models.transformer.gpt import gpt_char
 from zoo.models.transformer.llama import llama_char
 from zoo.models.transformer.transformer import transformer_multi30k
@@ -231,6 +232,12 @@ CASES = {
         lambda: llama_char(9, num_kv_heads=2, tie_weights=True),
         lambda: (torch.randint(9, (4, 6)),),
         num_classes=9,
+    ),
+    "char_bert": Case(char_bert, lambda: (torch.randint(70, (4, 64)),), num_classes=70),
+    "bert_classifier": Case(
+        lambda: bert_classifier(9, 5, sequence_length=12),
+        lambda: (torch.randint(9, (4, 12)),),
+        num_classes=5,
     ),
     "transformer": translation(transformer_multi30k, num_heads=2, mlp_dim=16),
     "transformer_pre": translation(transformer_multi30k, num_heads=2, mlp_dim=16, norm_first=True),

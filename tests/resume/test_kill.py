@@ -36,6 +36,10 @@ SHRUNK = [
 ]
 # Only to be quicker: what is tested of them does not depend on their size.
 SMALLER = {
+    "bert_shakespeare": [
+        *("model.embed_dim=16", "model.num_heads=2", "model.mlp_dim=32", "model.num_layers=1"),
+        "data.sequence_length=8",
+    ],
     "adding_problem": [
         *("data.length=20", "data.num_samples=400", "data.eval_samples=64"),
         *("model.hidden_size=8", "model.memory_length=20"),

@@ -69,20 +69,26 @@ def record(folder: Path) -> Path:
     return path
 
 
+# What is shown of a run instead of what selected its weights.
+FIRST = ("bleu_tokenized", "sequence_accuracy", "accuracy")
+# And beside it: pixel error is what the challenge of the U-Net paper ranks by.
+BESIDE = ("bleu", "pixel_error")
+
+
 def summary(content: dict[str, Any]) -> dict[str, str]:
     """What the tables say of a record."""
     runs = content["runs"]
     split = "test" if "test" in runs[0] else "val"
     metric = content["monitor"] if content["monitor"] in runs[0][split] else "loss"
-    if "accuracy" in runs[0][split]:
-        metric = "accuracy"
+    metric = next((name for name in FIRST if name in runs[0][split]), metric)
     values = [run[split][metric] for run in runs]
     mean = f"{statistics.fmean(values):.4f}"
     if len(values) > 1:
         mean += f" ± {statistics.stdev(values):.4f} (least {min(values):.4f})"
-    if "pixel_error" in runs[0][split]:  # what the challenge of the U-Net paper ranks by
-        errors = statistics.fmean(run[split]["pixel_error"] for run in runs)
-        mean += f", pixel error {errors:.4f}"
+    for name in BESIDE:
+        if name in runs[0][split]:
+            other = statistics.fmean(run[split][name] for run in runs)
+            mean += f", {name.replace('_', ' ')} {other:.4f}"
     environment = content["environment"]
     threads = environment["threads"]
     device = environment["gpu"] or f"CPU, {threads} thread{'s' if threads > 1 else ''}"

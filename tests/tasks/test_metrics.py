@@ -174,7 +174,7 @@ class Language(nn.Module):
         super().__init__()
         self.embedding, self.lstm = nn.Embedding(5, 5), nn.LSTM(5, 5, batch_first=True)
 
-    def forward(self, tokens, state):
+    def forward(self, tokens, state=None):
         return self.lstm(self.embedding(tokens), state)
 
 

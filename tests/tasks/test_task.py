@@ -7,6 +7,7 @@ import torch
 import yaml
 from torch import nn
 
+from zoo.config.build import GIVEN
 from zoo.tasks.metrics import ConfusionMatrix, Mean
 from zoo.tasks.task import Objective, Task, evaluation_mode, inputs_of
 
@@ -85,7 +86,7 @@ def test_config_names_a_task_and_arguments_that_it_has(path):
     task = getattr(import_module(module), name)
     assert issubclass(task, Task) and path.stem == module.rsplit(".", 1)[1]
     parameters = inspect.signature(task).parameters
-    assert set(config) == set(parameters) - {"model"}
+    assert set(config) == set(parameters) - set(GIVEN["task"])
     for key, value in config.items():
         value = tuple(value) if isinstance(value, list) else value
         assert value == "auto" or value == parameters[key].default

@@ -12,7 +12,7 @@ right at each node on the way to a word in a Huffman tree (hierarchical softmax)
 
 The networks here are the two matrices and score the rows that they are asked for. Which rows these
 are, negatives (`zoo/data/skip_gram.py`) or nodes of the tree (`zoo/data/huffman.py`), the data say;
-the losses are in `zoo/tasks/skip_gram.py`.
+the losses are in `zoo/tasks/word_embeddings.py`.
 
 | builder | output | parameters | 10,000 words, 100 wide |
 |---|---|---|---|

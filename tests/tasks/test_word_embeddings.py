@@ -9,7 +9,7 @@ from zoo.data.huffman import huffman_tree
 from zoo.data.skip_gram import WindowLoader
 from zoo.data.words import WordVocabulary
 from zoo.models.embedding.word2vec import cbow, skip_gram
-from zoo.tasks.skip_gram import WordEmbeddings, decision_loss
+from zoo.tasks.word_embeddings import WordEmbeddings, decision_loss
 
 NAMES = ["red", "green", "blue", "one", "two", "three", "sun", "moon"]
 

@@ -16,8 +16,9 @@ help:
 train: $(VENV)/.installed
 	@$(BIN)/python train.py $(ARGS)
 
+# A file's tests stay together; workers with threads of their own would only be in each other's way.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

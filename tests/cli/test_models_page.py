@@ -14,12 +14,16 @@ def models():
     return module
 
 
-def test_page_of_models_is_what_its_script_writes(models):
-    assert models.PAGE.read_text(encoding="utf-8") == models.page()
+@pytest.fixture(scope="module")
+def page(models):
+    return models.page()
 
 
-def test_every_model_configuration_stands_on_the_page(models):
-    page = models.page()
+def test_page_of_models_is_what_its_script_writes(models, page):
+    assert models.PAGE.read_text(encoding="utf-8") == page
+
+
+def test_every_model_configuration_stands_on_the_page(page):
     for path in (ROOT / "configs" / "model").glob("*.yaml"):
         assert f"| `{path.stem}` |" in page
 

@@ -15,7 +15,7 @@ from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
 from zoo.models.recurrent.bahdanau import seq2seq_attention
 from zoo.models.recurrent.cho import seq2seq_gru
-from zoo.models.recurrent.language_model import char_gru, char_lstm
+from zoo.models.recurrent.language_model import RecurrentLanguageModel
 from zoo.models.recurrent.luong import seq2seq_luong
 from zoo.models.recurrent.patterns import rnn_classifier, rnn_regressor, rnn_tagger
 from zoo.models.recurrent.seq2seq import seq2seq_lstm
@@ -166,13 +166,15 @@ CASES = {
         num_classes=3,
     ),
     "char_lstm": Case(
-        char_lstm,
+        RecurrentLanguageModel,
         lambda: (torch.randint(65, (4, 6)),),
         lambda model, tokens: model(tokens)[0],
         num_classes=65,
     ),
     "char_lstm_tied": Case(
-        lambda: char_lstm(9, tie_weights=True, num_layers=2, dropout=0.2, backend="written"),
+        lambda: RecurrentLanguageModel(
+            9, tie_weights=True, num_layers=2, dropout=0.2, backend="written"
+        ),
         lambda: (torch.randint(9, (4, 6)),),
         lambda model, tokens: model(tokens)[0],
         num_classes=9,
@@ -189,7 +191,7 @@ CASES = {
         seq2seq_luong, hidden_size=16, score="concat", input_feeding=False
     ),
     "char_gru": Case(
-        char_gru,
+        lambda: RecurrentLanguageModel(kind="gru"),
         lambda: (torch.randint(65, (4, 6)),),
         lambda model, tokens: model(tokens)[0],
         num_classes=65,

@@ -27,7 +27,7 @@ from tests.training.tiny import (
 from zoo.data.digits import Digits
 from zoo.data.loaders import TensorLoader
 from zoo.models.generative.gan import GAN
-from zoo.models.recurrent.language_model import char_lstm
+from zoo.models.recurrent.language_model import RecurrentLanguageModel
 from zoo.tasks.adversarial import Adversarial
 from zoo.tasks.classification import Classification
 from zoo.tasks.language_modeling import LanguageModeling
@@ -787,7 +787,7 @@ def test_a_language_model_overfits_its_first_batch():
     torch.manual_seed(0)
     data = Text(batch_size=2, sequence_length=8)
     data.setup()
-    model = char_lstm(28, embed_dim=16, hidden_size=32)
+    model = RecurrentLanguageModel(28, embed_dim=16, hidden_size=32)
     settings = TrainerSettings(
         overfit=True, steps=150, epochs=None, evaluate_every=150, device="cpu"
     )

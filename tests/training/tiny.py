@@ -13,7 +13,7 @@ from zoo.data.text import WholeText
 from zoo.models.generative.gan import GAN
 from zoo.models.graph.gcn import GCN
 from zoo.models.mlp import MLP
-from zoo.models.recurrent.language_model import char_lstm
+from zoo.models.recurrent.language_model import RecurrentLanguageModel
 from zoo.tasks.adversarial import Adversarial
 from zoo.tasks.classification import Classification
 from zoo.tasks.language_modeling import LanguageModeling
@@ -175,7 +175,7 @@ def build(kind: str) -> tuple[Trainer, list[Callback]]:
         settings |= {"steps": 8, "epochs": None, "limit_train_batches": 3, "evaluate_every": 2}
     elif kind == "language_modeling":
         data = Text(batch_size=4, sequence_length=8)
-        model = char_lstm(28, embed_dim=6, hidden_size=6, num_layers=2, dropout=0.2)
+        model = RecurrentLanguageModel(28, embed_dim=6, hidden_size=6, num_layers=2, dropout=0.2)
         data.setup()
         task = LanguageModeling(model, vocabulary=data.vocabularies["vocabulary"], sample_length=4)
         settings |= {"epochs": 2}

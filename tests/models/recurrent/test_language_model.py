@@ -2,12 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.models.recurrent.language_model import (
-    RecurrentLanguageModel,
-    char_gru,
-    char_lstm,
-    char_rnn,
-)
+from zoo.models.recurrent.language_model import RecurrentLanguageModel
 
 EVERY_KIND = (
     "rnn",
@@ -36,15 +31,15 @@ def parts(state):
 
 
 @pytest.mark.parametrize(
-    ("build", "recurrent", "total"),
+    ("kind", "recurrent", "total"),
     [
-        (char_rnn, 131_584, 164_929),
-        (char_gru, 394_752, 428_097),
-        (char_lstm, 526_336, 559_681),
+        ("rnn", 131_584, 164_929),
+        ("gru", 394_752, 428_097),
+        ("lstm", 526_336, 559_681),
     ],
 )
-def test_parameter_counts_are_the_docstrings(build, recurrent, total):
-    model = build()
+def test_parameter_counts_are_the_docstrings(kind, recurrent, total):
+    model = RecurrentLanguageModel(kind=kind)
     assert count(model.encoder) == 16_640 and count(model.decoder) == 16_705
     assert count(model.rnn) == recurrent and count(model) == total
 
@@ -80,7 +75,7 @@ def test_changing_a_token_leaves_all_earlier_logits_alone(kind):
 
 def test_tied_weights_are_one_parameter_and_survive_a_state_dict():
     torch.manual_seed(0)
-    tied, other = (char_lstm(tie_weights=True) for _ in range(2))
+    tied, other = (RecurrentLanguageModel(tie_weights=True) for _ in range(2))
     assert tied.decoder.weight is tied.encoder.weight
     assert count(tied) == 559_681 - 65 * 256
     other.load_state_dict(tied.state_dict())

@@ -14,11 +14,11 @@ input to every layer, which Graves has. The parts bear the names of `RNNModel` i
 word_language_model (https://github.com/pytorch/examples), ``encoder`` (the embedding), ``rnn`` and
 ``decoder``, so its state dicts load as they are; it returns log-probabilities, time first.
 
-| builder | embedding | recurrent layer | decoder | parameters (65 tokens) |
+| kind | embedding | recurrent layer | decoder | parameters (65 tokens) |
 |---|---|---|---|---|
-| `char_rnn` | 16,640 | 131,584 | 16,705 | 164,929 |
-| `char_gru` | 16,640 | 394,752 | 16,705 | 428,097 |
-| `char_lstm` | 16,640 | 526,336 | 16,705 | 559,681 |
+| `rnn` | 16,640 | 131,584 | 16,705 | 164,929 |
+| `gru` | 16,640 | 394,752 | 16,705 | 428,097 |
+| `lstm` | 16,640 | 526,336 | 16,705 | 559,681 |
 """
 
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class RecurrentLanguageModel(nn.Module):
 
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int = 65,
         *,
         kind: Kind = "lstm",
         embed_dim: int = 256,
@@ -105,84 +105,3 @@ class RecurrentLanguageModel(nn.Module):
         embedded = self.drop(self.encoder(tokens))  # (batch, time, embed_dim)
         hidden, state = self.rnn(embedded, state)  # (batch, time, hidden_size)
         return self.decoder(self.drop(hidden)), state  # (batch, time, vocab_size)
-
-
-def char_lstm(
-    vocab_size: int = 65,
-    *,
-    kind: Kind = "lstm",
-    embed_dim: int = 256,
-    hidden_size: int = 256,
-    num_layers: int = 1,
-    dropout: float = 0.0,
-    recurrent_dropout: float = 0.0,
-    tie_weights: bool = False,
-    backend: Backend = "fused",
-) -> RecurrentLanguageModel:
-    """One layer of 256 LSTM cells over characters, of which tiny Shakespeare has 65.
-
-    ``kind`` chooses a relative: `peephole_lstm` or `layer_norm_lstm`.
-    """
-    return RecurrentLanguageModel(
-        vocab_size,
-        kind=kind,
-        embed_dim=embed_dim,
-        hidden_size=hidden_size,
-        num_layers=num_layers,
-        dropout=dropout,
-        recurrent_dropout=recurrent_dropout,
-        tie_weights=tie_weights,
-        backend=backend,
-    )
-
-
-def char_gru(
-    vocab_size: int = 65,
-    *,
-    kind: Kind = "gru",
-    embed_dim: int = 256,
-    hidden_size: int = 256,
-    num_layers: int = 1,
-    dropout: float = 0.0,
-    recurrent_dropout: float = 0.0,
-    tie_weights: bool = False,
-    backend: Backend = "fused",
-) -> RecurrentLanguageModel:
-    """The same with gated recurrent units; ``kind``: `gru_paper` or `minimal_gru`."""
-    return RecurrentLanguageModel(
-        vocab_size,
-        kind=kind,
-        embed_dim=embed_dim,
-        hidden_size=hidden_size,
-        num_layers=num_layers,
-        dropout=dropout,
-        recurrent_dropout=recurrent_dropout,
-        tie_weights=tie_weights,
-        backend=backend,
-    )
-
-
-def char_rnn(
-    vocab_size: int = 65,
-    *,
-    kind: Kind = "rnn",
-    embed_dim: int = 256,
-    hidden_size: int = 256,
-    num_layers: int = 1,
-    dropout: float = 0.0,
-    recurrent_dropout: float = 0.0,
-    tie_weights: bool = False,
-    backend: Backend = "fused",
-) -> RecurrentLanguageModel:
-    """The same with plain recurrent units (Elman); ``kind``: `rnn_relu`."""
-    return RecurrentLanguageModel(
-        vocab_size,
-        kind=kind,
-        embed_dim=embed_dim,
-        hidden_size=hidden_size,
-        num_layers=num_layers,
-        dropout=dropout,
-        recurrent_dropout=recurrent_dropout,
-        tie_weights=tie_weights,
-        backend=backend,
-    )

@@ -31,6 +31,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from zoo.models.recurrent.products import laid_out
+
 
 class _GRUScan(Function):
     """See :func:`gru_scan`."""
@@ -64,7 +66,7 @@ class _GRUScan(Function):
         r_, z_, n_ = (gate.unbind(0) for gate in gates.chunk(3, dim=2))
         rz_, m_ = gates[..., : 2 * size].unbind(0), m.unbind(0)
         before_, after_ = before.unbind(0), after.unbind(0)
-        weight_rz, weight_n = weight_hh[: 2 * size].t(), weight_hh[2 * size :].t()
+        weight_rz, weight_n = (laid_out(w.t(), time) for w in weight_hh.split([2 * size, size]))
         bias_n = bias_hh[2 * size :]
         for t in range(time - 1, -1, -1) if is_reverse else range(time):
             rz_[t].addmm_(before_[t], weight_rz).sigmoid_()

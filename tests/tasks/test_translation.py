@@ -251,6 +251,27 @@ def test_pictures_are_attention_maps_of_one_sentence(trained):
     assert trained.pictures() == {} and trained.texts() == {}
 
 
+def test_pictures_name_tokens_and_the_end_where_there_is_no_vocabulary(trained, monkeypatch):
+    shown = []
+
+    def draw(weights, source, target):
+        shown.append((source, target))
+        assert weights.shape[1:] == (len(target), len(source))
+
+    monkeypatch.setattr("zoo.tasks.translation.alignment_picture", draw)
+    bare = Translation(trained.model)
+    evaluate(bare, [batch_of()])
+    bare.pictures()
+    evaluate(trained, [batch_of()])
+    trained.pictures()
+    (numbers, found), (words, translation) = shown
+    assert words == ["ein", "Hund", "läuft", "</s>"]
+    assert translation == ["a", "dog", "runs", "</s>"]
+    german, english = trained.source_vocabulary, trained.target_vocabulary
+    assert numbers == [*map(str, german.encode("ein Hund läuft")), "</s>"]
+    assert found == [*map(str, english.encode("a dog runs")), "</s>"]
+
+
 def test_embeddings_are_labelled_with_the_right_language():
     task = task_of(target_vocabulary=Words("a dog man runs sleeps more"), model=Recurrent(10))
     assert {name: labels for name, (_, labels) in task.embeddings().items()} == {

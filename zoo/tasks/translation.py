@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zoo.layers.attention import KeyValueCache
 from zoo.tasks.alignment import alignment_picture
 from zoo.tasks.bleu import Bleu
-from zoo.tasks.decoding import END, PAD, beam_search, greedy_search
+from zoo.tasks.decoding import BEGIN, END, PAD, beam_search, greedy_search
 from zoo.tasks.metrics import Accuracy, Mean
 from zoo.tasks.task import Task, evaluation_mode
 from zoo.tasks.vocabulary import Vocabulary
@@ -292,19 +292,12 @@ class Translation(Task):
         sample = self._samples[0]
         device = next(model.parameters()).device
         source = torch.tensor([sample.source], device=device)
-        shown = torch.tensor([[2, *sample.found[:-1]]], device=device)
+        shown = torch.tensor([[BEGIN, *sample.found[:-1]]], device=device)
         maps = model.attention_maps(source, shown, torch.tensor([len(sample.source)]))
-        names = [
-            [str(number) for number in numbers]
-            if vocabulary is None
-            else [vocabulary.tokens()[number] for number in numbers]
-            for vocabulary, numbers in (
-                (self.source_vocabulary, sample.source),
-                (self.target_vocabulary, sample.found),
-            )
-        ]
+        read = _shown(sample.source, self.source_vocabulary)
+        written = _shown(sample.found, self.target_vocabulary)
         return {
-            f"attention/{name}": alignment_picture(weights[0], *names)
+            f"attention/{name}": alignment_picture(weights[0], read, written)
             for name, weights in maps.items()
         }
 
@@ -327,6 +320,14 @@ def check_beam(beam_size: int, length_penalty: float, *, least: int = 1) -> None
         raise ValueError(f"beam_size must be at least {least}, not {beam_size}")
     if not 0 <= length_penalty <= 10:
         raise ValueError(f"length_penalty must be between 0 and 10, not {length_penalty}")
+
+
+def _shown(numbers: Sequence[int], vocabulary: Vocabulary | None) -> list[str]:
+    """Tokens as they are to be read; where there is no vocabulary, by their numbers."""
+    if vocabulary is None:
+        return ["</s>" if number == END else str(number) for number in numbers]
+    tokens = vocabulary.tokens()
+    return [tokens[number] for number in numbers]
 
 
 def _equal(found: Tensor, targets: Tensor) -> Tensor:

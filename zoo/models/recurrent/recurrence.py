@@ -103,8 +103,9 @@ class Recurrence(nn.RNNBase):
         recurrent_dropout: probability of silencing an entry of the hidden state, for a whole
             sequence, during training; see the head of this file.
         backend: ``"fused"`` runs a kernel (oneDNN, cuDNN) where there is one for this kind of cell,
-            it is the quicker way, and there is no recurrent dropout, else the equations; ``"written"`` always runs the
-            equations, step by step. Equal results, dropout's draws aside.
+            it is the quicker way, and there is no recurrent dropout, else the equations;
+            ``"written"`` always runs the equations, step by step. Equal results, dropout's draws
+            aside.
         **kernel: what torch's class takes beyond this.
 
     Shape:

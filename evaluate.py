@@ -1,7 +1,9 @@
 """Evaluates a run, or predicts with it, from its folder alone.
 
-    python evaluate.py run=<run folder> [split=test] [checkpoint=best|last|<file>]
+    python evaluate.py run=<run folder> [split=<split>] [checkpoint=best|last|<file>]
     python evaluate.py run=<run folder> predict=<picture or folder> [out=<file.csv or folder>]
+
+The split is test or, where the data have none, val.
 
 A classifier predicts a table, predictions.csv; a segmentation predicts a mask for each picture, in
 the folder predictions. Test-time augmentation of a classifier: tta=flip (mean over the picture and
@@ -59,8 +61,8 @@ def evaluate(line: CommandLine) -> None:
     from zoo.training.evaluation import evaluate, markdown_table
     from zoo.training.run_folder import RunFolder, shown
 
-    split = line.paths.get("split", "test")
     parts, augmentation = prepared(line)
+    split = line.paths.get("split", "test" if "test" in parts.data.splits else "val")
     if split not in parts.data.splits:
         known = ", ".join(parts.data.splits)
         raise ConfigError(f"split={split}: these data have {known}")

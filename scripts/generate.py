@@ -38,6 +38,8 @@ def generate(line: CommandLine) -> None:
     length = line.whole("length", 500, least=1)
     temperature, top_p = line.real("temperature", 1.0), line.real("top_p", None)
     top_k, seed = line.whole("top_k", None, least=1), line.whole("seed", 0, least=0)
+    if seed >= 2**63:
+        raise ConfigError(f"seed={seed}: must be below 2**63")
 
     from zoo.run import prepare_evaluation
     from zoo.tasks.generation import Sampler

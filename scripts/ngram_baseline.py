@@ -53,11 +53,11 @@ def baseline(line: CommandLine) -> None:
         others = ", ".join(name for name in data.splits if name != "train")
         raise ConfigError(f"split={split}: must be one of {others}")
     with entry.refusals("data"):
-        data.setup(seed=config["seed"])
-    vocabulary, parts = data.vocabularies["vocabulary"], data.parts()
-    train, held_out = (
-        data.tokens(name, parts[name], vocabulary).long() for name in ("train", split)
-    )
+        parts = data.parts()
+        vocabulary = data.learn(parts)
+        train, held_out = (
+            data.tokens(name, parts[name], vocabulary).long() for name in ("train", split)
+        )
     characters = vocabulary.characters()
     print(f"{len(vocabulary):,} tokens; {len(train):,} to count, {len(held_out):,} to predict")
     print("order    loss  perplexity" + ("  bits_per_character" if characters else ""))

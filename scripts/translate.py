@@ -17,6 +17,7 @@ Values of the stored configuration that do not make another run may be overridde
 """
 
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,8 @@ def lines_of(file: Iterable[bytes]) -> Iterator[str]:
         ConfigError: a line is no UTF-8.
     """
     for number, line in enumerate(file, start=1):
+        if number == 1:
+            line = line.removeprefix(BOM_UTF8)
         try:
             yield line.removesuffix(b"\n").removesuffix(b"\r").decode()
         except UnicodeDecodeError as error:
@@ -68,6 +71,8 @@ def translate(line: CommandLine) -> None:
     out = Path(line.paths["out"]) if "out" in line.paths else None
     if out is not None and out.exists():
         raise ConfigError(f"out={out}: is there already; remove it or name another file")
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"out={out}: there is no folder {out.parent}; make it first")
     beam_size, alpha = line.whole("beam_size", None, least=1), line.real("length_penalty", None)
     batch_size = line.whole("batch_size", 1 if sys.stdin.isatty() else 64, least=1)
 
@@ -82,6 +87,8 @@ def translate(line: CommandLine) -> None:
     )
     if not isinstance(parts.task, Translation):
         raise ConfigError(f"run={line.paths['run']}: is no translation's")
+    if parts.task.target_vocabulary is None:
+        raise ConfigError(f"run={line.paths['run']}: its data are numbers; name a run on sentences")
     with entry.refusals(), parts.autocast, destination(out) as file:
         for text in parts.task.translate(
             lines_of(sys.stdin.buffer),

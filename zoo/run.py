@@ -22,7 +22,7 @@ from zoo.config.errors import ConfigError, one_line
 from zoo.data.vocabulary import Vocabulary
 from zoo.tasks.task import Task
 from zoo.training.callbacks import Callback, EarlyStopping, Profile
-from zoo.training.checkpoint import CheckpointFolder, read
+from zoo.training.checkpoint import KEPT, CheckpointFolder, read
 from zoo.training.console import Console
 from zoo.training.freezing import freeze
 from zoo.training.optimizers import make_optimizer
@@ -235,10 +235,15 @@ def prepare_evaluation(
     """Rebuilds a run from its folder alone, with the weights of a checkpoint.
 
     Raises:
-        ConfigError: it is no run folder, or an override would make another run.
+        ConfigError: it is no run folder, an override would make another run, or there is no such
+            checkpoint.
         CheckpointError: the checkpoint cannot be used.
     """
     config = stored_config(folder, overrides, trusted)
+    if checkpoint not in KEPT and not Path(checkpoint).is_file():
+        raise ConfigError(
+            f"checkpoint={checkpoint}: there is no such file; write best, last or the path of one"
+        )
     settings = compose.run_settings(config)
     data = build_data(config, trusted, folder=Path(folder))
     model = build(config["model"], "model", "model", trusted=trusted)

@@ -85,7 +85,7 @@ def test_rebuilt_data_module_knows_the_vocabulary_without_its_text(run):
 
 def test_evaluation_uses_the_vocabulary_of_the_run(run, capsys):
     expected = json.loads((run / "results.json").read_text())["val"]["loss"]
-    assert evaluate.main([f"run={run}", "split=val"]) == 0
+    assert evaluate.main([f"run={run}"]) == 0  # These data have no test split.
     found = json.loads((run / "evaluation-val.json").read_text())["loss"]
     assert found == pytest.approx(expected, rel=1e-6)
 
@@ -105,6 +105,8 @@ def test_resumed_run_keeps_the_vocabulary(run, capsys):
         (("run=run", "temperature=hot"), "temperature=hot: must be a number"),
         (("run=run", "temperature=-1"), "temperature must be finite and at least 0, not -1.0"),
         (("run=run", "top_p=2"), "top_p must be above 0 and at most 1, or null, not 2.0"),
+        (("run=run", f"seed={2**63}"), f"seed={2**63}: must be below 2**63"),
+        (("run=run", "top_k="), "top_k=: has no value; write top_k=<value> or leave it away"),
         (("run=run", "prompt=ä"), "prompt cannot be written in the vocabulary"),
         (("run=run", "--promt"), "--promt: there is no such flag"),
         (("run=run", "model.hidden_size=3"), "model.hidden_size"),

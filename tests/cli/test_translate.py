@@ -101,6 +101,7 @@ def test_every_line_has_its_translation_in_its_place(say):
 def test_an_end_of_windows_and_a_missing_one_change_nothing(say):
     assert say("der Hund läuft.\r\nein Mann schläft.")[1] == "the dog runs.\na man sleeps.\n"
     assert say("") == (0, "", "")
+    assert say(b"\xef\xbb\xbfder Hund l\xc3\xa4uft.\n")[1] == "the dog runs.\n"
 
 
 def test_what_the_vocabulary_lacks_is_no_error(say):
@@ -132,17 +133,18 @@ def test_evaluation_needs_the_data_and_gives_the_trained_figures(run, trained, c
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["out=nowhere/a.txt"], "out=nowhere/a.txt: there is no folder nowhere"),
         (["beam_size=0"], "beam_size=0: must be a whole number, at least 1"),
         (["length_penalty=x"], "length_penalty=x: must be a number"),
         (["length_penalty=-1"], "length_penalty must be between 0 and 10, not -1.0"),
-        (["checkpoint=nope"], "nope"),
-        (["beamsize=3"], "beamsize"),
+        (["checkpoint=nope"], "checkpoint=nope: there is no such file; write best, last"),
+        (["beamsize=3"], "beamsize=3: there is no such setting"),
         (["--bogus"], "--bogus: there is no such flag"),
     ],
 )
 def test_mistakes_are_one_sentence(words, said, say):
     code, out, err = say("der Hund läuft.\n", *words)
-    assert code in (1, 2) and out == ""
+    assert code == 2 and out == ""
     assert said in err and err.count("\n") == 1
 
 
@@ -156,5 +158,10 @@ def test_a_run_is_required_and_must_be_a_translation(capsys, tmp_path):
     (folder,) = tmp_path.glob("*/*")
     assert translate.main([f"run={folder}"]) == 2
     assert "is no translation's" in capsys.readouterr().err
+    words = ("experiment=copy_seq2seq", "trainer.steps=1", "data.num_samples=64", "logger=off")
+    assert entry.main(train.train, [*words, f"paths.runs_dir={tmp_path}"]) == 0
+    (folder,) = tmp_path.glob("copy_seq2seq/*")
+    assert translate.main([f"run={folder}"]) == 2
+    assert "its data are numbers; name a run on sentences" in capsys.readouterr().err
     assert translate.main(["--help"]) == 0
     assert "beam_size=" in capsys.readouterr().out

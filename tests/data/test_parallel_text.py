@@ -155,7 +155,6 @@ def test_a_corpus_of_other_peoples_files_is_read_as_it_is(tmp_path):
     [
         (b"a\n\nb\n", r"line 2 is empty: take it out, and its translation too$"),
         (b"a\nb\n \t\r\n", r"line 3 is empty"),
-        (b"", "line 1 is empty"),
         (b"a\nb\xfcb\n", r"line 2 is no UTF-8 \(byte 2: 0xfc\): convert the file$"),
     ],
 )
@@ -164,6 +163,12 @@ def test_what_is_wrong_in_a_file_is_said_with_its_line(content, said, tmp_path):
     file.write_bytes(content)
     with pytest.raises(DataError, match=f"a.txt, {said}"):
         read_lines(file)
+
+
+def test_an_empty_file_is_told(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a.txt is empty: name a file with a sentence a line$"):
+        read_lines(tmp_path / "a.txt")
 
 
 @pytest.mark.parametrize("cut", [5, 20, -1])

@@ -284,10 +284,27 @@ def test_a_file_that_is_no_text_is_told_by_name_and_line(tmp_path, content, mess
         module_of(tmp_path).setup()
 
 
+def test_files_to_evaluate_on_are_not_trained_on(tmp_path):
+    place = make(tmp_path, a=TEXT, val="what is held out")
+    module = module_of(place, val_path=str(place / "val.txt"))
+    texts = {split: "".join(chunks()) for split, chunks in module.parts().items()}
+    assert texts == {"train": TEXT, "val": "what is held out"}
+    with pytest.raises(DataError, match="there is no text to train on but that of val_path"):
+        module_of(place, pattern="val*", val_path=str(place / "val.txt")).parts()
+
+
+def test_a_text_too_short_to_be_judged_by_is_told(tmp_path):
+    place = make(tmp_path, a=900 * "x" + 100 * "\n" + "y")
+    with pytest.raises(DataError, match=r"^the val text has 1 tokens and 2 are needed: .*val_path"):
+        module_of(place).setup()
+    with pytest.raises(DataError, match=r"^path=\S+: holds no text: name another file or folder$"):
+        module_of(make(tmp_path / "empty", a="")).setup()
+
+
 def test_files_that_are_not_there_are_told_with_what_to_do(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere is no file and no folder: name one"):
+    with pytest.raises(DataError, match=r"^path=nowhere: .*nowhere is no file and no folder"):
         module_of(tmp_path, "nowhere").setup()
-    with pytest.raises(DataError, match=r"holds no file whose name is like \*.rst: name another"):
+    with pytest.raises(DataError, match=r"^pattern=\*.rst: .* holds no file with such a name"):
         module_of(make(tmp_path, a="x"), pattern="*.rst").setup()
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.tasks.generation import Sampler, continuation
+from zoo.tasks.generation import Sampler, continuation, without
 
 VOCABULARY = 7
 
@@ -105,6 +105,20 @@ def test_temperature_zero_takes_the_most_probable_token():
     assert torch.equal(Sampler(0.0)(logits), logits.argmax(1, keepdim=True))
     assert torch.equal(Sampler(1.0, top_k=1)(logits), logits.argmax(1, keepdim=True))
     assert torch.equal(Sampler(1.0, top_p=1e-6)(logits), logits.argmax(1, keepdim=True))
+
+
+def test_top_k_takes_no_more_where_tokens_are_as_probable():
+    for seed in range(8):
+        assert Sampler(top_k=1, seed=seed)(torch.tensor([[0.0, 1.0, 1.0, 1.0]])).item() == 1
+        drawn = Sampler(top_k=2, seed=seed)(torch.ones(50, 4))
+        assert len(drawn.unique()) == 2
+
+
+def test_some_tokens_are_never_drawn():
+    logits = torch.randn(500, 4)
+    assert without([1, 2], Sampler())(logits).unique().tolist() == [0, 3]
+    assert torch.equal(without([], Sampler())(logits), Sampler()(logits))
+    assert (without([0, 3], Sampler(0.0))(logits)[:, 0] == logits[:, 1:3].argmax(1) + 1).all()
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])

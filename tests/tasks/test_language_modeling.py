@@ -193,6 +193,21 @@ def test_generated_text_begins_with_the_prompt_and_carries_the_state():
     assert tokens[0, 4:].tolist() == expected.tolist()
 
 
+def test_words_stand_after_those_of_the_prompt_and_none_is_unknown():
+    words = WordVocabulary(["king", "queen"])
+    model = Uniform(3)
+    task = LanguageModeling(model, vocabulary=words)
+    model.logits.data[0] = 100.0  # <unk>, which is no word to be written
+    text = "".join(task.generate("king", 20))
+    assert len(words.encode(text)) == 21 and words.unknown not in words.encode(text)
+    assert text.startswith("king") and text == words.decode(words.encode(text))
+    model.logits.data[1] = 50.0
+    assert "".join(task.generate("queen", 2)) == "queen king king"
+    assert "".join(task.generate(None, 2)) == "king king"
+    quoting = LanguageModeling(model, vocabulary=WordVocabulary(["king", '"']))
+    assert "".join(quoting.generate('"', 1)) == '"king'
+
+
 def test_samples_follow_the_models_distribution():
     model = Uniform(3)
     probabilities = torch.tensor([0.5, 0.0, 0.5])

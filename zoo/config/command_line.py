@@ -92,7 +92,7 @@ def parse_words(words: Sequence[str], *, paths: Sequence[str], flags: Sequence[s
             line.flags[name] = value
         elif key in paths:
             if not value:
-                raise ConfigError(f"{word}: has no value; write {key}=<path>")
+                raise ConfigError(f"{word}: has no value; write {key}=<value> or leave it away")
             if key in line.paths:
                 raise ConfigError(f"{word}: {key} is given twice")
             line.paths[key] = value

@@ -24,6 +24,7 @@ def merge(
     """
     movable = (
         *("data.root", "data.folder", "data.cache", "data.num_workers"),
+        *("data.text.root", "data.text.cache"),
         *("task.beam_size", "task.length_penalty"),
     )
     stored = _targets(config)

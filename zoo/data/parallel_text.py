@@ -266,6 +266,8 @@ def read_lines(path: Path) -> list[str]:
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path} cannot be read ({reason})") from error
+    if not content:
+        raise DataError(f"{path} is empty: name a file with a sentence a line")
     # Only line feeds end a line: str.splitlines() also knows others, which sentences may hold.
     lines = content.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
     texts = []

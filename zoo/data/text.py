@@ -108,8 +108,14 @@ class Text(DataModule):
             )
         kind = TrackLoader if self.order == "tracks" else WindowLoader
         for split, chunks in parts.items():
+            tokens = self.tokens(split, chunks, vocabulary)
+            if split != "train" and len(tokens) < 2:
+                raise DataError(
+                    f"the {split} text has {len(tokens)} tokens and 2 are needed: give it more "
+                    f"({split}_fraction) or a file of its own ({split}_path)"
+                )
             self.loaders[split] = kind(
-                self.tokens(split, chunks, vocabulary),
+                tokens,
                 batch_size=self.batch_size,
                 sequence_length=self.sequence_length,
                 shuffle=split == "train",

@@ -27,7 +27,8 @@ class TextFiles(Text):
 
     Without files of its own, ``val`` is the last part of the text and ``test``, if there is one,
     what comes after it. The cuts are at shares of the bytes, moved on to the next whole character
-    that is no line break.
+    that is no line break. Files that are given for them are not trained on, though they may lie in
+    the folder that is.
 
     Args:
         path: a file or a folder, absolute or within ``root``.
@@ -105,6 +106,17 @@ class TextFiles(Text):
             for split, path in self.paths.items()
             if path is not None
         }
+        held_out = {
+            file.resolve() for split in ("val", "test") for file, _, _ in found.get(split, ())
+        }
+        found["train"] = [span for span in found["train"] if span[0].resolve() not in held_out]
+        if not any(end > begin for _, begin, end in found["train"]):
+            raise DataError(
+                f"path={self.paths['train']}: there is no text to train on but that of val_path "
+                "and test_path: name another file or folder"
+                if held_out
+                else f"path={self.paths['train']}: holds no text: name another file or folder"
+            )
         shared = [split for split, share in self.shares.items() if share > 0]
         divided = divide(found["train"], [self.shares[split] for split in shared])
         found |= dict(zip(("train", *shared), divided, strict=True))
@@ -143,14 +155,14 @@ class TextFiles(Text):
             return [place]
         if not place.is_dir():
             raise DataError(
-                f"{place} is no file and no folder: name one, by its absolute path or within the "
-                f"folder of all data"
+                f"path={path}: {place} is no file and no folder: name one, by its absolute path or "
+                f"within the folder of all data"
             )
         files = sorted(file for file in place.rglob(self.pattern) if file.is_file())
         if not files:
             raise DataError(
-                f"{place} holds no file whose name is like {self.pattern}: name another folder, or "
-                f"another pattern"
+                f"pattern={self.pattern}: {place} holds no file with such a name: give another "
+                f"pattern or folder"
             )
         return files
 

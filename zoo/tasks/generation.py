@@ -1,7 +1,7 @@
 """Text that goes on: tokens drawn one after the other from what a language model expects."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ class Sampler:
     https://arxiv.org/abs/1904.09751).
 
     The random numbers are its own, from the CPU: a sample changes nothing of a training that goes
-    on after it, and is the same on every device.
+    on after it, and they are the same on every device.
 
     Args:
         temperature: divides the logits; 0 always takes the most probable token.
@@ -62,8 +62,9 @@ class Sampler:
 
     def _restricted(self, scores: Tensor) -> Tensor:
         if self.top_k is not None and self.top_k < scores.shape[-1]:
-            least = scores.topk(self.top_k).values[:, -1:]  # (batch, 1)
-            scores = scores.masked_fill(scores < least, -math.inf)
+            # So many, and of equally probable ones the first, as where temperature is 0.
+            order = scores.sort(descending=True, stable=True).indices
+            scores = scores.scatter(1, order[:, self.top_k :], -math.inf)
         if self.top_p is not None:
             ordered, order = scores.softmax(-1).sort(descending=True, stable=True)
             before = ordered.cumsum(-1) - ordered  # of all that are more probable
@@ -73,9 +74,21 @@ class Sampler:
         return scores
 
 
-def continuation(
-    model: nn.Module, tokens: Tensor, draw: Callable[[Tensor], Tensor]
-) -> Iterator[Tensor]:
+Draw = Callable[[Tensor], Tensor]
+"""Draws tokens ``(batch, 1)`` from logits ``(batch, vocabulary)``, as :class:`Sampler` does."""
+
+
+def without(tokens: Sequence[int], draw: Draw) -> Draw:
+    """Draws as before, but never one of some tokens."""
+
+    def drawn(logits: Tensor) -> Tensor:
+        never = torch.tensor(tokens, dtype=torch.int64, device=logits.device)
+        return draw(logits.index_fill(-1, never, -math.inf))
+
+    return drawn
+
+
+def continuation(model: nn.Module, tokens: Tensor, draw: Draw) -> Iterator[Tensor]:
     """The tokens that follow, without end.
 
     The model says itself how it reads on: one that returns a state is given it back; one with a
@@ -86,7 +99,7 @@ def continuation(
     Args:
         model: tokens to logits, see :class:`~zoo.tasks.language_modeling.LanguageModeling`.
         tokens: the beginning, at least one token.
-        draw: logits ``(batch, vocabulary)`` to tokens ``(batch, 1)``, such as :class:`Sampler`.
+        draw: takes a token from the scores of the next one.
 
     Shape:
         - tokens: ``(batch, time)``

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.tasks.generation import Sampler, continuation, step
+from zoo.tasks.generation import Draw, Sampler, continuation, step, without
 from zoo.tasks.metrics import Mean
 from zoo.tasks.task import Task, evaluation_mode, inputs_of
 from zoo.tasks.vocabulary import Vocabulary
@@ -126,9 +127,9 @@ class LanguageModeling(Task):
         self,
         prompt: str | None = None,
         length: int | None = None,
-        sampler: Sampler | None = None,
+        sampler: Draw | None = None,
     ) -> Iterator[str]:
-        """Continues a text.
+        """Continues a text. Special tokens, which say nothing to a reader, are never drawn.
 
         Args:
             prompt: the beginning, part of the result; if None, see the class.
@@ -142,24 +143,31 @@ class LanguageModeling(Task):
             ValueError: the vocabulary cannot write the prompt, or there is no vocabulary.
         """
         vocabulary = _known(self.vocabulary)
+        given = _encode(vocabulary, prompt) if prompt else []
         if prompt:
-            tokens = _encode(vocabulary, prompt)
             yield prompt
-        else:
-            tokens = [_first(vocabulary)]
+        start = torch.tensor([given or [_first(vocabulary)]])
         length = self.sample_length if length is None else length
-        drawn = self.generate_tokens(torch.tensor([tokens]), length, sampler)
-        yield from vocabulary.decode_stream(int(token) for token in drawn)
+        names = (vocabulary.pad, vocabulary.unknown, vocabulary.begin, vocabulary.end)
+        special = [number for number in (*names, vocabulary.mask) if number is not None]
+        draw = without(special, sampler or self._sampler())
+        drawn = (int(token) for token in self.generate_tokens(start, length, draw))
+        # Words are written as they stand after those of the prompt: with a blank, or without.
+        known = sum(1 for _ in vocabulary.decode_stream(given))
+        yield from islice(vocabulary.decode_stream(chain(given, drawn)), known, None)
 
     def generate_tokens(
-        self, tokens: Tensor, length: int, sampler: Sampler | None = None
+        self, tokens: Tensor, length: int, sampler: Draw | None = None
     ) -> Iterator[Tensor]:
         """Draws the ``length`` tokens that follow: ``(batch, time)`` to ``(batch, 1)`` each."""
-        sampler = sampler or Sampler(**self.sampling)  # type: ignore[arg-type]
+        sampler = sampler or self._sampler()
         tokens = tokens.to(next(self.model.parameters()).device)
         with evaluation_mode(self.model):
             for _, token in zip(range(length), continuation(self.model, tokens, sampler)):  # noqa: B905 - one is endless
                 yield token
+
+    def _sampler(self) -> Sampler:
+        return Sampler(**self.sampling)  # type: ignore[arg-type]
 
     def _loss(self, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
         logits, state = self._logits(inputs, state)
@@ -194,8 +202,6 @@ def _encode(vocabulary: Vocabulary | None, prompt: str) -> list[int]:
 
 def _first(vocabulary: Vocabulary) -> int:
     """The token that a text without a prompt follows."""
-    if vocabulary.begin is not None:
-        return vocabulary.begin
     try:
         return (vocabulary.encode("\n") or [0])[0]
     except ValueError:  # There is no line break.

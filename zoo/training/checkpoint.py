@@ -22,6 +22,8 @@ from typing import Any, Literal
 import torch
 
 FORMAT = 1
+KEPT = ("best", "last", "previous")
+"""Checkpoints that have a name."""
 _UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
@@ -211,7 +213,7 @@ class CheckpointFolder:
 
     def select(self, which: str) -> Path:
         """The file of `best`, `last` or a path."""
-        return self.path / f"{which}.pt" if which in ("best", "last", "previous") else Path(which)
+        return self.path / f"{which}.pt" if which in KEPT else Path(which)
 
     def clean(self) -> None:
         """Removes what a killed process left half-written."""

@@ -301,6 +301,8 @@ def test_values_that_leave_the_run_what_it_is_may_change(word):
 def test_data_may_have_moved():
     config = merge(compose(["experiment=mlp_mnist"]), ["data.root=/elsewhere"])
     assert config["data"]["root"] == "/elsewhere"
+    words = compose(["experiment=word2vec_text", "data=shakespeare_words"])
+    assert merge(words, ["data.text.root=/elsewhere"])["data"]["text"]["root"] == "/elsewhere"
 
 
 KEPT = [

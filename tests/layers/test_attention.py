@@ -191,6 +191,12 @@ def test_full_cache_says_so():
         cache.append(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
 
 
+def test_a_cache_is_of_one_batch():
+    cache = KeyValueCache.empty(4, 2, 8, 3, like=torch.empty(0))
+    with pytest.raises(ValueError, match=r"cache is for \(batch, heads\) \(4, 2\), not \(1, 2\)"):
+        cache.append(torch.zeros(1, 2, 5, 3), torch.zeros(1, 2, 5, 3))
+
+
 @pytest.mark.parametrize("can_grow", [False, True])
 def test_reordered_cache_goes_on_from_other_rows_and_apart(can_grow):
     cache = KeyValueCache.empty(3, 1, 4, 2, like=torch.empty(0), can_grow=can_grow)

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from zoo.models.ngram import NGram
+from zoo.models.ngram import FALLBACK_DISCOUNTS, NGram, _discounts
 
 WORDS = 4
 
@@ -79,9 +79,11 @@ def test_probabilities_are_those_of_the_equations(order, length):
 def test_discounts_of_the_paper_are_used_where_they_have_an_estimate():
     tokens = text(60, seed=3)
     slow = ByTheBook(tokens.tolist(), 3)
-    assert (slow.discounts[3] != (Fraction(1, 2), 1, Fraction(3, 2))) and slow.discounts[1][
-        0
-    ] * 2 == 1
+    for order, is_estimated in ((1, False), (3, True)):
+        found = _discounts(torch.tensor(list(slow.counts[order].values())))
+        expected = torch.tensor([0.0, *map(float, slow.discounts[order])], dtype=torch.float64)
+        torch.testing.assert_close(found, expected)
+        assert (tuple(found[1:].tolist()) != FALLBACK_DISCOUNTS) == is_estimated
 
 
 def test_probabilities_add_up_to_one_and_none_is_zero():

@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from zoo.models.transformer.llama import Llama, llama2_7b, llama3_8b, tinyllama_1_1b
+from zoo.models.transformer.llama import (
+    Llama,
+    llama2_7b,
+    llama3_8b,
+    rotations,
+    tinyllama_1_1b,
+)
 from zoo.tasks.generation import Sampler, continuation
 
 pytestmark = pytest.mark.parity
@@ -131,9 +137,18 @@ def test_state_dict_of_ours_loads_strictly_into_theirs(tie_weights):
         ),
     ],
 )
-def test_published_sizes_have_their_names_and_shapes(build, settings, theta):
+def test_published_sizes_have_their_names_and_shapes(build, settings, theta, monkeypatch):
+    turned = []
+
+    def recorded(time, head_dim, *, theta):
+        turned.append((head_dim, theta))
+        return rotations(time, head_dim, theta=theta)
+
+    monkeypatch.setattr("zoo.models.transformer.llama.rotations", recorded)
     with torch.device("meta"):
         ours, other = build(), theirs(theta=theta, **settings)
+    # Of which no weight tells.
+    assert turned == [(settings["hidden_size"] // settings["num_attention_heads"], theta)]
     assert {n: p.shape for n, p in ours.state_dict().items()} == {
         n: p.shape for n, p in other.state_dict().items()
     }

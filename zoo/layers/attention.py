@@ -138,8 +138,14 @@ class KeyValueCache:
         """Adds new positions, ``(batch, heads, new, head_dim)``; returns all there are so far.
 
         Raises:
-            ValueError: if there is no room for them and the cache may not grow.
+            ValueError: if they are of another batch, or there is no room for them and the cache may
+                not grow.
         """
+        if keys.shape[:2] != self.keys.shape[:2]:
+            raise ValueError(
+                f"cache is for (batch, heads) {tuple(self.keys.shape[:2])}, "
+                f"not {tuple(keys.shape[:2])}"
+            )
         end, room = self.length + keys.size(2), self.keys.size(2)
         if end > room:
             if not self.can_grow:

@@ -27,6 +27,31 @@ def check_probability(**values: float) -> None:
             raise ValueError(f"{name} must be in [0, 1), not {value}")
 
 
+def check_lengths(
+    lengths: Tensor, *, batch: int, time: int, least: int = 1, name: str = "lengths"
+) -> None:
+    """Refuses lengths that are not those of a padded batch.
+
+    Args:
+        lengths: of each sequence; off the CPU, where a look at them would wait for the device, only
+            their number is checked.
+        batch: sequences.
+        time: steps of the longest.
+        least: 0 where a sequence may be empty.
+        name: what the argument is called.
+
+    Raises:
+        ValueError: naming the lengths and what is allowed.
+    """
+    fits = lengths.shape == (batch,) and not lengths.is_floating_point()
+    if fits and batch and lengths.device.type == "cpu":
+        fits = bool(lengths.min() >= least and lengths.max() <= time)
+    if not fits:
+        raise ValueError(
+            f"{name} must be {batch} whole numbers from {least} to {time}, not {lengths.tolist()}"
+        )
+
+
 def check_pictures(x: Tensor, *, in_channels: int, smallest: int) -> None:
     """Refuses pictures that a network cannot work on.
 

@@ -57,7 +57,8 @@ class NGram(nn.Module):
         D(3+) = 3 - 4Y \frac{n_4}{n_3}, \qquad Y = \frac{n_1}{n_1 + 2 n_2}
 
     with :math:`n_i` the number of n-grams that count i. :math:`\gamma` makes the sum one. Has the
-    face of a recurrent language model; the state is the last n - 1 tokens.
+    face of a recurrent language model; the state is the last n - 1 tokens. The counts are no part
+    of its state dict and stay where the text was: :meth:`fit` again instead of loading.
 
     Args:
         vocab_size: number V of different tokens.

@@ -52,6 +52,14 @@ def test_times_of_an_lstm_are_uniform_up_to_the_stated_length(bidirectional):
     assert torch.equal(layers.bias_ih_l0[8000:], cell_and_output)
 
 
+@pytest.mark.parametrize("kind", ["lstm", "peephole_lstm", "layer_norm_lstm"])
+def test_gates_of_input_and_memory_are_opposite(kind):
+    layers = recurrent(kind, 3, 50)
+    remember_(layers, kind, 200)
+    write, keep = (layers.bias_ih_l0 + layers.bias_hh_l0).chunk(4)[:2]
+    assert torch.equal(write, -keep) and keep.exp().min() >= 1 and keep.exp().max() <= 199.1
+
+
 @pytest.mark.parametrize("kind", ["rnn", "rnn_relu"])
 def test_plain_layers_stay_as_they_are(kind):
     layers = recurrent(kind, 3, 4)

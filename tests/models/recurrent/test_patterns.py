@@ -9,6 +9,7 @@ from zoo.models.recurrent.patterns import (
     rnn_regressor,
     rnn_tagger,
 )
+from zoo.models.recurrent.tcn import tcn_classifier
 
 EVERY_KIND = (
     "rnn",
@@ -174,3 +175,12 @@ def test_inputs_of_the_other_sort_are_refused():
         rnn_classifier(vocab_size=5)(torch.randn(2, 7, 3))
     with pytest.raises(ValueError, match=r"vectors \(batch, time, 2\), not \(2, 7, 3\)"):
         rnn_regressor(2)(torch.randn(2, 7, 3))
+
+
+@pytest.mark.parametrize(
+    "lengths", [[6, 3], [6, 3, 7], [6, 3, 0], [6.0, 3.0, 1.0]], ids=lambda lengths: str(lengths)
+)
+def test_lengths_of_another_batch_are_refused(lengths):
+    for build in (rnn_classifier, rnn_tagger, tcn_classifier):
+        with pytest.raises(ValueError, match="lengths must be 3 whole numbers from 1 to 6, not"):
+            build(vocab_size=9)(torch.randint(9, (3, 6)), torch.tensor(lengths))

@@ -4,6 +4,7 @@ from typing import get_args
 
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from zoo.models.recurrent.gru import GRUCell, PaperGRUCell
@@ -191,6 +192,24 @@ def test_bfloat16_autocast_stays_close_and_gives_gradients_in_float32(kind, back
         torch.testing.assert_close(a.float(), b, rtol=0.1, atol=0.05)
     outputs.float().square().sum().backward()
     assert all(p.grad.dtype == torch.float32 for p in layer.parameters())
+    assert all(p.grad.isfinite().all() for p in layer.parameters())
+
+
+def test_layer_norm_in_float32_as_cudas_autocast_has_it(monkeypatch):
+    plain = F.layer_norm
+
+    def wide(x, shape, *parameters):
+        with torch.autocast("cpu", enabled=False):
+            return plain(x.float(), shape, *parameters)
+
+    layer = layer_of("layer_norm_lstm", num_layers=2).float()
+    x = torch.randn(3, 6, 3)
+    expected, _ = layer(x)
+    monkeypatch.setattr(F, "layer_norm", wide)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, _ = layer(x)
+    torch.testing.assert_close(outputs.float(), expected, rtol=0.1, atol=0.05)
+    outputs.float().square().sum().backward()
     assert all(p.grad.isfinite().all() for p in layer.parameters())
 
 

@@ -111,3 +111,13 @@ def test_wrong_inputs_are_refused():
         small()(torch.randn(4, 5, 3))
     with pytest.raises(ValueError, match="targets must be None for a network without feedback"):
         small()(torch.randn(4, 3), targets=torch.randn(4, 5, 2))
+
+
+def test_targets_of_another_shape_are_refused():
+    model = small(feedback=True)
+    inputs = torch.randn(4, model.in_features)
+    time, width = model.sequence_length, model.out_features
+    assert model(inputs, None, torch.randn(4, time, width)).shape == (4, time, width)
+    for shape in ((4, time + 1, width), (4, time), (3, time, width)):
+        with pytest.raises(ValueError, match=rf"targets must be \(4, {time}, {width}\), not"):
+            model(inputs, None, torch.randn(shape))

@@ -59,6 +59,24 @@ def test_parameter_counts():
     assert parameters(BertModel, **large) == 335_141_888
     assert parameters(bert_large) == 335_174_458
     assert parameters(char_bert) == 827_462
+    with torch.device("meta"):  # Heads, of which no parameter tells.
+        for build, num_heads in ((bert_base, 12), (bert_large, 16)):
+            assert build().bert.encoder.layer[0].attention["self"].num_heads == num_heads
+
+
+@each
+def test_lengths_of_another_batch_are_refused(kind):
+    for lengths in ([7], [7, 4, 8], [7, 4, -1]):
+        with pytest.raises(ValueError, match="lengths must be 3 whole numbers from 0 to 7, not"):
+            small(kind)(tokens(), torch.tensor(lengths))
+
+
+def test_a_pooler_is_there_where_it_is_used_and_only_there():
+    sizes = {"num_layers": 1, "embed_dim": 8, "num_heads": 2, "mlp_dim": 8}
+    with pytest.raises(ValueError, match="bert must have no pooler"):
+        BertForMaskedLM(BertModel(9, **sizes))
+    with pytest.raises(ValueError, match="bert must have a pooler"):
+        BertForSequenceClassification(BertModel(9, pooler=False, **sizes))
 
 
 @each

@@ -58,6 +58,9 @@ def test_parameter_counts():
     assert parameters(transformer_big) == 214_245_376
     assert parameters(EncoderDecoder, final_norm=True) == 44_140_544
     assert parameters(EncoderDecoder, final_norm=True) == parameters(nn.Transformer)
+    with torch.device("meta"):  # Heads, of which no parameter tells.
+        for build, num_heads in ((transformer_base, 8), (transformer_big, 16)):
+            assert build().stacks.encoder.layers[0].self_attn.num_heads == num_heads
     # The public recipe learns 100 positions for either side, and a bias of the output.
     assert parameters(transformer_multi30k) + 2 * 100 * 256 + 5893 == 9_038_341
 

@@ -9,7 +9,9 @@ and sees the context at every step and again at its output, so that its state ne
 gated recurrent unit was introduced here.
 
 Differences from the paper: the encoder's last state is the context and the decoder's first state,
-where the paper has a layer and a tanh before each; the output matrix is not factored. Built by
+where the paper has a layer and a tanh before each; the decoder's candidate has the context beside
+the input, where the paper resets it with the state, after the product, :math:`r (U h + C c)`; the
+output matrix is not factored. Built by
 `seq2seq_gru`, gates are torch's (``kind="gru_paper"`` for the paper's) and the output layer is
 linear (``maxout_size=500`` for the paper's maxout units).
 

@@ -4,7 +4,7 @@ r"""Chrono initialisation: gates that remember from the start (Tallec and Ollivi
 
 A gate that keeps the share :math:`\sigma(b)` of a memory at each step has forgotten it after about
 :math:`1 + e^b` steps. With torch's start that is two steps, and what happened a hundred steps ago
-has no gradient to speak of. Here the time of each unit is drawn between 1 and the length T of the
+has no gradient to speak of. Here the time of each unit is drawn between 2 and the length T of the
 dependencies to be learned:
 
 .. math:: b_{keep} = \log u, \quad u \sim U(1, T - 1), \qquad b_{input} = -b_{keep}
@@ -30,7 +30,7 @@ gate says how much to forget, not how much to keep."""
 
 
 def remember_(layers: nn.Module, kind: Kind, num_steps: int) -> None:
-    """Sets the biases of the gates so that the units remember for 1 to ``num_steps`` steps.
+    """Sets the biases of the gates so that the units remember for 2 to ``num_steps`` steps.
 
     Plain recurrent layers have no gates and stay as they are.
 

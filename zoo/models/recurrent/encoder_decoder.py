@@ -1,4 +1,4 @@
-"""What the recurrent encoder-decoders share: reading the source, looking at it, and maxout units.
+"""What the recurrent encoder-decoders share: reading the source, looking at it, and how they start.
 
 Sutskever et al. 2014 (:mod:`zoo.models.recurrent.seq2seq`), Cho et al. 2014
 (:mod:`zoo.models.recurrent.cho`), Bahdanau et al. 2015 (:mod:`zoo.models.recurrent.bahdanau`),
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from zoo.layers.attention import padding_mask
+from zoo.layers.checks import check_lengths
 from zoo.models.recurrent.layers import Backend, Kind, State, recurrent
 
 HiddenKind = Literal["rnn", "rnn_relu", "gru", "gru_paper", "minimal_gru"]
@@ -131,7 +132,10 @@ class Encoder(nn.Module):
 
     def forward(self, source: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         if lengths is not None:
-            _check_lengths(lengths, source)
+            if lengths.device.type != "cpu":
+                raise ValueError("source_lengths must be on the CPU, where sequences are packed")
+            batch, time = source.shape
+            check_lengths(lengths, batch=batch, time=time, name="source_lengths")
         if self.reverse_source:
             source = reverse(source, lengths)
         embedded = self.dropout(self.embedding(source))  # (batch, S, embed_dim)
@@ -144,14 +148,3 @@ class Encoder(nn.Module):
                 memory, batch_first=True, total_length=source.size(1)
             )  # (batch, S, directions * hidden_size)
         return (reverse(memory, lengths) if self.reverse_source else memory), hidden
-
-
-def _check_lengths(lengths: Tensor, source: Tensor) -> None:
-    batch, time = source.shape
-    if lengths.is_cuda:
-        raise ValueError("source_lengths must be on the CPU, where sequences are packed")
-    if lengths.shape != (batch,) or lengths.min() < 1 or lengths.max() > time:
-        raise ValueError(
-            f"source_lengths must be {batch} numbers from 1 to {time} for a source of shape "
-            f"{tuple(source.shape)}, not {lengths.tolist()}"
-        )

@@ -11,7 +11,7 @@ candidate forget.
 Two forms are in use, and they are *different functions* of the same parameters:
 
 - :class:`PaperGRU` resets the state *before* the product, :math:`U(r_t \odot h_{t-1})`, as the
-  paper does;
+  paper does (in its encoder; its decoder resets after the product);
 - :class:`GRU` resets the product *after* it, :math:`r_t \odot (U h_{t-1} + b)`, as cuDNN and
   `torch.nn.GRU` do: one product a step for all three blocks, and so faster.
 

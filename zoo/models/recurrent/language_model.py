@@ -9,8 +9,9 @@ Each token of a text is predicted from those before it. All of the past that the
 its state, which is as large after a million tokens as after one.
 
 Differences from the papers: tokens are embedded, where Mikolov and char-rnn feed them one-hot; a
-single softmax over the vocabulary, without Mikolov's classes of words; no skip connections from the
-input to every layer, which Graves has. The parts bear the names of `RNNModel` in PyTorch's
+single softmax over the vocabulary, where Mikolov puts rare words together; gradients through all
+steps of a window, where he takes the state before a step as a constant; no skip connections from
+the input to every layer, which Graves has. The parts bear the names of `RNNModel` in PyTorch's
 word_language_model (https://github.com/pytorch/examples), ``encoder`` (the embedding), ``rnn`` and
 ``decoder``, so its state dicts load as they are; it returns log-probabilities, time first.
 

@@ -30,9 +30,10 @@ _NORMS = {"weight_ln_ih": 4, "weight_ln_hh": 4, "weight_ln_c": 1, "bias_ln_c": 1
 
 def _layer_norm_steps(x: Tensor, weights: Weights, mask: Tensor | None) -> Step:
     weight_ih, weight_hh, bias_ih, bias_hh, gain_ih, gain_hh, gain_c, bias_c = weights
-    inputs = F.layer_norm(F.linear(x, weight_ih), gain_ih.shape, gain_ih, bias_ih).unbind(0)
-    zeros = inputs[0].new_zeros(()).expand(len(x), *inputs[0].shape)
-    hidden = HiddenProduct(zeros, weight_hh, mask)
+    products = F.linear(x, weight_ih)  # (time, batch, 4 * hidden_size)
+    inputs = F.layer_norm(products, gain_ih.shape, gain_ih, bias_ih).unbind(0)
+    # Of the products' type: autocast normalises in float32 on CUDA.
+    hidden = HiddenProduct(products.new_zeros(()).expand_as(products), weight_hh, mask)
 
     def step(t: int, state: States) -> States:
         h, c = state

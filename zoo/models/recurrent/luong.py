@@ -279,6 +279,7 @@ class LuongSeq2Seq(nn.Module):
             None if state.mask is None else state.mask.index_select(0, rows),
         )
 
+    @torch.no_grad()
     def attention_maps(
         self, source: Tensor, target: Tensor, source_lengths: Tensor | None = None
     ) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from zoo.layers.attention import padding_mask
-from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.checks import check_at_least_one, check_lengths, check_probability
 from zoo.models.recurrent.chrono import remember_
 from zoo.models.recurrent.layers import Backend, Kind, recurrent
 from zoo.models.recurrent.steps import Steps
@@ -50,7 +50,7 @@ class SequenceReader(nn.Module):
         dropout: probability of silencing a value during training after the embedding, between
             layers and in the output.
         recurrent_dropout: on the connections in time, see the kind's own layer.
-        memory_length: gates start so that the units remember for 1 to so many steps, see
+        memory_length: gates start so that the units remember for 2 to so many steps, see
             :mod:`~zoo.models.recurrent.chrono`; None for torch's start, which remembers for two.
             Has no effect on kinds without gates.
         backend: ``"fused"`` for speed or ``"written"`` for reading, see the kind's own layer.
@@ -63,7 +63,8 @@ class SequenceReader(nn.Module):
           ``out_features`` is ``hidden_size``, twice that if bidirectional
 
     Raises:
-        ValueError: if an argument is outside its range, or the inputs are of the other sort.
+        ValueError: if an argument is outside its range, the inputs are of the other sort, or the
+            lengths are not those of the inputs.
     """
 
     def __init__(
@@ -105,6 +106,8 @@ class SequenceReader(nn.Module):
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         steps = self.steps(inputs)  # (batch, time, features)
+        if lengths is not None:
+            check_lengths(lengths, batch=len(steps), time=steps.size(1))
         if self.steps.embedding is not None:
             steps = self.dropout(steps)
         if lengths is None or bool((lengths == steps.size(1)).all()):

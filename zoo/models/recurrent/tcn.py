@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.checks import check_at_least_one, check_lengths, check_probability
 from zoo.models.recurrent.steps import Steps
 
 
@@ -218,6 +218,8 @@ class SequenceTCN(nn.Module):
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         steps = self.steps(inputs).transpose(1, 2)  # (batch, features, time)
+        if lengths is not None:
+            check_lengths(lengths, batch=len(steps), time=steps.size(2))
         hidden = self.tcn(steps).transpose(1, 2)  # (batch, time, channels)
         if self.every_step:
             return self.linear(hidden)  # (batch, time, out_features)

@@ -123,6 +123,9 @@ class VectorToSequence(nn.Module):
             return self._outputs(steps, state)[0]
         first = inputs.new_zeros(len(inputs), 1, self.out_features)
         if targets is not None:
+            shape = (len(inputs), self.sequence_length, self.out_features)
+            if targets.shape != shape:
+                raise ValueError(f"targets must be {shape}, not {tuple(targets.shape)}")
             return self._outputs(
                 self._steps(inputs, torch.cat([first, targets[:, :-1]], dim=1)), state
             )[0]

@@ -35,7 +35,7 @@ from zoo.layers.attention import (
     recorded_attention,
     split_heads,
 )
-from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.checks import check_at_least_one, check_lengths, check_probability
 
 _LAYER_NORM_EPS = 1e-12
 
@@ -315,6 +315,7 @@ class BertModel(nn.Module):
     ) -> Encoded:
         mask = None
         if lengths is not None:
+            check_lengths(lengths, batch=len(tokens), time=tokens.size(1), least=0)
             mask = padding_mask(lengths.to(tokens.device), tokens.size(1))[:, None, None]
         x = self.encoder(self.embeddings(tokens, token_types), mask)  # (batch, time, embed_dim)
         return Encoded(x, None if self.pooler is None else self.pooler(x[:, 0]))
@@ -377,6 +378,8 @@ class BertForMaskedLM(nn.Module):
 
     def __init__(self, bert: BertModel) -> None:
         super().__init__()
+        if bert.pooler is not None:
+            raise ValueError("bert must have no pooler, which nothing here would train")
         self.bert = bert
         head = MaskedWordHead(bert.embeddings.word_embeddings)
         self.cls = nn.ModuleDict({"predictions": head})
@@ -416,6 +419,8 @@ class BertForSequenceClassification(nn.Module):
     def __init__(self, bert: BertModel, num_classes: int = 2, *, dropout: float = 0.1) -> None:
         super().__init__()
         check_at_least_one(num_classes=num_classes)
+        if bert.pooler is None:
+            raise ValueError("bert must have a pooler, which the classifier stands on")
         self.bert = bert
         self.dropout = nn.Dropout(dropout)
         embed_dim = bert.embeddings.word_embeddings.embedding_dim

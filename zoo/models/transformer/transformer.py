@@ -40,7 +40,7 @@ from zoo.layers.attention import (
     recorded_attention,
     split_heads,
 )
-from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.checks import check_at_least_one, check_lengths, check_probability
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -504,6 +504,8 @@ def _source_mask(source: Tensor, lengths: Tensor | None) -> Tensor | None:
     """Broadcasts to the weights of every layer: ``(batch, 1, 1, source)``."""
     if lengths is None:
         return None
+    batch, time = source.shape
+    check_lengths(lengths, batch=batch, time=time, least=0, name="source_lengths")
     return padding_mask(lengths.to(source.device), source.size(1))[:, None, None]
 
 

@@ -68,11 +68,13 @@ def evaluate(line: CommandLine) -> None:
         raise ConfigError(f"split={split}: these data have {known}")
     with entry.refusals("data"):
         parts.data.setup(seed=parts.settings.seed, device=parts.device)
+    folder = RunFolder(line.paths["run"])
+    if change := entry.change_of_data(folder, parts.data):
+        print(f"warning: {change}, if they are to be the same", file=sys.stderr)
     batches = islice(parts.data.batches(split, 0), parts.settings.trainer.limit_eval_batches)
     with entry.refusals() if augmentation else nullcontext():
         metrics = evaluate(parts.task, batches, autocast=parts.autocast)
     tables = parts.task.tables()
-    folder = RunFolder(line.paths["run"])
     file = "-".join(["evaluation", split, *map(str, augmentation.values())]) + ".json"
     folder.write(file, {"split": split, "step": parts.step, **augmentation, **metrics, **tables})
     with_tta = "".join(f", {name}={value}" for name, value in augmentation.items())

@@ -68,7 +68,7 @@ def train(
     with entry.refusals():
         trainer.rehearse()
     own = own_callbacks(run, trusted)
-    with place.open(config, device, data.vocabularies) as folder:
+    with place.open(config, device, data) as folder:
         for note in notes:
             folder.tell(note)
         callbacks = [*standard_callbacks(config, run, folder), *own]

@@ -96,6 +96,29 @@ def test_resumed_run_keeps_the_vocabulary(run, capsys):
     assert (run / "vocabulary.json").read_bytes() == before
 
 
+def test_a_run_goes_on_only_with_the_data_that_it_began_with(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = "to be or not to be\n" * 200
+    Path("text.txt").write_text(text)
+    words = ("data=text", f"data.path={tmp_path}/text.txt", "model=char_gru", "model.hidden_size=8")
+    words += ("task=language_modeling", "task.sample_length=0", "trainer.steps=2", "logger=off")
+    assert entry.main(train.train, [*words, "paths.runs_dir=runs", "trainer.epochs=null"]) == 0
+    (run,) = Path("runs").glob("*/*")
+    Path("text.txt").write_text(text * 2)
+    capsys.readouterr()
+    assert entry.main(train.train, [f"resume={run}", "trainer.steps=4"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: resume={run}: these data have ") and said.count("\n") == 1
+    assert " samples in train, where there were " in said and said.endswith("begin a new run\n")
+    assert json.loads((run / "status.json").read_text())["state"] == "finished"
+    assert evaluate.main([f"run={run}"]) == 0
+    assert "warning: these data have " in capsys.readouterr().err
+    Path("text.txt").write_text(text)
+    assert entry.main(train.train, [f"resume={run}", "trainer.steps=4"]) == 0
+    assert evaluate.main([f"run={run}"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

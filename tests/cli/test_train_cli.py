@@ -94,8 +94,8 @@ def test_run_folder_holds_what_belongs_to_it(finished):
     folder = place / run_folder(out)
     names = {p.name for p in folder.iterdir() if not p.name.startswith((".", "events."))}
     files = {"config.yaml", "overrides.yaml", "environment.json", "status.json", "metrics.jsonl"}
-    assert files | {"results.json", "checkpoints"} <= names
-    assert names <= files | {"results.json", "checkpoints", "val", "test", "log.txt"}
+    files |= {"data.json", "results.json", "checkpoints"}
+    assert files <= names <= files | {"val", "test", "log.txt"}
     assert {p.name for p in (folder / "checkpoints").iterdir()} >= {"last.pt", "best.pt"}
     assert list(folder.glob("events.out.tfevents.*"))
     assert not list(folder.rglob("*.tmp"))

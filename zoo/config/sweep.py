@@ -10,7 +10,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -112,9 +112,7 @@ class _NoPlace(Place):
     """Stops a run where its folder would be made."""
 
     @contextlib.contextmanager
-    def open(
-        self, config: dict[str, Any], device: Any, vocabularies: Mapping[str, Any]
-    ) -> Iterator[Any]:
+    def open(self, config: dict[str, Any], device: Any, data: Any) -> Iterator[Any]:
         raise _Built
         yield
 

@@ -80,6 +80,8 @@ Draw = Callable[[Tensor], Tensor]
 
 def without(tokens: Sequence[int], draw: Draw) -> Draw:
     """Draws as before, but never one of some tokens."""
+    if not tokens:
+        return draw
 
     def drawn(logits: Tensor) -> Tensor:
         never = torch.tensor(tokens, dtype=torch.int64, device=logits.device)

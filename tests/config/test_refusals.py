@@ -220,7 +220,7 @@ WORDS = [
     ("trainer.epochs=[1", "'trainer.epochs=[1'", "not of the form key=value"),
     ("paths.runs_dir=a=b", "'paths.runs_dir=a=b'", "quote values"),
     ("'name=\"a\nb\"'", "name"),
-    ("resume=", "resume=", "resume=<path>"),
+    ("resume=", "resume=", "resume=<value> or leave it away"),
     ("resume=nowhere", "resume=nowhere", "no such folder"),
     ("resume=.", "no run folder", "config.yaml"),
     ("resume=a resume=b", "resume=b", "given twice"),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-_WORTH_A_COPY = 8  # steps; a copy that does not pay yet costs little beside the loop
+_WORTH_A_COPY = 8  # steps
 
 
 def laid_out(matrix: Tensor, steps: int) -> Tensor:

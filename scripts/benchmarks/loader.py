@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.timing import interleave, ratio
-from zoo.data.augmentation import HorizontalFlip, RandomCrop
+from zoo.data.augmentation.base import HorizontalFlip, RandomCrop
 from zoo.data.loaders import TensorLoader
 from zoo.data.picture import Normalize
 from zoo.models.vision.resnet_cifar import resnet20

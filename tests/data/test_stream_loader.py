@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.data.augmentation import RandomCrop
+from zoo.data.augmentation.base import RandomCrop
 from zoo.data.loaders import StreamLoader, TensorLoader
 
 

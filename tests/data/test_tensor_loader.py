@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.data.augmentation import HorizontalFlip, RandomAffine, RandomCrop
+from zoo.data.augmentation.base import HorizontalFlip, RandomAffine, RandomCrop
 from zoo.data.loaders import TensorLoader
 from zoo.data.picture import Normalize
 

@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from zoo.data.deformation import BrightnessContrast, Dihedral, ElasticDeformation, RandomTile
+from zoo.data.augmentation.deformation import (
+    BrightnessContrast,
+    Dihedral,
+    ElasticDeformation,
+    RandomTile,
+)
 from zoo.data.loaders import StreamLoader, TensorLoader
 from zoo.data.masks import NormalizeAnySize
 from zoo.data.tiles import TileStore, Tiling, tiled_loaders

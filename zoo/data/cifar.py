@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 import torch
 
+from zoo.data.augmentation.presets import Preset
 from zoo.data.download import DataError, torchvision_download
 from zoo.data.memory_pictures import MemoryPictures, Split
 from zoo.data.picture_files import PictureFiles, class_folders, list_pictures, load_all
-from zoo.data.presets import Preset
 
 SIZE = 32
 # fmt: off
@@ -46,7 +46,7 @@ class CIFAR10(MemoryPictures):
             ones. A copy in JPEG files has lost some detail: say so beside any number. Val and test
             come in a fixed, mixed order, not class by class.
         batch_size: pictures a batch.
-        augment: preset of `zoo.data.presets` for training.
+        augment: preset of `zoo.data.augmentation.presets` for training.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.
         val_size: training pictures set aside for validation.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.data.augmentation import RandomAffine
+from zoo.data.augmentation.base import RandomAffine
 from zoo.data.loaders import TensorLoader
 from zoo.data.module import check_batch_size
 from zoo.data.picture import Normalize, PictureModule, check_scaling, fit_square

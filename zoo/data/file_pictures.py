@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from zoo.data.augmentation import Augmentation
+from zoo.data.augmentation.base import Augmentation
+from zoo.data.augmentation.mixing import check_mixing, mixing
+from zoo.data.augmentation.presets import Preset, check_preset, preset
 from zoo.data.loaders import StreamLoader, TensorLoader
-from zoo.data.mixing import check_mixing, mixing
 from zoo.data.module import check_batch_size
 from zoo.data.picture import Normalize, PictureModule, fit_square
 from zoo.data.picture_files import (
@@ -20,7 +21,6 @@ from zoo.data.picture_files import (
     available_memory,
     load_all,
 )
-from zoo.data.presets import Preset, check_preset, preset
 from zoo.data.sampling import evaluation_order
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class FilePictures(PictureModule):
         resize: length of the shorter side from whose middle a picture is cut; ``None``: the largest
             centred square is resized.
         in_channels: 3 (RGB) or 1 (grey), whatever the files hold.
-        augment: a preset of `zoo.data.presets`, for batches; or one of `zoo.data.picture_files`,
+        augment: a preset of `zoo.data.augmentation.presets`, for batches; or one of `zoo.data.picture_files`,
             which starts from the file each time and so needs streaming.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from zoo.data.augmentation import Augmentation, AugmentationSequence, RandomCrop
+from zoo.data.augmentation.base import Augmentation, AugmentationSequence, RandomCrop
 from zoo.data.module import check_batch_size
 from zoo.data.workers import BatchOrder, SeededDataset, SizedDataset, WorkerGuard, ignore_signals
 

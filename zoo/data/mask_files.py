@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.data.augmentation import Augmentation
-from zoo.data.deformation import BrightnessContrast, RandomTile
+from zoo.data.augmentation.base import Augmentation
+from zoo.data.augmentation.deformation import BrightnessContrast, RandomTile
 from zoo.data.download import DataError
 from zoo.data.file_pictures import IMAGENET_MEAN, IMAGENET_STD
 from zoo.data.loaders import StreamLoader

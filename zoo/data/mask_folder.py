@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zoo.data.deformation import IGNORED
+from zoo.data.augmentation.deformation import IGNORED
 from zoo.data.download import DataError
 from zoo.data.file_pictures import GREY_MEAN, GREY_STD, IMAGENET_MEAN, IMAGENET_STD
 from zoo.data.masks import (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.data.deformation import IGNORED
+from zoo.data.augmentation.deformation import IGNORED
 from zoo.data.download import DataError
 from zoo.data.module import DataModule
 from zoo.data.picture import Normalize

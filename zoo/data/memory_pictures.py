@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from zoo.data.augmentation import Augmentation
+from zoo.data.augmentation.base import Augmentation
+from zoo.data.augmentation.mixing import check_mixing, mixing
+from zoo.data.augmentation.presets import Preset, check_preset, preset
 from zoo.data.loaders import TensorLoader
-from zoo.data.mixing import check_mixing, mixing
 from zoo.data.module import check_batch_size
 from zoo.data.picture import Normalize, PictureModule, fit_square
-from zoo.data.presets import Preset, check_preset, preset
 from zoo.data.sampling import evaluation_order, split_indices
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class MemoryPictures(PictureModule):
     Args:
         root: folder of all downloads.
         batch_size: pictures a batch.
-        augment: preset of `zoo.data.presets` for training.
+        augment: preset of `zoo.data.augmentation.presets` for training.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.
         val_size: training pictures set aside for validation.

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.data.augmentation import Augmentation, HorizontalFlip, RandomCrop
+from zoo.data.augmentation.base import Augmentation, HorizontalFlip, RandomCrop
+from zoo.data.augmentation.mixing import check_mixing, mixing
+from zoo.data.augmentation.presets import Preset, check_preset, preset
 from zoo.data.download import DataError, import_torchvision, torchvision_download, verify
 from zoo.data.loaders import TensorLoader
-from zoo.data.mixing import check_mixing, mixing
 from zoo.data.module import check_batch_size
 from zoo.data.picture import Normalize, PictureModule, check_scaling, fit_square
-from zoo.data.presets import Preset, check_preset, preset
 from zoo.data.sampling import split_indices
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class MNIST(PictureModule):
         padding: width of a black frame; 2 makes the 32 pixels a side of LeNet.
         augment: change each training picture a little, differently each epoch; ``true``: digits
             are turned, moved and zoomed, clothes are moved and mirrored; or a preset of
-            `zoo.data.presets` (``false`` is ``none``).
+            `zoo.data.augmentation.presets` (``false`` is ``none``).
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.
         scaling: ``standard``: mean 0 and deviation 1 (of unframed pictures); ``symmetric``: values

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from zoo.data.deformation import IGNORED
+from zoo.data.augmentation.deformation import IGNORED
 from zoo.data.download import torchvision_download
 from zoo.data.file_pictures import FilePictures, FilePreset
 from zoo.data.mask_files import Pair, StreamedMasks

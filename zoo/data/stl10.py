@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from zoo.data.augmentation.presets import Preset
 from zoo.data.download import torchvision_download
 from zoo.data.memory_pictures import MemoryPictures, Split
-from zoo.data.presets import Preset
 
 
 class STL10(MemoryPictures):
@@ -26,7 +26,7 @@ class STL10(MemoryPictures):
     Args:
         root: folder of all downloads.
         batch_size: pictures a batch.
-        augment: preset of `zoo.data.presets` for training.
+        augment: preset of `zoo.data.augmentation.presets` for training.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.
         val_size: training pictures set aside for validation.

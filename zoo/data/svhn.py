@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from zoo.data.augmentation.presets import Preset
 from zoo.data.download import torchvision_download
 from zoo.data.memory_pictures import MemoryPictures, Split
-from zoo.data.presets import Preset
 
 
 class SVHN(MemoryPictures):
@@ -24,7 +24,7 @@ class SVHN(MemoryPictures):
         root: folder of all downloads.
         extra: add the 531,131 easier pictures to those for training (1.6 GB in memory).
         batch_size: pictures a batch.
-        augment: preset of `zoo.data.presets` for training.
+        augment: preset of `zoo.data.augmentation.presets` for training.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.
         val_size: training pictures set aside for validation.

@@ -12,8 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zoo.data.augmentation import Augmentation, HorizontalFlip
-from zoo.data.deformation import BrightnessContrast, Dihedral, ElasticDeformation, tile_pixels
+from zoo.data.augmentation.base import Augmentation, HorizontalFlip
+from zoo.data.augmentation.deformation import (
+    BrightnessContrast,
+    Dihedral,
+    ElasticDeformation,
+    tile_pixels,
+)
 from zoo.data.loaders import StreamLoader, TensorLoader
 from zoo.data.masks import Labelled, border_weights, class_balance
 from zoo.data.module import Loader, check_batch_size

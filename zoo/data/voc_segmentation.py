@@ -10,7 +10,7 @@ is.
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo.data.deformation import IGNORED
+from zoo.data.augmentation.deformation import IGNORED
 from zoo.data.download import torchvision_download
 from zoo.data.mask_files import Pair, StreamedMasks
 

@@ -10,7 +10,7 @@
 | randaugment | then two of 14 operations of magnitude 9 of 30 (Cubuk et al. 2020) |
 | crop_flip_erase | then fills a rectangle of half the pictures with noise (Zhong et al. 2020) |
 
-What mixes pictures with one another goes on top of any of them, see `zoo.data.mixing`.
+What mixes pictures with one another goes on top of any of them, see `zoo.data.augmentation.mixing`.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from zoo.data.augmentation import Augmentation, HorizontalFlip, RandomAffine, RandomCrop
-from zoo.data.colour import ColorJitter, ColorPCA, pixel_covariance
-from zoo.data.erasing import RandomErasing
-from zoo.data.randaugment import RandAugment
+from zoo.data.augmentation.base import Augmentation, HorizontalFlip, RandomAffine, RandomCrop
+from zoo.data.augmentation.colour import ColorJitter, ColorPCA, pixel_covariance
+from zoo.data.augmentation.erasing import RandomErasing
+from zoo.data.augmentation.randaugment import RandAugment
 
 Preset = Literal[
     "none",

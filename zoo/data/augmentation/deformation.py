@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.data.augmentation import Augmentation
+from zoo.data.augmentation.base import Augmentation
 
 Border = Literal["mirror", "ignore"]
 IGNORED = 255  # the value of pixels without a class in masks

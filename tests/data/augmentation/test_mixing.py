@@ -1,8 +1,15 @@
 import pytest
 import torch
 
+from zoo.data.augmentation.mixing import (
+    BetaQuantiles,
+    CutMix,
+    Mixup,
+    MixupOrCutMix,
+    mixing,
+    soft_targets,
+)
 from zoo.data.loaders import TensorLoader
-from zoo.data.mixing import BetaQuantiles, CutMix, Mixup, MixupOrCutMix, mixing, soft_targets
 
 EVERY = [Mixup(10, 0.4), CutMix(10, 1.0), MixupOrCutMix(10, mixup=0.4, cutmix=1.0)]
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.data.erasing import RandomErasing
+from zoo.data.augmentation.erasing import RandomErasing
 
 
 def pictures(batch=18, size=12):

@@ -3,11 +3,11 @@ from typing import get_args
 import pytest
 import torch
 
-from zoo.data.colour import pixel_covariance
+from zoo.data.augmentation.colour import pixel_covariance
+from zoo.data.augmentation.mixing import mixing
+from zoo.data.augmentation.presets import Preset, check_preset, preset
 from zoo.data.loaders import TensorLoader
-from zoo.data.mixing import mixing
 from zoo.data.picture import Normalize
-from zoo.data.presets import Preset, check_preset, preset
 
 NAMES = get_args(Preset)
 GREY = [name for name in NAMES if name not in ("crop_flip_colour", "alexnet")]

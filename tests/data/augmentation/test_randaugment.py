@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from zoo.data.randaugment import OPERATIONS, RandAugment
+from zoo.data.augmentation.randaugment import OPERATIONS, RandAugment
 
 NAMES = {name: "".join(word.title() for word in name.split("_")) for name in OPERATIONS}
 NAMES["autocontrast"] = "AutoContrast"

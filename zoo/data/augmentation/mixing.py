@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.data.augmentation import Augmentation
-from zoo.data.erasing import within
+from zoo.data.augmentation.base import Augmentation
+from zoo.data.augmentation.erasing import within
 
 TABLE = 2**14  # steps of the table of quantiles; between them, lines
 

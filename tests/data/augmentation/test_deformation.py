@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from zoo.data.deformation import (
+from zoo.data.augmentation.deformation import (
     BrightnessContrast,
     Dihedral,
     ElasticDeformation,

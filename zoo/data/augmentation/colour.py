@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from zoo.data.augmentation import Augmentation
+from zoo.data.augmentation.base import Augmentation
 
 WHITE = 255.0
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.data.augmentation import Augmentation
-from zoo.data.colour import blend, grey, mean_grey, to_bytes
+from zoo.data.augmentation.base import Augmentation
+from zoo.data.augmentation.colour import blend, grey, mean_grey, to_bytes
 
 MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 BLENDS = ("brightness", "color", "contrast", "sharpness")

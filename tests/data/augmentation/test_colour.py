@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from zoo.data.colour import (
+from zoo.data.augmentation.colour import (
     ColorJitter,
     ColorPCA,
     adjust_brightness,

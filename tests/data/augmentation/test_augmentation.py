@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from zoo.data.augmentation import HorizontalFlip, RandomAffine, RandomCrop
+from zoo.data.augmentation.base import HorizontalFlip, RandomAffine, RandomCrop
 
 
 def pictures(batch=4, channels=3, height=6, width=5, dtype=torch.float32):

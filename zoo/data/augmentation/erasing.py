@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from zoo.data.augmentation import Augmentation
+from zoo.data.augmentation.base import Augmentation
 
 
 class RandomErasing(Augmentation):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from benchmarks.timing import interleave, ratio
 from zoo.data.augmentation.base import HorizontalFlip, RandomCrop
-from zoo.data.loaders import TensorLoader
+from zoo.data.loading.loaders import TensorLoader
 from zoo.data.picture import Normalize
 from zoo.models.vision.resnet_cifar import resnet20
 from zoo.training.optimizers import make_optimizer

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.timing import interleave, ratio
-from zoo.data.loaders import TensorLoader
+from zoo.data.loading.loaders import TensorLoader
 from zoo.models.mlp import MLP
 from zoo.tasks.classification import Classification
 from zoo.training.callbacks import Callback

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.timing import interleave, ratio
-from zoo.data.windows import WindowLoader
+from zoo.data.loading.windows import WindowLoader
 from zoo.models.transformer.gpt import GPT, gpt_char
 from zoo.tasks.generation import Sampler, continuation
 from zoo.tasks.language_modeling import LanguageModeling

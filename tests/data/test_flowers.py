@@ -7,7 +7,7 @@ from PIL import Image
 
 from zoo.data.download import DataError
 from zoo.data.flowers import Flowers102
-from zoo.data.loaders import StreamLoader, TensorLoader
+from zoo.data.loading.loaders import StreamLoader, TensorLoader
 from zoo.data.sampling import evaluation_order
 
 SETTINGS = {"image_size": 16, "resize": 20, "batch_size": 4, "num_workers": 0}

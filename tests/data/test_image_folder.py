@@ -6,7 +6,7 @@ from PIL import Image
 from zoo.data import file_pictures
 from zoo.data.download import DataError
 from zoo.data.image_folder import ImageFolder
-from zoo.data.loaders import StreamLoader, TensorLoader
+from zoo.data.loading.loaders import StreamLoader, TensorLoader
 from zoo.data.picture import fit_square
 from zoo.data.picture_files import STREAMED, PictureFiles
 

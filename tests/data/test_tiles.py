@@ -8,7 +8,7 @@ from zoo.data.augmentation.deformation import (
     ElasticDeformation,
     RandomTile,
 )
-from zoo.data.loaders import StreamLoader, TensorLoader
+from zoo.data.loading.loaders import StreamLoader, TensorLoader
 from zoo.data.masks import NormalizeAnySize
 from zoo.data.tiles import TileStore, Tiling, tiled_loaders
 

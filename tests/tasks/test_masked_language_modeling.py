@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.data.tracks import TextBatch
+from zoo.data.loading.bptt import TextBatch
 from zoo.data.vocabulary import MASK, SPECIAL, CharacterVocabulary
 from zoo.data.words import WordVocabulary
 from zoo.layers.attention import padding_mask

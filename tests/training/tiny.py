@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from zoo.data.digits import Digits
 from zoo.data.graph import KarateClub
-from zoo.data.loaders import TensorLoader
+from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import DataModule
 from zoo.data.text import WholeText
 from zoo.models.generative.gan import GAN

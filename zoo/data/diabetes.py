@@ -9,7 +9,7 @@ later. Divided 70/15/15.
 import torch
 from torch import Tensor
 
-from zoo.data.loaders import TensorLoader
+from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import DataModule, check_batch_size
 from zoo.data.sampling import split_indices
 from zoo.data.tables import diabetes_table

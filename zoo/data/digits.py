@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.augmentation.base import RandomAffine
-from zoo.data.loaders import TensorLoader
+from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import check_batch_size
 from zoo.data.picture import Normalize, PictureModule, check_scaling, fit_square
 from zoo.data.sampling import split_indices

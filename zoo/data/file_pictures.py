@@ -10,7 +10,7 @@ from torch import Tensor
 from zoo.data.augmentation.base import Augmentation
 from zoo.data.augmentation.mixing import check_mixing, mixing
 from zoo.data.augmentation.presets import Preset, check_preset, preset
-from zoo.data.loaders import StreamLoader, TensorLoader
+from zoo.data.loading.loaders import StreamLoader, TensorLoader
 from zoo.data.module import check_batch_size
 from zoo.data.picture import Normalize, PictureModule, fit_square
 from zoo.data.picture_files import (

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.data.bucketing import BucketLoader
+from zoo.data.loading.bucketing import BucketLoader
 
 BEGIN, END = 2, 3
 """Numbers of `<s>` and `</s>` wherever there are special tokens, see `zoo.data.vocabulary`."""
@@ -47,7 +47,7 @@ def pair_loader(
         sources: tokens of each source, without special ones.
         targets: tokens of each target, without special ones.
         references: the text of each target, or nothing.
-        batch_size: see :class:`~zoo.data.bucketing.BucketLoader`.
+        batch_size: see :class:`~zoo.data.loading.bucketing.BucketLoader`.
         tokens_per_batch: instead, see there.
         shuffle: whether epochs differ.
         seed: of the order.

@@ -12,8 +12,8 @@ from typing import Literal, get_args
 
 import torch
 
-from zoo.data.bucketing import BucketLoader, check_sizes
 from zoo.data.download import DataError
+from zoo.data.loading.bucketing import BucketLoader, check_sizes
 from zoo.data.module import DataModule
 from zoo.data.pairs import pair_loader
 from zoo.data.sampling import split_indices
@@ -24,7 +24,7 @@ SOURCE, TARGET = "source_vocabulary", "target_vocabulary"
 
 
 class SentencePairs(DataModule):
-    """Batches of sentence pairs of similar length, see :mod:`zoo.data.bucketing`.
+    """Batches of sentence pairs of similar length, see :mod:`zoo.data.loading.bucketing`.
 
     The vocabularies are learned from the training pairs alone. Those of the other splits are all
     kept, whatever their length, and their references are the text as it is in the file.

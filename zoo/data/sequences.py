@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.data.bucketing import BucketLoader
+from zoo.data.loading.bucketing import BucketLoader
 
 IGNORED = -100
 """Target of a step that has none: torch's `ignore_index`."""

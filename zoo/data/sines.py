@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from zoo.data.loaders import TensorLoader
+from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import DataModule, check_batch_size
 from zoo.data.sampling import seeded_generator
 from zoo.data.synthetic_sequences import SPLITS, check_samples

@@ -12,7 +12,7 @@ trial, so that nothing but its power at its electrodes tells the classes apart.
 import torch
 from torch import Tensor
 
-from zoo.data.loaders import TensorLoader
+from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import DataModule, check_batch_size
 from zoo.data.sampling import seeded_generator, split_indices
 

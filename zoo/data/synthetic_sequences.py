@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zoo.data.loaders import TensorLoader
+from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import DataModule, check_batch_size
 from zoo.data.pairs import pair_loader
 from zoo.data.sampling import seeded_generator

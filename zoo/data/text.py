@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from zoo.data.download import DataError, download
+from zoo.data.loading.bptt import TextBatch, TrackLoader
+from zoo.data.loading.windows import WindowLoader
 from zoo.data.module import DataModule, check_batch_size
 from zoo.data.strings import cut
 from zoo.data.token_files import CHUNK, Chunks
-from zoo.data.tracks import TextBatch, TrackLoader
 from zoo.data.vocabulary import Kind, Vocabulary, check_vocab_size, learn_vocabulary
-from zoo.data.windows import WindowLoader
 
 __all__ = ["Order", "StandardLibrary", "Text", "TextBatch", "TinyShakespeare", "WholeText"]
 

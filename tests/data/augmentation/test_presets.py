@@ -6,7 +6,7 @@ import torch
 from zoo.data.augmentation.colour import pixel_covariance
 from zoo.data.augmentation.mixing import mixing
 from zoo.data.augmentation.presets import Preset, check_preset, preset
-from zoo.data.loaders import TensorLoader
+from zoo.data.loading.loaders import TensorLoader
 from zoo.data.picture import Normalize
 
 NAMES = get_args(Preset)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from zoo.data.augmentation.base import RandomCrop
-from zoo.data.loaders import StreamLoader, TensorLoader
+from zoo.data.loading.loaders import StreamLoader, TensorLoader
 
 
 class Noisy:
@@ -156,7 +156,7 @@ def test_a_closed_loader_starts_again():
 def test_signals_to_the_whole_group_leave_the_workers_to_the_main_process(tmp_path):
     program = """
         import signal, time, torch
-        from zoo.data.loaders import StreamLoader
+        from zoo.data.loading.loaders import StreamLoader
 
         class Slow:
             def __len__(self):

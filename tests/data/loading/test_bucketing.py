@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from zoo.data.bucketing import SPREAD, BucketLoader, Ragged
+from zoo.data.loading.bucketing import SPREAD, BucketLoader, Ragged
 from zoo.data.pairs import PairBatch, pair_loader
 from zoo.data.sampling import seeded_generator
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from zoo.data.loading.bptt import TextBatch
+from zoo.data.loading.workers import BatchOrder
 from zoo.data.sampling import mix_seed
-from zoo.data.tracks import TextBatch
-from zoo.data.workers import BatchOrder
 
 
 class WindowLoader:

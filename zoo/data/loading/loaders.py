@@ -13,8 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from zoo.data.augmentation.base import Augmentation, AugmentationSequence, RandomCrop
+from zoo.data.loading.workers import (
+    BatchOrder,
+    SeededDataset,
+    SizedDataset,
+    WorkerGuard,
+    ignore_signals,
+)
 from zoo.data.module import check_batch_size
-from zoo.data.workers import BatchOrder, SeededDataset, SizedDataset, WorkerGuard, ignore_signals
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -144,7 +150,7 @@ class StreamLoader:
     """Batches from a map-style data set that makes its samples one by one, from files for example.
 
     torch's `DataLoader` with our own order, and with random numbers of its own for each sample
-    (see :class:`~zoo.data.workers.SeededDataset`), so that the number of workers changes nothing.
+    (see :class:`~zoo.data.loading.workers.SeededDataset`), so that the number of workers changes nothing.
     The global random states of the main process are neither used nor changed. With workers, only
     one epoch can be under way at a time: a newer call of :meth:`batches` ends an older one.
 

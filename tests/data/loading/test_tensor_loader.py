@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from zoo.data.augmentation.base import HorizontalFlip, RandomAffine, RandomCrop
-from zoo.data.loaders import TensorLoader
+from zoo.data.loading.loaders import TensorLoader
 from zoo.data.picture import Normalize
 
 

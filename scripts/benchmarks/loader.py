@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from benchmarks.timing import interleave, ratio
 from zoo.data.augmentation.base import HorizontalFlip, RandomCrop
+from zoo.data.images.base import Normalize
 from zoo.data.loading.loaders import TensorLoader
-from zoo.data.picture import Normalize
 from zoo.models.vision.resnet_cifar import resnet20
 from zoo.training.optimizers import make_optimizer
 

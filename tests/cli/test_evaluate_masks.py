@@ -13,7 +13,7 @@ from zoo.config import entry
 PACKAGE = """
 import numpy as np
 import torch
-from zoo.data.digits import Digits
+from zoo.data.images.digits import Digits
 from zoo.tasks.classification import Classification
 
 class AnySize(Digits):

@@ -76,7 +76,7 @@ def test_no_argument_means_the_first_experiment():
     assert config == compose(["experiment=lenet_digits"])
     assert config["name"] == "lenet_digits"
     assert config["model"]["_target_"] == "zoo.models.vision.lenet.lenet5"
-    assert config["data"]["_target_"] == "zoo.data.digits.Digits"
+    assert config["data"]["_target_"] == "zoo.data.images.digits.Digits"
 
 
 def test_values_alone_are_laid_over_the_first_experiment():

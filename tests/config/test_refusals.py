@@ -169,7 +169,11 @@ TARGETS = [
     ("optimizer._target_=zoo.models.mlp.MLP", "makes MLP", "Optimizer is needed"),
     ("model._target_=torch.optim.AdamW", "makes AdamW", "Module is needed"),
     ("data._target_=zoo.models.mlp.MLP", "makes MLP", "zoo.data.module.DataModule is needed"),
-    ("task._target_=zoo.data.digits.Digits", "makes Digits", "zoo.tasks.task.Task is needed"),
+    (
+        "task._target_=zoo.data.images.digits.Digits",
+        "makes Digits",
+        "zoo.tasks.task.Task is needed",
+    ),
     ("schedule._target_=torch.optim.AdamW", "makes AdamW", "Schedule is needed"),
     (
         "callbacks.extra.mine._target_=zoo.models.mlp.MLP",

@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 
 from zoo.data.download import DataError
+from zoo.data.images.base import Normalize
 from zoo.data.masks import (
     MaskModule,
     NormalizeAnySize,
@@ -14,7 +15,6 @@ from zoo.data.masks import (
     read_mask,
     read_picture,
 )
-from zoo.data.picture import Normalize
 
 MEAN, STD = [0.1, 0.5, 0.7], [0.2, 0.3, 0.4]
 

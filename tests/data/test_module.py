@@ -8,9 +8,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from zoo.data.diabetes import Diabetes
-from zoo.data.digits import Digits
 from zoo.data.graph import KarateClub
-from zoo.data.image_folder import ImageFolder
+from zoo.data.images.digits import Digits
+from zoo.data.images.image_folder import ImageFolder
 from zoo.data.module import DataModule
 from zoo.data.text import StandardLibrary, TinyShakespeare
 
@@ -83,7 +83,7 @@ before = set(sys.modules)
 for name in sys.argv[1:]:
     importlib.import_module(f"zoo.data.{name}")
 from zoo.data.diabetes import Diabetes
-from zoo.data.digits import Digits
+from zoo.data.images.digits import Digits
 Digits().setup()
 Diabetes().setup()
 heavy = {"torchvision", "sklearn", "scipy", "networkx", "PIL", "matplotlib"}

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.training.tiny import Samples, normed, trainer_of
-from zoo.data.digits import Digits
+from zoo.data.images.digits import Digits
 from zoo.models.generative.gan import GAN
 from zoo.tasks.adversarial import Adversarial
 from zoo.training.freezing import freeze, training_mode

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tests.training.tiny import KINDS, At, Rows, build, mlp, new_folder, read_rows, trainer_of
-from zoo.data.digits import Digits
+from zoo.data.images.digits import Digits
 from zoo.models.vision.lenet import lenet5
 from zoo.tasks.classification import Classification
 from zoo.training.callbacks import TIMINGS, Callback

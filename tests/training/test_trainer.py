@@ -24,7 +24,7 @@ from tests.training.tiny import (
     weights,
     without_timings,
 )
-from zoo.data.digits import Digits
+from zoo.data.images.digits import Digits
 from zoo.data.loading.loaders import TensorLoader
 from zoo.models.generative.gan import GAN
 from zoo.models.recurrent.language_model import RecurrentLanguageModel

@@ -5,8 +5,8 @@ import json
 import torch
 from torch import Tensor, nn
 
-from zoo.data.digits import Digits
 from zoo.data.graph import KarateClub
+from zoo.data.images.digits import Digits
 from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import DataModule
 from zoo.data.text import WholeText

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from zoo.data.augmentation.base import Augmentation
 from zoo.data.augmentation.deformation import BrightnessContrast, RandomTile
 from zoo.data.download import DataError
-from zoo.data.file_pictures import IMAGENET_MEAN, IMAGENET_STD
+from zoo.data.images.from_files import IMAGENET_MEAN, IMAGENET_STD
 from zoo.data.loading.loaders import StreamLoader
 from zoo.data.masks import (
     Labelled,

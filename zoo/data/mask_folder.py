@@ -14,7 +14,8 @@ from torch import Tensor
 
 from zoo.data.augmentation.deformation import IGNORED
 from zoo.data.download import DataError
-from zoo.data.file_pictures import GREY_MEAN, GREY_STD, IMAGENET_MEAN, IMAGENET_STD
+from zoo.data.images.from_files import GREY_MEAN, GREY_STD, IMAGENET_MEAN, IMAGENET_STD
+from zoo.data.images.reading import SUFFIXES, divide
 from zoo.data.masks import (
     UNKNOWN,
     Labelled,
@@ -25,7 +26,6 @@ from zoo.data.masks import (
     read_picture,
     to_classes,
 )
-from zoo.data.picture_files import SUFFIXES, divide
 from zoo.data.tiles import Tiling, tiled_loaders, training_tile
 
 MAX_GREYS = 32  # more different values in grey masks mean that these are no masks

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from zoo.data.augmentation.deformation import IGNORED
 from zoo.data.download import DataError
+from zoo.data.images.base import Normalize
 from zoo.data.module import DataModule
-from zoo.data.picture import Normalize
 
 if TYPE_CHECKING:
     from PIL.Image import Image

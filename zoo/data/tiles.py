@@ -19,10 +19,10 @@ from zoo.data.augmentation.deformation import (
     ElasticDeformation,
     tile_pixels,
 )
+from zoo.data.images.base import Normalize
 from zoo.data.loading.loaders import StreamLoader, TensorLoader
 from zoo.data.masks import Labelled, border_weights, class_balance
 from zoo.data.module import Loader, check_batch_size
-from zoo.data.picture import Normalize
 
 Flips = Literal["none", "horizontal", "all"]
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from zoo.data.augmentation.base import HorizontalFlip, RandomAffine, RandomCrop
+from zoo.data.images.base import Normalize
 from zoo.data.loading.loaders import TensorLoader
-from zoo.data.picture import Normalize
 
 
 def numbers(n=10):

@@ -12,8 +12,8 @@ import torch
 
 from zoo.data.augmentation.presets import Preset
 from zoo.data.download import DataError, torchvision_download
-from zoo.data.memory_pictures import MemoryPictures, Split
-from zoo.data.picture_files import PictureFiles, class_folders, list_pictures, load_all
+from zoo.data.images.in_memory import MemoryPictures, Split
+from zoo.data.images.reading import PictureFiles, class_folders, list_pictures, load_all
 
 SIZE = 32
 # fmt: off

@@ -5,10 +5,10 @@ from PIL import Image
 
 from zoo.data import file_pictures
 from zoo.data.download import DataError
-from zoo.data.image_folder import ImageFolder
+from zoo.data.images.base import fit_square
+from zoo.data.images.image_folder import ImageFolder
+from zoo.data.images.reading import STREAMED, PictureFiles
 from zoo.data.loading.loaders import StreamLoader, TensorLoader
-from zoo.data.picture import fit_square
-from zoo.data.picture_files import STREAMED, PictureFiles
 
 CLASSES = ("cat", "dog", "newt")
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from zoo.data.download import DataError
-from zoo.data.stl10 import STL10
+from zoo.data.images.stl10 import STL10
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from torch import Tensor
 from zoo.data.augmentation.base import Augmentation
 from zoo.data.augmentation.mixing import check_mixing, mixing
 from zoo.data.augmentation.presets import Preset, check_preset, preset
+from zoo.data.images.base import Normalize, PictureModule, fit_square
 from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import check_batch_size
-from zoo.data.picture import Normalize, PictureModule, fit_square
 from zoo.data.sampling import evaluation_order, split_indices
 
 if TYPE_CHECKING:

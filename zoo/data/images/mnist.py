@@ -16,9 +16,9 @@ from zoo.data.augmentation.base import Augmentation, HorizontalFlip, RandomCrop
 from zoo.data.augmentation.mixing import check_mixing, mixing
 from zoo.data.augmentation.presets import Preset, check_preset, preset
 from zoo.data.download import DataError, import_torchvision, torchvision_download, verify
+from zoo.data.images.base import Normalize, PictureModule, check_scaling, fit_square
 from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import check_batch_size
-from zoo.data.picture import Normalize, PictureModule, check_scaling, fit_square
 from zoo.data.sampling import split_indices
 
 if TYPE_CHECKING:

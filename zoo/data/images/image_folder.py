@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from zoo.data.download import DataError
-from zoo.data.file_pictures import FilePictures, FilePreset
-from zoo.data.picture_files import Sample, class_folders, divide, list_pictures
+from zoo.data.images.from_files import FilePictures, FilePreset
+from zoo.data.images.reading import Sample, class_folders, divide, list_pictures
 
 
 class ImageFolder(FilePictures):

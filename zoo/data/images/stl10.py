@@ -13,7 +13,7 @@ import torch
 
 from zoo.data.augmentation.presets import Preset
 from zoo.data.download import torchvision_download
-from zoo.data.memory_pictures import MemoryPictures, Split
+from zoo.data.images.in_memory import MemoryPictures, Split
 
 
 class STL10(MemoryPictures):

@@ -10,10 +10,8 @@ from torch import Tensor
 from zoo.data.augmentation.base import Augmentation
 from zoo.data.augmentation.mixing import check_mixing, mixing
 from zoo.data.augmentation.presets import Preset, check_preset, preset
-from zoo.data.loading.loaders import StreamLoader, TensorLoader
-from zoo.data.module import check_batch_size
-from zoo.data.picture import Normalize, PictureModule, fit_square
-from zoo.data.picture_files import (
+from zoo.data.images.base import Normalize, PictureModule, fit_square
+from zoo.data.images.reading import (
     STREAMED,
     PictureFiles,
     Sample,
@@ -21,6 +19,8 @@ from zoo.data.picture_files import (
     available_memory,
     load_all,
 )
+from zoo.data.loading.loaders import StreamLoader, TensorLoader
+from zoo.data.module import check_batch_size
 from zoo.data.sampling import evaluation_order
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class FilePictures(PictureModule):
         resize: length of the shorter side from whose middle a picture is cut; ``None``: the largest
             centred square is resized.
         in_channels: 3 (RGB) or 1 (grey), whatever the files hold.
-        augment: a preset of `zoo.data.augmentation.presets`, for batches; or one of `zoo.data.picture_files`,
+        augment: a preset of `zoo.data.augmentation.presets`, for batches; or one of `zoo.data.images.reading`,
             which starts from the file each time and so needs streaming.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from zoo.data.download import DataError
-from zoo.data.svhn import SVHN
+from zoo.data.images.svhn import SVHN
 
 COUNTS = {"train": 60, "test": 20, "extra": 30}
 

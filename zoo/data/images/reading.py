@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.download import DataError, import_torchvision
-from zoo.data.picture import fit_square
+from zoo.data.images.base import fit_square
 from zoo.data.sampling import split_indices
 
 StreamedPreset = Literal[

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from zoo.data.download import DataError
-from zoo.data.mnist import MNIST, FashionMNIST, read_idx
+from zoo.data.images.mnist import MNIST, FashionMNIST, read_idx
 
 COUNTS = {"train": 60, "t10k": 20}
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from zoo.data.augmentation.deformation import IGNORED
 from zoo.data.download import torchvision_download
-from zoo.data.file_pictures import FilePictures, FilePreset
+from zoo.data.images.from_files import FilePictures, FilePreset
+from zoo.data.images.reading import Sample
 from zoo.data.mask_files import Pair, StreamedMasks
-from zoo.data.picture_files import Sample
 from zoo.data.sampling import split_indices
 
 SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/pets"
@@ -34,7 +34,7 @@ class Pets(FilePictures):
         image_size: height and width that pictures are resized to.
         resize: length of the shorter side from whose middle a picture is cut; ``None``: the largest
             centred square is resized.
-        augment: as for :class:`~zoo.data.image_folder.ImageFolder`.
+        augment: as for :class:`~zoo.data.images.image_folder.ImageFolder`.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.
         mean: of each channel, for values from 0 to 1; ``None``: ImageNet's.

@@ -5,7 +5,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from zoo.data import tables
-from zoo.data.digits import Digits
+from zoo.data.images.digits import Digits
 
 
 def everything(module, split="train", epoch=0):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.data.picture import Normalize, fit_square
+from zoo.data.images.base import Normalize, fit_square
 
 MEAN, STD = [0.1, 0.5, 0.7], [0.2, 0.3, 0.4]
 

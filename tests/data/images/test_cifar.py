@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.data.cifar import CIFAR10, CIFAR100
 from zoo.data.download import DataError
+from zoo.data.images.cifar import CIFAR10, CIFAR100
 
 
 def md5(content):

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.augmentation.base import RandomAffine
+from zoo.data.images.base import Normalize, PictureModule, check_scaling, fit_square
 from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import check_batch_size
-from zoo.data.picture import Normalize, PictureModule, check_scaling, fit_square
 from zoo.data.sampling import split_indices
 from zoo.data.tables import digits_table
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.data.download import torchvision_download
-from zoo.data.file_pictures import FilePictures, FilePreset
-from zoo.data.picture_files import Sample
+from zoo.data.images.from_files import FilePictures, FilePreset
+from zoo.data.images.reading import Sample
 
 
 class Flowers102(FilePictures):
@@ -26,7 +26,7 @@ class Flowers102(FilePictures):
         image_size: height and width that pictures are resized to.
         resize: length of the shorter side from whose middle a picture is cut; ``None``: the largest
             centred square is resized.
-        augment: as for :class:`~zoo.data.image_folder.ImageFolder`.
+        augment: as for :class:`~zoo.data.images.image_folder.ImageFolder`.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.
         mean: of each channel, for values from 0 to 1; ``None``: ImageNet's.

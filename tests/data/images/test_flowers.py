@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from zoo.data.download import DataError
-from zoo.data.flowers import Flowers102
+from zoo.data.images.flowers import Flowers102
 from zoo.data.loading.loaders import StreamLoader, TensorLoader
 from zoo.data.sampling import evaluation_order
 

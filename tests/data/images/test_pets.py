@@ -8,7 +8,7 @@ from PIL import Image
 
 from zoo.data.download import DataError
 from zoo.data.images.pets import Pets, PetsSegmentation
-from zoo.data.mask_files import resize
+from zoo.data.masks.from_files import resize
 from zoo.data.sampling import evaluation_order
 
 BREEDS = ("Abyssinian", "american_bulldog", "Bengal")

@@ -16,7 +16,7 @@ from zoo.data.augmentation.deformation import IGNORED
 from zoo.data.download import torchvision_download
 from zoo.data.images.from_files import FilePictures, FilePreset
 from zoo.data.images.reading import Sample
-from zoo.data.mask_files import Pair, StreamedMasks
+from zoo.data.masks.from_files import Pair, StreamedMasks
 from zoo.data.sampling import split_indices
 
 SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/pets"

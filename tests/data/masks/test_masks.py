@@ -5,7 +5,7 @@ from PIL import Image
 
 from zoo.data.download import DataError
 from zoo.data.images.base import Normalize
-from zoo.data.masks import (
+from zoo.data.masks.base import (
     MaskModule,
     NormalizeAnySize,
     border_weights,

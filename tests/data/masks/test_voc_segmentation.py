@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from zoo.data.download import DataError
-from zoo.data.voc_segmentation import VOCSegmentation
+from zoo.data.masks.voc_segmentation import VOCSegmentation
 
 SIZES = {"train": [(50, 37), (30, 40), (20, 20), (61, 33)], "val": [(50, 37), (24, 45)]}
 

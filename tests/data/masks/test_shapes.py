@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.data.shapes import Shapes, draw_shapes
+from zoo.data.masks.shapes import Shapes, draw_shapes
 
 
 def module(**changes):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from zoo.data.augmentation.deformation import IGNORED
 from zoo.data.download import torchvision_download
-from zoo.data.mask_files import Pair, StreamedMasks
+from zoo.data.masks.from_files import Pair, StreamedMasks
 
 FOLDER = Path("VOCdevkit") / "VOC2012"
 SOURCE = "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"

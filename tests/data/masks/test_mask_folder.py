@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from zoo.data.download import DataError
-from zoo.data.mask_folder import MaskFolder
+from zoo.data.masks.mask_folder import MaskFolder
 
 
 def draw(folder, sizes, values=(0, 255), mode="L", suffix="png"):

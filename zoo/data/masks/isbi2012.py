@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from zoo.data.download import DataError
-from zoo.data.masks import (
+from zoo.data.masks.base import (
     Labelled,
     MaskModule,
     NormalizeAnySize,
@@ -24,7 +24,7 @@ from zoo.data.masks import (
     read_picture,
     to_classes,
 )
-from zoo.data.tiles import Tiling, tiled_loaders, training_tile
+from zoo.data.masks.tiles import Tiling, tiled_loaders, training_tile
 
 SLICES = {"train": range(20), "val": range(20, 24), "test": range(24, 30)}
 MEAN, STD = 0.4865, 0.1665  # of the training slices, values 0 to 1

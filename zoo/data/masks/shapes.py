@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.data.masks import Labelled, MaskModule, NormalizeAnySize
+from zoo.data.masks.base import Labelled, MaskModule, NormalizeAnySize
+from zoo.data.masks.tiles import Tiling, tiled_loaders
 from zoo.data.sampling import seeded_generator
-from zoo.data.tiles import Tiling, tiled_loaders
 
 BLOCK = 64  # pictures drawn at a time
 MAX_SHAPES = 4  # in a picture; there is at least one

@@ -14,7 +14,7 @@ from zoo.data.augmentation.deformation import BrightnessContrast, RandomTile
 from zoo.data.download import DataError
 from zoo.data.images.from_files import IMAGENET_MEAN, IMAGENET_STD
 from zoo.data.loading.loaders import StreamLoader
-from zoo.data.masks import (
+from zoo.data.masks.base import (
     Labelled,
     MaskModule,
     NormalizeAnySize,
@@ -24,8 +24,8 @@ from zoo.data.masks import (
     read_picture,
     to_classes,
 )
+from zoo.data.masks.tiles import Flips, check_flips, flip_augmentations
 from zoo.data.module import check_batch_size
-from zoo.data.tiles import Flips, check_flips, flip_augmentations
 
 if TYPE_CHECKING:
     from PIL.Image import Image

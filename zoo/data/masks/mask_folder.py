@@ -16,7 +16,7 @@ from zoo.data.augmentation.deformation import IGNORED
 from zoo.data.download import DataError
 from zoo.data.images.from_files import GREY_MEAN, GREY_STD, IMAGENET_MEAN, IMAGENET_STD
 from zoo.data.images.reading import SUFFIXES, divide
-from zoo.data.masks import (
+from zoo.data.masks.base import (
     UNKNOWN,
     Labelled,
     MaskModule,
@@ -26,7 +26,7 @@ from zoo.data.masks import (
     read_picture,
     to_classes,
 )
-from zoo.data.tiles import Tiling, tiled_loaders, training_tile
+from zoo.data.masks.tiles import Tiling, tiled_loaders, training_tile
 
 MAX_GREYS = 32  # more different values in grey masks mean that these are no masks
 Pair = tuple[Path, Path]  # picture, mask

@@ -9,8 +9,8 @@ from zoo.data.augmentation.deformation import (
     RandomTile,
 )
 from zoo.data.loading.loaders import StreamLoader, TensorLoader
-from zoo.data.masks import NormalizeAnySize
-from zoo.data.tiles import TileStore, Tiling, tiled_loaders
+from zoo.data.masks.base import NormalizeAnySize
+from zoo.data.masks.tiles import TileStore, Tiling, tiled_loaders
 
 SETTINGS = {
     "batch_size": 4,

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from zoo.data.download import DataError
-from zoo.data.isbi2012 import ISBI2012
+from zoo.data.masks.isbi2012 import ISBI2012
 
 
 @pytest.fixture

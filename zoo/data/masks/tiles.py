@@ -21,7 +21,7 @@ from zoo.data.augmentation.deformation import (
 )
 from zoo.data.images.base import Normalize
 from zoo.data.loading.loaders import StreamLoader, TensorLoader
-from zoo.data.masks import Labelled, border_weights, class_balance
+from zoo.data.masks.base import Labelled, border_weights, class_balance
 from zoo.data.module import Loader, check_batch_size
 
 Flips = Literal["none", "horizontal", "all"]

@@ -17,7 +17,7 @@ import torch
 from zoo.data.download import DataError
 from zoo.data.module import DataModule, check_batch_size
 from zoo.data.sampling import split_indices
-from zoo.data.sequences import sequence_loader
+from zoo.data.sequences.batches import sequence_loader
 from zoo.data.vocabulary import Kind, learn_vocabulary
 
 LARGEST_FIELD = 1 << 30
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 
 class LabelledText(DataModule):
-    """Batches of tokens and classes, see :class:`~zoo.data.sequences.SequenceBatch`.
+    """Batches of tokens and classes, see :class:`~zoo.data.sequences.batches.SequenceBatch`.
 
     The classes are the labels of the training texts, sorted; the vocabulary is learned from the
     training texts alone. Texts of similar length are batched together.

@@ -15,8 +15,8 @@ import torch
 from zoo.data.download import DataError
 from zoo.data.loading.bucketing import BucketLoader, check_sizes
 from zoo.data.module import DataModule
-from zoo.data.pairs import pair_loader
 from zoo.data.sampling import split_indices
+from zoo.data.sequences.pairs import pair_loader
 from zoo.data.vocabulary import Vocabulary, learn_vocabulary
 
 TokenKind = Literal["words", "bpe", "characters"]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from zoo.data.loading.bucketing import SPREAD, BucketLoader, Ragged
-from zoo.data.pairs import PairBatch, pair_loader
 from zoo.data.sampling import seeded_generator
+from zoo.data.sequences.pairs import PairBatch, pair_loader
 
 NUM_SAMPLES = 997
 

@@ -1,6 +1,6 @@
 import torch
 
-from zoo.data.sequences import SequenceBatch, sequence_loader
+from zoo.data.sequences.batches import SequenceBatch, sequence_loader
 
 
 def ragged(lengths):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.data.synthetic_eeg import (
+from zoo.data.sequences.synthetic_eeg import (
     BAND,
     CLASS_NAMES,
     ELECTRODES,

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import DataModule, check_batch_size
-from zoo.data.pairs import pair_loader
 from zoo.data.sampling import seeded_generator
-from zoo.data.sequences import sequence_loader
+from zoo.data.sequences.batches import sequence_loader
+from zoo.data.sequences.pairs import pair_loader
 
 SPLITS = ("train", "val", "test")
 SPECIAL_TOKENS = 4
@@ -103,7 +103,7 @@ class Parity(DataModule):
     less than the whole sequence is no better than chance. A network that has learned the rule, not
     the sequences, answers those of any length: see ``test_length``.
 
-    A batch is a :class:`~zoo.data.sequences.SequenceBatch` of the tokens 0 and 1.
+    A batch is a :class:`~zoo.data.sequences.batches.SequenceBatch` of the tokens 0 and 1.
 
     Args:
         batch_size: sequences a batch.
@@ -174,7 +174,7 @@ class Parity(DataModule):
 class TokenPairs(DataModule):
     """A sequence of symbols and the same symbols in another order: copied, reversed or sorted.
 
-    A batch is a :class:`~zoo.data.pairs.PairBatch` whose symbols are the tokens from 4 on, behind
+    A batch is a :class:`~zoo.data.sequences.pairs.PairBatch` whose symbols are the tokens from 4 on, behind
     the special ones. There is no text, so there are no references.
 
     Args:

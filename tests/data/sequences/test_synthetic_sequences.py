@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.data.synthetic_sequences import AddingProblem, Parity, TokenPairs
+from zoo.data.sequences.synthetic import AddingProblem, Parity, TokenPairs
 
 SMALL = {"num_samples": 200, "eval_samples": 50}
 

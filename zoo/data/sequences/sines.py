@@ -10,7 +10,7 @@ from torch import Tensor
 from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import DataModule, check_batch_size
 from zoo.data.sampling import seeded_generator
-from zoo.data.synthetic_sequences import SPLITS, check_samples
+from zoo.data.sequences.synthetic import SPLITS, check_samples
 
 AMPLITUDES = (0.5, 1.5)
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from zoo.data.sines import NoisySine, SineSynthesis
+from zoo.data.sequences.sines import NoisySine, SineSynthesis
 
 
 def made(kind, *, seed=0, **arguments):

@@ -40,7 +40,7 @@ def baseline(line: CommandLine) -> None:
 
     from zoo.config.build import build
     from zoo.config.compose import compose
-    from zoo.data.text import Text
+    from zoo.data.text.text import Text
     from zoo.models.ngram import NGram
 
     config = compose(

@@ -19,7 +19,7 @@ from zoo.config import compose, stored
 from zoo.config.build import SIZES, beside, build, check_component, components, fill
 from zoo.config.entry import refusals
 from zoo.config.errors import ConfigError, one_line
-from zoo.data.vocabulary import Vocabulary
+from zoo.data.text.vocabulary import Vocabulary
 from zoo.tasks.task import Task
 from zoo.training.callbacks import Callback, EarlyStopping, Profile
 from zoo.training.checkpoint import KEPT, CheckpointFolder, read

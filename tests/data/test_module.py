@@ -12,7 +12,7 @@ from zoo.data.graph import KarateClub
 from zoo.data.images.digits import Digits
 from zoo.data.images.image_folder import ImageFolder
 from zoo.data.module import DataModule
-from zoo.data.text import StandardLibrary, TinyShakespeare
+from zoo.data.text.text import StandardLibrary, TinyShakespeare
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "data").glob("*.yaml"))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.data.vocabulary import ByteVocabulary, CharacterVocabulary
-from zoo.data.words import WordVocabulary
+from zoo.data.text.vocabulary import ByteVocabulary, CharacterVocabulary
+from zoo.data.text.words import WordVocabulary
 from zoo.tasks.generation import Sampler
 from zoo.tasks.language_modeling import LanguageModeling
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from zoo.data.huffman import huffman_tree
-from zoo.data.skip_gram import WindowLoader
-from zoo.data.words import WordVocabulary
+from zoo.data.text.huffman import huffman_tree
+from zoo.data.text.skip_gram import WindowLoader
+from zoo.data.text.words import WordVocabulary
 from zoo.models.embedding.word2vec import cbow, skip_gram
 from zoo.tasks.word_embeddings import WordEmbeddings, decision_loss
 

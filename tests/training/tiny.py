@@ -9,7 +9,7 @@ from zoo.data.graph import KarateClub
 from zoo.data.images.digits import Digits
 from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import DataModule
-from zoo.data.text import WholeText
+from zoo.data.text.text import WholeText
 from zoo.models.generative.gan import GAN
 from zoo.models.graph.gcn import GCN
 from zoo.models.mlp import MLP

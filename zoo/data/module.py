@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
-from zoo.data.vocabulary import Vocabulary
+from zoo.data.text.vocabulary import Vocabulary
 
 
 class Loader(Protocol):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo.data.loading.windows import WindowLoader
-from zoo.data.text import TextBatch
+from zoo.data.text.text import TextBatch
 
 
 def windows(n=100, **changes):

@@ -42,7 +42,7 @@ class TrackLoader:
 
     Args:
         tokens: the text, int64 ``(time,)``; or another integer type where it lies in a file, of
-            which then only what a batch holds is read (see `zoo.data.token_files`).
+            which then only what a batch holds is read (see `zoo.data.text.token_files`).
         batch_size: tracks side by side.
         sequence_length: tokens of each track in a batch.
         shuffle: begin at a place that depends on the epoch.

@@ -27,7 +27,7 @@ class WindowLoader:
 
     Args:
         tokens: the text, int64 ``(time,)``; or another integer type where it lies in a file, of
-            which then only what a batch holds is read (see `zoo.data.token_files`).
+            which then only what a batch holds is read (see `zoo.data.text.token_files`).
         batch_size: windows a batch.
         sequence_length: tokens of a window.
         shuffle: other windows in another order each epoch.

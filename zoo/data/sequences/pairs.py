@@ -9,7 +9,7 @@ from torch import Tensor
 from zoo.data.loading.bucketing import BucketLoader
 
 BEGIN, END = 2, 3
-"""Numbers of `<s>` and `</s>` wherever there are special tokens, see `zoo.data.vocabulary`."""
+"""Numbers of `<s>` and `</s>` wherever there are special tokens, see `zoo.data.text.vocabulary`."""
 
 
 class PairBatch(NamedTuple):

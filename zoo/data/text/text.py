@@ -1,7 +1,7 @@
 """Texts as sequences of tokens, for models of language: what all have in common, and two of them.
 
-The tokens are characters, bytes, words or what byte-pair encoding makes, see `zoo.data.vocabulary`.
-`zoo.data.text_files` reads texts of one's own.
+The tokens are characters, bytes, words or what byte-pair encoding makes, see `zoo.data.text.vocabulary`.
+`zoo.data.text.text_files` reads texts of one's own.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ from zoo.data.download import DataError, download
 from zoo.data.loading.bptt import TextBatch, TrackLoader
 from zoo.data.loading.windows import WindowLoader
 from zoo.data.module import DataModule, check_batch_size
-from zoo.data.strings import cut
-from zoo.data.token_files import CHUNK, Chunks
-from zoo.data.vocabulary import Kind, Vocabulary, check_vocab_size, learn_vocabulary
+from zoo.data.text.strings import cut
+from zoo.data.text.token_files import CHUNK, Chunks
+from zoo.data.text.vocabulary import Kind, Vocabulary, check_vocab_size, learn_vocabulary
 
 __all__ = ["Order", "StandardLibrary", "Text", "TextBatch", "TinyShakespeare", "WholeText"]
 

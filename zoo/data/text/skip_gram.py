@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from zoo.data.download import DataError
-from zoo.data.huffman import huffman_tree
 from zoo.data.module import DataModule, check_batch_size
 from zoo.data.sampling import seeded_generator
-from zoo.data.text import Text
-from zoo.data.token_files import Chunks
-from zoo.data.vocabulary import learn_vocabulary
-from zoo.data.words import WordVocabulary
+from zoo.data.text.huffman import huffman_tree
+from zoo.data.text.text import Text
+from zoo.data.text.token_files import Chunks
+from zoo.data.text.vocabulary import learn_vocabulary
+from zoo.data.text.words import WordVocabulary
 
 Kind = Literal["skip_gram", "cbow"]
 Output = Literal["negative_sampling", "hierarchical_softmax"]

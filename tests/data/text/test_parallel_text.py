@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from zoo.data.download import DataError
-from zoo.data.parallel_text import ParallelText, read_lines, read_pairs
-from zoo.data.vocabulary import Vocabulary
+from zoo.data.text.parallel_text import ParallelText, read_lines, read_pairs
+from zoo.data.text.vocabulary import Vocabulary
 
 GERMAN = ["Ein Hund läuft.", "Der Hund läuft schnell.", "Ein Mann läuft.", "Der Mann schläft."]
 ENGLISH = ["A dog runs.", "The dog runs fast.", "A man runs.", "The man sleeps."]

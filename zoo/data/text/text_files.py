@@ -13,9 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from zoo.data.download import DataError
-from zoo.data.text import Order, Text
-from zoo.data.token_files import Chunks, TokenFiles
-from zoo.data.vocabulary import Kind, Vocabulary
+from zoo.data.text.text import Order, Text
+from zoo.data.text.token_files import Chunks, TokenFiles
+from zoo.data.text.vocabulary import Kind, Vocabulary
 
 READ = 1 << 20  # bytes of a file that are read at a time
 
@@ -35,9 +35,9 @@ class TextFiles(Text):
         root: folder of all data.
         batch_size: rows of a batch.
         sequence_length: tokens of each row.
-        order: ``tracks`` or ``windows``, see :class:`~zoo.data.text.Text`.
+        order: ``tracks`` or ``windows``, see :class:`~zoo.data.text.text.Text`.
         vocabulary: ``characters``, ``bytes``, ``words`` or ``bpe``.
-        vocab_size: most tokens of words or bpe, see :class:`~zoo.data.text.Text`.
+        vocab_size: most tokens of words or bpe, see :class:`~zoo.data.text.text.Text`.
         mask_token: have special tokens, ``<mask>`` among them.
         pattern: names of the files that are taken from a folder.
         val_path: file or folder to evaluate on; ``None``: a part of ``path``.

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from zoo.data.download import DataError
-from zoo.data.huffman import huffman_tree
-from zoo.data.skip_gram import WindowLoader, WordWindows
-from zoo.data.text import WholeText
+from zoo.data.text.huffman import huffman_tree
+from zoo.data.text.skip_gram import WindowLoader, WordWindows
+from zoo.data.text.text import WholeText
 
 WORDS = 12
 

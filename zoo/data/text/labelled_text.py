@@ -18,7 +18,7 @@ from zoo.data.download import DataError
 from zoo.data.module import DataModule, check_batch_size
 from zoo.data.sampling import split_indices
 from zoo.data.sequences.batches import sequence_loader
-from zoo.data.vocabulary import Kind, learn_vocabulary
+from zoo.data.text.vocabulary import Kind, learn_vocabulary
 
 LARGEST_FIELD = 1 << 30
 """Characters of the longest text; Python's own limit is 131,072."""
@@ -48,7 +48,7 @@ class LabelledText(DataModule):
         label_column: name of the column of labels.
         batch_size: texts a batch.
         vocabulary: ``words`` (and punctuation), ``bpe`` (frequent parts of words), ``characters``
-            or ``bytes``; see :mod:`zoo.data.vocabulary`.
+            or ``bytes``; see :mod:`zoo.data.text.vocabulary`.
         vocab_size: most tokens, special ones included; bpe needs a number, null for all words.
         min_frequency: rarer words have no token.
         lower_case: of words: make no difference between upper and lower case.

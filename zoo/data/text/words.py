@@ -23,8 +23,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
-from zoo.data.strings import cut, printable
-from zoo.data.vocabulary import Vocabulary
+from zoo.data.text.strings import cut, printable
+from zoo.data.text.vocabulary import Vocabulary
 
 TOKEN = re.compile(
     r"""

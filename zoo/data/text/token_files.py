@@ -20,8 +20,8 @@ from filelock import FileLock
 from torch import Tensor
 
 from zoo.data.download import DataError
-from zoo.data.strings import cut
-from zoo.data.vocabulary import Vocabulary
+from zoo.data.text.strings import cut
+from zoo.data.text.vocabulary import Vocabulary
 
 Chunks = Callable[[], Iterable[str]]
 """Gives a text in parts of any length, as often as it is called."""

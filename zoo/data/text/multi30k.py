@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from zoo.data.download import download
-from zoo.data.parallel_text import SentencePairs, TokenKind, read_pairs
+from zoo.data.text.parallel_text import SentencePairs, TokenKind, read_pairs
 
 Language = Literal["de", "en"]
 PARTS = {"train": "train", "val": "val", "test": "test_2016_flickr"}
@@ -27,7 +27,7 @@ class Multi30k(SentencePairs):
         target: language to translate to, the other one.
         root: folder of all downloads; the files are ``root/multi30k/train.de.gz`` and so on.
         batch_size: pairs a batch; null with ``tokens_per_batch``.
-        tokens_per_batch: see :class:`~zoo.data.parallel_text.SentencePairs`, as for all below.
+        tokens_per_batch: see :class:`~zoo.data.text.parallel_text.SentencePairs`, as for all below.
         vocabulary: ``words``, ``bpe`` or ``characters``.
         lower_case: of words.
         min_frequency: rarer words have no token.

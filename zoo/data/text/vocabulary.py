@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import torch
 from torch import Tensor
 
-from zoo.data.strings import beginnings, cut, printable, printable_bytes, text_of_bytes, utf8
+from zoo.data.text.strings import beginnings, cut, printable, printable_bytes, text_of_bytes, utf8
 
 Kind = Literal["characters", "bytes", "words", "bpe"]
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
@@ -280,7 +280,7 @@ def learn_vocabulary(
     if kind == "characters":
         return CharacterVocabulary("".join(sorted(set().union(*texts))), names)
     if kind == "words":
-        from zoo.data.words import learn_words
+        from zoo.data.text.words import learn_words
 
         return learn_words(
             texts,
@@ -289,7 +289,7 @@ def learn_vocabulary(
             min_frequency=min_frequency,
             lower_case=lower_case,
         )
-    from zoo.data.bpe import learn_bpe
+    from zoo.data.text.bpe import learn_bpe
 
     assert vocab_size is not None
     return learn_bpe(texts, vocab_size, special=names, min_frequency=min_frequency)
@@ -327,11 +327,11 @@ def _names(special: bool, mask: bool) -> tuple[str, ...]:
 
 def _class(kind: str) -> type[Vocabulary]:
     if kind == "words":
-        from zoo.data.words import WordVocabulary
+        from zoo.data.text.words import WordVocabulary
 
         return WordVocabulary
     if kind == "bpe":
-        from zoo.data.bpe import BPEVocabulary
+        from zoo.data.text.bpe import BPEVocabulary
 
         return BPEVocabulary
     return CharacterVocabulary if kind == "characters" else ByteVocabulary

@@ -17,7 +17,7 @@ from zoo.data.loading.bucketing import BucketLoader, check_sizes
 from zoo.data.module import DataModule
 from zoo.data.sampling import split_indices
 from zoo.data.sequences.pairs import pair_loader
-from zoo.data.vocabulary import Vocabulary, learn_vocabulary
+from zoo.data.text.vocabulary import Vocabulary, learn_vocabulary
 
 TokenKind = Literal["words", "bpe", "characters"]
 SOURCE, TARGET = "source_vocabulary", "target_vocabulary"
@@ -33,7 +33,7 @@ class SentencePairs(DataModule):
         batch_size: pairs a batch; null with ``tokens_per_batch``.
         tokens_per_batch: instead, most tokens a batch: pairs times the longest of their sentences.
         vocabulary: ``words`` (and punctuation), ``bpe`` (frequent parts of words) or
-            ``characters``; see :mod:`zoo.data.vocabulary`.
+            ``characters``; see :mod:`zoo.data.text.vocabulary`.
         lower_case: of words: make no difference between upper and lower case.
         min_frequency: rarer words have no token.
         vocab_size: most tokens of each language, special ones included; bpe needs a number, null

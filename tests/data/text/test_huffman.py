@@ -4,7 +4,7 @@ import itertools
 import pytest
 import torch
 
-from zoo.data.huffman import huffman_tree
+from zoo.data.text.huffman import huffman_tree
 
 
 def cost_by_heap(counts):

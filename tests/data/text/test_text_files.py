@@ -9,9 +9,9 @@ import torch
 
 from zoo.data import text_files, token_files
 from zoo.data.download import DataError
-from zoo.data.text_files import Reader, TextFiles, divide
-from zoo.data.token_files import TokenFiles
-from zoo.data.vocabulary import ByteVocabulary, learn_vocabulary
+from zoo.data.text.text_files import Reader, TextFiles, divide
+from zoo.data.text.token_files import TokenFiles
+from zoo.data.text.vocabulary import ByteVocabulary, learn_vocabulary
 
 TEXT = "".join(f"Zeile {i}: naïve 日本語 😀 the quick brown fox.\n" for i in range(60))
 VOCABULARIES = [("characters", None), ("bytes", None), ("words", None), ("bpe", 300)]
@@ -243,8 +243,8 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 import torch
-from zoo.data.token_files import TokenFiles
-from zoo.data.vocabulary import ByteVocabulary
+from zoo.data.text.token_files import TokenFiles
+from zoo.data.text.vocabulary import ByteVocabulary
 folder, number = Path(sys.argv[1]), sys.argv[2]
 def chunks():
     (folder / f"read-{number}").touch()

@@ -4,7 +4,7 @@ import hashlib
 import pytest
 
 from zoo.data.download import DataError
-from zoo.data.multi30k import Multi30k
+from zoo.data.text.multi30k import Multi30k
 
 LINES = {
     "de": ["Zwei Männer gehen.", "Eine Frau geht.", "Zwei Frauen gehen."],

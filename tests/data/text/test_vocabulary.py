@@ -7,16 +7,16 @@ import sys
 import pytest
 import torch
 
-from zoo.data.bpe import BPEVocabulary
-from zoo.data.strings import cut
-from zoo.data.text import StandardLibrary
-from zoo.data.vocabulary import (
+from zoo.data.text.bpe import BPEVocabulary
+from zoo.data.text.strings import cut
+from zoo.data.text.text import StandardLibrary
+from zoo.data.text.vocabulary import (
     ByteVocabulary,
     CharacterVocabulary,
     Vocabulary,
     learn_vocabulary,
 )
-from zoo.data.words import join, split
+from zoo.data.text.words import join, split
 
 TEXT = (
     "Der Bäcker sagt: „Guten Tag!“ A man's 3,000 dogs — isn't it nice?\n\n\tTwo  blanks <s>.\n" * 3
@@ -248,7 +248,7 @@ def test_bpe_merges_the_most_frequent_pair_first_and_keeps_to_its_size():
 
 PROGRAM = """
 import random
-from zoo.data.vocabulary import learn_vocabulary
+from zoo.data.text.vocabulary import learn_vocabulary
 chance = random.Random(0)
 # Many pairs are equally frequent here, so that only a fixed rule gives the same merges.
 words = ["".join(chance.choices("abcdefgh", k=6)) for _ in range(3000)]

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from zoo.data.download import DataError
-from zoo.data.labelled_text import LabelledText
-from zoo.data.vocabulary import Vocabulary
+from zoo.data.text.labelled_text import LabelledText
+from zoo.data.text.vocabulary import Vocabulary
 
 GOOD = ["good film", "a very good film", "I liked it", "fine, and funny"]
 BAD = ["bad film", "a very bad film", "I did not like it", "dull, and long"]

@@ -13,8 +13,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
-from zoo.data.strings import beginnings, cut, printable_bytes, text_of_bytes, utf8
-from zoo.data.vocabulary import Vocabulary
+from zoo.data.text.strings import beginnings, cut, printable_bytes, text_of_bytes, utf8
+from zoo.data.text.vocabulary import Vocabulary
 
 
 class BPEVocabulary(Vocabulary):

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from zoo.data.diabetes import Diabetes
-from zoo.data.graph import KarateClub
+from zoo.data.graphs.graph import KarateClub
 from zoo.data.images.digits import Digits
 from zoo.data.images.image_folder import ImageFolder
 from zoo.data.module import DataModule

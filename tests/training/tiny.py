@@ -5,7 +5,7 @@ import json
 import torch
 from torch import Tensor, nn
 
-from zoo.data.graph import KarateClub
+from zoo.data.graphs.graph import KarateClub
 from zoo.data.images.digits import Digits
 from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import DataModule

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from zoo.data.download import DataError, download, file_digest
+from zoo.data.graphs.planetoid import CHECKSUMS, PARTS, URL, read_planetoid
 from zoo.data.module import DataModule, Loader
-from zoo.data.planetoid import CHECKSUMS, PARTS, URL, read_planetoid
 from zoo.data.sampling import seeded_generator, split_indices
 
 

@@ -11,8 +11,8 @@ import torch
 
 from zoo.data import graph as graph_module
 from zoo.data.download import DataError
-from zoo.data.graph import GraphBatch, KarateClub, Planetoid, undirected
-from zoo.data.planetoid import load_pickle, read_planetoid
+from zoo.data.graphs.graph import GraphBatch, KarateClub, Planetoid, undirected
+from zoo.data.graphs.planetoid import load_pickle, read_planetoid
 
 KNOWN, TRAIN, CLASSES, WORDS = 520, 6, 3, 5
 

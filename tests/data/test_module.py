@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from zoo.data.diabetes import Diabetes
 from zoo.data.graphs.graph import KarateClub
 from zoo.data.images.digits import Digits
 from zoo.data.images.image_folder import ImageFolder
 from zoo.data.module import DataModule
+from zoo.data.tabular.diabetes import Diabetes
 from zoo.data.text.text import StandardLibrary, TinyShakespeare
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +82,7 @@ import torch
 before = set(sys.modules)
 for name in sys.argv[1:]:
     importlib.import_module(f"zoo.data.{name}")
-from zoo.data.diabetes import Diabetes
+from zoo.data.tabular.diabetes import Diabetes
 from zoo.data.images.digits import Digits
 Digits().setup()
 Diabetes().setup()

@@ -7,7 +7,7 @@ import torch
 
 from train import train
 from zoo.config.entry import main
-from zoo.data.diabetes import Diabetes
+from zoo.data.tabular.diabetes import Diabetes
 from zoo.training.checkpoint import read
 
 QUIET = ["logger.console=off", "logger.tensorboard=false"]

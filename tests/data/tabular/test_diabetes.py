@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from zoo.data import tables
-from zoo.data.diabetes import Diabetes
+from zoo.data.tabular.diabetes import Diabetes
 
 
 def test_table_is_scikit_learns(monkeypatch):

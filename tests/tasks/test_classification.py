@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.metrics.mistakes import ConfidentMistakes
 from zoo.tasks.classification import Classification
-from zoo.tasks.mistakes import ConfidentMistakes
 
 
 class Given(nn.Module):

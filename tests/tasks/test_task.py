@@ -8,7 +8,7 @@ import yaml
 from torch import nn
 
 from zoo.config.build import GIVEN
-from zoo.tasks.metrics import ConfusionMatrix, Mean
+from zoo.metrics.sums import ConfusionMatrix, Mean
 from zoo.tasks.task import Objective, Task, evaluation_mode, inputs_of
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "task").glob("*.yaml"))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.metrics.frechet import FrechetDistance, PrincipalComponents
+from zoo.metrics.sums import Mean
 from zoo.tasks.figures import are_pictures, input_pictures, picture_grid, rescale
-from zoo.tasks.frechet import FrechetDistance, PrincipalComponents
-from zoo.tasks.metrics import Mean
 from zoo.tasks.task import Objective, Task, evaluation_mode, inputs_of
 
 _PARTS = ("generator", "discriminator", "latent_dim")
@@ -30,7 +30,7 @@ class Adversarial(Task):
     target 0.
 
     The metrics are ``frechet_distance`` between the real samples of a split and as many generated
-    ones (see :mod:`zoo.tasks.frechet`; in squared units of the data), which does not depend on how
+    ones (see :mod:`zoo.metrics.frechet`; in squared units of the data), which does not depend on how
     good the discriminator is, and the two losses.
 
     A batch is ``(samples, ...)`` or the samples alone.

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.metrics.mistakes import ConfidentMistakes
+from zoo.metrics.sums import Accuracy, ConfusionMatrix, Mean, class_scores
 from zoo.tasks.figures import (
     are_pictures,
     confusion_matrix_picture,
@@ -15,8 +17,6 @@ from zoo.tasks.figures import (
     labelled_picture_grid,
     rescale,
 )
-from zoo.tasks.metrics import Accuracy, ConfusionMatrix, Mean, class_scores
-from zoo.tasks.mistakes import ConfidentMistakes
 from zoo.tasks.task import Task, inputs_of
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.metrics.sums import Mean
 from zoo.tasks.generation import Draw, Sampler, continuation, step, without
-from zoo.tasks.metrics import Mean
 from zoo.tasks.task import Task, evaluation_mode, inputs_of
 from zoo.tasks.vocabulary import Vocabulary
 

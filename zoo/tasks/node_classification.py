@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.tasks.metrics import Accuracy, Mean
+from zoo.metrics.sums import Accuracy, Mean
 from zoo.tasks.task import Task
 
 IGNORED = -100  # the target that cross-entropy and accuracy pass over

@@ -5,7 +5,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.tasks.metrics import R2, Mean
+from zoo.metrics.sums import R2, Mean
 from zoo.tasks.task import Task
 
 

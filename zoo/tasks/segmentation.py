@@ -7,11 +7,11 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
+from zoo.metrics.segmentation import SegmentationScores
+from zoo.metrics.sums import Mean
 from zoo.tasks.figures import are_pictures
-from zoo.tasks.metrics import Mean
 from zoo.tasks.segmentation_figures import Sample, comparison, input_grid
 from zoo.tasks.segmentation_losses import Loss, SegmentationLoss
-from zoo.tasks.segmentation_metrics import SegmentationScores
 from zoo.tasks.task import Task, inputs_of
 from zoo.tasks.tiling import TTA, OverlapTile, average_symmetries, center
 
@@ -56,7 +56,7 @@ class Segmentation(Task):
     mirrored. A model that takes some sizes only has a method ``input_size_for(output_size)``.
 
     The metrics are ``loss``, ``mean_iou``, ``dice``, ``pixel_accuracy`` and ``pixel_error``
-    (:class:`~zoo.tasks.segmentation_metrics.SegmentationScores`); after an evaluation there is a
+    (:class:`~zoo.metrics.segmentation.SegmentationScores`); after an evaluation there is a
     picture of a few samples, and a table with the IoU of each class.
 
     Args:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.metrics.sums import Accuracy, ConfusionMatrix, Mean
 from zoo.tasks.classification import Classification
-from zoo.tasks.metrics import Accuracy, ConfusionMatrix, Mean
 from zoo.tasks.task import inputs_of
 from zoo.tasks.vocabulary import Vocabulary
 

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.attention import KeyValueCache
+from zoo.metrics.bleu import Bleu
+from zoo.metrics.sums import Accuracy, Mean
 from zoo.tasks.alignment import alignment_picture
-from zoo.tasks.bleu import Bleu
 from zoo.tasks.decoding import BEGIN, END, PAD, beam_search, greedy_search
-from zoo.tasks.metrics import Accuracy, Mean
 from zoo.tasks.task import Task, evaluation_mode
 from zoo.tasks.vocabulary import Vocabulary
 
@@ -64,7 +64,7 @@ class Translation(Task):
     Metrics: ``loss``, the cross-entropy without smoothing, in nats a token; ``perplexity``, its
     exponential; ``accuracy`` of the next token, given the true ones; and of what the model writes
     by itself, ``sequence_accuracy``, the share of sequences that are exactly the target, and with a
-    target vocabulary ``bleu`` and ``bleu_tokenized`` (see :class:`~zoo.tasks.bleu.Bleu`).
+    target vocabulary ``bleu`` and ``bleu_tokenized`` (see :class:`~zoo.metrics.bleu.Bleu`).
 
     Args:
         model: an encoder-decoder: ``model(source, target, source_lengths)`` gives logits, and

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.tasks.metrics import Mean
+from zoo.metrics.sums import Mean
 from zoo.tasks.task import Task
 from zoo.tasks.vocabulary import Vocabulary
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.tasks.metrics import SumMetric, zero
+from zoo.metrics.sums import SumMetric, zero
 
 MAX_SIDE = 32  # larger pictures are averaged down: the covariance grows with the fourth power
 _KINDS = ("real", "generated")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.tasks.frechet import FrechetDistance, PrincipalComponents, frechet_distance
+from zoo.metrics.frechet import FrechetDistance, PrincipalComponents, frechet_distance
 
 
 def moments(x):

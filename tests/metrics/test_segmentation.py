@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zoo.tasks.segmentation_metrics import SegmentationScores
+from zoo.metrics.segmentation import SegmentationScores
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from zoo.tasks.metrics import SumMetric
+from zoo.metrics.sums import SumMetric
 
 
 class SegmentationScores(SumMetric):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from zoo.figures.masks import Sample, colour_masks, comparison, overlay, voc_colours
 from zoo.models.segmentation.unet import UNet, unet_padded
 from zoo.tasks.segmentation import Segmentation
-from zoo.tasks.segmentation_figures import Sample, colour_masks, comparison, overlay, voc_colours
 from zoo.tasks.tiling import mirror
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.figures.grids import are_pictures, input_pictures, picture_grid, rescale
 from zoo.metrics.frechet import FrechetDistance, PrincipalComponents
 from zoo.metrics.sums import Mean
-from zoo.tasks.figures import are_pictures, input_pictures, picture_grid, rescale
 from zoo.tasks.task import Objective, Task, evaluation_mode, inputs_of
 
 _PARTS = ("generator", "discriminator", "latent_dim")

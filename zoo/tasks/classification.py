@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.metrics.mistakes import ConfidentMistakes
-from zoo.metrics.sums import Accuracy, ConfusionMatrix, Mean, class_scores
-from zoo.tasks.figures import (
+from zoo.figures.grids import (
     are_pictures,
     confusion_matrix_picture,
     input_pictures,
     labelled_picture_grid,
     rescale,
 )
+from zoo.metrics.mistakes import ConfidentMistakes
+from zoo.metrics.sums import Accuracy, ConfusionMatrix, Mean, class_scores
 from zoo.tasks.task import Task, inputs_of
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.figures.alignment import alignment_picture
 from zoo.layers.attention import padding_mask
 from zoo.metrics.sums import Accuracy, Mean
-from zoo.tasks.alignment import alignment_picture
 from zoo.tasks.task import Task, inputs_of
 from zoo.tasks.vocabulary import Vocabulary
 

@@ -7,10 +7,10 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
+from zoo.figures.grids import are_pictures
+from zoo.figures.masks import Sample, comparison, input_grid
 from zoo.metrics.segmentation import SegmentationScores
 from zoo.metrics.sums import Mean
-from zoo.tasks.figures import are_pictures
-from zoo.tasks.segmentation_figures import Sample, comparison, input_grid
 from zoo.tasks.segmentation_losses import Loss, SegmentationLoss
 from zoo.tasks.task import Task, inputs_of
 from zoo.tasks.tiling import TTA, OverlapTile, average_symmetries, center

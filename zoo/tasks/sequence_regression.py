@@ -5,8 +5,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.figures.curves import curves_picture
 from zoo.tasks.regression import Regression, matched
-from zoo.tasks.sequence_figures import curves_picture
 
 
 class Curves(NamedTuple):

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.figures.alignment import alignment_picture
 from zoo.layers.attention import KeyValueCache
 from zoo.metrics.bleu import Bleu
 from zoo.metrics.sums import Accuracy, Mean
-from zoo.tasks.alignment import alignment_picture
 from zoo.tasks.decoding import BEGIN, END, PAD, beam_search, greedy_search
 from zoo.tasks.task import Task, evaluation_mode
 from zoo.tasks.vocabulary import Vocabulary

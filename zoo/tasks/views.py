@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from zoo.tasks.figures import are_pictures
+from zoo.figures.grids import are_pictures
 
 Views = Literal["flip", "ten_crop"]
 

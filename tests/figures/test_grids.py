@@ -3,7 +3,7 @@ import sys
 import pytest
 import torch
 
-from zoo.tasks.figures import (
+from zoo.figures.grids import (
     are_pictures,
     confusion_matrix_picture,
     input_pictures,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.tasks.figures import MAX_NAMED_CLASSES, picture_grid, render, rescale
+from zoo.figures.grids import MAX_NAMED_CLASSES, picture_grid, render, rescale
 
 
 class Sample(NamedTuple):

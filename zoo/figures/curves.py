@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from zoo.tasks.figures import render
+from zoo.figures.grids import render
 
 
 def curves_picture(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from zoo.tasks.figures import render
+from zoo.figures.grids import render
 
 MOST_HEADS = 8  # more panels than this are too small to be read
 COLUMNS = 4

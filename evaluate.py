@@ -48,7 +48,7 @@ def prepared(line: CommandLine) -> tuple[Any, dict[str, Any]]:
         raise ConfigError(f"tta={views}: this run is no classification of pictures")
     if crop is not None and not crop.isdecimal():
         raise ConfigError(f"crop={crop}: must be a number of pixels")
-    from zoo.tasks.views import AveragedViews
+    from zoo.inference.views import AveragedViews
 
     size = None if crop is None else int(crop)
     with entry.refusals():

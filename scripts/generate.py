@@ -41,8 +41,8 @@ def generate(line: CommandLine) -> None:
     if seed >= 2**63:
         raise ConfigError(f"seed={seed}: must be below 2**63")
 
+    from zoo.inference.generation import Sampler
     from zoo.run import prepare_evaluation
-    from zoo.tasks.generation import Sampler
     from zoo.tasks.language_modeling import LanguageModeling
 
     with entry.refusals():

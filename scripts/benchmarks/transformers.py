@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from benchmarks.timing import interleave, ratio
 from zoo.data.loading.windows import WindowLoader
+from zoo.inference.generation import Sampler, continuation
 from zoo.models.transformer.gpt import GPT, gpt_char
-from zoo.tasks.generation import Sampler, continuation
 from zoo.tasks.language_modeling import LanguageModeling
 from zoo.training.optimizers import make_optimizer
 from zoo.training.schedules import Cosine

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from zoo.inference.generation import Sampler, continuation
 from zoo.models.transformer.gpt import GPT, gpt2, gpt2_large, gpt2_medium, gpt2_xl
-from zoo.tasks.generation import Sampler, continuation
 
 pytestmark = pytest.mark.parity
 

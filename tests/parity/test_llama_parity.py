@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from zoo.inference.generation import Sampler, continuation
 from zoo.models.transformer.llama import (
     Llama,
     llama2_7b,
@@ -8,7 +9,6 @@ from zoo.models.transformer.llama import (
     rotations,
     tinyllama_1_1b,
 )
-from zoo.tasks.generation import Sampler, continuation
 
 pytestmark = pytest.mark.parity
 

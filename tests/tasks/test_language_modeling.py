@@ -7,7 +7,7 @@ from torch import nn
 
 from zoo.data.text.vocabulary import ByteVocabulary, CharacterVocabulary
 from zoo.data.text.words import WordVocabulary
-from zoo.tasks.generation import Sampler
+from zoo.inference.generation import Sampler
 from zoo.tasks.language_modeling import LanguageModeling
 
 LETTERS = CharacterVocabulary("abcde")

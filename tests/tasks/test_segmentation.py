@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from zoo.figures.masks import Sample, colour_masks, comparison, overlay, voc_colours
+from zoo.inference.tiling import mirror
 from zoo.models.segmentation.unet import UNet, unet_padded
 from zoo.tasks.segmentation import Segmentation
-from zoo.tasks.tiling import mirror
 
 
 class Valid(nn.Module):

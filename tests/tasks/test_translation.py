@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.inference.decoding import beam_search
 from zoo.layers.attention import KeyValueCache
 from zoo.metrics.bleu import Bleu, tokenized
-from zoo.tasks.decoding import beam_search
 from zoo.tasks.translation import Translation
 from zoo.training.evaluation import evaluate
 

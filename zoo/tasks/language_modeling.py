@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.inference.generation import Draw, Sampler, continuation, step, without
 from zoo.metrics.sums import Mean
-from zoo.tasks.generation import Draw, Sampler, continuation, step, without
 from zoo.tasks.task import Task, evaluation_mode, inputs_of
 from zoo.tasks.vocabulary import Vocabulary
 
@@ -33,7 +33,7 @@ class LanguageModeling(Task):
         sample_length: tokens of the sample that follows an evaluation, 0 for none.
         prompt: beginning of the sample; if None, it begins after a line break, where the vocabulary
             has one, else after its first token.
-        temperature: of the sample, see :class:`~zoo.tasks.generation.Sampler`.
+        temperature: of the sample, see :class:`~zoo.inference.generation.Sampler`.
         top_k: of the sample.
         top_p: of the sample.
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from zoo.figures.grids import are_pictures
 from zoo.figures.masks import Sample, comparison, input_grid
+from zoo.inference.tiling import TTA, OverlapTile, average_symmetries, center
 from zoo.metrics.segmentation import SegmentationScores
 from zoo.metrics.sums import Mean
 from zoo.tasks.segmentation_losses import Loss, SegmentationLoss
 from zoo.tasks.task import Task, inputs_of
-from zoo.tasks.tiling import TTA, OverlapTile, average_symmetries, center
 
 
 class FirstSamples:
@@ -52,7 +52,7 @@ class Segmentation(Task):
 
     In training, a model with unpadded convolutions is judged on the centre of the mask, which its
     smaller output covers. In evaluation and prediction every pixel gets a class, by the
-    overlap-tile strategy (:class:`~zoo.tasks.tiling.OverlapTile`): at the border the picture is
+    overlap-tile strategy (:class:`~zoo.inference.tiling.OverlapTile`): at the border the picture is
     mirrored. A model that takes some sizes only has a method ``input_size_for(output_size)``.
 
     The metrics are ``loss``, ``mean_iou``, ``dice``, ``pixel_accuracy`` and ``pixel_error``

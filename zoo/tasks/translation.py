@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.figures.alignment import alignment_picture
+from zoo.inference.decoding import BEGIN, END, PAD, beam_search, greedy_search
 from zoo.layers.attention import KeyValueCache
 from zoo.metrics.bleu import Bleu
 from zoo.metrics.sums import Accuracy, Mean
-from zoo.tasks.decoding import BEGIN, END, PAD, beam_search, greedy_search
 from zoo.tasks.task import Task, evaluation_mode
 from zoo.tasks.vocabulary import Vocabulary
 
@@ -68,7 +68,7 @@ class Translation(Task):
 
     Args:
         model: an encoder-decoder: ``model(source, target, source_lengths)`` gives logits, and
-            ``encode``, ``decode`` and ``reorder`` are as :mod:`zoo.tasks.decoding` has them.
+            ``encode``, ``decode`` and ``reorder`` are as :mod:`zoo.inference.decoding` has them.
         source_vocabulary: to read and show sources.
         target_vocabulary: to write text.
         label_smoothing: :math:`\epsilon`.

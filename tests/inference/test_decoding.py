@@ -5,7 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.tasks.decoding import BEGIN, END, PAD, UNKNOWN, beam_search, greedy_search, length_penalty
+from zoo.inference.decoding import (
+    BEGIN,
+    END,
+    PAD,
+    UNKNOWN,
+    beam_search,
+    greedy_search,
+    length_penalty,
+)
 
 NEVER = {PAD, UNKNOWN, BEGIN}
 

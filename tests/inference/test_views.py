@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from zoo.inference.views import AveragedViews
 from zoo.tasks.classification import Classification
-from zoo.tasks.views import AveragedViews
 
 
 def small(size=None):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.tasks.generation import Sampler, continuation, without
+from zoo.inference.generation import Sampler, continuation, without
 
 VOCABULARY = 7
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.tasks.tiling import OverlapTile, average_symmetries, center, mirror
+from zoo.inference.tiling import OverlapTile, average_symmetries, center, mirror
 
 
 def valid_network():

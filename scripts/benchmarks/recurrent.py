@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import interleave, ratio
+from zoo.layers.recurrence import Recurrence
 from zoo.models.recurrent.gru import GRU
 from zoo.models.recurrent.lstm import LSTM
-from zoo.models.recurrent.recurrence import Recurrence
 
 BATCH, TIME, STEPS = 32, 64, 4
 

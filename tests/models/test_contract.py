@@ -17,8 +17,8 @@ from zoo.models.recurrent.bahdanau import seq2seq_attention
 from zoo.models.recurrent.cho import seq2seq_gru
 from zoo.models.recurrent.language_model import RecurrentLanguageModel
 from zoo.models.recurrent.luong import seq2seq_luong
-from zoo.models.recurrent.patterns import rnn_classifier, rnn_regressor, rnn_tagger
 from zoo.models.recurrent.seq2seq import seq2seq_lstm
+from zoo.models.recurrent.sequence_heads import rnn_classifier, rnn_regressor, rnn_tagger
 from zoo.models.recurrent.tcn import tcn_classifier, tcn_regressor
 from zoo.models.recurrent.tcn_language_model import char_tcn
 from zoo.models.recurrent.vector_to_sequence import vector_to_sequence

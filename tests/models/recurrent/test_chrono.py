@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from zoo.models.recurrent.chrono import remember_
-from zoo.models.recurrent.layers import recurrent
-from zoo.models.recurrent.patterns import rnn_regressor
+from zoo.models.recurrent.kinds import recurrent
+from zoo.models.recurrent.sequence_heads import rnn_regressor
 
 GATED = ("lstm", "peephole_lstm", "gru", "gru_paper", "minimal_gru")
 

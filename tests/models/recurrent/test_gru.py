@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from zoo.layers.gru_scan import gru_scan
 from zoo.models.recurrent.gru import GRU, GRUCell, PaperGRU, PaperGRUCell
-from zoo.models.recurrent.gru_scan import gru_scan
 from zoo.models.recurrent.minimal_gru import MinimalGRUCell
 
 forms = pytest.mark.parametrize("form", [GRUCell, PaperGRUCell])

@@ -42,7 +42,7 @@ from zoo.models.recurrent.encoder_decoder import (
     source_mask,
     start_orthogonally,
 )
-from zoo.models.recurrent.layers import Backend, recurrent
+from zoo.models.recurrent.kinds import Backend, recurrent
 
 
 class AttentionState(NamedTuple):

@@ -37,7 +37,7 @@ from zoo.models.recurrent.encoder_decoder import (
     check_hidden_kind,
     start_orthogonally,
 )
-from zoo.models.recurrent.layers import Backend, recurrent
+from zoo.models.recurrent.kinds import Backend, recurrent
 
 
 class ContextState(NamedTuple):

@@ -15,7 +15,7 @@ The second is for the LSTM and its relatives, whose input gate is one of its own
 import torch
 from torch import nn
 
-from zoo.models.recurrent.layers import Kind
+from zoo.models.recurrent.kinds import Kind
 
 _GATES: dict[Kind, tuple[int, int, int]] = {
     "lstm": (4, 1, 1),
@@ -35,7 +35,7 @@ def remember_(layers: nn.Module, kind: Kind, num_steps: int) -> None:
     Plain recurrent layers have no gates and stay as they are.
 
     Args:
-        layers: recurrent layers, see :func:`~zoo.models.recurrent.layers.recurrent`.
+        layers: recurrent layers, see :func:`~zoo.models.recurrent.kinds.recurrent`.
         kind: their kind.
         num_steps: length T of the dependencies.
 

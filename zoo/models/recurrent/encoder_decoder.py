@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from zoo.layers.attention import padding_mask
 from zoo.layers.checks import check_lengths
-from zoo.models.recurrent.layers import Backend, Kind, State, recurrent
+from zoo.models.recurrent.kinds import Backend, Kind, State, recurrent
 
 HiddenKind = Literal["rnn", "rnn_relu", "gru", "gru_paper", "minimal_gru"]
 """Kinds of recurrent layers whose state is h alone."""

@@ -31,9 +31,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.models.recurrent.gru_scan import gru_scan
-from zoo.models.recurrent.products import HiddenProduct
-from zoo.models.recurrent.recurrence import Cell, Recurrence, States, Step, Weights
+from zoo.layers.gru_scan import gru_scan
+from zoo.layers.hidden_product import HiddenProduct
+from zoo.layers.recurrence import Cell, Recurrence, States, Step, Weights
 
 
 def _gru_steps(x: Tensor, weights: Weights, mask: Tensor | None) -> Step:
@@ -112,11 +112,11 @@ class GRU(Recurrence, nn.GRU):  # type: ignore[misc]
         h_t &= (1 - z_t) \odot n_t + z_t \odot h_{t-1}
 
     The three matrices are stacked in the order r, z, n. On a CPU, where torch has no kernel,
-    ``"fused"`` is :func:`~zoo.models.recurrent.gru_scan.gru_scan`, whose gradient cannot be
+    ``"fused"`` is :func:`~zoo.layers.gru_scan.gru_scan`, whose gradient cannot be
     differentiated once more.
 
     Arguments, shapes and errors are those of
-    :class:`~zoo.models.recurrent.recurrence.Recurrence`.
+    :class:`~zoo.layers.recurrence.Recurrence`.
     """
 
     def steps(self, x: Tensor, weights: Weights, mask: Tensor | None) -> Step:
@@ -151,7 +151,7 @@ class PaperGRU(GRU):
 
     W is ``weight_ih``, U is ``weight_hh``, both stacked in the order r, z, candidate, and b the sum
     of both biases. There is no kernel, so both backends are the loop. Arguments, shapes and errors
-    are those of :class:`~zoo.models.recurrent.recurrence.Recurrence`.
+    are those of :class:`~zoo.layers.recurrence.Recurrence`.
     """
 
     has_kernel: ClassVar[bool] = False

@@ -25,7 +25,7 @@ word_language_model (https://github.com/pytorch/examples), ``encoder`` (the embe
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability
-from zoo.models.recurrent.layers import Backend, Kind, State, recurrent
+from zoo.models.recurrent.kinds import Backend, Kind, State, recurrent
 
 
 class RecurrentLanguageModel(nn.Module):
@@ -39,7 +39,7 @@ class RecurrentLanguageModel(nn.Module):
 
     Args:
         vocab_size: number of different tokens.
-        kind: of the recurrent layers, see :data:`~zoo.models.recurrent.layers.Kind`.
+        kind: of the recurrent layers, see :data:`~zoo.models.recurrent.kinds.Kind`.
         embed_dim: width of a token's embedding.
         hidden_size: width of the recurrent layers.
         num_layers: recurrent layers, one upon the other.

@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.hidden_product import HiddenProduct
+from zoo.layers.recurrence import States, Step, Weights
 from zoo.models.recurrent.lstm import LSTM, LSTMCell
-from zoo.models.recurrent.products import HiddenProduct
-from zoo.models.recurrent.recurrence import States, Step, Weights
 
 _NORMS = {"weight_ln_ih": 4, "weight_ln_hh": 4, "weight_ln_c": 1, "bias_ln_c": 1}
 

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.models.recurrent.products import HiddenProduct
-from zoo.models.recurrent.recurrence import Backend, Cell, Recurrence, States, Step, Weights
+from zoo.layers.hidden_product import HiddenProduct
+from zoo.layers.recurrence import Backend, Cell, Recurrence, States, Step, Weights
 
 
 def _lstm_steps(x: Tensor, weights: Weights, mask: Tensor | None) -> Step:
@@ -85,7 +85,7 @@ class LSTM(Recurrence, nn.LSTM):  # type: ignore[misc]
             https://proceedings.mlr.press/v37/jozefowicz15.html) lets the cell keep what it has
             before it has learned to.
         num_layers, bidirectional, dropout, recurrent_dropout, backend: as in
-            :class:`~zoo.models.recurrent.recurrence.Recurrence`, and so are the shapes.
+            :class:`~zoo.layers.recurrence.Recurrence`, and so are the shapes.
 
     Raises:
         ValueError: if an argument is outside its range.

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.models.recurrent.products import HiddenProduct
-from zoo.models.recurrent.recurrence import Backend, Cell, Recurrence, States, Step, Weights
+from zoo.layers.hidden_product import HiddenProduct
+from zoo.layers.recurrence import Backend, Cell, Recurrence, States, Step, Weights
 
 
 def _minimal_gru_steps(x: Tensor, weights: Weights, mask: Tensor | None) -> Step:
@@ -74,7 +74,7 @@ class MinimalGRU(Recurrence, nn.RNN):  # type: ignore[misc]
 
     W is ``weight_ih``, U is ``weight_hh``, both stacked in the order f, h, and b the sum of both
     biases. There is no kernel, so both backends are the loop. Arguments, shapes and errors are
-    those of :class:`~zoo.models.recurrent.recurrence.Recurrence`.
+    those of :class:`~zoo.layers.recurrence.Recurrence`.
     """
 
     has_kernel: ClassVar[bool] = False

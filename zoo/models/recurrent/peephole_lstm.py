@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.layers.hidden_product import HiddenProduct
+from zoo.layers.recurrence import States, Step, Weights
 from zoo.models.recurrent.lstm import LSTM, LSTMCell
-from zoo.models.recurrent.products import HiddenProduct
-from zoo.models.recurrent.recurrence import States, Step, Weights
 
 _PEEPHOLES = {"weight_ci": 1, "weight_cf": 1, "weight_co": 1}
 

@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.models.recurrent.products import HiddenProduct
-from zoo.models.recurrent.recurrence import Backend, Cell, Recurrence, States, Step, Weights
+from zoo.layers.hidden_product import HiddenProduct
+from zoo.layers.recurrence import Backend, Cell, Recurrence, States, Step, Weights
 
 Nonlinearity = Literal["tanh", "relu"]
 _NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
@@ -91,7 +91,7 @@ class RNN(Recurrence, nn.RNN):  # type: ignore[misc]
         hidden_size: width of the state.
         nonlinearity: :math:`\phi`, ``"tanh"`` or ``"relu"``.
         num_layers, bidirectional, dropout, recurrent_dropout, backend: as in
-            :class:`~zoo.models.recurrent.recurrence.Recurrence`, and so are the shapes.
+            :class:`~zoo.layers.recurrence.Recurrence`, and so are the shapes.
 
     Raises:
         ValueError: if an argument is outside its range.

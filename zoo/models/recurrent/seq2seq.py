@@ -28,7 +28,7 @@ from zoo.models.recurrent.encoder_decoder import (
     start_uniformly,
     take_rows,
 )
-from zoo.models.recurrent.layers import Backend, Kind, State, recurrent
+from zoo.models.recurrent.kinds import Backend, Kind, State, recurrent
 
 
 class Decoder(nn.Module):

@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from zoo.layers.checks import check_at_least_one, check_lengths, check_probability
-from zoo.models.recurrent.steps import Steps
+from zoo.models.recurrent.step_embedding import Steps
 
 
 class CausalConv1d(nn.Conv1d):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability
-from zoo.models.recurrent.layers import Backend, Kind, State, recurrent
+from zoo.models.recurrent.kinds import Backend, Kind, State, recurrent
 
 Feeding = Literal["input", "state"]
 
@@ -41,7 +41,7 @@ class VectorToSequence(nn.Module):
         sequence_length: steps.
         feeding: ``"input"``: the vector is fed in at every step; ``"state"``: it is the beginning.
         feedback: feed each output back in.
-        kind: of the recurrent layers, see :data:`~zoo.models.recurrent.layers.Kind`.
+        kind: of the recurrent layers, see :data:`~zoo.models.recurrent.kinds.Kind`.
         hidden_size: width of the layers.
         num_layers: layers, one upon the other.
         dropout: probability of silencing a value during training between layers and before the

@@ -28,8 +28,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from zoo.layers.attention import padding_mask
 from zoo.layers.checks import check_at_least_one, check_lengths, check_probability
 from zoo.models.recurrent.chrono import remember_
-from zoo.models.recurrent.layers import Backend, Kind, recurrent
-from zoo.models.recurrent.steps import Steps
+from zoo.models.recurrent.kinds import Backend, Kind, recurrent
+from zoo.models.recurrent.step_embedding import Steps
 
 Pooling = Literal["last", "mean", "max"]
 
@@ -43,7 +43,7 @@ class SequenceReader(nn.Module):
         vocab_size: number of different tokens; None if the steps are vectors.
         in_features: width of a step; None if the steps are tokens.
         embed_dim: width of a token's embedding; has no effect on vectors.
-        kind: of the recurrent layers, see :data:`~zoo.models.recurrent.layers.Kind`.
+        kind: of the recurrent layers, see :data:`~zoo.models.recurrent.kinds.Kind`.
         hidden_size: width of a layer in each direction.
         num_layers: layers, one upon the other.
         bidirectional: read the sequence from both ends; the two outputs stand side by side.

@@ -63,7 +63,7 @@ class HiddenProduct:
     Args:
         base: :math:`a_1 \dots a_T`, the shares that do not depend on h.
         weight: the matrix W.
-        mask: m, drawn once for the whole sequence (:class:`~zoo.models.recurrent.recurrence.
+        mask: m, drawn once for the whole sequence (:class:`~zoo.layers.recurrence.
             Recurrence`), or None for ones.
 
     Shape:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.models.recurrent.patterns import (
+from zoo.models.recurrent.sequence_heads import (
     SequenceReader,
     SequenceToVector,
     rnn_classifier,

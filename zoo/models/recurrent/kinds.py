@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from torch import nn
 
+from zoo.layers.recurrence import Backend, State
 from zoo.models.recurrent.gru import GRU, PaperGRU
 from zoo.models.recurrent.layer_norm_lstm import LayerNormLSTM
 from zoo.models.recurrent.lstm import LSTM
 from zoo.models.recurrent.minimal_gru import MinimalGRU
 from zoo.models.recurrent.peephole_lstm import PeepholeLSTM
-from zoo.models.recurrent.recurrence import Backend, State
 from zoo.models.recurrent.rnn import RNN
 
 __all__ = ["Backend", "Kind", "State", "recurrent"]
@@ -45,7 +45,7 @@ def recurrent(kind: Kind, input_size: int, hidden_size: int, **options: Any) -> 
         kind: which cell.
         input_size: features of one step.
         hidden_size: width of the state.
-        **options: as in :class:`~zoo.models.recurrent.recurrence.Recurrence`.
+        **options: as in :class:`~zoo.layers.recurrence.Recurrence`.
 
     Raises:
         ValueError: if an argument is outside its range.

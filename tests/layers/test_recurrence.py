@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from zoo.models.recurrent.gru import GRUCell, PaperGRUCell
+from zoo.models.recurrent.kinds import Kind, recurrent
 from zoo.models.recurrent.layer_norm_lstm import LayerNormLSTMCell
-from zoo.models.recurrent.layers import Kind, recurrent
 from zoo.models.recurrent.lstm import LSTM, LSTMCell
 from zoo.models.recurrent.minimal_gru import MinimalGRUCell
 from zoo.models.recurrent.peephole_lstm import PeepholeLSTMCell

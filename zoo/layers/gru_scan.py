@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from zoo.models.recurrent.products import laid_out
+from zoo.layers.hidden_product import laid_out
 
 
 class _GRUScan(Function):

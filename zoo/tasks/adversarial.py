@@ -30,8 +30,8 @@ class Adversarial(Task):
     target 0.
 
     The metrics are ``frechet_distance`` between the real samples of a split and as many generated
-    ones (see :mod:`zoo.metrics.frechet`; in squared units of the data), which does not depend on how
-    good the discriminator is, and the two losses.
+    ones (see :mod:`zoo.metrics.frechet`; in squared units of the data), which does not depend on
+    how good the discriminator is, and the two losses.
 
     A batch is ``(samples, ...)`` or the samples alone.
 

@@ -52,8 +52,8 @@ class RandomCrop(Augmentation):
     (width, channels), so that every row of a window is one contiguous piece of memory: cutting a
     batch out is one gather of rows. What comes out is in ``channels_last`` memory format.
 
-    :class:`~zoo.data.loading.loaders.TensorLoader` pads the whole data set once and calls :meth:`gather`;
-    calling the object on a batch does both steps and gives the same pictures.
+    :class:`~zoo.data.loading.loaders.TensorLoader` pads the whole data set once and calls
+    :meth:`gather`; calling the object on a batch does both steps and gives the same pictures.
 
     Args:
         padding: pixels on each side.

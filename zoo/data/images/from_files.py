@@ -45,8 +45,8 @@ class FilePictures(PictureModule):
         resize: length of the shorter side from whose middle a picture is cut; ``None``: the largest
             centred square is resized.
         in_channels: 3 (RGB) or 1 (grey), whatever the files hold.
-        augment: a preset of `zoo.data.augmentation.presets`, for batches; or one of `zoo.data.images.reading`,
-            which starts from the file each time and so needs streaming.
+        augment: a preset of `zoo.data.augmentation.presets`, for batches; or one of
+            `zoo.data.images.reading`, which starts from the file each time and so needs streaming.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.
         mean: of each channel, for values from 0 to 1; ``None``: ImageNet's.

@@ -174,8 +174,8 @@ class Parity(DataModule):
 class TokenPairs(DataModule):
     """A sequence of symbols and the same symbols in another order: copied, reversed or sorted.
 
-    A batch is a :class:`~zoo.data.sequences.pairs.PairBatch` whose symbols are the tokens from 4 on, behind
-    the special ones. There is no text, so there are no references.
+    A batch is a :class:`~zoo.data.sequences.pairs.PairBatch` whose symbols are the tokens from 4
+    on, behind the special ones. There is no text, so there are no references.
 
     Args:
         order: of the target: ``copy``, ``reverse`` or ``sort`` (rising).

@@ -1,7 +1,7 @@
 """Texts as sequences of tokens, for models of language: what all have in common, and two of them.
 
-The tokens are characters, bytes, words or what byte-pair encoding makes, see `zoo.data.text.vocabulary`.
-`zoo.data.text.text_files` reads texts of one's own.
+The tokens are characters, bytes, words or what byte-pair encoding makes, see
+`zoo.data.text.vocabulary`. `zoo.data.text.text_files` reads texts of one's own.
 """
 
 import hashlib

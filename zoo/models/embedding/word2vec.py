@@ -11,8 +11,8 @@ one row of the output matrix: true word or one of k drawn at random (negative sa
 right at each node on the way to a word in a Huffman tree (hierarchical softmax).
 
 The networks here are the two matrices and score the rows that they are asked for. Which rows these
-are, negatives (`zoo/data/text/skip_gram.py`) or nodes of the tree (`zoo/data/text/huffman.py`), the data say;
-the losses are in `zoo/tasks/word_embeddings.py`.
+are, negatives (`zoo/data/text/skip_gram.py`) or nodes of the tree (`zoo/data/text/huffman.py`), the
+data say; the losses are in `zoo/tasks/word_embeddings.py`.
 
 | builder | output | parameters | 10,000 words, 100 wide |
 |---|---|---|---|

@@ -20,9 +20,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from zoo.config import entry
+from zoo.app.failures import report
+from zoo.app.main import show_version
+from zoo.app.place import change_of_data
 from zoo.config.command_line import CommandLine, parse_words
-from zoo.config.errors import ConfigError, did_you_mean
+from zoo.config.errors import ConfigError, as_config_error, did_you_mean
 
 PATHS = ("run", "split", "checkpoint", "predict", "out", "tta", "crop")
 LONGEST = 40
@@ -31,7 +33,7 @@ LONGEST = 40
 
 def prepared(line: CommandLine) -> tuple[Any, dict[str, Any]]:
     """The parts of the run, and what is to be noted of its test-time augmentation."""
-    from zoo.run import prepare_evaluation
+    from zoo.app.rebuild import prepare_evaluation
 
     parts = prepare_evaluation(
         line.paths["run"],
@@ -51,7 +53,7 @@ def prepared(line: CommandLine) -> tuple[Any, dict[str, Any]]:
     from zoo.inference.views import AveragedViews
 
     size = None if crop is None else int(crop)
-    with entry.refusals():
+    with as_config_error():
         parts.task.model = AveragedViews(parts.task.model, views, crop=size).eval()  # type: ignore[arg-type]
     return parts, {"tta": views} | ({} if crop is None else {"crop": size})
 
@@ -66,13 +68,13 @@ def evaluate(line: CommandLine) -> None:
     if split not in parts.data.splits:
         known = ", ".join(parts.data.splits)
         raise ConfigError(f"split={split}: these data have {known}")
-    with entry.refusals("data"):
+    with as_config_error("data"):
         parts.data.setup(seed=parts.settings.seed, device=parts.device)
     folder = RunFolder(line.paths["run"])
-    if change := entry.change_of_data(folder, parts.data):
+    if change := change_of_data(folder, parts.data):
         print(f"warning: {change}, if they are to be the same", file=sys.stderr)
     batches = islice(parts.data.batches(split, 0), parts.settings.trainer.limit_eval_batches)
-    with entry.refusals() if augmentation else nullcontext():
+    with as_config_error() if augmentation else nullcontext():
         metrics = evaluate(parts.task, batches, autocast=parts.autocast)
     tables = parts.task.tables()
     file = "-".join(["evaluation", split, *map(str, augmentation.values())]) + ".json"
@@ -101,7 +103,7 @@ def predict(line: CommandLine) -> None:
     if parts.task.predicts is None or not hasattr(parts.data, "preprocess"):
         raise ConfigError("predict: this run is no classification or segmentation of pictures")
     done: list[str] = []
-    with entry.refusals() if "tta" in line.paths else nullcontext():
+    with as_config_error() if "tta" in line.paths else nullcontext():
         if parts.task.predicts == "classes":
             out = Path(line.paths.get("out", run / "predictions.csv"))
             rows = list(predict.classes(parts, predict.pictures(source)))
@@ -126,7 +128,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if "--help" in line.flags:
             print(__doc__)
         elif "--version" in line.flags:
-            entry.show_version()
+            show_version()
         elif "run" not in line.paths:
             unknown = line.overrides[0].partition("=")[0] if line.overrides else ""
             hint = f"; {unknown}: {did_you_mean(unknown, PATHS)}" if unknown else ""
@@ -138,7 +140,7 @@ def main(words: Sequence[str] | None = None) -> int:
         else:
             evaluate(line)
     except (Exception, KeyboardInterrupt) as error:
-        return entry.report(error)
+        return report(error)
     return 0
 
 

@@ -24,9 +24,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from zoo.config import entry  # noqa: E402
+from zoo.app.failures import report  # noqa: E402
 from zoo.config.command_line import CommandLine, parse_words  # noqa: E402
-from zoo.config.errors import ConfigError  # noqa: E402
+from zoo.config.errors import ConfigError, as_config_error  # noqa: E402
 
 OPTIONS = ("run", "prompt", "length", "temperature", "top_k", "top_p", "seed", "checkpoint")
 
@@ -41,11 +41,11 @@ def generate(line: CommandLine) -> None:
     if seed >= 2**63:
         raise ConfigError(f"seed={seed}: must be below 2**63")
 
+    from zoo.app.rebuild import prepare_evaluation
     from zoo.inference.generation import Sampler
-    from zoo.run import prepare_evaluation
     from zoo.tasks.language_modeling import LanguageModeling
 
-    with entry.refusals():
+    with as_config_error():
         sampler = Sampler(temperature, top_k=top_k, top_p=top_p, seed=seed)
     parts = prepare_evaluation(
         line.paths["run"],
@@ -55,7 +55,7 @@ def generate(line: CommandLine) -> None:
     )
     if not isinstance(parts.task, LanguageModeling):
         raise ConfigError(f"run={line.paths['run']}: is no language model's")
-    with entry.refusals(), parts.autocast:
+    with as_config_error(), parts.autocast:
         for text in parts.task.generate(line.paths.get("prompt"), length, sampler):
             print(text, end="", flush=True)
     print()
@@ -71,7 +71,7 @@ def main(words: Sequence[str] | None = None) -> int:
         else:
             generate(line)
     except (Exception, KeyboardInterrupt) as error:
-        return entry.report(error)
+        return report(error)
     return 0
 
 

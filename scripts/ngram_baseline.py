@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from zoo.config import entry  # noqa: E402
+from zoo.app.failures import report  # noqa: E402
 from zoo.config.command_line import CommandLine, parse_words  # noqa: E402
-from zoo.config.errors import ConfigError  # noqa: E402
+from zoo.config.errors import ConfigError, as_config_error  # noqa: E402
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +52,7 @@ def baseline(line: CommandLine) -> None:
     if split not in data.splits or split == "train":
         others = ", ".join(name for name in data.splits if name != "train")
         raise ConfigError(f"split={split}: must be one of {others}")
-    with entry.refusals("data"):
+    with as_config_error("data"):
         parts = data.parts()
         vocabulary = data.learn(parts)
         train, held_out = (
@@ -63,7 +63,7 @@ def baseline(line: CommandLine) -> None:
     print("order    loss  perplexity" + ("  bits_per_character" if characters else ""))
     for n in range(1, order + 1):
         model = NGram(len(vocabulary), order=n)
-        with entry.refusals("order"):
+        with as_config_error("order"):
             model.fit(train)
         nats = loss(model, held_out)
         text = f"{n:>5}  {nats:.4f}  {math.exp(nats):>10.3f}"
@@ -94,7 +94,7 @@ def main(words: Sequence[str] | None = None) -> int:
         else:
             baseline(line)
     except (Exception, KeyboardInterrupt) as error:
-        return entry.report(error)
+        return report(error)
     return 0
 
 

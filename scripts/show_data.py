@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from zoo.config import entry  # noqa: E402
+from zoo.app.failures import report  # noqa: E402
 from zoo.config.command_line import CommandLine, parse_words  # noqa: E402
-from zoo.config.errors import ConfigError  # noqa: E402
+from zoo.config.errors import ConfigError, as_config_error  # noqa: E402
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,7 +56,7 @@ def show(line: CommandLine) -> Path:
     split = line.paths.get("split", "train")
     if split not in data.splits:
         raise ConfigError(f"split={split}: these data have {', '.join(data.splits)}")
-    with entry.refusals("data"):
+    with as_config_error("data"):
         data.setup(seed=config["seed"])
     cells: list[tuple[Image, str]] = []
     for batch in data.batches(split, epoch):
@@ -147,7 +147,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(show(line))
         return 0
     except (Exception, KeyboardInterrupt) as error:
-        return entry.report(error)
+        return report(error)
 
 
 if __name__ == "__main__":

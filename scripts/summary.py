@@ -31,12 +31,12 @@ from torch import Tensor, nn  # noqa: E402
 from torch.autograd.graph import saved_tensors_hooks  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from zoo.config import entry  # noqa: E402
+from receptive_field import ReceptiveFields, tensors_in  # noqa: E402
+from zoo.app.failures import report  # noqa: E402
 from zoo.config.build import build, locate  # noqa: E402
 from zoo.config.command_line import parse_words  # noqa: E402
 from zoo.config.compose import compose  # noqa: E402
 from zoo.config.errors import ConfigError, one_line  # noqa: E402
-from zoo.receptive_field import ReceptiveFields, tensors_in  # noqa: E402
 
 WIDTH = 140  # of the table, where the output is no terminal
 
@@ -272,7 +272,7 @@ def main(words: Sequence[str] | None = None) -> int:
         beside = "".join(f", {key}={value}" for key, value in given.items())
         show(summary, f"{name}, input {shown}{beside}")
     except (Exception, KeyboardInterrupt) as error:
-        return entry.report(error)
+        return report(error)
     return 0
 
 

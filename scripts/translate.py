@@ -26,9 +26,9 @@ from typing import TextIO
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from zoo.config import entry  # noqa: E402
+from zoo.app.failures import report  # noqa: E402
 from zoo.config.command_line import CommandLine, parse_words  # noqa: E402
-from zoo.config.errors import ConfigError  # noqa: E402
+from zoo.config.errors import ConfigError, as_config_error  # noqa: E402
 
 OPTIONS = ("run", "beam_size", "length_penalty", "batch_size", "out", "checkpoint")
 
@@ -76,7 +76,7 @@ def translate(line: CommandLine) -> None:
     beam_size, alpha = line.whole("beam_size", None, least=1), line.real("length_penalty", None)
     batch_size = line.whole("batch_size", 1 if sys.stdin.isatty() else 64, least=1)
 
-    from zoo.run import prepare_evaluation
+    from zoo.app.rebuild import prepare_evaluation
     from zoo.tasks.translation import Translation
 
     parts = prepare_evaluation(
@@ -89,7 +89,7 @@ def translate(line: CommandLine) -> None:
         raise ConfigError(f"run={line.paths['run']}: is no translation's")
     if parts.task.target_vocabulary is None:
         raise ConfigError(f"run={line.paths['run']}: its data are numbers; name a run on sentences")
-    with entry.refusals(), parts.autocast, destination(out) as file:
+    with as_config_error(), parts.autocast, destination(out) as file:
         for text in parts.task.translate(
             lines_of(sys.stdin.buffer),
             beam_size=beam_size,
@@ -109,7 +109,7 @@ def main(words: Sequence[str] | None = None) -> int:
         else:
             translate(line)
     except (Exception, KeyboardInterrupt) as error:
-        return entry.report(error)
+        return report(error)
     return 0
 
 

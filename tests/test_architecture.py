@@ -24,7 +24,7 @@ NO_TORCH = [
     "zoo.config.errors",
     "zoo.config.help",
     "zoo.config.command_line",
-    "zoo.config.entry",
+    "zoo.app.main",
     "zoo.config.build",
     "zoo.config.compose",
 ]
@@ -92,39 +92,90 @@ def third_party(file):
     return roots - set(sys.stdlib_module_names) - {"zoo"}
 
 
+# What a room may import of the zoo beside itself.
+ROOMS = {
+    "layers": (),
+    "metrics": (),
+    "figures": (),
+    "models": ("zoo.layers",),
+    "inference": ("zoo.layers", "zoo.figures"),
+    "data": (),
+    "tasks": ("zoo.metrics", "zoo.figures", "zoo.inference", "zoo.layers"),
+    "training": ("zoo.tasks.task", "zoo.data.module"),
+    "config": ("zoo.training.settings",),
+    "app": ("zoo",),
+}
+
+GROUND = ("module", "download", "sampling", "splits")
+# What a room of the data may import of the others beside the ground on which they all stand.
+KINDS_OF_DATA = {
+    "augmentation": (),
+    "loading": ("augmentation",),
+    "images": ("augmentation", "loading"),
+    "masks": ("augmentation", "loading", "images"),
+    "sequences": ("loading",),
+    "text": ("loading", "sequences"),
+    "graphs": ("loading",),
+    "tabular": ("loading",),
+}
+
+
+def test_every_folder_has_a_rule():
+    folders = {f.parent.relative_to(ZOO).parts for f in MODULES}
+    assert {parts[0] for parts in folders if parts} == set(ROOMS)
+    assert {parts[1] for parts in folders if parts[1:] and parts[0] == "data"} == set(KINDS_OF_DATA)
+
+
+@pytest.mark.parametrize("file", [f for f in MODULES if f.parent != ZOO], ids=name_of)
+def test_rooms_import_what_they_may(file):
+    room = file.relative_to(ZOO).parts[0]
+    assert not strangers(file, f"zoo.{room}", *ROOMS[room])
+
+
+@pytest.mark.parametrize("file", files_of("models"), ids=name_of)
+def test_models_import_no_other_field(file):
+    assert not strangers(file, "zoo.layers", name_of(file).rpartition(".")[0])
+
+
 @pytest.mark.parametrize("file", [*files_of("models"), *files_of("layers")], ids=name_of)
-def test_models_import_only_torch_layers_and_their_own_field(file):
-    field = name_of(file).rpartition(".")[0]
-    assert not strangers(file, "zoo.layers", field)
+def test_models_and_layers_need_torch_alone(file):
     assert third_party(file) <= {"torch"}
 
 
-@pytest.mark.parametrize("file", files_of("tasks"), ids=name_of)
-def test_tasks_import_no_model_no_data_and_no_trainer(file):
-    assert not strangers(file, "zoo.tasks", "zoo.layers")
-
-
-@pytest.mark.parametrize("file", files_of("training"), ids=name_of)
-def test_training_knows_of_tasks_only_the_interface(file):
-    assert not strangers(file, "zoo.training", "zoo.tasks.task")
-
-
 @pytest.mark.parametrize("file", files_of("data"), ids=name_of)
-def test_data_import_nothing_of_ours(file):
-    assert not strangers(file, "zoo.data")
+def test_kinds_of_data_import_what_they_may(file):
+    parts = file.relative_to(ZOO / "data").parts
+    own = (parts[0], *KINDS_OF_DATA[parts[0]]) if len(parts) > 1 else ()
+    assert not strangers(file, *(f"zoo.data.{name}" for name in (*GROUND, *own)))
 
 
 @pytest.mark.parametrize("file", MODULES, ids=name_of)
-def test_hydra_appears_in_the_configuration_only(file):
-    if not within(name_of(file), "zoo.config"):
+def test_hydra_appears_in_config_and_app_only(file):
+    if not within(name_of(file), "zoo.config", "zoo.app"):
         assert not third_party(file) & {"hydra", "omegaconf"}
 
 
-@pytest.mark.parametrize("file", MODULES, ids=name_of)
-def test_only_the_entry_points_and_what_builds_a_run_see_all(file):
-    seeing_all = "zoo.run", "zoo.predict", "zoo.config"
-    if not within(name_of(file), *seeing_all):
-        assert not {n for n in imports_at_start(file) if within(n, *seeing_all)}
+def test_there_is_no_circle():
+    """No module imports itself by way of others, imports inside functions included."""
+    known = {name_of(f): imports(f) for f in MODULES}
+    graph = {n: {m for m in known if m in found and m != n} for n, found in known.items()}
+    while leaves := {name for name, found in graph.items() if not found & set(graph)}:
+        graph = {name: found for name, found in graph.items() if name not in leaves}
+    assert not graph, sorted(graph)
+
+
+def test_no_room_is_entered_by_way_of_itself():
+    """Folders of the zoo import one another in one direction only."""
+    arrows = {
+        (name_of(f).split(".")[1], name.split(".")[1])
+        for f in MODULES
+        if f.parent != ZOO
+        for name in imports(f)
+        if within(name, "zoo") and name.count(".")
+    }
+    interfaces = {("training", "tasks"), ("training", "data"), ("config", "training")}
+    both_ways = {(a, b) for a, b in arrows - interfaces if (b, a) in arrows and a != b}
+    assert not both_ways
 
 
 @pytest.mark.parametrize("file", [*MODULES, *ENTRY_POINTS[:2]], ids=lambda f: f.name)
@@ -161,7 +212,7 @@ for name in {NO_TORCH!r}:
 def test_help_version_and_words_need_no_hydra():
     script = """
 import sys
-import zoo.config.command_line, zoo.config.entry, zoo.config.errors, zoo.config.help
+import zoo.config.command_line, zoo.app.main, zoo.config.errors, zoo.config.help
 assert not {"hydra", "omegaconf", "yaml", "torch"} & set(sys.modules)
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -172,7 +223,7 @@ assert not {"hydra", "omegaconf", "yaml", "torch"} & set(sys.modules)
 
 
 def test_map_of_the_program_fits_on_a_page():
-    assert len((ROOT / "train.py").read_text().splitlines()) < 80
+    assert len((ZOO / "app" / "train.py").read_text().splitlines()) < 80
 
 
 @pytest.mark.parametrize("file", [f for f in MODULES if f.name != "__init__.py"], ids=name_of)

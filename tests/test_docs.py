@@ -23,7 +23,8 @@ import yaml
 import evaluate
 import train
 import zoo
-from zoo.config import entry, help
+from zoo.app import main as entry
+from zoo.config import help
 from zoo.config.command_line import FLAGS, parse_words
 from zoo.config.compose import compose, expand
 from zoo.config.errors import ConfigError
@@ -150,7 +151,7 @@ class Reader:
         """Composes the command as it stands, then runs it with less training."""
         line = parse_words(words, paths=("resume",), flags=FLAGS)
         if {"--help", "--version", "--cfg"} & set(line.flags):
-            return entry.main(train.train, words)
+            return train.main(words)
         named = {word.partition("=")[0] for word in words}
         if "resume" in line.paths:
             short = {"trainer.epochs": "2"} if "trainer.epochs" in named else {}
@@ -221,7 +222,7 @@ def tiny_run(tmp_path_factory):
         if name not in made:
             folder = tmp_path_factory.mktemp("tiny")
             short = SHORT | {"experiment": name, "paths.runs_dir": str(folder)}
-            assert entry.main(train.train, [f"{key}={value}" for key, value in short.items()]) == 0
+            assert train.main([f"{key}={value}" for key, value in short.items()]) == 0
             (made[name],) = folder.glob("*/*")
         return made[name]
 

@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     # Lazy, so that `import zoo.config` (and `train.py --help`) does not pay for torch.
     if name == "load":
-        from zoo.run import load
+        from zoo.app.rebuild import load
 
         return load
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")

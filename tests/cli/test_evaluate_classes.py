@@ -11,7 +11,6 @@ from PIL import Image
 import evaluate
 import train
 import zoo
-from zoo.config import entry
 
 WORDS = (
     "experiment=lenet_digits",
@@ -40,7 +39,7 @@ def run(tmp_path_factory):
     text = "_target_: own_classifier.net\nnum_classes: auto\n"
     (place / "configs" / "model" / "net.yaml").write_text(text)
     words = ("--config-dir", str(place / "configs"), "trusted=[own_classifier]", "model=net")
-    code = entry.main(train.train, [*words, *WORDS, f"paths.runs_dir={place}/runs"])
+    code = train.main([*words, *WORDS, f"paths.runs_dir={place}/runs"])
     assert code == 0
     (folder,) = (place / "runs").glob("*/*")
     yield folder
@@ -182,7 +181,7 @@ def test_wrong_words_are_refused_and_leave_nothing_behind(words, said, run, here
 
 def test_run_that_is_no_classification_is_told_so(tmp_path, capsys):
     words = ("experiment=linear_diabetes", "trainer.epochs=1", "logger=off")
-    assert entry.main(train.train, [*words, f"paths.runs_dir={tmp_path}/runs"]) == 0
+    assert train.main([*words, f"paths.runs_dir={tmp_path}/runs"]) == 0
     (folder,) = (tmp_path / "runs").glob("*/*")
     draw(tmp_path, ["a.png"])
     assert evaluate.main([f"run={folder}"]) == 0

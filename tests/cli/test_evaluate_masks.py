@@ -6,8 +6,7 @@ from PIL import Image
 
 import evaluate
 import train
-from zoo import predict
-from zoo.config import entry
+from zoo.app import predict
 
 # Stand-ins: pictures keep their size, and the class of a pixel is its grey value.
 PACKAGE = """
@@ -38,7 +37,7 @@ def run(tmp_path_factory):
         *("experiment=lenet_digits", "trainer.epochs=1", "trainer.limit_train_batches=1"),
         *("trainer.limit_eval_batches=1", "logger=off", f"paths.runs_dir={place}/runs"),
     )
-    assert entry.main(train.train, words) == 0
+    assert train.main(words) == 0
     (folder,) = (place / "runs").glob("*/*")
     yield folder
     patch.undo()

@@ -10,7 +10,6 @@ import yaml
 import evaluate
 import train
 import zoo
-from zoo.config import entry
 from zoo.training.checkpoint import read
 
 MUTE = (
@@ -30,7 +29,7 @@ def here(tmp_path, monkeypatch):
 
 
 def main(*words):
-    return entry.main(train.train, words)
+    return train.main(words)
 
 
 def weights_of(folder, name="last"):

@@ -10,7 +10,6 @@ import evaluate
 import train
 import zoo
 from scripts import generate
-from zoo.config import entry
 
 WORDS = (
     "experiment=lstm_stdlib",
@@ -27,7 +26,7 @@ WORDS = (
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     place = tmp_path_factory.mktemp("text")
-    assert entry.main(train.train, [*WORDS, f"paths.runs_dir={place}"]) == 0
+    assert train.main([*WORDS, f"paths.runs_dir={place}"]) == 0
     (folder,) = place.glob("*/*")
     return folder
 
@@ -92,7 +91,7 @@ def test_evaluation_uses_the_vocabulary_of_the_run(run, capsys):
 
 def test_resumed_run_keeps_the_vocabulary(run, capsys):
     before = (run / "vocabulary.json").read_bytes()
-    assert entry.main(train.train, [f"resume={run}", "trainer.steps=8"]) == 0
+    assert train.main([f"resume={run}", "trainer.steps=8"]) == 0
     assert (run / "vocabulary.json").read_bytes() == before
 
 
@@ -102,11 +101,11 @@ def test_a_run_goes_on_only_with_the_data_that_it_began_with(tmp_path, monkeypat
     Path("text.txt").write_text(text)
     words = ("data=text", f"data.path={tmp_path}/text.txt", "model=char_gru", "model.hidden_size=8")
     words += ("task=language_modeling", "task.sample_length=0", "trainer.steps=2", "logger=off")
-    assert entry.main(train.train, [*words, "paths.runs_dir=runs", "trainer.epochs=null"]) == 0
+    assert train.main([*words, "paths.runs_dir=runs", "trainer.epochs=null"]) == 0
     (run,) = Path("runs").glob("*/*")
     Path("text.txt").write_text(text * 2)
     capsys.readouterr()
-    assert entry.main(train.train, [f"resume={run}", "trainer.steps=4"]) == 2
+    assert train.main([f"resume={run}", "trainer.steps=4"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: resume={run}: these data have ") and said.count("\n") == 1
     assert " samples in train, where there were " in said and said.endswith("begin a new run\n")
@@ -114,7 +113,7 @@ def test_a_run_goes_on_only_with_the_data_that_it_began_with(tmp_path, monkeypat
     assert evaluate.main([f"run={run}"]) == 0
     assert "warning: these data have " in capsys.readouterr().err
     Path("text.txt").write_text(text)
-    assert entry.main(train.train, [f"resume={run}", "trainer.steps=4"]) == 0
+    assert train.main([f"resume={run}", "trainer.steps=4"]) == 0
     assert evaluate.main([f"run={run}"]) == 0
     assert "warning" not in capsys.readouterr().err
 
@@ -156,7 +155,7 @@ def test_run_without_its_vocabulary_says_so(run, capsys):
 def test_run_of_another_kind_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["experiment=linear_diabetes", "logger=off", "trainer.steps=1", "trainer.epochs=null"]
-    assert entry.main(train.train, words) == 0
+    assert train.main(words) == 0
     (folder,) = Path("runs").glob("*/*")
     assert generate.main([f"run={folder}"]) == 2
     assert "is no language model's" in capsys.readouterr().err
@@ -164,6 +163,6 @@ def test_run_of_another_kind_is_refused(tmp_path, monkeypatch, capsys):
 
 def test_end_of_a_run_says_how_to_let_it_write(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert entry.main(train.train, list(WORDS)) == 0
+    assert train.main(list(WORDS)) == 0
     (folder,) = Path("runs").glob("*/*")
     assert f"scripts/generate.py run={folder} length=500\n" in capsys.readouterr().out

@@ -13,7 +13,6 @@ import pytest
 import yaml
 
 import train
-from zoo.config import entry
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -292,7 +291,7 @@ def here(tmp_path, monkeypatch):
 
 
 def main(*words):
-    return entry.main(train.train, words)
+    return train.main(words)
 
 
 def test_sweep_in_which_all_goes_well_ends_with_0(here, capsys):
@@ -412,7 +411,7 @@ def test_parts_that_do_not_fit_are_refused_before_there_is_a_run_folder(
     words, said, tmp_path, capsys
 ):
 
-    assert entry.main(train.train, [*words, f"paths.runs_dir={tmp_path}"]) == 2
+    assert train.main([*words, f"paths.runs_dir={tmp_path}"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert said in lines[0]
@@ -421,5 +420,5 @@ def test_parts_that_do_not_fit_are_refused_before_there_is_a_run_folder(
 
 def test_torchrun_is_refused(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert entry.main(train.train, []) == 2
+    assert train.main([]) == 2
     assert "one process trains one run" in capsys.readouterr().err

@@ -12,7 +12,6 @@ import pytest
 import evaluate
 import train
 from scripts import translate
-from zoo.config import entry
 
 WORDS = {
     "ein": "a",
@@ -52,7 +51,7 @@ def trained(tmp_path_factory):
         *("optimizer=adam", "optimizer.lr=1e-2", "trainer.epochs=8", "logger=off"),
         f"paths.runs_dir={place}/runs",
     )
-    assert entry.main(train.train, words) == 0
+    assert train.main(words) == 0
     (folder,) = (place / "runs").glob("*/*")
     return folder
 
@@ -154,12 +153,12 @@ def test_a_run_is_required_and_must_be_a_translation(capsys, tmp_path):
     assert translate.main(["run=nowhere"]) == 2
     assert "run=nowhere: there is no such folder" in capsys.readouterr().err
     words = ("experiment=lenet_digits", "trainer.steps=1", "trainer.epochs=null", "logger=off")
-    assert entry.main(train.train, [*words, f"paths.runs_dir={tmp_path}"]) == 0
+    assert train.main([*words, f"paths.runs_dir={tmp_path}"]) == 0
     (folder,) = tmp_path.glob("*/*")
     assert translate.main([f"run={folder}"]) == 2
     assert "is no translation's" in capsys.readouterr().err
     words = ("experiment=copy_seq2seq", "trainer.steps=1", "data.num_samples=64", "logger=off")
-    assert entry.main(train.train, [*words, f"paths.runs_dir={tmp_path}"]) == 0
+    assert train.main([*words, f"paths.runs_dir={tmp_path}"]) == 0
     (folder,) = tmp_path.glob("copy_seq2seq/*")
     assert translate.main([f"run={folder}"]) == 2
     assert "its data are numbers; name a run on sentences" in capsys.readouterr().err

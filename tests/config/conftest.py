@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import pytest
 
-from zoo.config import entry
+from zoo.app import main as entry
 
 
 class Answer(NamedTuple):

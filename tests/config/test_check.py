@@ -180,9 +180,9 @@ def test_target_is_found_by_any_path_to_it_but_judged_by_where_it_is_defined():
     assert locate("torch.nn.modules.linear.Linear", "k") is nn.Linear
     assert locate("zoo.models.mlp.nn.Linear", "k") is nn.Linear
     with pytest.raises(ConfigError, match=r"is defined in torch\.serialization"):
-        locate("zoo.run.torch.load", "k")
+        locate("zoo.app.build.torch.load", "k")
     with pytest.raises(ConfigError, match=r"is defined in pathlib"):
-        locate("zoo.run.Path", "k")
+        locate("zoo.app.build.Path", "k")
 
 
 def test_prefix_is_that_of_a_package_and_not_of_a_name(tmp_path, monkeypatch):

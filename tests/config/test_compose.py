@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import train
-from zoo.config import entry
+from zoo.app.rebuild import load as load_run
 from zoo.config.build import components
 from zoo.config.compose import (
     GROUPS,
@@ -19,8 +18,7 @@ from zoo.config.compose import (
     run_settings,
 )
 from zoo.config.errors import ConfigError
-from zoo.config.stored import dump, load, merge
-from zoo.run import load as load_run
+from zoo.config.run_config import dump, load, merge
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*/**/*.yaml"))
@@ -492,10 +490,6 @@ def test_stored_run_with_a_trusted_package_goes_on_only_with_that_trust(own, com
     assert answer.code == 2
     assert "my_package.nets.Net" in answer.err
     assert command("resume=run trusted=[my_package]", stop).code == 130
-
-
-def test_the_map_of_the_program_is_the_one_that_is_tested():
-    assert train.entry is entry
 
 
 def test_a_group_of_the_command_line_replaces_the_experiments_whole():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import train
-from zoo.config import entry
+from zoo.app.place import RunLocation
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,7 +164,7 @@ TARGETS = [
     ("model._target_=torch.nn.modules.module.torch.load", "defined in torch.serialization"),
     ("model._target_=zoo.models.mlp.MLP.__init__", "makes NoneType", "Module is needed"),
     ("model._target_=zoo.models.mlp.MLP.__class__", "defined in builtins"),
-    ("model._target_=zoo.config.entry.main", "makes int", "torch.nn.modules.module.Module"),
+    ("model._target_=zoo.app.main.main", "makes int", "torch.nn.modules.module.Module"),
     ("optimizer._target_=torch.optim.lr_scheduler.StepLR", "makes StepLR", "Optimizer is needed"),
     ("optimizer._target_=zoo.models.mlp.MLP", "makes MLP", "Optimizer is needed"),
     ("model._target_=torch.optim.AdamW", "makes AdamW", "Module is needed"),
@@ -199,8 +199,8 @@ TARGETS = [
     # What stands inside an argument must be of the argument's class; no function is called for a
     # number, a path or a text.
     ("model.num_classes._target_=os.system", "model.num_classes", "an integer or auto"),
-    ("model.num_classes={_target_:zoo.config.entry.report,error:x}", "model.num_classes={_target_"),
-    ("data.split_seed={_target_:zoo.config.entry.main}", "data.split_seed={_target_", "an integer"),
+    ("model.num_classes={_target_:zoo.app.failures.report,error:x}", "model.num_classes={_target_"),
+    ("data.split_seed={_target_:zoo.app.main.main}", "data.split_seed={_target_", "an integer"),
     ("schedule=step schedule._target_=zoo.training.schedules.Cosine", "schedule.milestones=[100"),
     ("schedule._target_=zoo.training.schedules.InverseSquareRoot", "schedule.final=0.0"),
     ("data=image_folder data.root=null", "data.root"),
@@ -330,7 +330,7 @@ def no_folder(monkeypatch):
     def opened(self, config, device):
         raise AssertionError("a run folder would be made")
 
-    monkeypatch.setattr(entry.Place, "open", opened)
+    monkeypatch.setattr(RunLocation, "open", opened)
 
 
 @pytest.mark.parametrize(("words", "fragments"), [(w, f) for w, *f in BUILT], ids=ids(BUILT))
@@ -453,7 +453,7 @@ def test_program_ends_with_2_and_one_line_on_standard_error(words, fragment, tmp
 def test_groups_and_the_fixed_part_are_checked_before_torch_is_imported(tmp_path):
     script = """
 import sys
-from zoo.config import entry
+from zoo.app import main as entry
 for word in ("modle=mlp", "model=mpl", "trainer.epoch=3", "seed=-1", "--bogus", "--help"):
     entry.main(None, [word])
 assert "torch" not in sys.modules

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from train import train
-from zoo.config.entry import main
+from zoo.app.main import main
 from zoo.data.tabular.diabetes import Diabetes
 from zoo.training.checkpoint import read
 

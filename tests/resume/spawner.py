@@ -28,7 +28,6 @@ import torch.utils.tensorboard
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import train
-from zoo.config import entry
 
 CHANGES = ("os.rename", "os.link", "os.remove", "os.truncate")
 
@@ -117,7 +116,7 @@ def main() -> None:
                     watch_saves(request)
                 code = 99
                 try:
-                    code = entry.main(train.train, request["words"])
+                    code = train.main(request["words"])
                 finally:
                     sys.stdout.flush()
                     sys.stderr.flush()

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from zoo.app.build import build_optimizers
 from zoo.config.compose import compose
 from zoo.config.errors import ConfigError
-from zoo.run import build_optimizers
 from zoo.tasks.classification import Classification
 from zoo.training.optimizers import (
     MuonWithAdamW,

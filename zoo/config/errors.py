@@ -1,6 +1,8 @@
 """The one exception of the configuration: a sentence for the user, exit code 2."""
 
-from collections.abc import Iterable
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
 
@@ -39,3 +41,14 @@ def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     if near:
         return f"did you mean {prefix + near[0]!r}?"
     return f"allowed: {', '.join(known)}" if known else "there is none"
+
+
+@contextlib.contextmanager
+def as_config_error(key: str = "") -> Iterator[None]:
+    """Turns a refused value inside the block into a `ConfigError` that names the part."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        text = one_line(error)
+        joint = "." if re.match(r"\w+=", text) else ": "
+        raise ConfigError(f"{key}{joint}{text}" if key else text) from error

@@ -152,7 +152,8 @@ class StreamLoader:
     torch's `DataLoader` with our own order, and with random numbers of its own for each sample
     (see :class:`~zoo.data.loading.workers.SeededDataset`), so that the number of workers changes
     nothing. The global random states of the main process are neither used nor changed. With
-    workers, only one epoch can be under way at a time: a newer call of :meth:`batches` ends an older one.
+    workers, only one epoch can be under way at a time: a newer call of :meth:`batches` ends an
+    older one.
 
     Args:
         dataset: has ``len()`` and gives a sample, such as ``(image, label)``, for each number.

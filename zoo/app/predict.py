@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from zoo.app.rebuild import Evaluation
 from zoo.config.errors import ConfigError
-from zoo.run import Evaluation
 
 if TYPE_CHECKING:
     from PIL.Image import Image

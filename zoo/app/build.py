@@ -5,28 +5,21 @@ was built. Components come from the configuration; nothing here knows which.
 """
 
 import json
-import os
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from zoo.config import compose, stored
 from zoo.config.build import SIZES, beside, build, check_component, components, fill
-from zoo.config.entry import refusals
-from zoo.config.errors import ConfigError, one_line
+from zoo.config.errors import ConfigError, as_config_error, one_line
 from zoo.data.text.vocabulary import Vocabulary
 from zoo.tasks.task import Task
 from zoo.training.callbacks import Callback, EarlyStopping, Profile
-from zoo.training.checkpoint import KEPT, CheckpointFolder, read
 from zoo.training.console import Console
 from zoo.training.freezing import freeze
 from zoo.training.optimizers import make_optimizer
-from zoo.training.precision import resolve_device, resolve_precision
 from zoo.training.pretrained import load_pretrained
 from zoo.training.run_folder import RunFolder
 from zoo.training.settings import RunSettings
@@ -75,10 +68,10 @@ def begin_from(
     file = beside(config["model"], "model", "model", trusted=trusted).get("weights")
     notes = []
     if file is not None and fresh:
-        with refusals("model"):
+        with as_config_error("model"):
             classes = config["model"].get("num_classes")
             notes.append(str(load_pretrained(model, file, num_classes=classes)))
-    with refusals():
+    with as_config_error():
         notes.append(freeze(model, config["freeze"]))
     return list(filter(None, notes))
 
@@ -170,114 +163,3 @@ def standard_callbacks(
     if settings.callbacks.profile.steps is not None:
         callbacks.append(Profile(settings.callbacks.profile, folder.path))
     return callbacks
-
-
-def stored_config(
-    folder: str | os.PathLike[str], overrides: Sequence[str] = (), trusted: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The configuration of a run folder, checked like one from the command line.
-
-    Raises:
-        ConfigError: it is no run folder, or its configuration names what must not be built.
-    """
-    path = Path(folder)
-    if not path.is_dir():
-        raise ConfigError(f"run={folder}: there is no such folder")
-    config = compose.complete(stored.load(path / "config.yaml"))
-    return stored.merge(config, overrides, trusted)
-
-
-def load_weights(task: Task, folder: str | os.PathLike[str], checkpoint: str = "best") -> int:
-    """Loads a checkpoint's weights for use: the averaged ones where the run averaged.
-
-    Args:
-        task: whose model and state to fill.
-        folder: the run folder.
-        checkpoint: `best`, `last` or a path; `best` is `last` in a run that selected none.
-
-    Returns:
-        The step of the checkpoint.
-
-    Raises:
-        CheckpointError: it is missing, damaged or not plain data.
-    """
-    checkpoints = CheckpointFolder(Path(folder) / "checkpoints")
-    path = checkpoints.select(checkpoint)
-    if checkpoint == "best" and not path.exists():
-        path = checkpoints.select("last")
-    state = read(path)
-    task.model.load_state_dict(state["model"] | (state["average"] or {}))
-    task.load_state_dict(state["task"])
-    step: int = state["position"]["step"]
-    return step
-
-
-@dataclass
-class Evaluation:
-    """The parts of a stored run, ready to evaluate or predict; the data are not set up yet."""
-
-    config: dict[str, Any]
-    settings: RunSettings
-    data: Any
-    task: Task
-    device: torch.device
-    autocast: Any
-    step: int
-
-
-def prepare_evaluation(
-    folder: str | os.PathLike[str],
-    overrides: Sequence[str] = (),
-    *,
-    checkpoint: str = "best",
-    trusted: Sequence[str] = (),
-) -> Evaluation:
-    """Rebuilds a run from its folder alone, with the weights of a checkpoint.
-
-    Raises:
-        ConfigError: it is no run folder, an override would make another run, or there is no such
-            checkpoint.
-        CheckpointError: the checkpoint cannot be used.
-    """
-    config = stored_config(folder, overrides, trusted)
-    if checkpoint not in KEPT and not Path(checkpoint).is_file():
-        raise ConfigError(
-            f"checkpoint={checkpoint}: there is no such file; write best, last or the path of one"
-        )
-    settings = compose.run_settings(config)
-    data = build_data(config, trusted, folder=Path(folder))
-    model = build(config["model"], "model", "model", trusted=trusted)
-    task = build_task(config, model, data, trusted)
-    step = load_weights(task, folder, checkpoint)
-    try:
-        device = resolve_device(settings.trainer.device)
-    except ValueError as error:
-        raise ConfigError(f"trainer.{error}") from error
-    model.to(device).eval()
-    task.to(device)
-    dtype = resolve_precision(settings.trainer.precision, device)
-    autocast = torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
-    return Evaluation(config, settings, data, task, device, autocast, step)
-
-
-def load(
-    folder: str | os.PathLike[str], *, checkpoint: str = "best", trusted: Sequence[str] = ()
-) -> tuple[nn.Module, Any]:
-    """The trained model of a run, in evaluation mode on the CPU, and its data module.
-
-    Args:
-        folder: the run folder.
-        checkpoint: `best`, `last` or a path.
-        trusted: packages of your own whose components the run uses.
-
-    Returns:
-        The model, and the data module, which reads nothing until its `setup()`.
-
-    Raises:
-        ConfigError: it is no run folder.
-        CheckpointError: the checkpoint cannot be used.
-    """
-    parts = prepare_evaluation(
-        folder, ["trainer.device=cpu"], checkpoint=checkpoint, trusted=trusted
-    )
-    return parts.task.model, parts.data

@@ -18,11 +18,12 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 
+from zoo.app.failures import failure, report
+from zoo.app.place import RunLocation, Train
 from zoo.config.command_line import CommandLine
 from zoo.config.compose import CONFIGS, compose, compose_plain, expand, parse, prepare, quoted
-from zoo.config.entry import Place, Train, failure, report
 from zoo.config.errors import ConfigError
-from zoo.config.stored import dump
+from zoo.config.run_config import dump
 
 WORST = 1e30
 
@@ -108,7 +109,7 @@ class _Built(Exception):
     """Everything of a run has been built, and there is nothing wrong with it."""
 
 
-class _NoPlace(Place):
+class _Nowhere(RunLocation):
     """Stops a run where its folder would be made."""
 
     @contextlib.contextmanager
@@ -124,7 +125,7 @@ def _build_only(train: Train, config: dict[str, Any], trusted: tuple[str, ...]) 
         ConfigError: a part refused a value.
     """
     try:
-        train(config, _NoPlace(Path()), trusted)
+        train(config, _Nowhere(Path()), trusted)
     except ConfigError:
         raise
     except Exception:
@@ -143,7 +144,7 @@ def _job(
     short = [_short(w) for w in shown if w.partition("=")[0] in swept]
     name = safe_name("-".join([str(hydra_config.job.num), *short]))
     print(f"\njob {hydra_config.job.num}: {' '.join(shown)}", flush=True)
-    place = Place(folder, name=name, overrides=shown)
+    place = RunLocation(folder, name=name, overrides=shown)
     try:
         config = compose(words, config_dir=config_dir, trusted=line.trusted, default=False)
         place.results = train(config, place, line.trusted)

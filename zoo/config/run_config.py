@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import OverrideType
 
 from zoo.config.compose import COMPONENTS, GROUPS, check, complete, parse
 from zoo.config.errors import ConfigError, did_you_mean, one_line
+from zoo.config.moved import translated
 
 
 def merge(
@@ -92,4 +93,5 @@ def load(path: Path) -> dict[str, Any]:
         json.dumps(config)
     except (TypeError, ValueError, RecursionError) as error:  # Dates, or a mapping inside itself.
         raise ConfigError(f"{path} is not the configuration of a run: {error}") from error
-    return config
+    stored: dict[str, Any] = translated(config)
+    return stored

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from zoo.receptive_field import ReceptiveFields
+from receptive_field import ReceptiveFields
 
 
 def conv(size, stride=1, padding=0, dilation=1):

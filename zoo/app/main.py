@@ -1,0 +1,124 @@
+"""From the words of a command line to runs, and from what goes wrong to a line and an exit code.
+
+Exit codes: 0 finished, 1 failed, 2 wrong configuration, 130 Ctrl-C and 143 SIGTERM after saving.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.app.closing import conclude
+from zoo.app.failures import report
+from zoo.app.place import RunLocation, Train
+from zoo.config.command_line import FLAGS, CommandLine, parse_words
+from zoo.config.errors import ConfigError, one_line
+
+
+def main(train: Train, words: Sequence[str] | None = None) -> int:
+    """Runs `train.py`.
+
+    Args:
+        train: builds and trains one run.
+        words: of the command line; None: the process's own.
+
+    Returns:
+        The exit code.
+    """
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        line = parse_words(sys.argv[1:] if words is None else words, paths=("resume",), flags=FLAGS)
+        if "--help" in line.flags:
+            from zoo.config.help import text
+
+            print(text())
+            return 0
+        if "--version" in line.flags:
+            show_version()
+            return 0
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+            raise ConfigError("torchrun: one process trains one run; start train.py by itself")
+        if "resume" in line.paths:
+            return _resume(train, line)
+        if "--cfg" in line.flags:
+            return _show(line)
+        if "--multirun" in line.flags:
+            from zoo.app.sweep import sweep
+
+            return sweep(train, line)
+        return _single(train, line)
+    except (Exception, KeyboardInterrupt) as error:
+        return report(error)
+    except BaseException as error:
+        if type(error).__name__ == "Interrupted":
+            return report(error)
+        raise
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    """A warning as one line, without the line of source that raised it."""
+    if not issubclass(category, DeprecationWarning | FutureWarning):
+        print(f"warning: {one_line(message)}", file=sys.stderr, flush=True)
+
+
+def show_version() -> None:
+    """Prints the versions that a report of a problem should name."""
+    from importlib.metadata import version
+
+    from zoo import __version__
+
+    print(f"zoo {__version__}, torch {version('torch')}, Python {sys.version.split()[0]}")
+
+
+def _show(line: CommandLine) -> int:
+    from zoo.config.compose import compose
+    from zoo.config.run_config import dump
+
+    if line.flags["--cfg"] != "job":
+        raise ConfigError(f"--cfg {line.flags['--cfg']}: must be job (--cfg job)")
+    if "--multirun" in line.flags:
+        raise ConfigError("--cfg job shows one configuration; leave -m away")
+    config = compose(
+        line.overrides, config_dir=line.flags.get("--config-dir"), trusted=line.trusted
+    )
+    print(dump(config), end="")
+    return 0
+
+
+def _single(train: Train, line: CommandLine) -> int:
+    from zoo.config.compose import compose
+
+    config = compose(
+        line.overrides, config_dir=line.flags.get("--config-dir"), trusted=line.trusted
+    )
+    place = RunLocation(
+        Path(config["paths"]["runs_dir"]) / config["name"], overrides=line.overrides
+    )
+    place.results = train(config, place, line.trusted)
+    conclude(place)
+    return 0
+
+
+def _resume(train: Train, line: CommandLine) -> int:
+    from zoo.config.compose import complete
+    from zoo.config.run_config import load, merge
+    from zoo.training.run_folder import RunFolder, shown
+
+    path = Path(line.paths["resume"])
+    if line.flags:
+        flags = " ".join(line.flags)
+        raise ConfigError(f"resume={path} {flags}: takes up one run as it is; leave {flags} away")
+    if not path.is_dir():
+        raise ConfigError(f"resume={path}: there is no such folder")
+    config = merge(complete(load(path / "config.yaml")), line.overrides, line.trusted)
+    folder = RunFolder(path)
+    finished = folder.read("status.json").get("state") == "finished"
+    if finished and not line.overrides:
+        print(f"this run is finished; prolong it with trainer.epochs=<more>\n{shown(path)}")
+        return 0
+    place = RunLocation(path.parent, folder=folder, resume=True)
+    place.results = train(config, place, line.trusted)
+    conclude(place)
+    return 0

@@ -1,0 +1,131 @@
+"""From a run folder back to the parts of its run: for evaluation, prediction and `zoo.load`."""
+
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.app.build import build_data, build_task
+from zoo.config import compose, run_config
+from zoo.config.build import build
+from zoo.config.errors import ConfigError
+from zoo.tasks.task import Task
+from zoo.training.checkpoint import KEPT, CheckpointFolder, read
+from zoo.training.precision import resolve_device, resolve_precision
+from zoo.training.settings import RunSettings
+
+
+def stored_config(
+    folder: str | os.PathLike[str], overrides: Sequence[str] = (), trusted: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The configuration of a run folder, checked like one from the command line.
+
+    Raises:
+        ConfigError: it is no run folder, or its configuration names what must not be built.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ConfigError(f"run={folder}: there is no such folder")
+    config = compose.complete(run_config.load(path / "config.yaml"))
+    return run_config.merge(config, overrides, trusted)
+
+
+def load_weights(task: Task, folder: str | os.PathLike[str], checkpoint: str = "best") -> int:
+    """Loads a checkpoint's weights for use: the averaged ones where the run averaged.
+
+    Args:
+        task: whose model and state to fill.
+        folder: the run folder.
+        checkpoint: `best`, `last` or a path; `best` is `last` in a run that selected none.
+
+    Returns:
+        The step of the checkpoint.
+
+    Raises:
+        CheckpointError: it is missing, damaged or not plain data.
+    """
+    checkpoints = CheckpointFolder(Path(folder) / "checkpoints")
+    path = checkpoints.select(checkpoint)
+    if checkpoint == "best" and not path.exists():
+        path = checkpoints.select("last")
+    state = read(path)
+    task.model.load_state_dict(state["model"] | (state["average"] or {}))
+    task.load_state_dict(state["task"])
+    step: int = state["position"]["step"]
+    return step
+
+
+@dataclass
+class Evaluation:
+    """The parts of a stored run, ready to evaluate or predict; the data are not set up yet."""
+
+    config: dict[str, Any]
+    settings: RunSettings
+    data: Any
+    task: Task
+    device: torch.device
+    autocast: Any
+    step: int
+
+
+def prepare_evaluation(
+    folder: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    checkpoint: str = "best",
+    trusted: Sequence[str] = (),
+) -> Evaluation:
+    """Rebuilds a run from its folder alone, with the weights of a checkpoint.
+
+    Raises:
+        ConfigError: it is no run folder, an override would make another run, or there is no such
+            checkpoint.
+        CheckpointError: the checkpoint cannot be used.
+    """
+    config = stored_config(folder, overrides, trusted)
+    if checkpoint not in KEPT and not Path(checkpoint).is_file():
+        raise ConfigError(
+            f"checkpoint={checkpoint}: there is no such file; write best, last or the path of one"
+        )
+    settings = compose.run_settings(config)
+    data = build_data(config, trusted, folder=Path(folder))
+    model = build(config["model"], "model", "model", trusted=trusted)
+    task = build_task(config, model, data, trusted)
+    step = load_weights(task, folder, checkpoint)
+    try:
+        device = resolve_device(settings.trainer.device)
+    except ValueError as error:
+        raise ConfigError(f"trainer.{error}") from error
+    model.to(device).eval()
+    task.to(device)
+    dtype = resolve_precision(settings.trainer.precision, device)
+    autocast = torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
+    return Evaluation(config, settings, data, task, device, autocast, step)
+
+
+def load(
+    folder: str | os.PathLike[str], *, checkpoint: str = "best", trusted: Sequence[str] = ()
+) -> tuple[nn.Module, Any]:
+    """The trained model of a run, in evaluation mode on the CPU, and its data module.
+
+    Args:
+        folder: the run folder.
+        checkpoint: `best`, `last` or a path.
+        trusted: packages of your own whose components the run uses.
+
+    Returns:
+        The model, and the data module, which reads nothing until its `setup()`.
+
+    Raises:
+        ConfigError: it is no run folder.
+        CheckpointError: the checkpoint cannot be used.
+    """
+    parts = prepare_evaluation(
+        folder, ["trainer.device=cpu"], checkpoint=checkpoint, trusted=trusted
+    )
+    return parts.task.model, parts.data

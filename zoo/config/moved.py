@@ -1,0 +1,59 @@
+"""Names that have moved since a run folder was written: read where a stored configuration is read.
+
+A run folder of any earlier version keeps working: `_target_`s and settings are translated to what
+they are called now. Entries are never removed. The left side of a target is a module or an object;
+the longest that fits counts, and what follows it stays.
+"""
+
+from typing import Any
+
+TARGETS = {
+    # 0.1.0: all data sets in one folder.
+    "zoo.data.cifar": "zoo.data.images.cifar",
+    "zoo.data.diabetes": "zoo.data.tabular.diabetes",
+    "zoo.data.digits": "zoo.data.images.digits",
+    "zoo.data.flowers": "zoo.data.images.flowers",
+    "zoo.data.graph": "zoo.data.graphs.graph",
+    "zoo.data.image_folder": "zoo.data.images.image_folder",
+    "zoo.data.isbi2012": "zoo.data.masks.isbi2012",
+    "zoo.data.labelled_text": "zoo.data.text.labelled_text",
+    "zoo.data.mask_folder": "zoo.data.masks.mask_folder",
+    "zoo.data.mnist": "zoo.data.images.mnist",
+    "zoo.data.multi30k": "zoo.data.text.multi30k",
+    "zoo.data.parallel_text": "zoo.data.text.parallel_text",
+    "zoo.data.pets": "zoo.data.images.pets",
+    "zoo.data.shapes": "zoo.data.masks.shapes",
+    "zoo.data.sines": "zoo.data.sequences.sines",
+    "zoo.data.skip_gram": "zoo.data.text.skip_gram",
+    "zoo.data.stl10": "zoo.data.images.stl10",
+    "zoo.data.svhn": "zoo.data.images.svhn",
+    "zoo.data.synthetic_eeg": "zoo.data.sequences.synthetic_eeg",
+    "zoo.data.synthetic_sequences": "zoo.data.sequences.synthetic",
+    "zoo.data.text.StandardLibrary": "zoo.data.text.text.StandardLibrary",
+    "zoo.data.text.TinyShakespeare": "zoo.data.text.text.TinyShakespeare",
+    "zoo.data.text_files": "zoo.data.text.text_files",
+    "zoo.data.voc_segmentation": "zoo.data.masks.voc_segmentation",
+    "zoo.models.recurrent.patterns": "zoo.models.recurrent.sequence_heads",
+}
+
+
+def moved(target: str) -> str:
+    """What a target of an earlier version is called now; one that has not moved stays as it is."""
+    parts = target.split(".")
+    for depth in range(len(parts), 0, -1):
+        name = ".".join(parts[:depth])
+        if name in TARGETS:
+            return ".".join([TARGETS[name], *parts[depth:]])
+    return target
+
+
+def translated(node: Any) -> Any:
+    """A stored configuration with every `_target_` in it as it is called now."""
+    if isinstance(node, dict):
+        return {
+            key: moved(value) if key == "_target_" and isinstance(value, str) else translated(value)
+            for key, value in node.items()
+        }
+    if isinstance(node, list):
+        return [translated(value) for value in node]
+    return node

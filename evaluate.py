@@ -1,13 +1,13 @@
 """Evaluates a run, or predicts with it, from its folder alone.
 
     python evaluate.py run=<run folder> [split=<split>] [checkpoint=best|last|<file>]
-    python evaluate.py run=<run folder> predict=<picture or folder> [out=<file.csv or folder>]
+    python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
 
 The split is test or, where the data have none, val.
 
-A classifier predicts a table, predictions.csv; a segmentation predicts a mask for each picture, in
-the folder predictions. Test-time augmentation of a classifier: tta=flip (mean over the picture and
-its mirror image) or tta=ten_crop (over ten crops, crop=<pixels>; default: 7/8 of the picture).
+A classifier predicts a table, predictions.csv; a segmentation predicts a mask for each image, in
+the folder predictions. Test-time augmentation of a classifier: tta=flip (mean over the image and
+its mirror image) or tta=ten_crop (over ten crops, crop=<pixels>; default: 7/8 of the image).
 
 Values of the stored configuration that do not make another run may be overridden beside:
 `data.root=/elsewhere trainer.device=cpu`.
@@ -47,7 +47,7 @@ def prepared(line: CommandLine) -> tuple[Any, dict[str, Any]]:
             raise ConfigError(f"crop={crop}: goes with tta=ten_crop")
         return parts, {}
     if parts.task.predicts != "classes":
-        raise ConfigError(f"tta={views}: this run is no classification of pictures")
+        raise ConfigError(f"tta={views}: this run is no classification of images")
     if crop is not None and not crop.isdecimal():
         raise ConfigError(f"crop={crop}: must be a number of pixels")
     from zoo.inference.views import AveragedViews
@@ -98,20 +98,20 @@ def predict(line: CommandLine) -> None:
     if "split" in line.paths:
         raise ConfigError("split and predict exclude each other")
     run, source = Path(line.paths["run"]), Path(line.paths["predict"])
-    predict.pictures(source)  # A wrong path is refused before the run is rebuilt.
+    predict.images(source)  # A wrong path is refused before the run is rebuilt.
     parts, _ = prepared(line)
     if parts.task.predicts is None or not hasattr(parts.data, "preprocess"):
-        raise ConfigError("predict: this run is no classification or segmentation of pictures")
+        raise ConfigError("predict: this run is no classification or segmentation of images")
     done: list[str] = []
     with as_config_error() if "tta" in line.paths else nullcontext():
         if parts.task.predicts == "classes":
             out = Path(line.paths.get("out", run / "predictions.csv"))
-            rows = list(predict.classes(parts, predict.pictures(source)))
+            rows = list(predict.classes(parts, predict.images(source)))
             predict.write_table(rows, out)
             done = [f"{file}: {name} ({value:.3f})" for file, name, value in rows]
         else:
             out = Path(line.paths.get("out", run / "predictions"))
-            files = predict.pictures(source, outside=out)
+            files = predict.images(source, outside=out)
             targets = predict.mask_files(source, files, out)
             for file, target in predict.write_masks(parts, files, targets):
                 done.append(f"{file}: {shown(target)}")
@@ -136,7 +136,7 @@ def main(words: Sequence[str] | None = None) -> int:
         elif "predict" in line.paths:
             predict(line)
         elif "out" in line.paths:
-            raise ConfigError("out goes with predict=<picture or folder>")
+            raise ConfigError("out goes with predict=<image or folder>")
         else:
             evaluate(line)
     except (Exception, KeyboardInterrupt) as error:

@@ -9,9 +9,9 @@ compared. Before anything is timed, both sides must give the same numbers.
 trainer  an MLP 784-256-10 at batch 64: the trainer with callbacks, schedule and TensorBoard against
          the best loop by hand (fused optimizer, tensors in memory, no logging), and against itself
          without logging
-loader   normalised, randomly cropped batches of 128 pictures 32x32x3 in memory against torchvision
+loader   normalised, randomly cropped batches of 128 images 32x32x3 in memory against torchvision
          transforms in a DataLoader with the best of 0, 1 and 2 workers
-pictures cropped, mirrored, normalised batches in memory against a training step of ResNet-20
+images cropped, mirrored, normalised batches in memory against a training step of ResNet-20
 models   networks against torchvision's with the same weights: forward and backward, and ours in the
          trainer against a loop by hand with torchvision's; `compiled` does the same compiled
 recurrent  LSTM, written and fused, and GRU against torch's with the same weights
@@ -29,7 +29,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.loader import loader, pictures  # noqa: E402
+from benchmarks.loader import images, loader  # noqa: E402
 from benchmarks.models import compiled_models, models  # noqa: E402
 from benchmarks.recurrent import recurrent  # noqa: E402
 from benchmarks.startup import startup  # noqa: E402
@@ -40,7 +40,7 @@ from zoo.training.run_folder import environment  # noqa: E402
 AVAILABLE = {
     "trainer": trainer,
     "loader": loader,
-    "pictures": pictures,
+    "images": images,
     "models": models,
     "recurrent": recurrent,
     "gpt": gpt,

@@ -1,4 +1,4 @@
-"""Receptive fields: what part of a picture each position of a tensor depends on.
+"""Receptive fields: what part of an image each position of a tensor depends on.
 
 The rules are exact for windows that slide (convolution, pooling), for everything that works element
 by element, and for branches that are added or concatenated. Where there is no rule (attention,
@@ -114,12 +114,12 @@ class ReceptiveFields(TorchFunctionMode):
     Where there is no rule, or two branches do not meet in step, nothing is known of the result.
     """
 
-    def __init__(self, picture: Tensor) -> None:
+    def __init__(self, image: Tensor) -> None:
         super().__init__()
-        self.lengths = tuple(picture.shape[2:])
-        # None for what depends on the picture in a way for which there is no rule.
+        self.lengths = tuple(image.shape[2:])
+        # None for what depends on the image in a way for which there is no rule.
         self.fields: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self.fields[picture] = (Axis(2, 0, 0, 1), Axis(3, 0, 0, 1))
+        self.fields[image] = (Axis(2, 0, 0, 1), Axis(3, 0, 0, 1))
 
     def text(self, tensor: Tensor) -> str:
         """A tensor's field as "size / stride", `all` or `n/a`."""

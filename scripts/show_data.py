@@ -1,15 +1,15 @@
-"""Draws a grid of the pictures that a network is trained on, augmented, with their labels.
+"""Draws a grid of the images that a network is trained on, augmented, with their labels.
 
     python scripts/show_data.py data=cifar10 data.augment=randaugment out=cifar10.png
     python scripts/show_data.py experiment=unet_isbi2012 count=4 epoch=3
 
 What is shown is what the training of that configuration and seed sees at the beginning of the
-epoch, with the normalisation undone; masks are laid over their pictures, pixels without a class
+epoch, with the normalisation undone; masks are laid over their images, pixels without a class
 in white. Configuration words are those of train.py; beside them:
 
 split=train    which split; val and test are never augmented
 epoch=0        which epoch's augmentation
-count=32       how many pictures
+count=32       how many images
 out=data.png   the file, which must not exist yet
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PATHS = ("split", "epoch", "count", "out")
 COLUMNS = 8
-SMALLEST, LARGEST = 96, 256  # pixels a side of a picture in the grid
+SMALLEST, LARGEST = 96, 256  # pixels a side of an image in the grid
 LINE = 14  # height of a line of text
 IGNORED = 255  # pixels of a mask that have no class
 
@@ -69,24 +69,24 @@ def show(line: CommandLine) -> Path:
 
 
 def drawn(batch: Any, data: Any) -> list[tuple["Image", str]]:
-    """Each picture of a batch and what stands below it."""
+    """Each image of a batch and what stands below it."""
     import torch
     from PIL import Image
 
     normalize = getattr(data, "normalize", None)
     if normalize is None or not isinstance(batch, tuple) or batch[0].ndim != 4:
-        raise ConfigError(f"data: {type(data).__name__} holds no pictures")
+        raise ConfigError(f"data: {type(data).__name__} holds no images")
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (normalize.mean, normalize.std))
-    pictures = (batch[0].cpu() * std + mean).clamp(0, 1).expand(-1, 3, -1, -1)
+    images = (batch[0].cpu() * std + mean).clamp(0, 1).expand(-1, 3, -1, -1)
     targets, names = batch[1].cpu(), data.class_names
     cells = []
-    for picture, target in zip(pictures, targets, strict=True):
+    for image, target in zip(images, targets, strict=True):
         text = ""
         if target.ndim == 2:
-            picture = overlaid(picture, target, len(names))
+            image = overlaid(image, target, len(names))
         else:
             text = label(target, names)
-        pixels = picture.permute(1, 2, 0).mul(255).round().byte()  # (height, width, 3)
+        pixels = image.permute(1, 2, 0).mul(255).round().byte()  # (height, width, 3)
         cells.append((Image.fromarray(pixels.numpy()), text))
     return cells
 
@@ -99,22 +99,22 @@ def label(target: "Tensor", names: Sequence[str]) -> str:
     return "\n".join(f"{share:.2f} {name}" for share, name in sorted(shares, reverse=True))
 
 
-def overlaid(picture: "Tensor", mask: "Tensor", num_classes: int) -> "Tensor":
-    """The picture with each class in a colour of its own, half transparent, class 0 left alone."""
+def overlaid(image: "Tensor", mask: "Tensor", num_classes: int) -> "Tensor":
+    """The image with each class in a colour of its own, half transparent, class 0 left alone."""
     import torch
 
     hues = [colorsys.hsv_to_rgb(i / max(1, num_classes - 1), 1, 1) for i in range(num_classes)]
     colours = torch.tensor([*hues, (1.0, 1.0, 1.0)])
     classes = mask.where(mask != IGNORED, num_classes)
     layer = colours[classes].permute(2, 0, 1)  # (3, height, width)
-    return torch.where(mask == 0, picture, (picture + layer) / 2)
+    return torch.where(mask == 0, image, (image + layer) / 2)
 
 
 def grid(cells: Sequence[tuple["Image", str]]) -> "Image":
-    """All pictures in rows, brought to a size at which they can be looked at."""
+    """All images in rows, brought to a size at which they can be looked at."""
     from PIL import Image, ImageDraw, ImageFont
 
-    longest = max(max(picture.size) for picture, _ in cells)
+    longest = max(max(image.size) for image, _ in cells)
     side = min(max(SMALLEST, longest), LARGEST)
     lines = max(text.count("\n") + 1 if text else 0 for _, text in cells)
     columns = min(COLUMNS, len(cells))
@@ -122,13 +122,13 @@ def grid(cells: Sequence[tuple["Image", str]]) -> "Image":
     width, height = side + 4, side + 4 + LINE * lines
     sheet = Image.new("RGB", (columns * width, rows * height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    for place, (picture, text) in enumerate(cells):
+    for place, (image, text) in enumerate(cells):
         left, top = place % columns * width + 2, place // columns * height + 2
-        scale = side / max(picture.size)
-        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-        # Small pictures are shown pixel by pixel.
+        scale = side / max(image.size)
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        # Small images are shown pixel by pixel.
         method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
-        sheet.paste(picture.resize(size, method), (left, top))
+        sheet.paste(image.resize(size, method), (left, top))
         for i, words in enumerate(text.split("\n")):
             while words and draw.textlength(words, font) > side:
                 words = words[:-1]

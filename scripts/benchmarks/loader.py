@@ -1,4 +1,4 @@
-"""Batches of pictures in memory: against a `DataLoader`, and against a training step."""
+"""Batches of images in memory: against a `DataLoader`, and against a training step."""
 
 import time
 from collections.abc import Callable
@@ -17,20 +17,20 @@ from zoo.training.optimizers import make_optimizer
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
-class _Pictures(torch.utils.data.Dataset[Any]):
-    """Pictures as PIL would decode them, through torchvision's transforms."""
+class _Images(torch.utils.data.Dataset[Any]):
+    """Images as PIL would decode them, through torchvision's transforms."""
 
-    def __init__(self, pictures: torch.Tensor, transform: Any) -> None:
+    def __init__(self, images: torch.Tensor, transform: Any) -> None:
         from PIL import Image
 
-        self.pictures = [Image.fromarray(p.numpy()) for p in pictures]
+        self.images = [Image.fromarray(p.numpy()) for p in images]
         self.transform = transform
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        found: torch.Tensor = self.transform(self.pictures[index])
+        found: torch.Tensor = self.transform(self.images[index])
         return found
 
 
@@ -40,15 +40,15 @@ def loader(blocks: int) -> list[dict[str, Any]]:
 
     generator = torch.Generator().manual_seed(0)
     count = 128 * 40
-    pictures = torch.randint(256, (count, 32, 32, 3), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(256, (count, 32, 32, 3), generator=generator, dtype=torch.uint8)
     normalize = Normalize(MEAN, STD)
-    images = pictures.permute(0, 3, 1, 2)  # (samples, channels, height, width)
+    images = pixels.permute(0, 3, 1, 2)  # (samples, channels, height, width)
 
     plain = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-    expected = torch.stack([_Pictures(pictures[:64], plain)[i] for i in range(64)])
+    expected = torch.stack([_Images(pixels[:64], plain)[i] for i in range(64)])
     if not torch.allclose(normalize(images[:64]), expected, atol=1e-5):
         raise SystemExit("the two normalisations disagree")
-    print("normalised pictures agree to 1e-5")
+    print("normalised images agree to 1e-5")
 
     ours = TensorLoader(
         (images,), batch_size=128, shuffle=True, augment=(RandomCrop(4),), transform=normalize
@@ -60,7 +60,7 @@ def loader(blocks: int) -> list[dict[str, Any]]:
         return (time.perf_counter() - began) / batches
 
     crop = transforms.Compose([transforms.RandomCrop(32, padding=4), *plain.transforms])
-    dataset = _Pictures(pictures, crop)
+    dataset = _Images(pixels, crop)
 
     def theirs(workers: int) -> Callable[[], float]:
         batches = torch.utils.data.DataLoader(
@@ -81,7 +81,7 @@ def loader(blocks: int) -> list[dict[str, Any]]:
     return [ratio(times, "in memory", best, 0.12)]
 
 
-def pictures(blocks: int) -> list[dict[str, Any]]:
+def images(blocks: int) -> list[dict[str, Any]]:
     """Cropped, mirrored, normalised batches of 128 against a step of ResNet-20 on such a batch."""
     generator = torch.Generator().manual_seed(0)
     count = 128 * 8

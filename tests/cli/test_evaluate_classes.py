@@ -24,7 +24,7 @@ WORDS = (
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of a network that takes pictures of any size from 12 pixels up."""
+    """A run of a network that takes images of any size from 12 pixels up."""
     place = tmp_path_factory.mktemp("classes")
     package = place / "own_classifier.py"
     package.write_text(
@@ -107,7 +107,7 @@ def mean_accuracy(run, views):
     return hits / count
 
 
-def test_mirrored_pictures_are_taken_into_account(run, here, capsys):
+def test_mirrored_images_are_taken_into_account(run, here, capsys):
     assert judge(run) == 0
     plain = stored(run, "evaluation-test.json")
     assert judge(run, "tta=flip") == 0
@@ -138,7 +138,7 @@ def draw(folder, names):
         Image.new("L", (20, 20), 20 * number).save(path)
 
 
-def test_classes_of_pictures_are_a_table(run, here, capsys):
+def test_classes_of_images_are_a_table(run, here, capsys):
     draw(here / "in", ["a.png", "b/c.png"])
     tables = {}
     for word in ("tta=flip", "tta=ten_crop", None):
@@ -159,12 +159,12 @@ def test_classes_of_pictures_are_a_table(run, here, capsys):
         (["tta=flip", "crop=3"], "crop=3: goes with tta=ten_crop"),
         (["crop=3"], "crop=3: goes with tta=ten_crop"),
         (["tta=ten_crop", "crop=big"], "crop=big: must be a number of pixels"),
-        (["tta=ten_crop", "crop=17"], "crop=17: must be at most the pictures' 16x16"),
-        (["tta=ten_crop", "crop=3"], "takes no pictures of 3x3 pixels"),
+        (["tta=ten_crop", "crop=17"], "crop=17: must be at most the images' 16x16"),
+        (["tta=ten_crop", "crop=3"], "takes no images of 3x3 pixels"),
         (["tta="], "tta=: has no value"),
         (["predict=nowhere"], "predict=nowhere: there is no such file or folder"),
-        (["predict=text.txt"], "text.txt is no readable picture"),
-        (["predict=."], "holds no picture"),
+        (["predict=text.txt"], "text.txt is no readable image"),
+        (["predict=."], "holds no image"),
         (["predict=text.txt", "split=val"], "split and predict exclude each other"),
         (["out=x.csv"], "out goes with predict="),
     ],
@@ -187,7 +187,7 @@ def test_run_that_is_no_classification_is_told_so(tmp_path, capsys):
     assert evaluate.main([f"run={folder}"]) == 0
     capsys.readouterr()
     assert evaluate.main([f"run={folder}", "tta=flip"]) == 2
-    assert "tta=flip: this run is no classification of pictures" in capsys.readouterr().err
+    assert "tta=flip: this run is no classification of images" in capsys.readouterr().err
     assert evaluate.main([f"run={folder}", f"predict={tmp_path}/a.png"]) == 2
-    assert "no classification or segmentation of pictures" in capsys.readouterr().err
+    assert "no classification or segmentation of images" in capsys.readouterr().err
     shutil.rmtree(folder)

@@ -8,7 +8,7 @@ import evaluate
 import train
 from zoo.app import predict
 
-# Stand-ins: pictures keep their size, and the class of a pixel is its grey value.
+# Stand-ins: images keep their size, and the class of a pixel is its grey value.
 PACKAGE = """
 import numpy as np
 import torch
@@ -67,13 +67,13 @@ def numbers(path):
         return np.array(image)
 
 
-def test_masks_lie_in_the_run_as_the_pictures_lie_in_their_folder(run, here, capsys):
+def test_masks_lie_in_the_run_as_the_images_lie_in_their_folder(run, here, capsys):
     drawn = {
         "a.png": draw(here / "in" / "a.png"),
         "b/c d.png": draw(here / "in" / "b" / "c d.png", (30, 20), seed=1),
         "b/e.png": draw(here / "in" / "b" / "e.bmp", (1, 1), seed=2),
     }
-    (here / "in" / "notes.txt").write_text("no picture")
+    (here / "in" / "notes.txt").write_text("no image")
     assert segment(run, "predict=in") == 0
     out = capsys.readouterr().out
     folder = run / "predictions"
@@ -108,13 +108,13 @@ def test_colours_are_those_of_pascal_voc(run, here):
     assert len({tuple(colour) for colour in full}) == 256
 
 
-def test_mask_of_one_picture_may_be_named(run, here):
+def test_mask_of_one_image_may_be_named(run, here):
     pixels = draw(here / "a.png")
     assert segment(run, "predict=a.png", "out=sub/mask.png") == 0
     assert np.array_equal(numbers(here / "sub" / "mask.png"), pixels)
 
 
-def test_second_prediction_replaces_the_first_and_takes_no_mask_for_a_picture(run, here, capsys):
+def test_second_prediction_replaces_the_first_and_takes_no_mask_for_a_image(run, here, capsys):
     draw(here / "in" / "a.png")
     for seed in (1, 2):
         pixels = draw(here / "in" / "a.png", seed=seed)
@@ -131,7 +131,7 @@ def test_second_prediction_replaces_the_first_and_takes_no_mask_for_a_picture(ru
         lambda path: path.write_text("notes"),
         lambda path: path.mkdir(),
     ],
-    ids=["picture", "mask", "text", "folder"],
+    ids=["image", "mask", "text", "folder"],
 )
 def test_files_of_others_are_never_replaced(make, run, here, capsys):
     draw(here / "in" / "a.png")
@@ -148,11 +148,11 @@ def test_files_of_others_are_never_replaced(make, run, here, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["predict=in", "out=in"], "out=in: must be another folder than that of the pictures"),
+        (["predict=in", "out=in"], "out=in: must be another folder than that of the images"),
         (["predict=both"], "the masks of both/a.bmp and both/a.png would both be"),
         (["predict=in/a.png", "out=in/a.png"], "in/a.png is there, and it is no mask"),
         (["predict=in", "out=file"], "cannot be written"),
-        (["predict=broken.png"], "broken.png is no readable picture"),
+        (["predict=broken.png"], "broken.png is no readable image"),
         (["predict=in", "tta=flip"], "tta=flip: this run is no classification"),
     ],
 )

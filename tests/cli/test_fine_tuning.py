@@ -84,8 +84,8 @@ def test_run_is_rebuilt_without_the_file(tuned, capsys):
 def test_checkpoint_with_other_classes_gives_everything_but_the_classifier(here, capsys):
     assert main(*MUTE, "freeze=[]", "name=first") == 0
     best = Path(capsys.readouterr().out.splitlines()[-1]) / "checkpoints" / "best.pt"
-    pictures(here / "pictures")
-    words = ("data=image_folder", f"data.folder={here / 'pictures'}", "data.image_size=32")
+    random_images(here / "images")
+    words = ("data=image_folder", f"data.folder={here / 'images'}", "data.image_size=32")
     words += ("data.in_channels=1", "data.batch_size=4", f"model.weights={best}")
     assert main(*MUTE, *words, "logger.console=off") == 0
     out = capsys.readouterr().out
@@ -95,7 +95,7 @@ def test_checkpoint_with_other_classes_gives_everything_but_the_classifier(here,
     assert torch.equal(first["c1.weight"], last["c1.weight"])
 
 
-def pictures(folder):
+def random_images(folder):
     from PIL import Image
 
     for name, grey in (("a", 0), ("b", 100), ("c", 200)):

@@ -25,7 +25,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_it_draws_augmented_pictures_of_an_epoch_in_a_grid(program, here, capsys):
+def test_it_draws_augmented_images_of_an_epoch_in_a_grid(program, here, capsys):
     words = ("data=digits", "data.augment=true", "count=10")
     for epoch in (0, 1):
         assert program.main([*words, f"epoch={epoch}", f"out={epoch}.png"]) == 0
@@ -36,8 +36,8 @@ def test_it_draws_augmented_pictures_of_an_epoch_in_a_grid(program, here, capsys
     )
     assert first.shape == (2 * (96 + 4 + 14), 8 * (96 + 4), 3)
     assert (first == again).all() and (first != second).any()
-    picture = first[2:98, 2:98]
-    assert picture.min() == 0 and picture.max() > 200  # the normalisation is undone
+    image = first[2:98, 2:98]
+    assert image.min() == 0 and image.max() > 200  # the normalisation is undone
 
 
 def test_a_file_that_is_there_is_not_overwritten(program, here, capsys):
@@ -47,7 +47,7 @@ def test_a_file_that_is_there_is_not_overwritten(program, here, capsys):
     assert (here / "data.png").read_text() == "mine"
 
 
-def test_pictures_of_files_are_shown_with_the_names_and_shares_of_their_classes(program, here):
+def test_images_of_files_are_shown_with_the_names_and_shares_of_their_classes(program, here):
     for name in ("cat", "dog"):
         (here / "pets" / name).mkdir(parents=True)
         for i in range(10):
@@ -64,11 +64,11 @@ def test_pictures_of_files_are_shown_with_the_names_and_shares_of_their_classes(
     assert names == "0.75 newt\n0.25 cat"
 
 
-def test_masks_are_laid_over_their_pictures(program):
-    picture = torch.full((3, 2, 2), 0.5)
+def test_masks_are_laid_over_their_images(program):
+    image = torch.full((3, 2, 2), 0.5)
     mask = torch.tensor([[0, 1], [2, 255]])
-    shown = program.overlaid(picture, mask, 3)
-    assert torch.equal(shown[:, 0, 0], picture[:, 0, 0])
+    shown = program.overlaid(image, mask, 3)
+    assert torch.equal(shown[:, 0, 0], image[:, 0, 0])
     assert torch.equal(shown[:, 1, 1], torch.full((3,), 0.75))
     assert len(shown.flatten(1).unique(dim=1).T) == 4
 
@@ -76,7 +76,7 @@ def test_masks_are_laid_over_their_pictures(program):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("data=stdlib_text",), "data: StandardLibrary holds no pictures"),
+        (("data=stdlib_text",), "data: StandardLibrary holds no images"),
         (("data=digits", "split=all"), "split=all: these data have train, val, test"),
         (("data=digits", "count=0"), "count=0: must be a whole number, at least 1"),
         (("data=digits", "epoch=x"), "epoch=x: must be a whole number, at least 0"),

@@ -26,7 +26,7 @@ EXPERIMENTS = sorted(f.stem for f in (CONFIGS / "experiment").glob("*.yaml"))
 DEBUG = sorted(f.stem for f in (CONFIGS / "debug").glob("*.yaml"))
 
 # What an option needs beside it to be a whole configuration.
-WITH = {"data=image_folder": ["data.root=pictures"]}
+WITH = {"data=image_folder": ["data.root=images"]}
 
 
 @pytest.fixture(autouse=True)

@@ -18,19 +18,19 @@ def padded_network():
     return nn.Sequential(*layers, nn.Softmax(1)).double()
 
 
-def picture(height, width, batch=2):
+def image(height, width, batch=2):
     torch.manual_seed(1)
     return torch.randn(batch, 1, height, width, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 20), (17, 31), (9, 40), (3, 5), (1, 1)])
 @pytest.mark.parametrize("tile_size", [None, 7, 12, 16, 50])
-def test_tiles_of_an_unpadded_network_equal_the_mirrored_picture_in_one_piece(
+def test_tiles_of_an_unpadded_network_equal_the_mirrored_image_in_one_piece(
     height, width, tile_size
 ):
-    network, x = valid_network(), picture(height, width)
+    network, x = valid_network(), image(height, width)
     expected = network(mirror(x, height + 4, width + 4))
-    # From a picture smaller than its kernels the network cannot show how much it loses.
+    # From an image smaller than its kernels the network cannot show how much it loses.
     fit = None if min(height, width) > 5 else lambda size: size + 4
     output = OverlapTile(tile_size, input_size_for=fit)(network, x)
     assert output.shape == (2, 3, height, width)
@@ -38,11 +38,11 @@ def test_tiles_of_an_unpadded_network_equal_the_mirrored_picture_in_one_piece(
 
 
 @pytest.mark.parametrize("tile_size", [8, 13, 24])
-def test_tiles_of_a_padded_network_differ_from_the_picture_at_their_borders_alone(tile_size):
-    network, x = padded_network(), picture(24, 24)
+def test_tiles_of_a_padded_network_differ_from_the_image_at_their_borders_alone(tile_size):
+    network, x = padded_network(), image(24, 24)
     whole, tiled = network(x), OverlapTile(tile_size, overlap=0.5)(network, x)
     same = torch.isclose(whole, tiled).all(1).all(0)  # (height, width)
-    assert same[0, 0] and same[-1, -1]  # There the picture's border is the tile's.
+    assert same[0, 0] and same[-1, -1]  # There the image's border is the tile's.
     assert same.all() == (tile_size == 24)
     assert (whole - tiled).abs().max() < 0.5
     pointwise = nn.Conv2d(1, 3, 1).double()
@@ -50,7 +50,7 @@ def test_tiles_of_a_padded_network_differ_from_the_picture_at_their_borders_alon
 
 
 def test_overlapping_tiles_are_the_mean_weighted_by_the_distance_to_the_border():
-    x = picture(6, 10, batch=1)
+    x = image(6, 10, batch=1)
     seen = []
 
     def network(tile):
@@ -70,18 +70,18 @@ def test_overlapping_tiles_are_the_mean_weighted_by_the_distance_to_the_border()
 
 
 def test_probabilities_stay_probabilities_under_tiling():
-    output = OverlapTile(7, overlap=0.5)(padded_network(), picture(23, 18))
+    output = OverlapTile(7, overlap=0.5)(padded_network(), image(23, 18))
     torch.testing.assert_close(output.sum(1), torch.ones(2, 23, 18).double())
 
 
-def test_tile_larger_than_the_picture_is_filled_by_mirroring():
+def test_tile_larger_than_the_image_is_filled_by_mirroring():
     shapes = []
 
     def network(x):
         shapes.append(tuple(x.shape[2:]))
         return x
 
-    x = picture(5, 20)
+    x = image(5, 20)
     torch.testing.assert_close(OverlapTile(16)(network, x), x)
     assert set(shapes) == {(16, 16)}
 
@@ -94,7 +94,7 @@ def test_network_that_takes_some_sizes_only_is_given_the_least_that_fits():
         assert all(size % 8 == 0 for size in x.shape[2:])
         return network(x)
 
-    x = picture(10, 21)
+    x = image(10, 21)
     tiling = OverlapTile(input_size_for=lambda size: -(-(size + 4) // 8) * 8)
     torch.testing.assert_close(tiling(picky, x), network(mirror(x, 14, 25)))
     assert shapes == [(16, 32)]
@@ -102,12 +102,12 @@ def test_network_that_takes_some_sizes_only_is_given_the_least_that_fits():
 
 def test_network_that_leaves_pixels_without_a_class_is_refused():
     pool = nn.MaxPool2d(2)
-    with pytest.raises(ValueError, match=r"gives 12x12 pixels for pictures of 24x24.*of 16x16"):
-        OverlapTile()(pool, picture(16, 16))
+    with pytest.raises(ValueError, match=r"gives 12x12 pixels for images of 24x24.*of 16x16"):
+        OverlapTile()(pool, image(16, 16))
 
 
 def test_mirror_continues_as_torch_reflects():
-    x = picture(5, 8)
+    x = image(5, 8)
     expected = nn.functional.pad(x, (2, 3, 4, 4), mode="reflect")
     assert torch.equal(mirror(x, 13, 13), expected)
     assert mirror(x, 3, 8) is x
@@ -120,7 +120,7 @@ def test_mirror_reflects_as_often_as_it_takes():
 
 
 def test_center_is_the_middle_of_what_mirror_made():
-    x = picture(6, 7)
+    x = image(6, 7)
     for height, width in [(6, 7), (9, 12), (31, 20)]:
         assert torch.equal(center(mirror(x, height, width), (6, 7)), x)
 
@@ -133,7 +133,7 @@ def test_symmetries_are_laid_back_and_averaged(tta, passes):
         seen.append(x)
         return x + len(seen)
 
-    x = picture(4, 6)
+    x = image(4, 6)
     output = average_symmetries(network, x, tta)
     torch.testing.assert_close(output, x + (passes + 1) / 2)
     assert len(seen) == passes
@@ -143,7 +143,7 @@ def test_symmetries_are_laid_back_and_averaged(tta, passes):
 
 @pytest.mark.parametrize("tta", ["flips", "dihedral"])
 def test_averaged_network_commutes_with_the_symmetries(tta):
-    network, x = padded_network(), picture(7, 9)
+    network, x = padded_network(), image(7, 9)
     output = average_symmetries(network, x, tta)
     torch.testing.assert_close(average_symmetries(network, x.flip(3), tta), output.flip(3))
     torch.testing.assert_close(average_symmetries(network, x.flip(2), tta), output.flip(2))

@@ -13,7 +13,7 @@ def small(size=None):
     return nn.Sequential(pool, nn.Flatten(), nn.Linear(features, 5))
 
 
-def test_flip_is_the_mean_of_the_picture_and_its_mirror_image():
+def test_flip_is_the_mean_of_the_image_and_its_mirror_image():
     model, x = small(), torch.rand(4, 3, 8, 10)
     expected = (model(x).softmax(1) + model(x.flip(3)).softmax(1)) / 2
     task = Classification(AveragedViews(model, "flip"), num_classes=5)
@@ -45,7 +45,7 @@ def test_ten_crops_are_torchvisions(crop, size):
     assert as_set(seen) == as_set(crops)
 
 
-def test_pictures_that_look_the_same_from_everywhere_are_judged_as_without():
+def test_images_that_look_the_same_from_everywhere_are_judged_as_without():
     model, x = small(), torch.rand(3, 3, 1, 1).expand(-1, -1, 8, 8)
     plain = model(x).softmax(1)
     for views in ("flip", "ten_crop"):
@@ -75,10 +75,10 @@ def test_arguments_that_cannot_be_meant_are_refused(arguments, message):
         AveragedViews(small(), arguments[0], crop=arguments[1] if arguments[1:] else None)
 
 
-def test_pictures_that_do_not_fit_are_refused_with_the_reason():
-    with pytest.raises(ValueError, match="crop=9: must be at most the pictures' 8x8"):
+def test_images_that_do_not_fit_are_refused_with_the_reason():
+    with pytest.raises(ValueError, match="crop=9: must be at most the images' 8x8"):
         AveragedViews(small(), "ten_crop", crop=9)(torch.rand(1, 3, 8, 8))
-    with pytest.raises(ValueError, match="tta=ten_crop: the model takes no pictures of 7x7 pixels"):
+    with pytest.raises(ValueError, match="tta=ten_crop: the model takes no images of 7x7 pixels"):
         AveragedViews(small(8), "ten_crop")(torch.rand(1, 3, 8, 8))
-    with pytest.raises(ValueError, match="tta=flip: these data are no pictures"):
+    with pytest.raises(ValueError, match="tta=flip: these data are no images"):
         AveragedViews(small(), "flip")(torch.rand(1, 8))

@@ -81,7 +81,7 @@ def test_more_components_than_elements_are_all_of_them():
     assert components(torch.randn(5, 3)).shape == (5, 3)
 
 
-def test_large_pictures_are_averaged_down_and_small_ones_kept():
+def test_large_images_are_averaged_down_and_small_ones_kept():
     for side, elements in [(5, 75), (64, 3 * 32 * 32)]:
         components = PrincipalComponents(2)
         assert components.num_components == 2

@@ -70,7 +70,7 @@ def test_accuracy_equals_torchmetrics(torchmetrics, top_k):
     torch.testing.assert_close(ours.compute().float(), theirs.compute())
 
 
-def test_accuracy_of_segmented_pictures_counts_pixels():
+def test_accuracy_of_segmented_images_counts_pixels():
     scores, targets = torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)
     scores[:, 1] = 1
     targets[0] = 1
@@ -180,15 +180,15 @@ class Language(nn.Module):
 
 def every_task():
     tokens = torch.zeros(2, 3, dtype=torch.int64)
-    pictures, targets = torch.zeros(5, 1, 4, 4), torch.zeros(5, dtype=torch.int64)
+    images, targets = torch.zeros(5, 1, 4, 4), torch.zeros(5, dtype=torch.int64)
     graph = (torch.zeros(4, 3), torch.zeros(2, 6, dtype=torch.int64), targets[:4], targets[:4] == 0)
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     return [
-        (Classification(classifier, num_classes=3), (pictures, targets)),
+        (Classification(classifier, num_classes=3), (images, targets)),
         (Regression(nn.Linear(3, 1)), (torch.zeros(5, 3), torch.zeros(5))),
         (LanguageModeling(Language()), (tokens, tokens, True)),
         (NodeClassification(Graph(), num_classes=2), graph),
-        (Adversarial(Pair()), (pictures, targets)),
+        (Adversarial(Pair()), (images, targets)),
     ]
 
 

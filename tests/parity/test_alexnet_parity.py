@@ -12,7 +12,7 @@ def entries(model):
 
 
 def gradients(model, x):
-    """Logits and gradients of the picture and of all parameters, those of the largest summed."""
+    """Logits and gradients of the image and of all parameters, those of the largest summed."""
     torch.manual_seed(1)  # dropout draws alike
     x = x.clone().requires_grad_()
     logits = model(x)

@@ -39,7 +39,7 @@ def pair(*, is_training):
 
 
 def gradients(model, x):
-    """What the network returns, and the gradients of the picture and of all that takes part."""
+    """What the network returns, and the gradients of the image and of all that takes part."""
     torch.manual_seed(1)  # dropout draws alike
     x = x.clone().requires_grad_()
     outputs = model(x)
@@ -90,7 +90,7 @@ def test_ours_loads_strictly_into_torchvisions():
         torch.testing.assert_close(mine(x), theirs(x))
 
 
-def test_pictures_scaled_to_one_equal_torchvisions_transformed_input():
+def test_images_scaled_to_one_equal_torchvisions_transformed_input():
     mine, theirs = pair(is_training=False)
     theirs.transform_input = True
     pixels = torch.rand(2, 3, 48, 48, dtype=torch.double)

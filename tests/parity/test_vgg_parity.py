@@ -35,7 +35,7 @@ def fill(model):
 
 
 def gradients(model, x):
-    """Logits and gradients of the picture and of all parameters, those of the largest summed."""
+    """Logits and gradients of the image and of all parameters, those of the largest summed."""
     x = x.clone().requires_grad_()
     logits = model(x)
     weights = torch.linspace(-1, 1, logits.numel(), dtype=x.dtype).view_as(logits)

@@ -31,7 +31,7 @@ SHRUNK = [
     "trainer.threads=1",
     "callbacks.checkpoint.every_steps=3",
     "logger.graph=false",
-    "logger.pictures_every=0",
+    "logger.images_every=0",
     "logger.console=lines",
 ]
 # Only to be quicker: what is tested of them does not depend on their size.

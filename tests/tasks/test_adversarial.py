@@ -26,7 +26,7 @@ def pair(seed=0):
     )
 
 
-def picture_pair(side=8):
+def image_pair(side=8):
     torch.manual_seed(0)
     return Pair(
         nn.Sequential(nn.Linear(3, side * side), nn.Tanh(), nn.Unflatten(1, (1, side, side))),
@@ -230,27 +230,27 @@ def test_preparation_draws_no_random_numbers():
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    task = Adversarial(picture_pair())
+    task = Adversarial(image_pair())
     state = torch.get_rng_state()
     task.prepare([torch.linspace(0, 1, 320).view(5, 1, 8, 8)])
     assert torch.equal(torch.get_rng_state(), state) and expected.shape == (3,)
 
 
 def test_samples_are_a_repeatable_grid_and_leave_random_state_and_modes_alone():
-    model = picture_pair()
+    model = image_pair()
     task = Adversarial(model)
     state = torch.get_rng_state()
     with torch.inference_mode():
-        picture = task.pictures()["samples"]
-    assert picture.shape == (3, 80, 80) and picture.min() == 0 and picture.max() == 1
-    assert torch.equal(picture, task.pictures()["samples"])
+        image = task.images()["samples"]
+    assert image.shape == (3, 80, 80) and image.min() == 0 and image.max() == 1
+    assert torch.equal(image, task.images()["samples"])
     assert torch.equal(torch.get_rng_state(), state)
     assert model.generator.training
     assert not torch.equal(task.sample(4), task.sample(4, seed=1))
 
 
-def test_samples_that_are_no_pictures_are_not_shown():
-    assert Adversarial(pair()).pictures() == {}
+def test_samples_that_are_no_images_are_not_shown():
+    assert Adversarial(pair()).images() == {}
 
 
 def test_prediction_is_what_the_generator_makes_of_noise():

@@ -22,14 +22,14 @@ class Given(nn.Module):
         return self.logits[x.flatten(1)[:, 0].long()]
 
 
-def numbered_pictures(count, channels=1):
+def numbered_images(count, channels=1):
     return torch.arange(count).float().view(-1, 1, 1, 1).expand(-1, channels, 4, 4)
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_loss_of_equal_logits_is_the_logarithm_of_the_number_of_classes(label_smoothing):
     task = Classification(Given(torch.zeros(6, 5)), num_classes=5, label_smoothing=label_smoothing)
-    loss, count = task.loss((numbered_pictures(6), torch.tensor([0, 1, 2, 3, 4, 0])))
+    loss, count = task.loss((numbered_images(6), torch.tensor([0, 1, 2, 3, 4, 0])))
     assert loss.item() == pytest.approx(math.log(5)) and count == 6
 
 
@@ -38,14 +38,14 @@ def test_label_smoothing_is_the_equation():
     task = Classification(Given(logits), num_classes=3, label_smoothing=0.3)
     q = 0.7 * torch.eye(3)[targets] + 0.1
     expected = -(q * logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(task.loss((numbered_pictures(4), targets))[0], expected)
+    torch.testing.assert_close(task.loss((numbered_images(4), targets))[0], expected)
 
 
 def test_metrics_weigh_uneven_batches_by_their_samples():
     logits = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([0, 1, 2, 0, 1, 2, 0])
     task = Classification(Given(logits), num_classes=3)
-    x = numbered_pictures(7)
+    x = numbered_images(7)
     for part in (slice(0, 5), slice(5, 7)):
         task.evaluate((x[part], targets[part]))
     values = task.compute()
@@ -61,14 +61,14 @@ def test_mistakes_kept_are_the_most_confident_of_all_batches():
     torch.manual_seed(0)
     logits, targets = 3 * torch.randn(200, 4), torch.randint(4, (200,))
     task = Classification(Given(logits), num_classes=4)
-    x = numbered_pictures(200)
+    x = numbered_images(200)
     for start in range(0, 200, 7):
         task.evaluate((x[start : start + 7], targets[start : start + 7]))
     confidence, predicted = logits.softmax(1).max(1)
     wrong = (predicted != targets).nonzero().flatten()
     expected = wrong[confidence[wrong].argsort(descending=True)][:16]
     kept = task.mistakes.compute()
-    assert kept.pictures[:, 0, 0, 0].tolist() == expected.tolist()
+    assert kept.images[:, 0, 0, 0].tolist() == expected.tolist()
     assert kept.predicted.tolist() == predicted[expected].tolist()
     assert kept.targets.tolist() == targets[expected].tolist()
     torch.testing.assert_close(kept.confidence, confidence[expected])
@@ -77,47 +77,47 @@ def test_mistakes_kept_are_the_most_confident_of_all_batches():
 def test_fewer_mistakes_than_places_leave_the_right_answers_out():
     mistakes = ConfidentMistakes(4)
     assert mistakes.compute() is None
-    mistakes.update(numbered_pictures(2), torch.eye(2), torch.tensor([0, 1]))
+    mistakes.update(numbered_images(2), torch.eye(2), torch.tensor([0, 1]))
     assert mistakes.compute() is None
-    mistakes.update(numbered_pictures(2), torch.eye(2), torch.tensor([0, 0]))
+    mistakes.update(numbered_images(2), torch.eye(2), torch.tensor([0, 0]))
     kept = mistakes.compute()
     assert (kept.predicted.tolist(), kept.targets.tolist()) == ([1], [0])
     mistakes.reset()
     assert mistakes.compute() is None
 
 
-def test_kept_pictures_do_not_hold_on_to_their_batch():
+def test_kept_images_do_not_hold_on_to_their_batch():
     mistakes = ConfidentMistakes(1)
     batch = torch.rand(50, 1, 4, 4)
     mistakes.update(batch, torch.randn(50, 3), torch.zeros(50, dtype=torch.int64))
-    assert mistakes.kept.pictures.untyped_storage().nbytes() == 4 * 4 * 4
+    assert mistakes.kept.images.untyped_storage().nbytes() == 4 * 4 * 4
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_of_an_evaluation_are_the_confusion_matrix_and_the_mistakes(channels):
+def test_images_of_an_evaluation_are_the_confusion_matrix_and_the_mistakes(channels):
     task = Classification(
         Given(torch.eye(3)), num_classes=3, class_names=("cat", "dog", "price in $")
     )
     with torch.inference_mode():
-        task.evaluate((numbered_pictures(3, channels), torch.tensor([0, 2, 1])))
-        pictures = task.pictures()
-    assert set(pictures) == {"confusion_matrix", "mistakes"}
-    for picture in pictures.values():
-        assert picture.shape[0] == 3 and picture.min() >= 0 and picture.max() <= 1
+        task.evaluate((numbered_images(3, channels), torch.tensor([0, 2, 1])))
+        images = task.images()
+    assert set(images) == {"confusion_matrix", "mistakes"}
+    for image in images.values():
+        assert image.shape[0] == 3 and image.min() >= 0 and image.max() <= 1
 
 
-def test_without_mistakes_or_picture_inputs_there_is_the_confusion_matrix_alone():
+def test_without_mistakes_or_image_inputs_there_is_the_confusion_matrix_alone():
     task = Classification(Given(torch.eye(3)), num_classes=3)
-    task.evaluate((numbered_pictures(3), torch.arange(3)))
-    assert set(task.pictures()) == {"confusion_matrix"}
-    task.evaluate((numbered_pictures(3).flatten(1), torch.zeros(3, dtype=torch.int64)))
-    assert set(task.pictures()) == {"confusion_matrix"}
+    task.evaluate((numbered_images(3), torch.arange(3)))
+    assert set(task.images()) == {"confusion_matrix"}
+    task.evaluate((numbered_images(3).flatten(1), torch.zeros(3, dtype=torch.int64)))
+    assert set(task.images()) == {"confusion_matrix"}
 
 
 def test_predictions_are_probabilities_and_need_no_targets():
     logits = torch.randn(4, 3)
     task = Classification(Given(logits), num_classes=3)
-    x = numbered_pictures(4)
+    x = numbered_images(4)
     torch.testing.assert_close(task.predict(x), logits.softmax(1))
     assert torch.equal(task.predict(x), task.predict((x, None)))
 
@@ -169,7 +169,7 @@ def test_weighted_loss_is_the_equation(label_smoothing, soft):
         t = 0.7 * t + 0.3 * t.flip(0)
     q = (1 - label_smoothing) * t + label_smoothing / 3
     expected = -(w * q * logits.log_softmax(1)).sum() / (w * t).sum()
-    loss, count = task.loss((numbered_pictures(6), t if soft else targets))
+    loss, count = task.loss((numbered_images(6), t if soft else targets))
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(count, (w * t).sum() / w.mean())
 
@@ -180,7 +180,7 @@ def test_weighted_loss_of_class_numbers_is_torchs(label_smoothing):
     task = Classification(
         Given(logits), num_classes=3, label_smoothing=label_smoothing, class_weights=WEIGHTS
     )
-    loss, _ = task.loss((numbered_pictures(6), targets))
+    loss, _ = task.loss((numbered_images(6), targets))
     weight = torch.tensor(WEIGHTS)
     expected = F.cross_entropy(logits, targets, weight=weight, label_smoothing=label_smoothing)
     torch.testing.assert_close(loss, expected)
@@ -193,7 +193,7 @@ def test_shares_that_are_sure_cost_what_class_numbers_cost(class_weights, label_
     task = Classification(
         Given(logits), num_classes=3, label_smoothing=label_smoothing, class_weights=class_weights
     )
-    x = numbered_pictures(6)
+    x = numbered_images(6)
     for soft, hard in zip(task.loss((x, shares(targets))), task.loss((x, targets)), strict=True):
         torch.testing.assert_close(torch.as_tensor(soft), torch.as_tensor(hard))
 
@@ -206,7 +206,7 @@ def test_losses_of_uneven_batches_weighed_by_their_counts_are_that_of_all(class_
     task = Classification(
         Given(logits), num_classes=3, class_weights=class_weights, label_smoothing=0.1
     )
-    x, targets = numbered_pictures(9), torch.rand(9, 3).softmax(1) if soft else targets
+    x, targets = numbered_images(9), torch.rand(9, 3).softmax(1) if soft else targets
     whole, count = task.loss((x, targets))
     parts = [task.loss((x[part], targets[part])) for part in (slice(0, 2), slice(2, 9))]
     torch.testing.assert_close(sum(loss * n for loss, n in parts), whole * count)
@@ -220,7 +220,7 @@ def test_losses_of_uneven_batches_weighed_by_their_counts_are_that_of_all(class_
 
 
 def counted(task, targets):
-    task.prepare((numbered_pictures(len(t)), t) for t in targets.split(4))
+    task.prepare((numbered_images(len(t)), t) for t in targets.split(4))
     return task.class_weights
 
 
@@ -270,7 +270,7 @@ def test_mixed_targets_are_judged_by_their_largest_share():
     logits = torch.eye(3)
     task = Classification(Given(logits), num_classes=3)
     mixed = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.3, 0.5], [0.0, 0.0, 1.0]])
-    task.evaluate((numbered_pictures(3), mixed))
+    task.evaluate((numbered_images(3), mixed))
     assert task.compute() == {
         "loss": pytest.approx(-(mixed * logits.log_softmax(1)).sum().item() / 3),
         "accuracy": pytest.approx(2 / 3),
@@ -325,7 +325,7 @@ def test_top_k_accuracy_is_torchmetrics():
     )
     logits, targets = torch.randn(50, 6), torch.randint(6, (50,))
     task = Classification(Given(logits), num_classes=6, top_k=(2, 5))
-    task.evaluate((numbered_pictures(50), targets))
+    task.evaluate((numbered_images(50), targets))
     values = task.compute()
     assert list(values) == ["loss", "accuracy", "top2_accuracy", "top5_accuracy"]
     for k, name in ((1, "accuracy"), (2, "top2_accuracy"), (5, "top5_accuracy")):
@@ -342,7 +342,7 @@ def test_table_of_the_classes_is_scikit_learns_report():
     logits[:, 3] = -9  # and class 3 is never predicted
     names = ("a", "b", "c", "d", "e")
     task = Classification(Given(logits), num_classes=5, class_names=names)
-    x = numbered_pictures(60)
+    x = numbered_images(60)
     for start in range(0, 60, 13):
         task.evaluate((x[start : start + 13], targets[start : start + 13]))
     report = metrics.classification_report(

@@ -250,15 +250,15 @@ def test_attention_is_shown_where_the_model_has_maps():
             return {"layer.0": torch.full((len(tokens), 2, time, time), 1 / time)}
 
     learner = task(Attentive())
-    assert learner.pictures() == {}
+    assert learner.images() == {}
     learner.evaluate((text(2, 50),))
-    (name, picture), *others = learner.pictures().items()
+    (name, image), *others = learner.images().items()
     assert name == "attention/layer.0" and not others
-    assert picture.ndim == 3 and picture.size(0) == 3
-    assert 0 <= picture.min() < picture.max() <= 1
+    assert image.ndim == 3 and image.size(0) == 3
+    assert 0 <= image.min() < image.max() <= 1
     plain = task()
     plain.evaluate((text(),))
-    assert plain.pictures() == {}
+    assert plain.images() == {}
 
 
 def test_embeddings_are_labelled_with_the_tokens():

@@ -50,7 +50,7 @@ def test_targets_and_weights_are_cut_to_the_centre_that_an_unpadded_network_sees
     torch.testing.assert_close(count, inner.sum())
 
 
-def test_evaluation_judges_every_pixel_with_the_picture_mirrored_at_its_border():
+def test_evaluation_judges_every_pixel_with_the_image_mirrored_at_its_border():
     task, (images, masks) = Segmentation(Valid(), num_classes=3), batch()
     masks[0, 0, 0] = 255
     task.evaluate((images, masks))
@@ -74,12 +74,12 @@ def test_metrics_weigh_uneven_batches_by_their_pixels():
         parts.evaluate((images[part], masks[part]))
     assert parts.compute() == pytest.approx(whole.compute())
     whole.reset()
-    assert math.isnan(whole.compute()["loss"]) and not whole.pictures()
+    assert math.isnan(whole.compute()["loss"]) and not whole.images()
 
 
 @pytest.mark.parametrize("tile_size", [None, 9])
 @pytest.mark.parametrize("tta", ["none", "flips", "dihedral"])
-def test_predictions_have_the_pictures_size_and_need_no_targets(tile_size, tta):
+def test_predictions_have_the_images_size_and_need_no_targets(tile_size, tta):
     task = Segmentation(Valid(), num_classes=3, tile_size=tile_size, tta=tta)
     images = torch.randn(2, 1, 13, 21)
     masks = task.predict(images)
@@ -97,7 +97,7 @@ def test_tiles_and_symmetries_change_nothing_where_the_network_sees_single_pixel
 
 
 @pytest.mark.parametrize("tile_size", [None, 52])
-def test_unpadded_u_net_gives_every_pixel_of_any_picture_a_class(tile_size):
+def test_unpadded_u_net_gives_every_pixel_of_any_image_a_class(tile_size):
     model = UNet(3, base_channels=2, num_levels=2).eval()
     task = Segmentation(model, num_classes=3, tile_size=tile_size)
     images, masks = torch.randn(1, 1, 23, 41), torch.randint(3, (1, 23, 41))
@@ -106,7 +106,7 @@ def test_unpadded_u_net_gives_every_pixel_of_any_picture_a_class(tile_size):
     assert task.scores.sums["matrix"].sum() == 23 * 41
 
 
-def test_tiles_of_the_unpadded_u_net_equal_the_whole_picture():
+def test_tiles_of_the_unpadded_u_net_equal_the_whole_image():
     torch.manual_seed(0)
     model = UNet(3, base_channels=2, num_levels=2).double().eval()
     images = torch.randn(1, 1, 36, 60, dtype=torch.float64)
@@ -116,7 +116,7 @@ def test_tiles_of_the_unpadded_u_net_equal_the_whole_picture():
     torch.testing.assert_close(tiled, whole)
 
 
-def test_u_net_learns_a_few_pictures_by_heart():
+def test_u_net_learns_a_few_images_by_heart():
     torch.manual_seed(0)
     model = unet_padded(3, base_channels=4, num_levels=2)
     task = Segmentation(model, num_classes=3)
@@ -136,7 +136,7 @@ def test_u_net_learns_a_few_pictures_by_heart():
 
 
 @pytest.mark.parametrize("loss", ["dice", "focal", "cross_entropy_dice"])
-def test_each_loss_learns_a_single_picture(loss):
+def test_each_loss_learns_a_single_image(loss):
     torch.manual_seed(0)
     model = unet_padded(2, base_channels=4, num_levels=1)
     task = Segmentation(model, num_classes=2, loss=loss)
@@ -161,7 +161,7 @@ def test_loss_and_probabilities_are_in_single_precision_under_autocast():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_of_an_evaluation_show_its_first_samples_whatever_their_size(channels):
+def test_images_of_an_evaluation_show_its_first_samples_whatever_their_size(channels):
     task = Segmentation(
         pointwise(channels=channels), num_classes=3, class_names=("_none", "cat", "price in $")
     )
@@ -170,25 +170,25 @@ def test_pictures_of_an_evaluation_show_its_first_samples_whatever_their_size(ch
             images, masks = batch(size, channels=channels)
             masks[0, 0] = 255
             task.evaluate((images, masks))
-        pictures = task.pictures()
-    assert [sample.picture.size(-1) for sample in task.samples.kept] == [8, 8, 8, 12]
-    assert set(pictures) == {"samples"}
-    picture = pictures["samples"]
-    assert picture.shape[0] == 3 and picture.min() >= 0 and picture.max() <= 1
-    assert picture.std() > 0.1
-    kept = task.samples.kept[0].picture
+        images = task.images()
+    assert [sample.image.size(-1) for sample in task.samples.kept] == [8, 8, 8, 12]
+    assert set(images) == {"samples"}
+    image = images["samples"]
+    assert image.shape[0] == 3 and image.min() >= 0 and image.max() <= 1
+    assert image.std() > 0.1
+    kept = task.samples.kept[0].image
     assert kept.untyped_storage().nbytes() == channels * 8 * 8 * 4
 
 
-def test_many_channels_are_segmented_without_pictures():
+def test_many_channels_are_segmented_without_images():
     task, data = Segmentation(pointwise(channels=5), num_classes=3), batch(channels=5)
     task.evaluate(data)
-    assert task.pictures() == {} and task.input_pictures(data) == {}
+    assert task.images() == {} and task.input_images(data) == {}
 
 
-def test_pictures_of_a_batch_stand_beside_their_masks():
+def test_images_of_a_batch_stand_beside_their_masks():
     images, masks = batch()
-    grid = Segmentation(pointwise(), num_classes=3).input_pictures((images, masks))["inputs"]
+    grid = Segmentation(pointwise(), num_classes=3).input_images((images, masks))["inputs"]
     assert grid.shape == (3, 2 * 10, 4 * 10)
     assert torch.equal(grid[:, :8, 10:18], colour_masks(masks[0]))
     assert grid.min() >= 0 and grid.max() <= 1
@@ -212,8 +212,8 @@ def test_colours_are_those_of_pascal_voc():
 
 
 def test_overlay_colours_all_but_the_background():
-    picture, mask = torch.ones(3, 1, 3), torch.tensor([[0, 1, 255]])
-    laid = overlay(picture, mask)
+    image, mask = torch.ones(3, 1, 3), torch.tensor([[0, 1, 255]])
+    laid = overlay(image, mask)
     assert laid[:, 0, 0].tolist() == [1, 1, 1]
     torch.testing.assert_close(laid[:, 0, 1], torch.tensor([(1 + 128 / 255) / 2, 0.5, 0.5]))
 

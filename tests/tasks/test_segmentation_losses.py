@@ -66,7 +66,7 @@ def test_focal_has_a_finite_gradient_where_a_pixel_is_surely_right():
         assert logits.grad.isfinite().all()
 
 
-def test_dice_is_the_equation_of_each_picture():
+def test_dice_is_the_equation_of_each_image():
     logits, targets, _ = example()
     p, expected, pixels = logits.softmax(1), 0.0, 0
     for i in range(len(p)):

@@ -132,7 +132,7 @@ def test_one_class_a_sequence_has_the_metrics_of_classification():
         "accuracy": pytest.approx((logits.argmax(1) == targets).double().mean().item()),
         "top2_accuracy": pytest.approx((top == targets[:, None]).any(1).double().mean().item()),
     }
-    assert set(task.pictures()) == {"confusion_matrix"}
+    assert set(task.images()) == {"confusion_matrix"}
     assert [row["class"] for row in task.tables()["classes"]] == ["a", "b", "c", "d", "macro mean"]
     assert (task.monitor, task.mode) == ("accuracy", "max")
 

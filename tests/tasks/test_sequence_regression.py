@@ -47,23 +47,23 @@ def test_metrics_are_those_of_regression():
 
 @pytest.mark.parametrize("shape", [(4, 50, 1), (4, 3)])
 @pytest.mark.parametrize("time", [1, 6])
-def test_picture_shows_the_curves_of_the_last_evaluation(shape, time):
+def test_image_shows_the_curves_of_the_last_evaluation(shape, time):
     class Zeros(nn.Module):
         def forward(self, inputs, lengths=None):
             return torch.zeros(len(inputs), time)
 
     task = SequenceRegression(Zeros(), num_curves=3)
-    assert task.pictures() == {}
+    assert task.images() == {}
     inputs, targets = torch.randn(shape), torch.randn(4, time)
     task.evaluate((inputs, targets))
     task.evaluate((torch.randn(shape), torch.randn(4, time)))
     assert torch.equal(task.curves.targets, targets[:3])
     assert (task.curves.given is None) == (len(shape) == 2)
-    (picture,) = task.pictures().values()
-    assert picture.shape[0] == 3 and picture.min() >= 0 and picture.max() <= 1
-    assert picture.std() > 0
+    (image,) = task.images().values()
+    assert image.shape[0] == 3 and image.min() >= 0 and image.max() <= 1
+    assert image.std() > 0
     task.reset()
-    assert task.pictures() == {}
+    assert task.images() == {}
 
 
 def test_no_curves_are_kept_where_none_are_wanted_or_there_is_one_number_a_sample():
@@ -72,7 +72,7 @@ def test_no_curves_are_kept_where_none_are_wanted_or_there_is_one_number_a_sampl
         (SequenceRegression(nn.Linear(3, 1)), torch.randn(4)),
     ):
         task.evaluate((torch.randn(4, 3), targets))
-        assert task.pictures() == {}
+        assert task.images() == {}
 
 
 def test_kept_curves_do_not_hold_on_to_their_batch():

@@ -241,29 +241,29 @@ def test_texts_show_source_reference_and_translation(trained):
     assert trained.texts()["translations"].count("source") == 5
 
 
-def test_pictures_are_attention_maps_of_one_sentence(trained):
+def test_images_are_attention_maps_of_one_sentence(trained):
     evaluate(trained, [batch_of()])
-    (picture,) = trained.pictures().values()
-    assert set(trained.pictures()) == {"attention/decoder"}
-    assert picture.shape[0] == 3 and picture.min() >= 0 and picture.max() <= 1
+    (image,) = trained.images().values()
+    assert set(trained.images()) == {"attention/decoder"}
+    assert image.shape[0] == 3 and image.min() >= 0 and image.max() <= 1
     evaluate(Translation(trained.model), [batch_of()])
     trained.reset()
-    assert trained.pictures() == {} and trained.texts() == {}
+    assert trained.images() == {} and trained.texts() == {}
 
 
-def test_pictures_name_tokens_and_the_end_where_there_is_no_vocabulary(trained, monkeypatch):
+def test_images_name_tokens_and_the_end_where_there_is_no_vocabulary(trained, monkeypatch):
     shown = []
 
     def draw(weights, source, target):
         shown.append((source, target))
         assert weights.shape[1:] == (len(target), len(source))
 
-    monkeypatch.setattr("zoo.tasks.translation.alignment_picture", draw)
+    monkeypatch.setattr("zoo.tasks.translation.alignment_image", draw)
     bare = Translation(trained.model)
     evaluate(bare, [batch_of()])
-    bare.pictures()
+    bare.images()
     evaluate(trained, [batch_of()])
-    trained.pictures()
+    trained.images()
     (numbers, found), (words, translation) = shown
     assert words == ["ein", "Hund", "läuft", "</s>"]
     assert translation == ["a", "dog", "runs", "</s>"]

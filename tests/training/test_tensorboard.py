@@ -155,7 +155,7 @@ def test_a_run_that_was_interrupted_and_resumed_counts_as_a_success(tmp_path):
     assert hparams(folder)["session_end_info"].session_end_info.status == 1
 
 
-# -------------------------------------------------------------------- pictures and texts
+# -------------------------------------------------------------------- images and texts
 
 
 def images(folder, split=""):
@@ -176,9 +176,9 @@ def test_a_classifier_shows_inputs_confusions_and_mistakes(tmp_path):
     ("every", "steps"),
     [(0, [12]), (1, [2, 4, 6, 8, 10, 12]), (2, [2, 6, 10, 12]), (4, [2, 10, 12])],
 )
-def test_pictures_come_every_so_many_evaluations_and_at_the_last(every, steps, tmp_path):
+def test_images_come_every_so_many_evaluations_and_at_the_last(every, steps, tmp_path):
     folder = new_folder(tmp_path)
-    logged(trainer_of(epochs=2, evaluate_every=2), folder, pictures_every=every)
+    logged(trainer_of(epochs=2, evaluate_every=2), folder, images_every=every)
     assert images(folder, "val") == {"confusion_matrix": steps}
 
 
@@ -339,10 +339,10 @@ def test_a_killed_and_resumed_run_has_each_step_once_in_every_curve(kill, tmp_pa
     options = {"epochs": 3, "evaluate_every": 4, "checkpoints": {"every_steps": 3}}
     options["train_metrics"] = True
     whole, parts = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
-    logged(trainer_of(**options), whole, pictures_every=1)
+    logged(trainer_of(**options), whole, images_every=1)
     with pytest.raises(Killed):
-        logged(trainer_of(**options), parts, callbacks=[Kill(**kill)], pictures_every=1)
-    logged(trainer_of(**options), RunFolder(parts.path), resume=True, pictures_every=1)
+        logged(trainer_of(**options), parts, callbacks=[Kill(**kill)], images_every=1)
+    logged(trainer_of(**options), RunFolder(parts.path), resume=True, images_every=1)
     for split in ("", "val", "test"):
         tags = seen(whole, split).Tags()["scalars"]
         for tag in set(tags) - set(TIMINGS):

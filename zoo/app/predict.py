@@ -1,4 +1,4 @@
-"""What `evaluate.py predict=...` writes: a table of classes, or a mask for each picture."""
+"""What `evaluate.py predict=...` writes: a table of classes, or a mask for each image."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -20,11 +20,11 @@ WRITER = "zoo evaluate.py"
 """Stands in every mask that is written, so that a later prediction knows what it may replace."""
 
 
-def pictures(path: Path, *, outside: Path | None = None) -> list[Path]:
-    """The picture files of a path: itself, or all below it.
+def images(path: Path, *, outside: Path | None = None) -> list[Path]:
+    """The image files of a path: itself, or all below it.
 
     Args:
-        path: a picture or a folder.
+        path: an image or a folder.
         outside: a folder to leave out, since the results lie there.
 
     Raises:
@@ -38,30 +38,30 @@ def pictures(path: Path, *, outside: Path | None = None) -> list[Path]:
     if outside is not None and outside.resolve() != path.resolve():
         found = [p for p in found if not p.resolve().is_relative_to(outside.resolve())]
     if not found:
-        raise ConfigError(f"predict={path}: holds no picture ({', '.join(SUFFIXES)})")
+        raise ConfigError(f"predict={path}: holds no image ({', '.join(SUFFIXES)})")
     return found
 
 
 def read(parts: Evaluation, file: Path) -> Tensor:
-    """A picture file as the model wants it: ``(channels, height, width)``.
+    """An image file as the model wants it: ``(channels, height, width)``.
 
     Raises:
-        ConfigError: it is no picture, or none for this run.
+        ConfigError: it is no image, or none for this run.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(file) as image:
-            picture: Tensor = parts.data.preprocess(image)
+            pixels: Tensor = parts.data.preprocess(image)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ConfigError(f"predict: {file} is no readable picture") from error
+        raise ConfigError(f"predict: {file} is no readable image") from error
     except ValueError as error:
         raise ConfigError(f"predict: {file}: {error}") from error
-    return picture
+    return pixels
 
 
 def classes(parts: Evaluation, files: Sequence[Path]) -> Iterator[tuple[Path, str, float]]:
-    """The most probable class of each picture, with its probability."""
+    """The most probable class of each image, with its probability."""
     names = parts.config["task"].get("class_names")
     for start in range(0, len(files), BATCH_SIZE):
         group = files[start : start + BATCH_SIZE]
@@ -76,7 +76,7 @@ def classes(parts: Evaluation, files: Sequence[Path]) -> Iterator[tuple[Path, st
 
 
 def write_table(rows: Sequence[tuple[Path, str, float]], out: Path) -> None:
-    """Writes path, class and probability of every picture as CSV, in one step.
+    """Writes path, class and probability of every image as CSV, in one step.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -93,14 +93,14 @@ def write_table(rows: Sequence[tuple[Path, str, float]], out: Path) -> None:
 
 
 def mask_files(source: Path, files: Sequence[Path], out: Path) -> list[Path]:
-    """Where the mask of each picture goes: `<out>/<folder below source>/<stem>.png`.
+    """Where the mask of each image goes: `<out>/<folder below source>/<stem>.png`.
 
-    A single picture's may be named itself: `out=<file>.png`. Nothing but masks that were written
+    A single image's may be named itself: `out=<file>.png`. Nothing but masks that were written
     here is ever replaced.
 
     Args:
-        source: the picture or folder that was asked for.
-        files: the pictures.
+        source: the image or folder that was asked for.
+        files: the images.
         out: folder of the masks.
 
     Raises:
@@ -109,7 +109,7 @@ def mask_files(source: Path, files: Sequence[Path], out: Path) -> list[Path]:
     if source.is_file() and out.suffix.lower() == ".png":
         targets = [out]
     elif source.is_dir() and out.resolve() == source.resolve():
-        raise ConfigError(f"out={out}: must be another folder than that of the pictures")
+        raise ConfigError(f"out={out}: must be another folder than that of the images")
     else:
         base = source if source.is_dir() else source.parent
         targets = [out / file.relative_to(base).with_suffix(".png") for file in files]
@@ -118,7 +118,7 @@ def mask_files(source: Path, files: Sequence[Path], out: Path) -> list[Path]:
         if target in taken:
             raise ConfigError(
                 f"predict: the masks of {taken[target]} and {file} would both be {target}; rename "
-                "one of the pictures"
+                "one of the images"
             )
         taken[target] = file
         if target.exists() and not _is_ours(target):
@@ -142,13 +142,13 @@ def _is_ours(path: Path) -> bool:
 def write_masks(
     parts: Evaluation, files: Sequence[Path], targets: Sequence[Path]
 ) -> Iterator[tuple[Path, Path]]:
-    """Writes the mask of one picture after the other, since their sizes differ.
+    """Writes the mask of one image after the other, since their sizes differ.
 
     Yields:
-        Each picture with its mask, once that is complete.
+        Each image with its mask, once that is complete.
 
     Raises:
-        ConfigError: a picture cannot be read, or a mask not be written.
+        ConfigError: an image cannot be read, or a mask not be written.
     """
     from PIL.PngImagePlugin import PngInfo
 
@@ -169,7 +169,7 @@ def write_masks(
 
 
 def indexed(mask: Tensor) -> "Image":
-    """A mask of class numbers as a picture whose pixels are those numbers, in VOC's colours.
+    """A mask of class numbers as an image whose pixels are those numbers, in VOC's colours.
 
     Shape:
         - mask: ``(height, width)``

@@ -162,18 +162,25 @@ def _check_kind(target: Callable[..., Any], kinds: Sequence[type], where: str) -
 
 
 def _signature(target: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
-    """Parameter name -> (annotation, required) of a class's constructor or of a function."""
+    """Parameter name -> (annotation, required) of a class's constructor or of a function.
+
+    Keywords that are handed on (`**options: Unpack[ResNetOptions]`) count as parameters.
+    """
     function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(function)
     except (NameError, TypeError):
         hints = {}
-    parameters = inspect.signature(target).parameters.values()
-    return {
-        p.name: (hints.get(p.name, Any), p.default is p.empty)
-        for p in parameters
-        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    }
+    found: dict[str, tuple[Any, bool]] = {}
+    for parameter in inspect.signature(target).parameters.values():
+        annotation = hints.get(parameter.name, Any)
+        if parameter.kind is parameter.VAR_KEYWORD and get_origin(annotation) is typing.Unpack:
+            options = get_args(annotation)[0]  # **options: Unpack[Options], see PEP 692
+            required = options.__required_keys__
+            found |= {n: (a, n in required) for n, a in typing.get_type_hints(options).items()}
+        elif parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            found[parameter.name] = (annotation, parameter.default is parameter.empty)
+    return found
 
 
 def check_component(

@@ -12,7 +12,7 @@ Trains and evaluates the models of the zoo.
   python train.py resume=<run folder> [trainer.epochs=20]
   python train.py -m optimizer.lr=0.01,0.1 seed=1,2,3      every combination, with a closing table
   python evaluate.py run=<run folder> [split=test] [checkpoint=best|last|<file>]
-  python evaluate.py run=<run folder> predict=<picture or folder> [out=<file.csv or folder>]
+  python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
 """
 
 EXAMPLES = """\

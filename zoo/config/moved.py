@@ -36,6 +36,9 @@ TARGETS = {
     "zoo.models.recurrent.patterns": "zoo.models.recurrent.sequence_heads",
 }
 
+SETTINGS = {"logger.pictures_every": "logger.images_every"}
+"""Settings of the fixed part: full key to the key in the same group."""
+
 
 def moved(target: str) -> str:
     """What a target of an earlier version is called now; one that has not moved stays as it is."""
@@ -47,13 +50,27 @@ def moved(target: str) -> str:
     return target
 
 
-def translated(node: Any) -> Any:
-    """A stored configuration with every `_target_` in it as it is called now."""
+def translated(config: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration with every target and setting as it is called now."""
+    now: dict[str, Any] = _with_moved_targets(config)
+    for old, new in SETTINGS.items():
+        *path, name = old.split(".")
+        node = now
+        for part in path:
+            node = node.get(part, {})
+        if isinstance(node, dict) and name in node:
+            node[new.rpartition(".")[2]] = node.pop(name)
+    return now
+
+
+def _with_moved_targets(node: Any) -> Any:
     if isinstance(node, dict):
         return {
-            key: moved(value) if key == "_target_" and isinstance(value, str) else translated(value)
+            key: moved(value)
+            if key == "_target_" and isinstance(value, str)
+            else _with_moved_targets(value)
             for key, value in node.items()
         }
     if isinstance(node, list):
-        return [translated(value) for value in node]
+        return [_with_moved_targets(value) for value in node]
     return node

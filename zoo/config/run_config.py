@@ -93,5 +93,4 @@ def load(path: Path) -> dict[str, Any]:
         json.dumps(config)
     except (TypeError, ValueError, RecursionError) as error:  # Dates, or a mapping inside itself.
         raise ConfigError(f"{path} is not the configuration of a run: {error}") from error
-    stored: dict[str, Any] = translated(config)
-    return stored
+    return translated(config)

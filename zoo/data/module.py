@@ -33,7 +33,7 @@ class DataModule(ABC):
     The constructor only stores and checks its arguments. :meth:`setup` reads (and, where there is
     something to download, downloads) the data and makes the loaders. Arguments that were ``auto``
     and that :meth:`setup` has found out are in :meth:`resolved`; a module built again with them
-    does without the data whatever needs none, such as preparing a picture.
+    does without the data whatever needs none, such as preparing an image.
 
     Attributes:
         vocabularies: those of a text, by the name of the task's argument that takes one:

@@ -17,7 +17,7 @@ from zoo.data.download import DataError
 
 
 def digits_table() -> tuple[Tensor, Tensor]:
-    """The 1,797 handwritten digits: pictures ``(n, 8, 8)`` with values 0 to 16, and labels."""
+    """The 1,797 handwritten digits: images ``(n, 8, 8)`` with values 0 to 16, and labels."""
     path = _installed("digits.csv.gz")
     if path is not None:
         table = _read(path, delimiter=",")

@@ -1,4 +1,4 @@
-"""Attention between two sequences as a picture."""
+"""Attention between two sequences as an image."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ MOST_HEADS = 8  # more panels than this are too small to be read
 COLUMNS = 4
 
 
-def alignment_picture(weights: Tensor, source: Sequence[str], target: Sequence[str]) -> Tensor:
+def alignment_image(weights: Tensor, source: Sequence[str], target: Sequence[str]) -> Tensor:
     """Draws which tokens of the source each token of the target was written from.
 
     Args:
@@ -19,7 +19,7 @@ def alignment_picture(weights: Tensor, source: Sequence[str], target: Sequence[s
         target: its tokens, from top to bottom.
 
     Returns:
-        The picture, ``(3, height, width)`` in [0, 1].
+        The image, ``(3, height, width)`` in [0, 1].
     """
     from matplotlib.figure import Figure
 

@@ -1,11 +1,11 @@
-"""Pictures of sequences of numbers: ``(3, height, width)`` in [0, 1]."""
+"""Images of sequences of numbers: ``(3, height, width)`` in [0, 1]."""
 
 from torch import Tensor
 
 from zoo.figures.grids import render
 
 
-def curves_picture(
+def curves_image(
     given: Tensor | None, targets: Tensor, predictions: Tensor, *, columns: int = 2
 ) -> Tensor:
     """Draws what was given, what followed and what was predicted, one small chart a sample.

@@ -1,4 +1,4 @@
-"""Tensors to pictures that a logger can show: ``(3, height, width)`` in [0, 1].
+"""Tensors to images that a logger can show: ``(3, height, width)`` in [0, 1].
 
 Figures are drawn on matplotlib's Agg canvas without pyplot, so no global state is touched and no
 display is needed.
@@ -20,47 +20,47 @@ MAX_NAMED_CLASSES = 30  # more names than this do not fit on the axes
 MAX_COUNTED_CLASSES = 12  # nor more numbers than this into the cells
 
 
-def are_pictures(x: Any) -> TypeGuard[Tensor]:
-    """Whether a tensor is a batch of grey or colour pictures."""
+def are_images(x: Any) -> TypeGuard[Tensor]:
+    """Whether a tensor is a batch of grey or colour images."""
     return isinstance(x, Tensor) and x.ndim == 4 and x.shape[1] in (1, 3) and x.is_floating_point()
 
 
-def rescale(pictures: Tensor) -> Tensor:
-    """Maps the range of each channel over all pictures together to [0, 1].
+def rescale(images: Tensor) -> Tensor:
+    """Maps the range of each channel over all images together to [0, 1].
 
-    This undoes a normalisation by channel without knowing it, as far as the pictures hold both
+    This undoes a normalisation by channel without knowing it, as far as the images hold both
     black and white.
 
     Shape:
         - input, output: ``(batch, channels, height, width)``
     """
-    low = pictures.amin((0, 2, 3), keepdim=True)
-    high = pictures.amax((0, 2, 3), keepdim=True)
-    return ((pictures - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
+    low = images.amin((0, 2, 3), keepdim=True)
+    high = images.amax((0, 2, 3), keepdim=True)
+    return ((images - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
 
 
-def picture_grid(pictures: Tensor, *, columns: int, padding: int = 2) -> Tensor:
-    """Lays pictures out in rows on black, each with a margin below and to its right.
+def image_grid(images: Tensor, *, columns: int, padding: int = 2) -> Tensor:
+    """Lays images out in rows on black, each with a margin below and to its right.
 
     Shape:
         - input: ``(batch, 1 or 3, height, width)`` in [0, 1]
         - output: ``(3, rows * (height + padding), columns * (width + padding))``
     """
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    empty = rows * columns - len(pictures)
-    tiles = F.pad(pictures.float(), (0, padding, 0, padding, 0, 0, 0, empty))
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    empty = rows * columns - len(images)
+    tiles = F.pad(images.float(), (0, padding, 0, padding, 0, 0, 0, empty))
     tiles = tiles.expand(-1, 3, -1, -1).unflatten(0, (rows, columns))
     # (rows, columns, 3, height, width) -> (3, rows, height, columns, width)
     return tiles.permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2, 3)
 
 
-def input_pictures(batch: Any) -> dict[str, Tensor]:
-    """The first 16 inputs of a batch in a grid, or nothing if the inputs are not pictures."""
+def input_images(batch: Any) -> dict[str, Tensor]:
+    """The first 16 inputs of a batch in a grid, or nothing if the inputs are not images."""
     inputs = inputs_of(batch)
-    if not are_pictures(inputs):
+    if not are_images(inputs):
         return {}
-    return {"inputs": picture_grid(rescale(inputs[:16]), columns=4)}
+    return {"inputs": image_grid(rescale(inputs[:16]), columns=4)}
 
 
 def render(figure: "Figure") -> Tensor:
@@ -74,7 +74,7 @@ def render(figure: "Figure") -> Tensor:
     return pixels.view(height, width, 4)[..., :3].permute(2, 0, 1) / 255  # (3, height, width)
 
 
-def confusion_matrix_picture(matrix: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
+def confusion_matrix_image(matrix: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
     """Draws a confusion matrix, coloured by the share of each true class.
 
     Args:
@@ -105,21 +105,21 @@ def confusion_matrix_picture(matrix: Tensor, class_names: Sequence[str] | None =
     return render(figure)
 
 
-def labelled_picture_grid(pictures: Tensor, labels: Sequence[str], *, columns: int = 4) -> Tensor:
-    """Draws pictures in rows, each under its label.
+def labelled_image_grid(images: Tensor, labels: Sequence[str], *, columns: int = 4) -> Tensor:
+    """Draws images in rows, each under its label.
 
     Args:
-        pictures: ``(batch, 1 or 3, height, width)`` in [0, 1].
-        labels: one a picture.
-        columns: pictures a row.
+        images: ``(batch, 1 or 3, height, width)`` in [0, 1].
+        labels: one an image.
+        columns: images a row.
     """
     from matplotlib.figure import Figure
 
-    rows = -(-len(pictures) // columns)
+    rows = -(-len(images) // columns)
     figure = Figure(figsize=(2.2 * columns, 2.3 * rows), layout="constrained")
-    for place, (picture, label) in enumerate(zip(pictures.cpu(), labels, strict=True), start=1):
+    for place, (image, label) in enumerate(zip(images.cpu(), labels, strict=True), start=1):
         axes = figure.add_subplot(rows, columns, place)
-        colours = picture.float().expand(3, -1, -1).permute(1, 2, 0)  # (height, width, 3)
+        colours = image.float().expand(3, -1, -1).permute(1, 2, 0)  # (height, width, 3)
         axes.imshow(colours.numpy(), interpolation="nearest")
         axes.set_title(label, fontsize=9, parse_math=False)
         axes.set_axis_off()

@@ -1,4 +1,4 @@
-"""Masks as pictures, in the colours of Pascal VOC."""
+"""Masks as images, in the colours of Pascal VOC."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,13 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.figures.grids import MAX_NAMED_CLASSES, picture_grid, render, rescale
+from zoo.figures.grids import MAX_NAMED_CLASSES, image_grid, render, rescale
 
 
 class Sample(NamedTuple):
-    """A picture, what is in it, and what the model sees in it."""
+    """An image, what is in it, and what the model sees in it."""
 
-    picture: Tensor  # (1 or 3, height, width)
+    image: Tensor  # (1 or 3, height, width)
     target: Tensor  # (height, width)
     predicted: Tensor  # (height, width)
 
@@ -36,17 +36,17 @@ def colour_masks(masks: Tensor) -> Tensor:
     return (voc_colours().to(masks.device)[masks].float() / 255).movedim(-1, -3)
 
 
-def overlay(pictures: Tensor, masks: Tensor) -> Tensor:
-    """Pictures in [0, 1] with the colours of all classes but 0 laid half over them."""
-    mixed = (pictures + colour_masks(masks)) / 2
-    return torch.where(masks.unsqueeze(-3) > 0, mixed, pictures)
+def overlay(images: Tensor, masks: Tensor) -> Tensor:
+    """Images in [0, 1] with the colours of all classes but 0 laid half over them."""
+    mixed = (images + colour_masks(masks)) / 2
+    return torch.where(masks.unsqueeze(-3) > 0, mixed, images)
 
 
-def input_grid(pictures: Tensor, masks: Tensor, *, size: int = 8) -> Tensor:
-    """The first pictures of a batch, each with its mask on its right: ``(3, height, width)``."""
-    pictures, masks = rescale(pictures[:size]).float(), masks[:size]
-    pairs = torch.stack((pictures.expand(-1, 3, -1, -1), colour_masks(masks)), dim=1)
-    return picture_grid(pairs.flatten(0, 1), columns=4)
+def input_grid(images: Tensor, masks: Tensor, *, size: int = 8) -> Tensor:
+    """The first images of a batch, each with its mask on its right: ``(3, height, width)``."""
+    images, masks = rescale(images[:size]).float(), masks[:size]
+    pairs = torch.stack((images.expand(-1, 3, -1, -1), colour_masks(masks)), dim=1)
+    return image_grid(pairs.flatten(0, 1), columns=4)
 
 
 def comparison(samples: Sequence[Sample], class_names: Sequence[str] | None = None) -> Tensor:
@@ -67,14 +67,14 @@ def comparison(samples: Sequence[Sample], class_names: Sequence[str] | None = No
     grid = figure.subplots(len(samples), 4, squeeze=False, gridspec_kw={"height_ratios": heights})
     seen: set[int] = set()
     for number, (row, sample) in enumerate(zip(grid, samples, strict=True)):
-        picture, target, predicted = (entry.cpu() for entry in sample)
+        image, target, predicted = (entry.cpu() for entry in sample)
         seen |= {*target.unique().tolist(), *predicted.unique().tolist()}
-        picture = rescale(picture.unsqueeze(0).float())[0].expand(3, -1, -1)
+        image = rescale(image.unsqueeze(0).float())[0].expand(3, -1, -1)
         columns = {
-            "input": picture,
+            "input": image,
             "target": colour_masks(target),
             "prediction": colour_masks(predicted),
-            "overlay": overlay(picture, predicted),
+            "overlay": overlay(image, predicted),
         }
         for axes, (title, colours) in zip(row, columns.items(), strict=True):
             axes.imshow(colours.permute(1, 2, 0).numpy(), interpolation="nearest")

@@ -1,6 +1,6 @@
-"""Segmenting pictures of any size: the overlap-tile strategy, and test-time augmentation.
+"""Segmenting images of any size: the overlap-tile strategy, and test-time augmentation.
 
-Ronneberger et al., 2015, figure 2 (https://arxiv.org/abs/1505.04597): a large picture is cut into
+Ronneberger et al., 2015, figure 2 (https://arxiv.org/abs/1505.04597): a large image is cut into
 tiles that overlap, and what lies beyond its border is made up by mirroring it.
 """
 
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 Network = Callable[[Tensor], Tensor]
-"""Pictures to probabilities, ``(batch, classes, height, width)``, perhaps of the centre alone."""
+"""Images to probabilities, ``(batch, classes, height, width)``, perhaps of the centre alone."""
 
 TTA = Literal["none", "flips", "dihedral"]
 
 
 class OverlapTile:
-    r"""Applies a network to pictures of any size, so that every pixel gets its probabilities.
+    r"""Applies a network to images of any size, so that every pixel gets its probabilities.
 
     The size of the network's output says how wide a margin its unpadded convolutions need. The
-    picture is continued by that margin, mirrored at its border; so is a picture smaller than a
+    image is continued by that margin, mirrored at its border; so is an image smaller than a
     tile.
 
     Where tiles overlap, the output is their weighted mean. The weight of an output pixel falls
@@ -29,13 +29,13 @@ class OverlapTile:
     .. math:: p(x) = \frac{\sum_t w(x - x_t)\, p_t(x - x_t)}{\sum_t w(x - x_t)}
 
     Args:
-        tile_size: height and width of what the network is given, or None for whole pictures.
+        tile_size: height and width of what the network is given, or None for whole images.
         overlap: the least share of a tile that its neighbour sees too. A network with a margin
             shares twice the margin as it is.
         input_size_for: the least input size for an output size, where only some sizes fit.
 
     Shape:
-        - pictures: ``(batch, channels, height, width)``
+        - images: ``(batch, channels, height, width)``
         - output: ``(batch, classes, height, width)``
 
     Raises:
@@ -58,42 +58,42 @@ class OverlapTile:
         self.input_size_for = input_size_for
         self._output_size: int | None = None  # of a tile, known after the first one
 
-    def __call__(self, network: Network, pictures: Tensor) -> Tensor:
+    def __call__(self, network: Network, images: Tensor) -> Tensor:
         if self.tile_size is None:
-            return self._whole(network, pictures)
-        return self._tiled(network, pictures, self.tile_size)
+            return self._whole(network, images)
+        return self._tiled(network, images, self.tile_size)
 
-    def _whole(self, network: Network, pictures: Tensor) -> Tensor:
-        height, width = pictures.shape[2:]
+    def _whole(self, network: Network, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
         fit = self.input_size_for or (lambda size: size)
         sizes = fit(height), fit(width)
-        output = network(mirror(pictures, *sizes))
-        if self.input_size_for is None and output.shape[2:] != pictures.shape[2:]:
+        output = network(mirror(images, *sizes))
+        if self.input_size_for is None and output.shape[2:] != images.shape[2:]:
             sizes = 2 * height - output.size(2), 2 * width - output.size(3)
-            output = network(mirror(pictures, *sizes))
+            output = network(mirror(images, *sizes))
         if output.size(2) < height or output.size(3) < width:
             raise ValueError(
-                f"the model gives {output.size(2)}x{output.size(3)} pixels for pictures of "
+                f"the model gives {output.size(2)}x{output.size(3)} pixels for images of "
                 f"{sizes[0]}x{sizes[1]}, which leaves some of {height}x{width} without a class: "
                 "give it a method input_size_for(output_size)"
             )
         return center(output, (height, width))
 
-    def _tiled(self, network: Network, pictures: Tensor, size: int) -> Tensor:
-        height, width = pictures.shape[2:]
+    def _tiled(self, network: Network, images: Tensor, size: int) -> Tensor:
+        height, width = images.shape[2:]
         if self._output_size is None:
-            self._output_size = network(mirror(pictures[:1], size, size)[..., :size, :size]).size(3)
+            self._output_size = network(mirror(images[:1], size, size)[..., :size, :size]).size(3)
         kept = self._output_size
         margin = size - kept  # both sides together
         stride = max(min(kept, round(size * (1 - self.overlap))), 1)
         rows, columns = max(height, kept), max(width, kept)
-        pictures = mirror(pictures, rows + margin, columns + margin)
-        window = _window(kept, pictures)
+        images = mirror(images, rows + margin, columns + margin)
+        window = _window(kept, images)
         tops, lefts = _starts(rows, kept, stride), _starts(columns, kept, stride)
         total: Tensor | None = None
         for top in tops:
             for left in lefts:
-                output = network(pictures[..., top : top + size, left : left + size])
+                output = network(images[..., top : top + size, left : left + size])
                 if total is None:
                     total = output.new_zeros(*output.shape[:2], rows, columns)
                 area = total[..., top : top + kept, left : left + kept]
@@ -104,49 +104,49 @@ class OverlapTile:
         return center(total, (height, width))
 
 
-def mirror(pictures: Tensor, height: int, width: int) -> Tensor:
-    """Continues pictures on all sides by their reflections, as often as it takes.
+def mirror(images: Tensor, height: int, width: int) -> Tensor:
+    """Continues images on all sides by their reflections, as often as it takes.
 
     The outermost pixels are the axes and are not repeated. A side that is long enough already
     stays as it is.
 
     Shape:
-        - pictures: ``(batch, channels, *, *)``
-        - output: ``(batch, channels, >= height, >= width)``, the pictures in its middle
+        - images: ``(batch, channels, *, *)``
+        - output: ``(batch, channels, >= height, >= width)``, the images in its middle
     """
     for dim, target in ((2, height), (3, width)):
-        size = pictures.size(dim)
+        size = images.size(dim)
         if (extra := target - size) > 0:
             period = max(2 * (size - 1), 1)
-            places = torch.arange(target, device=pictures.device) - extra // 2
+            places = torch.arange(target, device=images.device) - extra // 2
             places = places.remainder(period)
             places = torch.minimum(places, period - places).clamp_max(size - 1)
-            pictures = pictures.index_select(dim, places)
-    return pictures
+            images = images.index_select(dim, places)
+    return images
 
 
 def center(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """The middle of pictures or masks: ``(*, height, width)``."""
+    """The middle of images or masks: ``(*, height, width)``."""
     top, left = (x.size(-2) - size[0]) // 2, (x.size(-1) - size[1]) // 2
     return x[..., top : top + size[0], left : left + size[1]]
 
 
-def average_symmetries(network: Network, pictures: Tensor, tta: TTA) -> Tensor:
-    """Mean of what a network says of a picture and of its mirror images, laid back over it.
+def average_symmetries(network: Network, images: Tensor, tta: TTA) -> Tensor:
+    """Mean of what a network says of an image and of its mirror images, laid back over it.
 
     Args:
-        network: pictures to probabilities of the same size.
-        pictures: ``(batch, channels, height, width)``.
+        network: images to probabilities of the same size.
+        images: ``(batch, channels, height, width)``.
         tta: ``none``; ``flips``: left-right, up-down and both; ``dihedral``: all eight symmetries
             of the square.
     """
     if tta == "none":
-        return network(pictures)
+        return network(images)
     turns = range(4) if tta == "dihedral" else (0, 2)
     outputs = []
     for flipped in (False, True):
         for turn in turns:
-            x = pictures.flip(3) if flipped else pictures
+            x = images.flip(3) if flipped else images
             y = network(x.rot90(turn, (2, 3))).rot90(-turn, (2, 3))
             outputs.append(y.flip(3) if flipped else y)
     return torch.stack(outputs).mean(0)

@@ -1,4 +1,4 @@
-"""Test-time augmentation: a classifier that looks at several views of a picture."""
+"""Test-time augmentation: a classifier that looks at several views of an image."""
 
 from collections.abc import Iterator
 from typing import Literal, get_args
@@ -6,23 +6,23 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from zoo.figures.grids import are_pictures
+from zoo.figures.grids import are_images
 
 Views = Literal["flip", "ten_crop"]
 
 
 class AveragedViews(nn.Module):
-    r"""The mean of a classifier's probabilities over views of each picture.
+    r"""The mean of a classifier's probabilities over views of each image.
 
     .. math:: p(x) = \frac{1}{V} \sum_v \mathrm{softmax}(f(x_v))
 
     It returns :math:`\log p`, whose softmax is :math:`p`, so it stands in for the model in a task.
 
     Args:
-        model: pictures to logits.
-        views: ``flip``: the picture and its mirror image; ``ten_crop``: the four corners and the
+        model: images to logits.
+        views: ``flip``: the image and its mirror image; ``ten_crop``: the four corners and the
             centre, and their mirror images (Krizhevsky et al., 2012, section 4.1).
-        crop: height and width of the crops; None for 7/8 of the picture's (224 of 256).
+        crop: height and width of the crops; None for 7/8 of the image's (224 of 256).
 
     Shape:
         - input: ``(batch, 1 or 3, height, width)``
@@ -42,8 +42,8 @@ class AveragedViews(nn.Module):
         self.crop = crop
 
     def forward(self, x: Tensor) -> Tensor:
-        if not are_pictures(x):
-            raise ValueError(f"tta={self.views}: these data are no pictures")
+        if not are_images(x):
+            raise ValueError(f"tta={self.views}: these data are no images")
         total: Tensor | None = None
         views = [x] if self.views == "flip" else self._crops(x)
         for view in views:
@@ -55,13 +55,13 @@ class AveragedViews(nn.Module):
         return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of a view of pictures of a size."""
+        """Height and width of a view of images of a size."""
         if self.views == "flip":
             return height, width
         crop = self.crop
         size = (round(height * 7 / 8), round(width * 7 / 8)) if crop is None else (crop, crop)
         if size[0] > height or size[1] > width:
-            raise ValueError(f"crop={crop}: must be at most the pictures' {height}x{width}")
+            raise ValueError(f"crop={crop}: must be at most the images' {height}x{width}")
         return size
 
     def _crops(self, x: Tensor) -> list[Tensor]:
@@ -89,6 +89,6 @@ class AveragedViews(nn.Module):
         except (ValueError, RuntimeError) as error:
             size = "x".join(map(str, view.shape[2:]))
             raise ValueError(
-                f"tta={self.views}: the model takes no pictures of {size} pixels ({error})"
+                f"tta={self.views}: the model takes no images of {size} pixels ({error})"
             ) from error
         return logits

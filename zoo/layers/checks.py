@@ -52,8 +52,8 @@ def check_lengths(
         )
 
 
-def check_pictures(x: Tensor, *, in_channels: int, smallest: int) -> None:
-    """Refuses pictures that a network cannot work on.
+def check_images(x: Tensor, *, in_channels: int, smallest: int) -> None:
+    """Refuses images that a network cannot work on.
 
     Args:
         x: what should be ``(batch, in_channels, height, width)``.

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from zoo.metrics.sums import SumMetric, zero
 
-MAX_SIDE = 32  # larger pictures are averaged down: the covariance grows with the fourth power
+MAX_SIDE = 32  # larger images are averaged down: the covariance grows with the fourth power
 _KINDS = ("real", "generated")
 
 
@@ -26,7 +26,7 @@ class PrincipalComponents:
         num_components: how many directions, or all if the samples have fewer elements.
 
     Shape:
-        - samples: ``(batch, *)``, pictures as ``(batch, channels, height, width)``
+        - samples: ``(batch, *)``, images as ``(batch, channels, height, width)``
         - output: ``(batch, num_components)``, in double precision where the device has it
     """
 

@@ -1,4 +1,4 @@
-"""The wrongly classified pictures that a classifier was surest of."""
+"""The wrongly classified images that a classifier was surest of."""
 
 from typing import NamedTuple, Self
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 
 class Mistakes(NamedTuple):
-    """Wrongly classified pictures, the most confident first."""
+    """Wrongly classified images, the most confident first."""
 
-    pictures: Tensor  # (mistakes, channels, height, width)
+    images: Tensor  # (mistakes, channels, height, width)
     predicted: Tensor  # (mistakes,)
     targets: Tensor  # (mistakes,)
     confidence: Tensor  # (mistakes,)
 
 
 class ConfidentMistakes:
-    """Keeps the wrongly classified pictures with the highest predicted probability.
+    """Keeps the wrongly classified images with the highest predicted probability.
 
     Candidates are merged on the device, and a correct answer is a candidate with negative
     confidence: nothing depends on how many mistakes there are, so no batch waits for the device.
@@ -29,11 +29,11 @@ class ConfidentMistakes:
         self.size = size
         self.kept: Mistakes | None = None
 
-    def update(self, pictures: Tensor, logits: Tensor, targets: Tensor) -> None:
+    def update(self, images: Tensor, logits: Tensor, targets: Tensor) -> None:
         predicted = logits.argmax(1)
         confidence = logits.softmax(1, dtype=torch.float32).amax(1)
         confidence = confidence.masked_fill(predicted == targets, -1.0)
-        batch = self._leading(Mistakes(pictures, predicted, targets, confidence))
+        batch = self._leading(Mistakes(images, predicted, targets, confidence))
         if self.kept is not None:
             pairs = zip(self.kept, batch, strict=True)
             batch = self._leading(Mistakes(*(torch.cat(pair) for pair in pairs)))

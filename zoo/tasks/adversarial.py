@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.figures.grids import are_pictures, input_pictures, picture_grid, rescale
+from zoo.figures.grids import are_images, image_grid, input_images, rescale
 from zoo.metrics.frechet import FrechetDistance, PrincipalComponents
 from zoo.metrics.sums import Mean
 from zoo.tasks.task import Objective, Task, evaluation_mode, inputs_of
@@ -146,15 +146,15 @@ class Adversarial(Task):
     def example_inputs(self, batch: Any) -> tuple[Any, ...]:
         return (self._noise_for(inputs_of(batch)),)
 
-    def input_pictures(self, batch: Any) -> dict[str, Tensor]:
-        return input_pictures(batch)
+    def input_images(self, batch: Any) -> dict[str, Tensor]:
+        return input_images(batch)
 
-    def pictures(self) -> dict[str, Tensor]:
-        """``samples``, of the same noise after every evaluation, if the samples are pictures."""
+    def images(self) -> dict[str, Tensor]:
+        """``samples``, of the same noise after every evaluation, if the samples are images."""
         samples = self.sample(64)
-        if not are_pictures(samples):
+        if not are_images(samples):
             return {}
-        return {"samples": picture_grid(rescale(samples), columns=8)}
+        return {"samples": image_grid(rescale(samples), columns=8)}
 
     def state_dict(self) -> dict[str, Any]:
         return {"components": self.components.state_dict()}

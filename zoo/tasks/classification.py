@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.figures.grids import (
-    are_pictures,
-    confusion_matrix_picture,
-    input_pictures,
-    labelled_picture_grid,
+    are_images,
+    confusion_matrix_image,
+    input_images,
+    labelled_image_grid,
     rescale,
 )
 from zoo.metrics.mistakes import ConfidentMistakes
@@ -31,9 +31,9 @@ class Classification(Task):
     (all 1 unless asked, so that :math:`L` is the mean over the samples).
 
     A batch is ``(inputs, targets)``, where the targets are class numbers or, where training
-    pictures are mixed (mixup, CutMix), the share :math:`t` of every class. The metrics are ``loss``
+    images are mixed (mixup, CutMix), the share :math:`t` of every class. The metrics are ``loss``
     and ``accuracy`` (of mixed targets: against the largest share) and ``top<k>_accuracy``. After an
-    evaluation there are a table of the classes, pictures of the confusion matrix and, of picture
+    evaluation there are a table of the classes, images of the confusion matrix and, of image
     inputs, of the most confident mistakes.
 
     A model may have auxiliary heads: in training it returns a tuple whose first field are the
@@ -48,7 +48,7 @@ class Classification(Task):
             any weighs 1).
         aux_weight: of the losses of auxiliary heads (0.3: Szegedy et al., 2015, section 5).
         top_k: for each number a metric counts the samples whose class is among so many guesses.
-        class_names: for the tables and pictures; the class numbers if None.
+        class_names: for the tables and images; the class numbers if None.
 
     Shape:
         - inputs: ``(batch, *)``
@@ -133,20 +133,20 @@ class Classification(Task):
             if isinstance(metric, Accuracy):
                 metric.update(logits, targets)
         self.confusion_matrix.update(logits, targets)
-        if are_pictures(inputs):
+        if are_images(inputs):
             self.mistakes.update(inputs, logits, targets)
 
     def predict(self, batch: Any) -> Tensor:
         """Probabilities of the classes: ``(batch, classes)``."""
         return self._outputs(inputs_of(batch))[0].softmax(1, dtype=torch.float32)
 
-    def input_pictures(self, batch: Any) -> dict[str, Tensor]:
-        return input_pictures(batch)
+    def input_images(self, batch: Any) -> dict[str, Tensor]:
+        return input_images(batch)
 
-    def pictures(self) -> dict[str, Tensor]:
-        """``confusion_matrix``, and ``mistakes`` if the inputs are pictures and there are any."""
+    def images(self) -> dict[str, Tensor]:
+        """``confusion_matrix``, and ``mistakes`` if the inputs are images and there are any."""
         matrix = self.confusion_matrix.compute()
-        pictures = {"confusion_matrix": confusion_matrix_picture(matrix, self.class_names)}
+        images = {"confusion_matrix": confusion_matrix_image(matrix, self.class_names)}
         if (mistakes := self.mistakes.compute()) is not None:
             labels = [
                 f"{self._name(target)} → {self._name(predicted)}, {confidence:.2f}"
@@ -154,8 +154,8 @@ class Classification(Task):
                     *(entry.tolist() for entry in mistakes[1:]), strict=True
                 )
             ]
-            pictures["mistakes"] = labelled_picture_grid(rescale(mistakes.pictures), labels)
-        return pictures
+            images["mistakes"] = labelled_image_grid(rescale(mistakes.images), labels)
+        return images
 
     def tables(self) -> dict[str, list[dict[str, str | float]]]:
         """``classes``: precision, recall, F1 and support of each; in the last row their means."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.figures.alignment import alignment_picture
+from zoo.figures.alignment import alignment_image
 from zoo.layers.attention import padding_mask
 from zoo.metrics.sums import Accuracy, Mean
 from zoo.tasks.task import Task, inputs_of
@@ -15,7 +15,7 @@ from zoo.tasks.vocabulary import Vocabulary
 IGNORED = -100
 """Target of a token that was not chosen, as in torch."""
 MOST_SHOWN = 32
-"""Tokens in a picture of attention; more are too small to be read."""
+"""Tokens in an image of attention; more are too small to be read."""
 
 
 class Sample(NamedTuple):
@@ -162,7 +162,7 @@ class MaskedLanguageModeling(Task):
         versions = {"masked": sample.seen, "filled": sample.guesses, "original": sample.tokens}
         return {name: self._marked(tokens, sample) for name, tokens in versions.items()}
 
-    def pictures(self) -> dict[str, Tensor]:
+    def images(self) -> dict[str, Tensor]:
         """``attention/<layer>``: where each token of that text looked, at its beginning."""
         model: Any = self.model
         if (sample := self._sample) is None or not hasattr(model, "attention_maps"):
@@ -172,7 +172,7 @@ class MaskedLanguageModeling(Task):
         shown = min(sample.length, MOST_SHOWN)
         names = [self.vocabulary.tokens()[number] for number in sample.seen[:shown].tolist()]
         return {
-            f"attention/{name}": alignment_picture(weights[0, :, :shown, :shown], names, names)
+            f"attention/{name}": alignment_image(weights[0, :, :shown, :shown], names, names)
             for name, weights in maps.items()
         }
 

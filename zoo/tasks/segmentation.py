@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from zoo.figures.grids import are_pictures
+from zoo.figures.grids import are_images
 from zoo.figures.masks import Sample, comparison, input_grid
 from zoo.inference.tiling import TTA, OverlapTile, average_symmetries, center
 from zoo.metrics.segmentation import SegmentationScores
@@ -17,7 +17,7 @@ from zoo.tasks.task import Task, inputs_of
 
 
 class FirstSamples:
-    """Keeps the first few pictures of an evaluation with target and prediction.
+    """Keeps the first few images of an evaluation with target and prediction.
 
     Args:
         size: how many to keep.
@@ -27,9 +27,9 @@ class FirstSamples:
         self.size = size
         self.kept: list[Sample] = []
 
-    def update(self, pictures: Tensor, targets: Tensor, predicted: Tensor) -> None:
+    def update(self, images: Tensor, targets: Tensor, predicted: Tensor) -> None:
         missing = self.size - len(self.kept)
-        for entries in zip(pictures[:missing], targets[:missing], predicted[:missing], strict=True):
+        for entries in zip(images[:missing], targets[:missing], predicted[:missing], strict=True):
             # Copies, since a view would hold on to its whole batch.
             self.kept.append(Sample(*(entry.clone() for entry in entries)))
 
@@ -45,22 +45,22 @@ class FirstSamples:
 
 
 class Segmentation(Task):
-    """Learns the class of each pixel, and judges whole pictures.
+    """Learns the class of each pixel, and judges whole images.
 
     A batch is ``(images, masks)`` or ``(images, masks, weights)``, with the weight of each pixel in
     cross-entropy and focal loss (the map of Ronneberger et al., 2015, equation 2, say).
 
     In training, a model with unpadded convolutions is judged on the centre of the mask, which its
     smaller output covers. In evaluation and prediction every pixel gets a class, by the
-    overlap-tile strategy (:class:`~zoo.inference.tiling.OverlapTile`): at the border the picture is
+    overlap-tile strategy (:class:`~zoo.inference.tiling.OverlapTile`): at the border the image is
     mirrored. A model that takes some sizes only has a method ``input_size_for(output_size)``.
 
     The metrics are ``loss``, ``mean_iou``, ``dice``, ``pixel_accuracy`` and ``pixel_error``
-    (:class:`~zoo.metrics.segmentation.SegmentationScores`); after an evaluation there is a
-    picture of a few samples, and a table with the IoU of each class.
+    (:class:`~zoo.metrics.segmentation.SegmentationScores`); after an evaluation there is an
+    image of a few samples, and a table with the IoU of each class.
 
     Args:
-        model: pictures to logits ``(batch, num_classes, *, *)``.
+        model: images to logits ``(batch, num_classes, *, *)``.
         num_classes: number of classes, background included.
         loss: ``cross_entropy``, ``dice``, ``focal``, or the weighted sum ``cross_entropy_dice``
             (:class:`~zoo.tasks.segmentation_losses.SegmentationLoss`).
@@ -68,10 +68,10 @@ class Segmentation(Task):
         focal_gamma: exponent of the focal loss.
         class_weights: weight of each class's pixels in cross-entropy and focal; None for equal.
         ignore_index: the number in a mask that marks pixels without a class.
-        tile_size: height and width of the tiles that the model is given; None for whole pictures.
+        tile_size: height and width of the tiles that the model is given; None for whole images.
         tile_overlap: the least share of a tile that its neighbour sees too.
         tta: averages predictions over mirror images: ``flips`` (4) or ``dihedral`` (8).
-        class_names: for pictures and tables; the class numbers if None.
+        class_names: for images and tables; the class numbers if None.
 
     Shape:
         - images: ``(batch, channels, height, width)``
@@ -155,19 +155,19 @@ class Segmentation(Task):
         self.metrics["loss"].update(*self.criterion(probabilities.clamp_min(tiny).log(), *labels))
         predicted = probabilities.argmax(1)  # (batch, height, width)
         self.scores.update(predicted, labels[0])
-        if are_pictures(images):
+        if are_images(images):
             self.samples.update(images, labels[0], predicted)
 
     def predict(self, batch: Any) -> Tensor:
         """The most probable class of each pixel: int64 ``(batch, height, width)``."""
         return self._probabilities(inputs_of(batch)).argmax(1)
 
-    def input_pictures(self, batch: Any) -> dict[str, Tensor]:
+    def input_images(self, batch: Any) -> dict[str, Tensor]:
         images, masks, *_ = batch
-        return {"inputs": input_grid(images, masks)} if are_pictures(images) else {}
+        return {"inputs": input_grid(images, masks)} if are_images(images) else {}
 
-    def pictures(self) -> dict[str, Tensor]:
-        """``samples``: input, target, prediction and overlay, if the inputs are pictures."""
+    def images(self) -> dict[str, Tensor]:
+        """``samples``: input, target, prediction and overlay, if the inputs are images."""
         samples = self.samples.compute()
         return {"samples": comparison(samples, self.class_names)} if samples else {}
 

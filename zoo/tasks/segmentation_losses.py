@@ -25,7 +25,7 @@ class SegmentationLoss:
             \frac{1 + 2 \sum_{x \in i} p_k(x) [y(x) = k]}
                  {1 + \sum_{x \in i} p_k(x) + [y(x) = k]}\Bigr)
 
-    Dice is taken of each picture i, over the pixels that are not ignored, and a picture counts by
+    Dice is taken of each image i, over the pixels that are not ignored, and an image counts by
     the weight of its pixels. So all of them are means over one and the same count :math:`W`, and
     may be added, and gradients accumulated over uneven batches equal those of one large batch.
 
@@ -92,27 +92,27 @@ class SegmentationLoss:
         labels = targets.masked_fill(~counted, 0).unsqueeze(1)  # (batch, 1, height, width)
         weight = counted.to(log_probabilities.dtype)
         if self.name == "dice":
-            picture_weight = weight.sum((1, 2))  # (batch,)
+            image_weight = weight.sum((1, 2))  # (batch,)
             dice = self.dice(log_probabilities, labels, counted)
-            return _mean(picture_weight * dice, picture_weight)
+            return _mean(image_weight * dice, image_weight)
         if weights is not None:
             weight = weight * weights
         if self.class_weights is not None:
             self.class_weights = self.class_weights.to(weight)
             weight = weight * self.class_weights[labels[:, 0]]
-        picture_weight = weight.sum((1, 2))  # (batch,)
-        # Not F.cross_entropy, which has no deterministic form for pictures on a GPU.
+        image_weight = weight.sum((1, 2))  # (batch,)
+        # Not F.cross_entropy, which has no deterministic form for images on a GPU.
         terms = -log_probabilities.gather(1, labels)[:, 0]  # (batch, height, width)
         if self.name == "focal":
             terms = (-(-terms).expm1()).clamp_min(1e-8) ** self.focal_gamma * terms
         total = (weight * terms).sum((1, 2))  # (batch,)
         if self.dice_weight:
             dice = self.dice(log_probabilities, labels, counted)
-            total = total + self.dice_weight * picture_weight * dice
-        return _mean(total, picture_weight)
+            total = total + self.dice_weight * image_weight * dice
+        return _mean(total, image_weight)
 
     def dice(self, log_probabilities: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
-        """One minus the mean Dice coefficient of each picture: ``(batch,)``."""
+        """One minus the mean Dice coefficient of each image: ``(batch,)``."""
         probabilities = log_probabilities.exp() * counted.unsqueeze(1)
         truth = torch.zeros_like(probabilities).scatter_(1, labels, 1.0) * counted.unsqueeze(1)
         common = (probabilities * truth).sum((2, 3))  # (batch, classes)

@@ -35,7 +35,7 @@ class SequenceClassification(Classification):
         class_weights: a number for each class, of which only the ratios matter; or ``"balanced"``:
             inversely proportional to the class's share of the training targets.
         top_k: for each number a metric counts the targets whose class is among so many guesses.
-        class_names: for the tables and pictures; the class numbers if None.
+        class_names: for the tables and images; the class numbers if None.
         vocabulary: names the tokens in the embedding projector; nothing else depends on it.
 
     Shape:
@@ -45,7 +45,7 @@ class SequenceClassification(Classification):
         - logits: ``(batch, classes)``, or ``(batch, time, classes)``
     """
 
-    predicts = None  # type: ignore[assignment]  # neither pictures nor their classes
+    predicts = None  # type: ignore[assignment]  # neither images nor their classes
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class SequenceClassification(Classification):
         self.confusion_matrix = StepConfusionMatrix(num_classes)
         self.metrics["confusion_matrix"] = self.confusion_matrix
         self.metrics["sequence_accuracy"] = SequenceAccuracy()
-        del self.metrics["mistakes"]  # of pictures
+        del self.metrics["mistakes"]  # of images
 
     def prepare(self, batches: Iterable[Any]) -> None:
         """Counts the classes of the training targets, where the weights follow from them."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.figures.curves import curves_picture
+from zoo.figures.curves import curves_image
 from zoo.tasks.regression import Regression, matched
 
 
@@ -23,7 +23,7 @@ class SequenceRegression(Regression):
     .. math:: L = \frac{1}{nTp} \sum_{i=1}^n \sum_{t=1}^T \sum_{j=1}^p (\hat y_{itj} - y_{itj})^2
 
     The task and the metrics are those of :class:`~zoo.tasks.regression.Regression`. After an
-    evaluation there is a picture of some curves: what was given, what followed, and what was
+    evaluation there is an image of some curves: what was given, what followed, and what was
     predicted; of several features the first.
 
     With ``teacher_forcing``, training hands the targets to the model too, which may feed back each
@@ -34,7 +34,7 @@ class SequenceRegression(Regression):
     Args:
         model: inputs to predictions; with ``teacher_forcing`` it takes ``targets=`` too.
         teacher_forcing: give the model the targets during training.
-        num_curves: curves in the picture, 0 for none.
+        num_curves: curves in the image, 0 for none.
 
     Shape:
         - inputs: ``(batch, features)`` or ``(batch, window, features)``
@@ -72,11 +72,11 @@ class SequenceRegression(Regression):
         super().reset()
         self.curves = None
 
-    def pictures(self) -> dict[str, Tensor]:
+    def images(self) -> dict[str, Tensor]:
         """``curves``, unless there are none."""
         if self.curves is None:
             return {}
-        return {"curves": curves_picture(*self.curves)}
+        return {"curves": curves_image(*self.curves)}
 
 
 def _first_feature(x: Tensor | None, count: int) -> Tensor | None:

@@ -57,7 +57,7 @@ class Task:
         monitor: the metric that selects checkpoints, unless the trainer is told otherwise.
         mode: whether the monitored metric is better when small or when large.
         metrics: what :meth:`evaluate` updates, by name.
-        predicts: what :meth:`predict` makes of pictures, if anything: probabilities of ``classes``
+        predicts: what :meth:`predict` makes of images, if anything: probabilities of ``classes``
             (batch, classes), or ``masks`` of class numbers (batch, height, width).
     """
 
@@ -104,7 +104,7 @@ class Task:
     def compute(self) -> dict[str, float]:
         """The metrics that are numbers, by name; a metric may also return several in a dictionary.
 
-        Other values (a matrix, say) are what :meth:`pictures` and :meth:`texts` show.
+        Other values (a matrix, say) are what :meth:`images` and :meth:`texts` show.
         """
         values: dict[str, float] = {}
         for name, metric in self.metrics.items():
@@ -131,12 +131,12 @@ class Task:
         """Arguments of the model for a batch, for tracing its graph."""
         return (inputs_of(batch),)
 
-    def input_pictures(self, batch: Any) -> dict[str, Tensor]:
-        """Pictures of a batch's inputs: name to ``(3, height, width)`` in [0, 1]."""
+    def input_images(self, batch: Any) -> dict[str, Tensor]:
+        """Images of a batch's inputs: name to ``(3, height, width)`` in [0, 1]."""
         return {}
 
-    def pictures(self) -> dict[str, Tensor]:
-        """Pictures of the last evaluation: name to ``(3, height, width)`` in [0, 1]."""
+    def images(self) -> dict[str, Tensor]:
+        """Images of the last evaluation: name to ``(3, height, width)`` in [0, 1]."""
         return {}
 
     def texts(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.figures.alignment import alignment_picture
+from zoo.figures.alignment import alignment_image
 from zoo.inference.decoding import BEGIN, END, PAD, beam_search, greedy_search
 from zoo.layers.attention import KeyValueCache
 from zoo.metrics.bleu import Bleu
@@ -284,7 +284,7 @@ class Translation(Task):
                 blocks[-1] += f"\nours       {own}"
         return {"translations": "\n\n".join(blocks)} if blocks else {}
 
-    def pictures(self) -> dict[str, Tensor]:
+    def images(self) -> dict[str, Tensor]:
         """``attention/<layer>``: where the model looked while it wrote the first of these."""
         model: Any = self.model
         if not self._samples or not hasattr(model, "attention_maps"):
@@ -297,7 +297,7 @@ class Translation(Task):
         read = _shown(sample.source, self.source_vocabulary)
         written = _shown(sample.found, self.target_vocabulary)
         return {
-            f"attention/{name}": alignment_picture(weights[0], read, written)
+            f"attention/{name}": alignment_image(weights[0], read, written)
             for name, weights in maps.items()
         }
 

@@ -29,7 +29,7 @@ def evaluate(
         batches: of the split.
         autocast: context of the forward passes.
         between: called before every batch; what it raises ends the evaluation.
-        then: called with the metrics while the task still holds the pictures and texts of this
+        then: called with the metrics while the task still holds the images and texts of this
             evaluation, in the same random state and mode.
 
     Returns:

@@ -148,13 +148,13 @@ class LoggerSettings:
     """Write TensorBoard event files into the run folder."""
     graph: bool = True
     """Write the model's graph to TensorBoard where torch can trace it."""
-    pictures_every: int = 10
-    """Evaluations between pictures and text samples, beside those of the last; 0: only the last."""
+    images_every: int = 10
+    """Evaluations between images and text samples, beside those of the last; 0: only the last."""
     layer_gradients: bool = False
     """Write every parameter's gradient norm beside the global one."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "pictures_every")
+        _at_least(self, 0, "images_every")
 
 
 def default_data_dir() -> str:

@@ -70,8 +70,8 @@ class TensorBoard(Callback):
             return
         writer = self._writer("train")
         batch = next(iter(trainer.data.batches("train", 0)))
-        for name, picture in trainer.task.input_pictures(batch).items():
-            writer.add_image(name, picture, 0)
+        for name, image in trainer.task.input_images(batch).items():
+            writer.add_image(name, image, 0)
         if self.settings.graph:
             self._write_graph(trainer, writer, batch)
 
@@ -111,13 +111,13 @@ class TensorBoard(Callback):
             self._described = True
             self._describe(trainer, metrics)
         self._evaluations += split == "val"
-        every = self.settings.pictures_every
+        every = self.settings.images_every
         last = split == "test" or trainer.step >= trainer.total_steps
         if not last and not (every and (self._evaluations - 1) % every == 0):
             return
         writer = self._writer(split)
-        for name, picture in trainer.task.pictures().items():
-            writer.add_image(name, picture, trainer.step)
+        for name, image in trainer.task.images().items():
+            writer.add_image(name, image, trainer.step)
         for name, text in trainer.task.texts().items():
             # Four blanks make Markdown show the text as it is.
             block = "\n".join("    " + line for line in text.splitlines())

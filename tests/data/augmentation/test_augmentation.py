@@ -7,15 +7,15 @@ from torch.nn import functional as F
 from zoo.data.augmentation.base import HorizontalFlip, RandomAffine, RandomCrop
 
 
-def pictures(batch=4, channels=3, height=6, width=5, dtype=torch.float32):
+def random_images(batch=4, channels=3, height=6, width=5, dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
     return torch.randint(1, 255, (batch, channels, height, width), generator=generator).to(dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_crop_cuts_the_window_at_the_drawn_corner_out_of_the_padded_picture(dtype, channels):
-    images = pictures(channels=channels, dtype=dtype)
+def test_crop_cuts_the_window_at_the_drawn_corner_out_of_the_padded_image(dtype, channels):
+    images = random_images(channels=channels, dtype=dtype)
     draws = torch.tensor([[0.0, 0.0], [0.5, 0.5], [0.99, 0.0], [0.3, 0.99]])
     cropped = RandomCrop(2)(images, draws)
     padded = F.pad(images, (2, 2, 2, 2))
@@ -34,20 +34,20 @@ def test_crop_draws_every_corner_equally_often():
 
 
 def test_crop_fills_with_the_given_value():
-    corner = RandomCrop(1, fill=7)(pictures(batch=1), torch.zeros(1, 2))
+    corner = RandomCrop(1, fill=7)(random_images(batch=1), torch.zeros(1, 2))
     assert (corner[:, :, 0] == 7).all() and (corner[:, :, :, 0] == 7).all()
-    assert torch.equal(corner[:, :, 1:, 1:], pictures(batch=1)[:, :, :-1, :-1])
+    assert torch.equal(corner[:, :, 1:, 1:], random_images(batch=1)[:, :, :-1, :-1])
 
 
-def test_crop_reads_the_last_window_of_the_last_picture():
-    images = pictures(batch=2)
+def test_crop_reads_the_last_window_of_the_last_image():
+    images = random_images(batch=2)
     cropped = RandomCrop(3)(images, torch.full((2, 2), 0.999))
     assert torch.equal(cropped[1], F.pad(images, (3, 3, 3, 3))[1, :, 6:, 6:])
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_flip_mirrors_exactly_the_drawn_pictures(memory_format):
-    images = pictures().contiguous(memory_format=memory_format)
+def test_flip_mirrors_exactly_the_drawn_images(memory_format):
+    images = random_images().contiguous(memory_format=memory_format)
     before = images.clone()
     flipped = HorizontalFlip(0.5)(images, torch.tensor([[0.1], [0.5], [0.49], [0.9]]))
     expected = torch.stack([images[0].flip(2), images[1], images[2].flip(2), images[3]])
@@ -57,12 +57,12 @@ def test_flip_mirrors_exactly_the_drawn_pictures(memory_format):
 
 
 def test_affine_without_ranges_changes_nothing():
-    images = pictures()
+    images = random_images()
     torch.testing.assert_close(RandomAffine()(images, torch.rand(4, 5)), images)
 
 
 def test_affine_of_whole_pixels_is_a_shift_with_black_coming_in():
-    images = pictures(batch=1, height=8, width=8)
+    images = random_images(batch=1, height=8, width=8)
     draws = torch.tensor([[0.5, 1.0, 0.0, 0.5, 0.5]])  # right and up by a quarter
     moved = RandomAffine(translate=0.25)(images, draws)
     torch.testing.assert_close(moved[:, :, :6, 2:], images[:, :, 2:, :6])
@@ -70,7 +70,7 @@ def test_affine_of_whole_pixels_is_a_shift_with_black_coming_in():
 
 
 def test_affine_of_ninety_degrees_is_a_rotation():
-    images = pictures(batch=2, height=6, width=6)
+    images = random_images(batch=2, height=6, width=6)
     draws = torch.full((2, 5), 0.5)
     draws[:, 0] = torch.tensor([0.0, 1.0])
     turned = RandomAffine(90)(images, draws)
@@ -99,8 +99,8 @@ def test_affine_shear_moves_rows_against_one_another():
 
 
 @pytest.mark.parametrize("augmentation", [RandomCrop(2), HorizontalFlip(), RandomAffine(20, 0.1)])
-def test_what_happens_to_a_picture_does_not_depend_on_its_batch(augmentation):
-    images = pictures(batch=13, height=9, width=7)
+def test_what_happens_to_a_image_does_not_depend_on_its_batch(augmentation):
+    images = random_images(batch=13, height=9, width=7)
     draws = torch.rand(13, augmentation.num_draws)
     together = augmentation(images, draws)
     for part in (slice(0, 1), slice(3, 8), slice(8, 13)):

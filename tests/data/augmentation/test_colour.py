@@ -15,7 +15,7 @@ from zoo.data.augmentation.colour import (
 )
 
 
-def pictures(batch=8, channels=3, size=12):
+def random_images(batch=8, channels=3, size=12):
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (batch, channels, size, size), generator=generator)
     coarse = torch.rand(batch, channels, 3, 3, generator=generator) * 255
@@ -43,7 +43,7 @@ def uniform(*shape):
 )
 def test_each_change_of_colour_is_that_of_torchvision(change, name, start, width, channels):
     functional = pytest.importorskip("torchvision.transforms.v2.functional")
-    images = pictures(channels=channels)
+    images = random_images(channels=channels)
     factors = start + width * uniform(len(images))
     changed = change(images, factors)
     expected = torch.stack(
@@ -59,7 +59,7 @@ def test_each_change_of_colour_is_that_of_torchvision(change, name, start, width
 
 
 def test_a_factor_of_one_and_a_turn_of_nothing_change_nothing():
-    images = pictures()
+    images = random_images()
     ones = torch.ones(len(images))
     assert torch.equal(adjust_brightness(images, ones), images)
     assert torch.equal(adjust_contrast(images, ones), images)
@@ -73,8 +73,8 @@ def test_a_third_of_a_turn_makes_red_green():
     assert [abs(a - b) <= 1 for a, b in zip(turned, [30, 200, 10], strict=True)] == [True] * 3
 
 
-def test_jitter_applies_its_changes_in_their_order_with_each_pictures_own_factors():
-    images = pictures()
+def test_jitter_applies_its_changes_in_their_order_with_each_images_own_factors():
+    images = random_images()
     draws = uniform(len(images), 4)
     jittered = ColorJitter(0.4, 0.3, 0.2, 0.1)(images, draws)
     u = 2 * draws - 1
@@ -86,7 +86,7 @@ def test_jitter_applies_its_changes_in_their_order_with_each_pictures_own_factor
 
 
 def test_covariance_is_that_of_all_pixels():
-    images = pictures(batch=40)
+    images = random_images(batch=40)
     pixels = images.permute(0, 2, 3, 1).reshape(-1, 3).double() / 255
     expected = torch.cov(pixels.T, correction=0)
     torch.testing.assert_close(pixel_covariance(images), expected)
@@ -112,7 +112,7 @@ def test_colours_move_along_the_principal_components_by_the_eigenvalues():
 
 
 def test_a_draw_of_zero_gives_no_infinite_colour():
-    shifted = ColorPCA(torch.eye(3))(pictures(), torch.zeros(18, 3))
+    shifted = ColorPCA(torch.eye(3))(random_images(), torch.zeros(18, 3))
     assert shifted.isfinite().all() and shifted.dtype == torch.float32
 
 
@@ -124,15 +124,15 @@ def test_a_draw_of_zero_gives_no_infinite_colour():
         ColorJitter(1),
     ],
 )
-def test_what_happens_to_a_picture_does_not_depend_on_its_batch_or_memory_format(augmentation):
-    images = pictures(batch=13, size=9)
+def test_what_happens_to_a_image_does_not_depend_on_its_batch_or_memory_format(augmentation):
+    images = random_images(batch=13, size=9)
     draws = uniform(len(images), augmentation.num_draws)
     together = augmentation(images, draws)
     for part in (slice(0, 1), slice(3, 8), slice(8, 28)):
         assert torch.equal(augmentation(images[part], draws[part]), together[part])
     last = images.contiguous(memory_format=torch.channels_last)
     assert torch.equal(augmentation(last, draws), together)
-    assert torch.equal(images, pictures(batch=13, size=9))
+    assert torch.equal(images, random_images(batch=13, size=9))
 
 
 @pytest.mark.gpu
@@ -142,7 +142,7 @@ def test_what_happens_to_a_picture_does_not_depend_on_its_batch_or_memory_format
 def test_a_gpu_gives_what_the_cpu_gives(augmentation):
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    images = pictures()
+    images = random_images()
     draws = uniform(len(images), augmentation.num_draws)
     there = augmentation(images.cuda(), draws.cuda()).cpu()
     here = augmentation(images, draws)

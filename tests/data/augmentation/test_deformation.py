@@ -14,7 +14,7 @@ from zoo.data.augmentation.deformation import (
 
 
 def batch(n=4, channels=3, height=12, width=12, dtype=torch.float32):
-    """Pictures, masks and weights that all hold the same pattern in their first channel."""
+    """Images, masks and weights that all hold the same pattern in their first channel."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 250, (n, channels, height, width), generator=generator).to(dtype)
     return images, images[:, 0].long(), images[:, 0].float()
@@ -43,14 +43,14 @@ def test_moved_pixels_take_their_mask_and_weights_along(augmentation, dtype):
     assert torch.equal(images, augmentation(batch(dtype=dtype)[0], uniform(augmentation)))
 
 
-def test_labels_of_whole_pictures_are_left_alone():
+def test_labels_of_whole_images_are_left_alone():
     images, _, _ = batch()
     labels = torch.arange(4)
     for augmentation in (Dihedral(), ElasticDeformation(), RandomTile(5)):
         assert augmentation.apply((images, labels), uniform(augmentation))[1] is labels
 
 
-def test_pictures_that_are_not_square_are_not_turned():
+def test_images_that_are_not_square_are_not_turned():
     with pytest.raises(ValueError, match="images must be square to be turned, not 12x9"):
         Dihedral()(batch(width=9)[0], torch.zeros(4, 1))
 
@@ -70,7 +70,7 @@ def test_displacements_are_torchs_bicubic_interpolation_of_gaussian_vectors():
     draws = uniform(elastic)
     vectors = 2 * normal(draws).view(4, 2, 4, 4)
     shift = F.interpolate(vectors, size=(30, 40), mode="bicubic", align_corners=True)
-    # Pictures whose value is the column, then the row, of a pixel, read far from the border.
+    # Images whose value is the column, then the row, of a pixel, read far from the border.
     columns = torch.arange(40.0).expand(30, 40)
     rows = torch.arange(30.0).unsqueeze(1).expand(30, 40)
     moved = elastic(torch.stack((columns, rows)).expand(4, -1, -1, -1), draws)
@@ -87,7 +87,7 @@ def test_gaussian_numbers_have_their_quantiles_and_are_finite():
     assert abs(many.mean()) < 0.02 and abs(many.std() - 1) < 0.02
 
 
-def test_masks_move_with_their_pictures_and_stay_whole():
+def test_masks_move_with_their_images_and_stay_whole():
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     disc = ((x - 31) ** 2 + (y - 33) ** 2 < 400).float().expand(3, 1, 64, 64)
     elastic = ElasticDeformation(6.0)
@@ -122,7 +122,7 @@ def test_what_comes_in_from_outside_is_mirrored_or_ignored(border, image, mask, 
     torch.testing.assert_close(weights, torch.full_like(weights, weight))
 
 
-def test_tiles_are_windows_of_the_picture_everywhere_equally_often():
+def test_tiles_are_windows_of_the_image_everywhere_equally_often():
     columns = torch.arange(10).view(1, 1, 1, 10).expand(20_000, 1, 6, 10)
     tiles = RandomTile(4)(columns, uniform(RandomTile(4), 20_000))
     assert torch.equal(tiles[:, 0, 0] - tiles[:, 0, 0, :1], torch.arange(4).expand(20_000, -1))
@@ -131,7 +131,7 @@ def test_tiles_are_windows_of_the_picture_everywhere_equally_often():
 
 
 @pytest.mark.parametrize("border", ["mirror", "ignore"])
-def test_a_small_picture_is_filled_up_evenly(border):
+def test_a_small_image_is_filled_up_evenly(border):
     images, masks, weights = batch(n=2, height=5, width=6)
     tile = RandomTile(8, border=border)
     moved = tile.apply((images, masks, weights), uniform(tile, 2))
@@ -158,7 +158,7 @@ def test_mirror_images_repeat_for_ever_and_exist_for_a_single_pixel():
     assert (mirrored(index, torch.tensor(1)) == 0).all()
 
 
-def test_tiles_of_pictures_of_several_sizes_lie_within_each():
+def test_tiles_of_images_of_several_sizes_lie_within_each():
     heights, widths = torch.tensor([3, 9, 20]), torch.tensor([30, 9, 4])
     pixels, inside = tile_pixels(heights, widths, (5, 7), torch.rand(3, 2))
     assert pixels.shape == (3, 5, 7) and (pixels >= 0).all()

@@ -4,7 +4,7 @@ import torch
 from zoo.data.augmentation.erasing import RandomErasing
 
 
-def pictures(batch=18, size=12):
+def random_images(batch=18, size=12):
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (batch, 3, size, size), generator=generator).to(torch.uint8)
 
@@ -16,7 +16,7 @@ def uniform(*shape):
 @pytest.mark.parity
 def test_erasing_fills_the_rectangle_as_torchvision_does():
     functional = pytest.importorskip("torchvision.transforms.v2.functional")
-    images = pictures()
+    images = random_images()
     erasing = RandomErasing(1.0, fill=7)
     draws = uniform(len(images), 6)
     erased = erasing(images, draws)
@@ -41,7 +41,7 @@ def test_rectangles_lie_inside_with_the_drawn_areas_ratios_and_probability():
     assert 0.25 < ratio.min() < 0.35 and 2.5 < ratio.max() < 4
 
 
-def test_what_is_erased_looks_like_noise_of_its_own_for_every_picture():
+def test_what_is_erased_looks_like_noise_of_its_own_for_every_image():
     images = torch.zeros(1000, 3, 16, 16, dtype=torch.uint8)
     erased = RandomErasing(1.0, area=(1.0, 1.0), ratio=(1.0, 1.0))(images, uniform(1000, 6))
     counts = erased.flatten().long().bincount(minlength=256) / erased.numel()
@@ -54,21 +54,21 @@ def test_what_is_erased_looks_like_noise_of_its_own_for_every_picture():
 
 
 @pytest.mark.parametrize("fill", [None, 7])
-def test_what_happens_to_a_picture_does_not_depend_on_its_batch_or_memory_format(fill):
-    images, draws = pictures(), uniform(18, 6)
+def test_what_happens_to_a_image_does_not_depend_on_its_batch_or_memory_format(fill):
+    images, draws = random_images(), uniform(18, 6)
     together = RandomErasing(fill=fill)(images, draws)
     for part in (slice(0, 1), slice(3, 8), slice(8, 18)):
         assert torch.equal(RandomErasing(fill=fill)(images[part], draws[part]), together[part])
     last = images.contiguous(memory_format=torch.channels_last)
     assert torch.equal(RandomErasing(fill=fill)(last, draws), together)
-    assert together.dtype == torch.uint8 and torch.equal(images, pictures())
+    assert together.dtype == torch.uint8 and torch.equal(images, random_images())
 
 
 @pytest.mark.gpu
 def test_a_gpu_gives_what_the_cpu_gives():
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    images, draws = pictures(), uniform(18, 6)
+    images, draws = random_images(), uniform(18, 6)
     assert torch.equal(
         RandomErasing()(images.cuda(), draws.cuda()).cpu(), RandomErasing()(images, draws)
     )

@@ -35,7 +35,7 @@ def test_shares_follow_the_beta_distribution(alpha):
     torch.testing.assert_close(shares.double()[inner], expected[inner], atol=1e-4, rtol=0)
 
 
-def test_mixup_adds_each_picture_and_label_to_the_next_ones():
+def test_mixup_adds_each_image_and_label_to_the_next_ones():
     images, labels = batch()
     draws = uniform(6, 1)
     share = BetaQuantiles(0.4)(draws[:, 0])

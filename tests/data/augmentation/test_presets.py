@@ -13,7 +13,7 @@ NAMES = get_args(Preset)
 GREY = [name for name in NAMES if name not in ("crop_flip_colour", "alexnet")]
 
 
-def pictures(n=40, channels=3, size=16):
+def random_images(n=40, channels=3, size=16):
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (n, channels, size, size), generator=generator).to(torch.uint8)
 
@@ -35,7 +35,7 @@ def by_sample(batches):
 
 @pytest.mark.parametrize(("name", "channels"), [*((n, 3) for n in NAMES), *((n, 1) for n in GREY)])
 def test_what_a_sample_looks_like_depends_on_seed_epoch_and_number_alone(name, channels):
-    images = pictures(channels=channels)
+    images = random_images(channels=channels)
     expected = by_sample(loader(name, images).batches(2))
     for changes in ({"batch_size": 7}, {"batch_size": 40}, {"shuffle": False}):
         actual = by_sample(loader(name, images, **changes).batches(2))
@@ -53,8 +53,8 @@ def test_what_a_sample_looks_like_depends_on_seed_epoch_and_number_alone(name, c
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "none"])
-def test_equal_pictures_of_a_batch_become_different(name):
-    images = pictures(1).expand(40, -1, -1, -1).contiguous()
+def test_equal_images_of_a_batch_become_different(name):
+    images = random_images(1).expand(40, -1, -1, -1).contiguous()
     ((batch, _),) = loader(name, images, batch_size=40).batches(0)
     assert len(batch.flatten(1).unique(dim=0)) > 20
     assert batch.dtype == torch.float32 and batch.isfinite().all()
@@ -62,7 +62,7 @@ def test_equal_pictures_of_a_batch_become_different(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_mixing_goes_on_top_of_every_preset(name):
-    images = pictures()
+    images = random_images()
     extra = mixing(40, mixup=0.2, cutmix=1.0)
     for batch, targets in loader(name, images, extra=extra).batches(0):
         assert batch.shape == (8, 3, 16, 16) and targets.shape == (8, 40)
@@ -70,7 +70,7 @@ def test_mixing_goes_on_top_of_every_preset(name):
 
 
 def test_the_colours_of_alexnet_come_from_the_data():
-    images = pictures()
+    images = random_images()
     (_, _, colours) = preset("alexnet", image_size=16, pixels=lambda: images)
     covariance = pixel_covariance(images)
     torch.testing.assert_close(colours.directions @ colours.directions.T, covariance @ covariance)
@@ -88,9 +88,9 @@ def test_only_what_needs_the_data_asks_for_them():
             assert isinstance(preset(name, image_size=16, pixels=refuse), tuple)
 
 
-def test_unknown_names_and_colour_for_grey_pictures_are_refused():
+def test_unknown_names_and_colour_for_grey_images_are_refused():
     with pytest.raises(ValueError, match=r"augment must be one of none, affine, .*, not 'flip'"):
         check_preset("flip", in_channels=3)
-    with pytest.raises(ValueError, match="augment=alexnet needs pictures in colour"):
+    with pytest.raises(ValueError, match="augment=alexnet needs images in colour"):
         check_preset("alexnet", in_channels=1)
     check_preset("mine", in_channels=1, names=("mine",))

@@ -8,7 +8,7 @@ NAMES = {name: "".join(word.title() for word in name.split("_")) for name in OPE
 NAMES["autocontrast"] = "AutoContrast"
 
 
-def pictures(batch=6, channels=3, height=16, width=16):
+def random_images(batch=6, channels=3, height=16, width=16):
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (batch, channels, height, width), generator=generator)
     coarse = torch.rand(batch, channels, 4, 4, generator=generator) * 180 + 30
@@ -27,7 +27,7 @@ def uniform(*shape):
 def test_each_operation_is_that_of_torchvision(name, magnitude, channels):
     v2 = pytest.importorskip("torchvision.transforms.v2")
     theirs = v2.RandAugment(1, magnitude)
-    images = pictures(channels=channels, height=20, width=24)
+    images = random_images(channels=channels, height=20, width=24)
     make, is_signed = theirs._AUGMENTATION_SPACE[NAMES[name]]
     levels = make(31, 20, 24)
     for backwards in (False, True):
@@ -58,9 +58,9 @@ def test_the_operations_are_those_of_the_paper():
     assert len(OPERATIONS) == 14
 
 
-def test_each_picture_has_its_own_operations_one_after_the_other():
+def test_each_image_has_its_own_operations_one_after_the_other():
     augment = RandAugment(3, 12)
-    images = pictures(batch=100)
+    images = random_images(batch=100)
     draws = uniform(len(images), augment.num_draws)
     expected = images
     for i in range(3):
@@ -74,16 +74,16 @@ def test_each_picture_has_its_own_operations_one_after_the_other():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_what_happens_to_a_picture_does_not_depend_on_its_batch_or_memory_format(channels):
+def test_what_happens_to_a_image_does_not_depend_on_its_batch_or_memory_format(channels):
     augment = RandAugment(2, 9)
-    images = pictures(batch=40, channels=channels, height=15, width=13)
+    images = random_images(batch=40, channels=channels, height=15, width=13)
     draws = uniform(len(images), augment.num_draws)
     together = augment(images, draws)
     for part in (slice(0, 1), slice(1, 30), slice(30, 81)):
         assert torch.equal(augment(images[part], draws[part]), together[part])
     last = images.contiguous(memory_format=torch.channels_last)
     assert torch.equal(augment(last, draws), together)
-    assert torch.equal(images, pictures(batch=40, channels=channels, height=15, width=13))
+    assert torch.equal(images, random_images(batch=40, channels=channels, height=15, width=13))
 
 
 @pytest.mark.gpu
@@ -91,7 +91,7 @@ def test_a_gpu_gives_what_the_cpu_gives():
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     augment = RandAugment(2, 9)
-    images = pictures(batch=60)
+    images = random_images(batch=60)
     draws = uniform(len(images), augment.num_draws)
     difference = augment(images.cuda(), draws.cuda()).cpu().int() - augment(images, draws).int()
     assert (difference != 0).float().mean() < 1e-3

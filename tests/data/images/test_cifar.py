@@ -138,15 +138,15 @@ def test_class_folders_stand_for_the_official_files(tmp_path):
     assert labels.bincount().tolist() == [2] * 10
     for name in ("cat", "ship"):
         for i in range(2):
-            with Image.open(tmp_path / "copy" / "test" / name / f"{i:02}.png") as picture:
-                expected = module.preprocess(picture)
-                pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).unsqueeze(0)
+            with Image.open(tmp_path / "copy" / "test" / name / f"{i:02}.png") as image:
+                expected = module.preprocess(image)
+                pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).unsqueeze(0)
             torch.testing.assert_close(module.normalize(pixels)[0], expected)
             (place,) = (images == expected).flatten(1).all(1).nonzero().flatten().tolist()
             assert module.class_names[labels[place]] == name
 
 
-def test_the_first_pictures_of_an_evaluation_show_many_classes(tmp_path):
+def test_the_first_images_of_an_evaluation_show_many_classes(tmp_path):
     draw(tmp_path / "copy", {"train": 20, "test": 20})
     modules = [
         CIFAR10(root=str(tmp_path), folder="copy", val_size=100, batch_size=20) for _ in range(2)
@@ -159,7 +159,7 @@ def test_the_first_pictures_of_an_evaluation_show_many_classes(tmp_path):
 
 
 def test_missing_folders_and_classes_are_named(tmp_path):
-    with pytest.raises(DataError, match="copy/train is no folder: put the pictures into"):
+    with pytest.raises(DataError, match="copy/train is no folder: put the images into"):
         CIFAR10(root=str(tmp_path), folder="copy").setup()
     draw(tmp_path / "copy", {"train": 1, "test": 1})
     for path in (tmp_path / "copy" / "test" / "frog").iterdir():
@@ -170,7 +170,7 @@ def test_missing_folders_and_classes_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("augment", ["crop_flip", "alexnet", "randaugment", "crop_flip_erase"])
-def test_only_training_pictures_are_augmented_and_mixed(augment, tmp_path):
+def test_only_training_images_are_augmented_and_mixed(augment, tmp_path):
     draw(tmp_path / "copy", {"train": 3, "test": 1})
     settings = {"root": str(tmp_path), "folder": "copy", "val_size": 10, "batch_size": 20}
     plain = CIFAR10(**settings)
@@ -211,14 +211,14 @@ def test_nonsense_is_refused_with_the_value(settings, message):
         CIFAR10(**settings)
 
 
-def test_more_validation_pictures_than_there_are_is_refused(tmp_path):
+def test_more_validation_images_than_there_are_is_refused(tmp_path):
     draw(tmp_path / "copy", {"train": 1, "test": 1})
-    with pytest.raises(ValueError, match="val_size must be less than the 10 training pictures"):
+    with pytest.raises(ValueError, match="val_size must be less than the 10 training images"):
         CIFAR10(root=str(tmp_path), folder="copy", val_size=10).setup()
 
 
 @pytest.mark.data
-def test_the_real_pictures_have_the_published_sizes_and_statistics(data_dir):
+def test_the_real_images_have_the_published_sizes_and_statistics(data_dir):
     if not (data_dir / "cifar10_images").is_dir():
         pytest.skip(f"no cifar10_images in {data_dir}")
     module = CIFAR10(root=str(data_dir), folder="cifar10_images", batch_size=5000)

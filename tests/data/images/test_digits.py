@@ -52,7 +52,7 @@ def test_the_split_depends_on_split_seed_and_the_order_on_seed():
     assert not torch.equal(val, first(1, 0)[0])
 
 
-def test_pictures_are_scaled_up_and_framed_in_black():
+def test_images_are_scaled_up_and_framed_in_black():
     module = Digits(batch_size=2000)
     module.setup()
     images, _ = everything(module, "val")
@@ -94,17 +94,17 @@ def test_augmentation_is_for_training_only_and_new_each_epoch():
     assert abs(first.mean() - everything(plain)[0].mean()) < 0.05
 
 
-def test_a_picture_of_a_digit_is_prepared_as_the_data_are_without_setup():
+def test_a_image_of_a_digit_is_prepared_as_the_data_are_without_setup():
     module = Digits()
     pixels = tables.digits_table()[0][3]
-    picture = Image.fromarray((pixels * 255 / 16).round().byte().numpy())
+    image = Image.fromarray((pixels * 255 / 16).round().byte().numpy())
     module.setup()
     expected = module.normalize(
         F.pad(F.interpolate(pixels[None, None] / 16, size=(24, 24), mode="bilinear"), (4, 4, 4, 4))
     )[0]
-    prepared = Digits().preprocess(picture)
+    prepared = Digits().preprocess(image)
     torch.testing.assert_close(prepared, expected, atol=0.02, rtol=0)
-    large = Digits().preprocess(picture.convert("RGB").resize((200, 200)))
+    large = Digits().preprocess(image.convert("RGB").resize((200, 200)))
     assert large.shape == (1, 32, 32)
     assert torch.corrcoef(torch.stack((large.flatten(), expected.flatten())))[0, 1] > 0.97
 

@@ -15,7 +15,7 @@ SETTINGS = {"image_size": 16, "resize": 20, "batch_size": 4, "num_workers": 0}
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """A few pictures in the official layout, known to torchvision."""
+    """A few images in the official layout, known to torchvision."""
     io = pytest.importorskip("scipy.io")
     datasets = pytest.importorskip("torchvision.datasets")
     folder = tmp_path / "flowers-102"
@@ -54,7 +54,7 @@ def test_the_published_split_is_read_as_torchvision_reads_it(in_memory, files):
     assert labels.tolist() == [label for _, label in expected]
     assert sorted(labels.tolist()) == [96, 97, 98, 99, 100, 101]
     prepare = v2.Compose([v2.Resize(20), v2.CenterCrop(16), v2.PILToTensor()])
-    pixels = torch.stack([prepare(picture) for picture, _ in expected])
+    pixels = torch.stack([prepare(image) for image, _ in expected])
     torch.testing.assert_close(images, module.normalize(pixels))
     torch.testing.assert_close(images[2], module.preprocess(expected[2][0]))
     assert module.sizes()["num_classes"] == 102 and module.class_names[0] == "pink primrose"
@@ -62,7 +62,7 @@ def test_the_published_split_is_read_as_torchvision_reads_it(in_memory, files):
     torch.testing.assert_close(images[2], again.preprocess(expected[2][0]))
 
 
-def test_training_pictures_are_augmented_from_their_files(files):
+def test_training_images_are_augmented_from_their_files(files):
     module = Flowers102(root=str(files), augment="resized_crop_randaugment", cutmix=1.0, **SETTINGS)
     module.setup()
     images, targets = next(module.batches("train", 0))
@@ -77,6 +77,6 @@ def test_files_that_are_not_there_are_named_in_one_sentence(files):
     assert "Flowers-102 not found in" in message and "by hand" in message and "\n" not in message
 
 
-def test_a_side_shorter_than_the_picture_is_refused():
+def test_a_side_shorter_than_the_image_is_refused():
     with pytest.raises(ValueError, match="resize must be at least image_size = 224, not 200"):
         Flowers102(resize=200)

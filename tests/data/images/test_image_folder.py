@@ -3,11 +3,11 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.data import file_pictures
+from zoo.data import file_images
 from zoo.data.download import DataError
 from zoo.data.images.base import fit_square
 from zoo.data.images.image_folder import ImageFolder
-from zoo.data.images.reading import STREAMED, PictureFiles
+from zoo.data.images.reading import STREAMED, ImageFiles
 from zoo.data.loading.loaders import StreamLoader, TensorLoader
 
 CLASSES = ("cat", "dog", "newt")
@@ -114,7 +114,7 @@ def test_resized_crops_differ_by_epoch_and_sample_but_not_by_workers(preset, tmp
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_pictures_are_mixed_with_their_labels_and_colours_taken_from_the_data(in_memory, tmp_path):
+def test_images_are_mixed_with_their_labels_and_colours_taken_from_the_data(in_memory, tmp_path):
     draw(tmp_path, (7, 8))
     data = module(tmp_path, augment="alexnet", mixup=0.2, cutmix=1.0, in_memory=in_memory)
     data.setup()
@@ -131,9 +131,9 @@ def test_evaluation_cuts_out_the_middle_as_torchvision_does(size, tmp_path):
     draw(tmp_path, (4, 4), size=size)
     data = module(tmp_path, resize=11)
     prepare = v2.Compose([v2.Resize(11), v2.CenterCrop(8), v2.PILToTensor()])
-    with Image.open(tmp_path / "cat" / "00.png") as picture:
-        expected = data.normalize(prepare(picture).unsqueeze(0))[0]
-        torch.testing.assert_close(data.preprocess(picture), expected)
+    with Image.open(tmp_path / "cat" / "00.png") as image:
+        expected = data.normalize(prepare(image).unsqueeze(0))[0]
+        torch.testing.assert_close(data.preprocess(image), expected)
 
 
 def test_auto_streams_what_does_not_fit(tmp_path, monkeypatch):
@@ -141,30 +141,28 @@ def test_auto_streams_what_does_not_fit(tmp_path, monkeypatch):
     data = module(tmp_path)
     data.setup()
     assert isinstance(data.loaders["train"], TensorLoader)
-    monkeypatch.setattr(file_pictures, "MEMORY_LIMIT", 10 * 3 * 64 - 1)
+    monkeypatch.setattr(file_images, "MEMORY_LIMIT", 10 * 3 * 64 - 1)
     data.setup()
     assert isinstance(data.loaders["train"], StreamLoader)
-    monkeypatch.setattr(file_pictures, "MEMORY_LIMIT", 10 * 3 * 64)
-    monkeypatch.setattr(file_pictures, "available_memory", lambda device: 4 * 10 * 3 * 64 - 4)
+    monkeypatch.setattr(file_images, "MEMORY_LIMIT", 10 * 3 * 64)
+    monkeypatch.setattr(file_images, "available_memory", lambda device: 4 * 10 * 3 * 64 - 4)
     data.setup()
     assert isinstance(data.loaders["train"], StreamLoader)
 
 
-def test_pictures_are_the_centred_square_of_the_file_normalised(tmp_path):
+def test_images_are_the_centred_square_of_the_file_normalised(tmp_path):
     draw(tmp_path / "train", (1, 1), size=(8, 12))
     draw(tmp_path / "val", (1, 1), size=(8, 12))
     mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
     data = module(tmp_path, mean=mean, std=std)
     data.setup()
-    with Image.open(tmp_path / "val" / "dog" / "00.png") as picture:
-        pixels = torch.from_numpy(np.array(picture)[2:10])  # (8, 8, 3)
+    with Image.open(tmp_path / "val" / "dog" / "00.png") as image:
+        pixels = torch.from_numpy(np.array(image)[2:10])  # (8, 8, 3)
         expected = ((pixels / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1)
         ((images, labels),) = data.batches("val", 0)
         assert labels.tolist() == [0, 1]
         torch.testing.assert_close(images[1], expected)
-        torch.testing.assert_close(
-            module(tmp_path, mean=mean, std=std).preprocess(picture), expected
-        )
+        torch.testing.assert_close(module(tmp_path, mean=mean, std=std).preprocess(image), expected)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +170,7 @@ def test_pictures_are_the_centred_square_of_the_file_normalised(tmp_path):
 )
 def test_files_of_many_kinds_are_read_as_colour_or_grey(suffix, mode, tmp_path):
     draw(tmp_path, (4, 4), suffix=suffix, mode=mode)
-    (tmp_path / "cat" / "notes.txt").write_text("not a picture")
+    (tmp_path / "cat" / "notes.txt").write_text("not an image")
     (tmp_path / ".hidden").mkdir()
     for in_channels in (1, 3):
         data = module(tmp_path, in_channels=in_channels)
@@ -207,46 +205,46 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def test_a_folder_without_class_folders_is_named(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "loose.png")
-    with pytest.raises(DataError, match="holds no folders: put the pictures of each class"):
+    with pytest.raises(DataError, match="holds no folders: put the images of each class"):
         module(tmp_path).setup()
 
 
-def test_a_class_without_pictures_is_named(tmp_path):
+def test_a_class_without_images_is_named(tmp_path):
     draw(tmp_path, (3, 0))
-    with pytest.raises(DataError, match="dog holds no pictures"):
+    with pytest.raises(DataError, match="dog holds no images"):
         module(tmp_path).setup()
 
 
 def test_a_class_in_val_that_training_lacks_is_named(tmp_path):
     draw(tmp_path / "train", (3, 3))
     draw(tmp_path / "val", (3, 3, 3))
-    with pytest.raises(DataError, match="val holds the class 'newt', which the training pictures"):
+    with pytest.raises(DataError, match="val holds the class 'newt', which the training images"):
         module(tmp_path).setup()
 
 
-def test_too_few_pictures_to_divide_are_told(tmp_path):
+def test_too_few_images_to_divide_are_told(tmp_path):
     draw(tmp_path, (1, 1))
-    with pytest.raises(DataError, match=r"too few pictures \(2\) to set some aside for val"):
+    with pytest.raises(DataError, match=r"too few images \(2\) to set some aside for val"):
         module(tmp_path).setup()
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-@pytest.mark.parametrize("content", [b"no picture", b""])
-def test_an_unreadable_picture_is_named(content, in_memory, tmp_path):
+@pytest.mark.parametrize("content", [b"no image", b""])
+def test_an_unreadable_image_is_named(content, in_memory, tmp_path):
     draw(tmp_path / "train", (3, 3))
     draw(tmp_path / "val", (3, 3))
     (tmp_path / "train" / "dog" / "01.png").write_bytes(content)
     data = module(tmp_path, in_memory=in_memory)
-    with pytest.raises(DataError, match=r"dog/01\.png cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"dog/01\.png cannot be read as an image"):
         data.setup()
         list(data.batches("train", 0))
 
 
-def test_a_picture_cut_short_is_named(tmp_path):
+def test_a_image_cut_short_is_named(tmp_path):
     draw(tmp_path, (9, 9))
     path = tmp_path / "cat" / "03.png"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(DataError, match=r"cat/03\.png cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"cat/03\.png cannot be read as an image"):
         module(tmp_path, in_memory=True).setup()
 
 
@@ -256,7 +254,7 @@ def test_a_picture_cut_short_is_named(tmp_path):
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"resize": 7}, "resize must be at least image_size = 8, not 7"),
         ({"cutmix": -1}, "cutmix must be 0 .* not -1"),
-        ({"augment": "alexnet", "in_channels": 1}, "augment=alexnet needs pictures in colour"),
+        ({"augment": "alexnet", "in_channels": 1}, "augment=alexnet needs images in colour"),
         ({"image_size": 0}, "image_size must be at least 1, not 0"),
         ({"in_channels": 2}, "in_channels must be 1 or 3, not 2"),
         ({"augment": "flip"}, "augment must be one of none, .*resized_crop_flip, .* not 'flip'"),
@@ -273,17 +271,17 @@ def test_nonsense_is_refused_with_the_value(settings, message):
         module("x", **settings)
 
 
-def test_the_picture_of_a_file_is_the_same_by_either_way_of_reading(tmp_path):
+def test_the_image_of_a_file_is_the_same_by_either_way_of_reading(tmp_path):
     draw(tmp_path, (4, 4))
     path = tmp_path / "cat" / "00.png"
-    with Image.open(path) as picture:
-        expected = fit_square(picture, 8, in_channels=3, crop=True)
-    files = PictureFiles([(str(path), 0)], image_size=8, in_channels=3)
+    with Image.open(path) as image:
+        expected = fit_square(image, 8, in_channels=3, crop=True)
+    files = ImageFiles([(str(path), 0)], image_size=8, in_channels=3)
     assert torch.equal(files[0][0], expected.permute(2, 0, 1))
 
 
 @pytest.mark.data
-def test_real_cifar_pictures_are_read(data_dir):
+def test_real_cifar_images_are_read(data_dir):
     if not (data_dir / "cifar10_images").is_dir():
         pytest.skip(f"no cifar10_images in {data_dir}")
     data = ImageFolder("cifar10_images", root=str(data_dir), in_memory=False, num_workers=0)

@@ -153,15 +153,15 @@ def test_augmentation_can_be_named_and_mixed(small, tmp_path):
     assert targets.argmax(1).eq(labels).any() and not torch.equal(plain, mixed)
 
 
-def test_a_picture_is_prepared_as_the_data_are_without_setup(small, tmp_path):
+def test_a_image_is_prepared_as_the_data_are_without_setup(small, tmp_path):
     lay_out(tmp_path, small[0])
     module = MNIST(root=str(tmp_path), val_size=10, padding=2)
     module.setup()
     image = next(module.batches("test", 0))[0][3]
     pixels = read_idx(tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte")[3]
-    picture = Image.fromarray(pixels.numpy())
-    torch.testing.assert_close(MNIST(padding=2).preprocess(picture), image)
-    assert MNIST().preprocess(picture.resize((90, 60)).convert("RGB")).shape == (1, 28, 28)
+    file = Image.fromarray(pixels.numpy())
+    torch.testing.assert_close(MNIST(padding=2).preprocess(file), image)
+    assert MNIST().preprocess(file.resize((90, 60)).convert("RGB")).shape == (1, 28, 28)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_picture_is_prepared_as_the_data_are_without_setup(small, tmp_path):
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"padding": -1}, "padding must not be negative, not -1"),
         ({"val_size": 0}, "val_size must be at least 1, not 0"),
-        ({"augment": "alexnet"}, "augment=alexnet needs pictures in colour"),
+        ({"augment": "alexnet"}, "augment=alexnet needs images in colour"),
         ({"augment": "x"}, "augment must be one of none, .* not 'x'"),
         ({"mixup": -1}, r"mixup must be 0 \(none\) or greater, not -1"),
         ({"scaling": "x"}, "scaling must be 'standard' or 'symmetric', not 'x'"),
@@ -181,7 +181,7 @@ def test_nonsense_is_refused_with_the_value(settings, message):
         MNIST(**settings)
 
 
-def test_more_validation_pictures_than_there_are_is_refused(small, tmp_path):
+def test_more_validation_images_than_there_are_is_refused(small, tmp_path):
     lay_out(tmp_path, small[0])
     with pytest.raises(ValueError, match=r"val_size must be less than the 60 .* not 60"):
         MNIST(root=str(tmp_path), val_size=60).setup()

@@ -16,7 +16,7 @@ COUNTS = {"trainval": 10, "test": 3}  # of each breed
 
 
 def write(root):
-    """A few small pictures, laid out as in the original archives."""
+    """A few small images, laid out as in the original archives."""
     folder = root / "oxford-iiit-pet"
     for name in ("images", "annotations/trimaps"):
         (folder / name).mkdir(parents=True)
@@ -104,13 +104,13 @@ def test_breeds_are_those_that_torchvision_reads(in_memory, pets):
     assert images.shape == (9, 3, 16, 16)
     order = evaluation_order(len(theirs)).tolist()
     for image, label, i in zip(images, labels, order, strict=True):
-        picture, expected = theirs[i]
-        torch.testing.assert_close(data.preprocess(picture), image)
+        file, expected = theirs[i]
+        torch.testing.assert_close(data.preprocess(file), image)
         assert label == expected
     assert data.sizes()["num_classes"] == 3
 
 
-def test_validation_pictures_are_taken_from_the_published_training_ones_by_breed(pets):
+def test_validation_images_are_taken_from_the_published_training_ones_by_breed(pets):
     data = breeds(pets, val_fraction=0.2)
     data.setup()
     counts = {split: data.loaders[split].num_samples for split in data.splits}
@@ -122,7 +122,7 @@ def test_validation_pictures_are_taken_from_the_published_training_ones_by_breed
     samples = data.loaders["val"].num_samples, masks.loaders["val"].num_samples
     assert samples == (6, 6)
     assert [path for path, _ in data._samples()["val"]] == [
-        str(picture) for picture, _ in masks._pairs()["val"]
+        str(image) for image, _ in masks._pairs()["val"]
     ]
 
 
@@ -133,9 +133,9 @@ def test_outlines_are_those_that_torchvision_reads(border, number, pets):
     data = outlines(pets, border=border)
     data.setup()
     theirs = OxfordIIITPet(str(pets), split="test", target_types="segmentation")
-    for (images, masks), (picture, trimap) in zip(data.batches("test", 0), theirs, strict=True):
+    for (images, masks), (file, trimap) in zip(data.batches("test", 0), theirs, strict=True):
         assert images.shape[2:] == masks.shape[1:]
-        torch.testing.assert_close(data.preprocess(picture), images[0])
+        torch.testing.assert_close(data.preprocess(file), images[0])
         values = torch.from_numpy(np.array(trimap)).long()
         assert torch.equal(masks[0], torch.tensor([9, 1, 0, number])[values])
     assert data.sizes()["num_classes"] == len(data.class_names) == (3 if border == "class" else 2)
@@ -149,11 +149,11 @@ def test_photographs_and_outlines_are_resized_together(pets):
     for images, masks in data.batches("train", 0):
         assert images.shape == (len(masks), 3, 12, 12) and masks.max() <= 2
         assert masks.dtype == torch.int64 and images.dtype == torch.float32
-    picture = Image.new("RGB", (36, 24), (255, 0, 0))
-    assert PetsSegmentation(short_side=12).preprocess(picture).shape == (3, 12, 18)
+    file = Image.new("RGB", (36, 24), (255, 0, 0))
+    assert PetsSegmentation(short_side=12).preprocess(file).shape == (3, 12, 18)
 
 
-def test_resizing_keeps_classes_whole_and_puts_pictures_and_masks_in_the_same_place():
+def test_resizing_keeps_classes_whole_and_puts_images_and_masks_in_the_same_place():
     mask = torch.zeros(40, 60, dtype=torch.int64)
     mask[10:30, 20:50] = 7
     image = (mask.unsqueeze(0).expand(3, -1, -1) * 30).to(torch.uint8)

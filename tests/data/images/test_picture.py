@@ -23,13 +23,13 @@ def test_normalisation_is_that_of_torchvision_in_any_memory_format(memory_format
     assert torch.equal(given, before)
 
 
-def test_normalisation_of_a_picture_does_not_depend_on_its_batch():
+def test_normalisation_of_a_image_does_not_depend_on_its_batch():
     images = torch.rand(17, 3, 5, 5)
     normalize = Normalize(MEAN, STD, max_value=1)
     assert torch.equal(normalize(images)[4:9], normalize(images[4:9]))
 
 
-def test_pictures_of_other_channels_are_refused():
+def test_images_of_other_channels_are_refused():
     with pytest.raises(ValueError, match="images must have 3 channels, as many as mean, not 1"):
         Normalize(MEAN, STD)(torch.zeros(2, 1, 4, 4))
 
@@ -46,20 +46,20 @@ def test_nonsense_is_refused_with_the_value(mean, std, message):
         Normalize(mean, std)
 
 
-def test_a_long_picture_is_cropped_to_its_middle_or_kept_whole_on_black():
+def test_a_long_image_is_cropped_to_its_middle_or_kept_whole_on_black():
     pixels = np.zeros((10, 30), np.uint8)
     pixels[:, 10:20] = 200
-    picture = Image.fromarray(pixels)
-    assert (fit_square(picture, 10, in_channels=1, crop=True) == 200).all()
-    whole = fit_square(picture, 30, in_channels=1, crop=False).squeeze(2)
+    image = Image.fromarray(pixels)
+    assert (fit_square(image, 10, in_channels=1, crop=True) == 200).all()
+    whole = fit_square(image, 30, in_channels=1, crop=False).squeeze(2)
     assert (whole[10:20, 11:19] == 200).all()
     assert (whole[:10] == 0).all() and (whole[20:] == 0).all() and (whole[:, :9] == 0).all()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "CMYK"])
 @pytest.mark.parametrize("in_channels", [1, 3])
-def test_pictures_of_every_mode_are_taken(mode, in_channels):
-    picture = Image.new("RGB", (9, 7), (255, 255, 255)).convert(mode)
-    pixels = fit_square(picture, 6, in_channels=in_channels, crop=True)
+def test_images_of_every_mode_are_taken(mode, in_channels):
+    image = Image.new("RGB", (9, 7), (255, 255, 255)).convert(mode)
+    pixels = fit_square(image, 6, in_channels=in_channels, crop=True)
     assert pixels.shape == (6, 6, in_channels) and pixels.dtype == torch.uint8
     assert (pixels > 250).all()

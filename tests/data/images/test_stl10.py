@@ -45,8 +45,8 @@ def test_files_are_read_as_torchvision_reads_them(files):
     ((images, labels),) = module.batches("test", 0)
     expected = datasets.STL10(str(files), split="test")
     assert labels.tolist() == expected.labels.tolist() and labels.dtype == torch.int64
-    picture, _ = expected[3]  # upright, as torchvision turns it
-    torch.testing.assert_close(images[3], STL10().preprocess(picture))
+    image, _ = expected[3]  # upright, as torchvision turns it
+    torch.testing.assert_close(images[3], STL10().preprocess(image))
     ((images, _),) = module.batches("train", 0)
     assert images.shape == (20, 3, 96, 96)
 

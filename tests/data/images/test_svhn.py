@@ -38,11 +38,11 @@ def test_files_are_read_as_torchvision_reads_them(files):
     expected = datasets.SVHN(str(files), split="test")
     assert torch.equal(labels, torch.from_numpy(expected.labels)) and labels[9] == 0
     torch.testing.assert_close(images, module.normalize(torch.from_numpy(expected.data)))
-    picture, _ = expected[3]
-    torch.testing.assert_close(images[3], SVHN().preprocess(picture))
+    image, _ = expected[3]
+    torch.testing.assert_close(images[3], SVHN().preprocess(image))
 
 
-def test_extra_pictures_join_training_on_request(files):
+def test_extra_images_join_training_on_request(files):
     module = SVHN(root=str(files), val_size=10, extra=True, augment="crop_flip")
     module.setup()
     counts = {split: module.loaders[split].num_samples for split in module.splits}

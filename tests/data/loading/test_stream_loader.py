@@ -25,7 +25,7 @@ class Noisy:
         return torch.tensor([index, *draws], dtype=torch.float64), index
 
 
-class Pictures:
+class Images:
     def __len__(self):
         return 11
 
@@ -93,10 +93,10 @@ def test_order_is_that_of_the_tensor_loader():
 
 
 def test_augmentation_of_batches_is_that_of_the_tensor_loader():
-    images = torch.stack([Pictures()[i][0] for i in range(11)])
+    images = torch.stack([Images()[i][0] for i in range(11)])
     settings = {"batch_size": 3, "shuffle": True, "seed": 4, "augment": (RandomCrop(2),)}
     tensors = TensorLoader((images, torch.arange(11)), **settings)
-    assert same(StreamLoader(Pictures(), **settings).batches(1, 1), tensors.batches(1, 1))
+    assert same(StreamLoader(Images(), **settings).batches(1, 1), tensors.batches(1, 1))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

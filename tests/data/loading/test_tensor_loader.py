@@ -13,12 +13,12 @@ def numbers(n=10):
     return torch.arange(n).float().unsqueeze(1), torch.arange(n)
 
 
-def pictures(n=20, channels=3):
+def random_images(n=20, channels=3):
     images = torch.randint(0, 256, (n, channels, 8, 8), dtype=torch.uint8)
     return images, torch.arange(n)
 
 
-def picture_loader(images, labels, **changes):
+def image_loader(images, labels, **changes):
     settings = {
         "batch_size": 4,
         "shuffle": True,
@@ -30,7 +30,7 @@ def picture_loader(images, labels, **changes):
 
 
 def by_sample(batches):
-    """Every sample's picture by its label, which is its number."""
+    """Every sample's image by its label, which is its number."""
     return {
         int(label): image
         for images, labels in batches
@@ -59,7 +59,7 @@ def test_order_is_a_function_of_seed_and_epoch_alone():
 
 @pytest.mark.parametrize("start", [0, 1, 3, 4, 5, 9])
 def test_starting_at_any_batch_gives_the_batches_of_the_whole_epoch(start):
-    loader = picture_loader(*pictures())
+    loader = image_loader(*random_images())
     whole = list(loader.batches(2))
     rest = list(loader.batches(2, start))
     assert len(rest) == max(0, 5 - start)
@@ -99,7 +99,7 @@ def test_a_single_batch_is_the_data_themselves_not_a_copy(batch_size, shuffle):
 
 
 def test_global_random_states_are_neither_used_nor_changed():
-    loader = picture_loader(*pictures())
+    loader = image_loader(*random_images())
     torch.manual_seed(0)
     state, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
     first = by_sample(loader.batches(0))
@@ -111,10 +111,10 @@ def test_global_random_states_are_neither_used_nor_changed():
     assert all(torch.equal(first[i], second[i]) for i in first)
 
 
-def test_equal_pictures_of_one_batch_are_augmented_differently():
-    images = pictures(1)[0].expand(20, -1, -1, -1).contiguous()
+def test_equal_images_of_one_batch_are_augmented_differently():
+    images = random_images(1)[0].expand(20, -1, -1, -1).contiguous()
     for augmentation in (RandomCrop(3), RandomAffine(10, 0.1)):
-        loader = picture_loader(images, torch.arange(20), batch_size=20, augment=(augmentation,))
+        loader = image_loader(images, torch.arange(20), batch_size=20, augment=(augmentation,))
         ((changed, _),) = loader.batches(0)
         assert len({tuple(image.flatten().tolist()) for image in changed}) > 10
 
@@ -129,18 +129,18 @@ def test_equal_pictures_of_one_batch_are_augmented_differently():
     ],
 )
 def test_augmentation_depends_on_the_sample_not_on_batch_size_or_order(augment, channels):
-    images, labels = pictures(channels=channels)
-    expected = by_sample(picture_loader(images, labels, augment=augment).batches(3))
+    images, labels = random_images(channels=channels)
+    expected = by_sample(image_loader(images, labels, augment=augment).batches(3))
     for changes in ({"batch_size": 7}, {"batch_size": 20}, {"shuffle": False}, {"batch_size": 1}):
-        loader = picture_loader(images, labels, augment=augment, **changes)
+        loader = image_loader(images, labels, augment=augment, **changes)
         actual = by_sample(loader.batches(3))
         assert all(torch.equal(actual[i], expected[i]) for i in range(20)), changes
 
 
 def test_augmentation_differs_between_epochs_and_seeds():
-    images, labels = pictures()
-    loader = picture_loader(images, labels)
-    other = picture_loader(images, labels, seed=6)
+    images, labels = random_images()
+    loader = image_loader(images, labels)
+    other = image_loader(images, labels, seed=6)
     first, epoch, seed = (
         by_sample(b) for b in (loader.batches(0), loader.batches(1), other.batches(0))
     )
@@ -149,13 +149,13 @@ def test_augmentation_differs_between_epochs_and_seeds():
 
 
 def test_the_crop_fused_with_the_gather_equals_cropping_the_batch():
-    images, labels = pictures()
-    fused = picture_loader(images, labels, augment=(RandomCrop(2),), transform=None)
+    images, labels = random_images()
+    fused = image_loader(images, labels, augment=(RandomCrop(2),), transform=None)
 
     class Separate(RandomCrop):
         """Called on each batch, as the loader knows nothing of it."""
 
-    separate = picture_loader(images, labels, augment=(Separate(2),), transform=None)
+    separate = image_loader(images, labels, augment=(Separate(2),), transform=None)
     first, second = by_sample(fused.batches(1)), by_sample(separate.batches(1))
     assert all(torch.equal(first[i], second[i]) for i in range(20))
 
@@ -163,7 +163,7 @@ def test_the_crop_fused_with_the_gather_equals_cropping_the_batch():
 def test_what_a_crop_brings_in_from_outside_is_normalised_black():
     images = torch.full((4, 3, 8, 8), 255, dtype=torch.uint8)
     mean, std = [0.4, 0.5, 0.6], [0.1, 0.2, 0.3]
-    loader = picture_loader(
+    loader = image_loader(
         images, torch.arange(4), augment=(RandomCrop(4),), transform=Normalize(mean, std)
     )
     ((batch, _),) = loader.batches(0)
@@ -175,13 +175,13 @@ def test_what_a_crop_brings_in_from_outside_is_normalised_black():
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_pixels_last_pictures_come_out_as_such_and_equal(shuffle):
-    images, labels = pictures()
+def test_pixels_last_images_come_out_as_such_and_equal(shuffle):
+    images, labels = random_images()
     last = images.contiguous(memory_format=torch.channels_last)
     settings = {"augment": (), "shuffle": shuffle}
-    plain = list(picture_loader(images, labels, **settings).batches(0))
+    plain = list(image_loader(images, labels, **settings).batches(0))
     for (a, _), (b, _) in zip(
-        picture_loader(last, labels, **settings).batches(0), plain, strict=True
+        image_loader(last, labels, **settings).batches(0), plain, strict=True
     ):
         assert torch.equal(a, b)
         assert a.is_contiguous(memory_format=torch.channels_last) and b.is_contiguous()
@@ -191,10 +191,10 @@ def test_pixels_last_pictures_come_out_as_such_and_equal(shuffle):
 def test_batches_on_a_gpu_equal_those_on_the_cpu():
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    images, labels = pictures()
+    images, labels = random_images()
     settings = {"augment": (RandomCrop(2), HorizontalFlip())}
-    cpu = picture_loader(images, labels, **settings).batches(0)
-    gpu = picture_loader(images, labels, device="cuda", **settings).batches(0)
+    cpu = image_loader(images, labels, **settings).batches(0)
+    gpu = image_loader(images, labels, device="cuda", **settings).batches(0)
     for (a, i), (b, j) in zip(cpu, gpu, strict=True):
         assert b.device.type == "cuda" and i.tolist() == j.tolist()
         torch.testing.assert_close(a, b.cpu())

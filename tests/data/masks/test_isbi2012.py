@@ -54,8 +54,8 @@ def test_a_slice_is_prepared_as_the_data_are_without_setup(slices):
     data = module(slices)
     data.setup()
     image = next(data.batches("test", 0))[0][0]
-    with Image.open(slices / "isbi2012" / "image" / "24.png") as picture:
-        torch.testing.assert_close(ISBI2012().preprocess(picture), image)
+    with Image.open(slices / "isbi2012" / "image" / "24.png") as file:
+        torch.testing.assert_close(ISBI2012().preprocess(file), image)
 
 
 def test_a_missing_slice_is_named_with_where_to_get_it_and_where_to_put_it(slices):
@@ -74,7 +74,7 @@ def test_a_label_with_other_values_or_another_size_is_named(slices):
     with pytest.raises(DataError, match=r"3\.png holds the value 128, but only 0, 255 have"):
         module(slices).setup()
     Image.fromarray(np.zeros((24, 20), dtype=np.uint8)).save(path)
-    with pytest.raises(DataError, match=r"3\.png has 20x24 pixels, but its picture .* 24x24"):
+    with pytest.raises(DataError, match=r"3\.png has 20x24 pixels, but its image .* 24x24"):
         module(slices).setup()
 
 

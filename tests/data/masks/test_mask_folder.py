@@ -8,7 +8,7 @@ from zoo.data.masks.mask_folder import MaskFolder
 
 
 def draw(folder, sizes, values=(0, 255), mode="L", suffix="png"):
-    """Pictures whose first channel says the class of each pixel, and their masks."""
+    """Images whose first channel says the class of each pixel, and their masks."""
     generator = np.random.default_rng(len(str(folder)))
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def test_values_and_names_can_be_given_and_255_is_then_ignored(tmp_path):
     assert torch.equal(next(again.batches("val", 0))[1], masks)
 
 
-def test_what_a_run_stores_is_enough_to_prepare_a_picture_without_data(tmp_path):
+def test_what_a_run_stores_is_enough_to_prepare_a_image_without_data(tmp_path):
     data = module("nowhere", class_names=["a", "b"], mask_values=[0, 255], in_channels=3)
     assert data.preprocess(Image.new("L", (7, 5), 9)).shape == (3, 5, 7)
     assert data.sizes()["num_classes"] == 2
@@ -115,7 +115,7 @@ def test_what_a_run_stores_is_enough_to_prepare_a_picture_without_data(tmp_path)
     assert module("nowhere").resolved() == {}
 
 
-def test_tiles_come_from_pictures_of_any_size_and_small_ones_are_mirrored(tmp_path):
+def test_tiles_come_from_images_of_any_size_and_small_ones_are_mirrored(tmp_path):
     draw(tmp_path / "train", [(5, 30), (40, 6), (4, 4), (20, 20)])
     draw(tmp_path / "val", [(11, 9), (7, 7)])
     data = module(tmp_path, tiles_per_image=3, border_weights=True, elastic=1.0, flips="all")
@@ -126,7 +126,7 @@ def test_tiles_come_from_pictures_of_any_size_and_small_ones_are_mirrored(tmp_pa
 
 
 @pytest.mark.parametrize("in_channels", [1, 3])
-def test_pictures_may_be_jpeg_and_are_read_as_grey_or_colour(in_channels, tmp_path):
+def test_images_may_be_jpeg_and_are_read_as_grey_or_colour(in_channels, tmp_path):
     draw(tmp_path, [(9, 9)] * 10, suffix="JPG")
     data = MaskFolder(str(tmp_path), tile_size=8, in_channels=in_channels)
     data.setup()
@@ -134,7 +134,7 @@ def test_pictures_may_be_jpeg_and_are_read_as_grey_or_colour(in_channels, tmp_pa
     assert images.shape[1:] == (in_channels, 8, 8) and abs(images.mean()) < 2
 
 
-def test_whole_pictures_train_without_a_tile_size(tmp_path):
+def test_whole_images_train_without_a_tile_size(tmp_path):
     draw(tmp_path, [(12, 8)] * 10)
     data = module(tmp_path, tile_size=None)
     data.setup()
@@ -151,7 +151,7 @@ def folder_of_ten(tmp_path):
 
 def without_mask(folder):
     (folder / "masks" / "03.png").unlink()
-    return r"images/03\.png has no mask .*masks/03\.png: add it, or remove the picture"
+    return r"images/03\.png has no mask .*masks/03\.png: add it, or remove the image"
 
 
 def mask_as_jpeg(folder):
@@ -159,19 +159,19 @@ def mask_as_jpeg(folder):
     return r"has no mask .*\(there is 03\.jpg, but masks must be PNG files\)"
 
 
-def without_picture(folder):
+def without_image(folder):
     (folder / "images" / "03.png").unlink()
-    return r"masks/03\.png has no picture of this name in .*images"
+    return r"masks/03\.png has no image of this name in .*images"
 
 
-def two_pictures(folder):
+def two_images(folder):
     Image.new("RGB", (9, 9)).save(folder / "images" / "03.jpg")
     return r"03\.jpg and 03\.png would have the same mask"
 
 
 def other_size(folder):
     Image.new("RGB", (9, 8)).save(folder / "images" / "03.png")
-    return r"masks/03\.png has 9x9 pixels, but its picture .*images/03\.png 9x8"
+    return r"masks/03\.png has 9x9 pixels, but its image .*images/03\.png 9x8"
 
 
 def smooth_mask(folder):
@@ -200,18 +200,18 @@ def nothing_but_ignored(folder):
 
 def no_masks(folder):
     (folder / "masks").rename(folder / "labels")
-    return r"masks is no folder: put pictures into .*images and the mask of each"
+    return r"masks is no folder: put images into .*images and the mask of each"
 
 
-def no_pictures(folder):
+def no_images(folder):
     for path in (folder / "images").iterdir():
         path.rename(path.with_suffix(".txt"))
-    return "images holds no pictures"
+    return "images holds no images"
 
 
-def broken_picture(folder):
+def broken_image(folder):
     (folder / "images" / "03.png").write_bytes(b"nothing")
-    return r"images/03\.png cannot be read as a picture"
+    return r"images/03\.png cannot be read as an image"
 
 
 @pytest.mark.parametrize(
@@ -219,16 +219,16 @@ def broken_picture(folder):
     [
         without_mask,
         mask_as_jpeg,
-        without_picture,
-        two_pictures,
+        without_image,
+        two_images,
         other_size,
         smooth_mask,
         mixed_kinds,
         one_value,
         nothing_but_ignored,
         no_masks,
-        no_pictures,
-        broken_picture,
+        no_images,
+        broken_image,
     ],
     ids=lambda spoil: spoil.__name__,
 )
@@ -238,11 +238,11 @@ def test_what_is_wrong_with_the_files_is_said_with_their_names(spoil, tmp_path):
         module(tmp_path).setup()
 
 
-def test_a_missing_folder_and_too_few_pictures_are_told(tmp_path):
+def test_a_missing_folder_and_too_few_images_are_told(tmp_path):
     with pytest.raises(DataError, match=r"nowhere is no folder: name one that holds images and"):
         MaskFolder("nowhere", root=str(tmp_path)).setup()
     draw(tmp_path, [(9, 9)] * 2)
-    with pytest.raises(DataError, match=r"too few pictures \(2\) to set some aside for val"):
+    with pytest.raises(DataError, match=r"too few images \(2\) to set some aside for val"):
         module(tmp_path).setup()
 
 

@@ -11,9 +11,9 @@ from zoo.data.masks.base import (
     border_weights,
     check_pair,
     class_balance,
-    picture_tensor,
+    image_tensor,
+    read_image,
     read_mask,
-    read_picture,
 )
 
 MEAN, STD = [0.1, 0.5, 0.7], [0.2, 0.3, 0.4]
@@ -56,7 +56,7 @@ def test_normalisation_keeps_the_same_table_for_all_sizes():
         normalize(torch.zeros(2, 1, 4, 4))
 
 
-def test_a_picture_is_prepared_in_its_own_size():
+def test_a_image_is_prepared_in_its_own_size():
     image = Image.new("RGB", (13, 7), (0, 128, 255))
     prepared = Module().preprocess(image)
     expected = (torch.tensor([0, 128, 255]) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
@@ -64,7 +64,7 @@ def test_a_picture_is_prepared_in_its_own_size():
     torch.testing.assert_close(prepared[:, 3, 5], expected)
 
 
-def test_sizes_hold_a_side_only_where_pictures_are_square():
+def test_sizes_hold_a_side_only_where_images_are_square():
     module = Module()
     assert module.sizes() == {"num_classes": 2, "in_channels": 3, "image_size": 8}
     module.image_size = None
@@ -73,25 +73,25 @@ def test_sizes_hold_a_side_only_where_pictures_are_square():
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "CMYK"])
 @pytest.mark.parametrize("in_channels", [1, 3])
-def test_pictures_of_every_mode_are_taken(mode, in_channels):
-    pixels = picture_tensor(Image.new("RGB", (9, 7), (255, 255, 255)).convert(mode), in_channels)
+def test_images_of_every_mode_are_taken(mode, in_channels):
+    pixels = image_tensor(Image.new("RGB", (9, 7), (255, 255, 255)).convert(mode), in_channels)
     assert pixels.shape == (in_channels, 7, 9) and pixels.dtype == torch.uint8
     assert (pixels > 250).all()
 
 
-def test_pictures_of_sixteen_bits_are_refused_rather_than_cut_off(tmp_path):
+def test_images_of_sixteen_bits_are_refused_rather_than_cut_off(tmp_path):
     path = tmp_path / "deep.png"
     Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)).save(path)
     with pytest.raises(DataError, match=r"deep.png cannot be read .* more than 8 bits a value"):
-        read_picture(path, 1)
+        read_image(path, 1)
 
 
-@pytest.mark.parametrize("read", [lambda path: read_picture(path, 3), read_mask])
-@pytest.mark.parametrize("content", [b"", b"no picture"])
+@pytest.mark.parametrize("read", [lambda path: read_image(path, 3), read_mask])
+@pytest.mark.parametrize("content", [b"", b"no image"])
 def test_an_unreadable_file_is_named(read, content, tmp_path):
     path = tmp_path / "broken.png"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"broken\.png cannot be read as a (picture|mask)"):
+    with pytest.raises(DataError, match=r"broken\.png cannot be read as a (image|mask)"):
         read(path)
 
 
@@ -109,13 +109,13 @@ def test_grey_masks_are_read_as_their_values_however_stored(mode, tmp_path):
 def test_coloured_masks_are_refused(tmp_path):
     path = tmp_path / "a.png"
     Image.new("RGB", (3, 3), (200, 0, 0)).save(path)
-    with pytest.raises(DataError, match=r"a.png is a picture of mode RGB, not a mask: save it as"):
+    with pytest.raises(DataError, match=r"a.png is an image of mode RGB, not a mask: save it as"):
         read_mask(path)
 
 
-def test_a_mask_of_another_size_than_its_picture_is_told():
+def test_a_mask_of_another_size_than_its_image_is_told():
     sample = torch.zeros(3, 4, 5), torch.zeros(4, 6)
-    with pytest.raises(DataError, match="m has 6x4 pixels, but its picture p 5x4"):
+    with pytest.raises(DataError, match="m has 6x4 pixels, but its image p 5x4"):
         check_pair("p", "m", sample)
 
 

@@ -17,7 +17,7 @@ def everything(data, split):
     return [part[order.argsort()] for part in parts]
 
 
-def test_batches_are_normalised_pictures_and_whole_masks_with_all_classes():
+def test_batches_are_normalised_images_and_whole_masks_with_all_classes():
     data = module()
     data.setup()
     images, masks = next(data.batches("train", 0))
@@ -33,7 +33,7 @@ def test_batches_are_normalised_pictures_and_whole_masks_with_all_classes():
     assert len(data.class_names) == 4 and data.resolved() == {}
 
 
-def test_all_shapes_are_about_equally_frequent_and_every_picture_has_one():
+def test_all_shapes_are_about_equally_frequent_and_every_image_has_one():
     images, masks = draw_shapes(400, 32, torch.Generator().manual_seed(0))
     assert images.dtype == masks.dtype == torch.uint8
     shares = masks.flatten().bincount() / masks.numel()
@@ -42,7 +42,7 @@ def test_all_shapes_are_about_equally_frequent_and_every_picture_has_one():
     assert ((masks > 0).flatten(1).sum(1) > 0).float().mean() > 0.99
 
 
-def test_pictures_are_a_function_of_the_split_seed_alone():
+def test_images_are_a_function_of_the_split_seed_alone():
     first, same, other = module(), module(), module(split_seed=1)
     first.setup(seed=0)
     same.setup(seed=7)
@@ -53,7 +53,7 @@ def test_pictures_are_a_function_of_the_split_seed_alone():
     assert not torch.equal(everything(first, "test")[1], everything(other, "test")[1])
 
 
-def test_splits_have_no_picture_in_common_and_fewer_pictures_are_the_first_of_many():
+def test_splits_have_no_image_in_common_and_fewer_images_are_the_first_of_many():
     data, few = module(), module(train_size=3)
     data.setup()
     few.setup()
@@ -85,7 +85,7 @@ def test_weights_come_with_the_batches_where_asked_for():
         assert len(images) == len(masks)
 
 
-def test_flips_change_training_pictures_together_with_their_masks():
+def test_flips_change_training_images_together_with_their_masks():
     plain, flipped = module(), module(flips="all")
     for data in (plain, flipped):
         data.setup()

@@ -48,23 +48,23 @@ def loaders(sizes, eval_sizes=None, channels=1, seed=0, **changes):
 
 @pytest.mark.parametrize("overhang", [0, 5])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_stored_tiles_are_those_cut_out_of_each_picture_alone(channels, overhang):
-    pictures = samples([(12, 9), (5, 20), (6, 6)], channels)
-    weights = [mask * 0.5 for _, mask in pictures]
-    store = TileStore(pictures, (7, 7), overhang=overhang, weights=weights)
+def test_stored_tiles_are_those_cut_out_of_each_image_alone(channels, overhang):
+    stored = samples([(12, 9), (5, 20), (6, 6)], channels)
+    weights = [mask * 0.5 for _, mask in stored]
+    store = TileStore(stored, (7, 7), overhang=overhang, weights=weights)
     numbers = torch.tensor([2, 0, 1, 1, 0])
     draws = torch.rand(5, 2)
     tiles = store.apply((numbers,), draws)
     cut = RandomTile(7, overhang=overhang)
     for i, number in enumerate(numbers.tolist()):
-        image, mask = (part.unsqueeze(0) for part in pictures[number])
+        image, mask = (part.unsqueeze(0) for part in stored[number])
         alone = cut.apply((image, mask.long(), weights[number].unsqueeze(0)), draws[i : i + 1])
         for tile, expected in zip(tiles, alone, strict=True):
             assert torch.equal(tile[i : i + 1], expected) and tile.dtype == expected.dtype
     assert torch.equal(store(numbers, draws), tiles[0])
 
 
-def test_an_epoch_holds_so_many_different_tiles_of_each_picture():
+def test_an_epoch_holds_so_many_different_tiles_of_each_image():
     loader = loaders([(30, 40), (50, 20)], tiles_per_image=5)["train"]
     assert loader.num_samples == 10 and len(loader) == 3
     tiles = torch.cat([images for images, _ in loader.batches(0)])
@@ -91,7 +91,7 @@ def test_a_tile_does_not_depend_on_the_size_of_its_batch():
             assert torch.equal(one[0], other[i])
 
 
-def test_masks_and_weights_move_with_the_pictures():
+def test_masks_and_weights_move_with_the_images():
     loader = loaders([(40, 40)] * 2, flips="all", border_weights=True, overhang=4)["train"]
     for images, masks, weights in loader.batches(0):
         assert images.shape == (len(masks), 1, 8, 8) and masks.dtype == torch.int64
@@ -99,13 +99,13 @@ def test_masks_and_weights_move_with_the_pictures():
         assert (weights >= 0.4).all() and weights.dtype == torch.float32
 
 
-def test_whole_pictures_are_given_without_a_tile_size():
-    pictures = samples([(10, 14)] * 5)
+def test_whole_images_are_given_without_a_tile_size():
+    stored = samples([(10, 14)] * 5)
     loader = loaders([(10, 14)] * 5, tile_size=None, tiles_per_image=1, batch_size=5)["train"]
     ((images, masks),) = loader.batches(0)
     order = loader.indices(0, 0)
-    assert torch.equal(images, torch.stack([pictures[i][0].float() for i in order]))
-    assert torch.equal(masks, torch.stack([pictures[i][1].long() for i in order]))
+    assert torch.equal(images, torch.stack([stored[i][0].float() for i in order]))
+    assert torch.equal(masks, torch.stack([stored[i][1].long() for i in order]))
 
 
 def test_an_elastic_tile_is_cut_out_with_a_margin_and_so_does_not_fold_at_its_edges():
@@ -133,7 +133,7 @@ def test_augmentations_are_those_asked_for_in_order():
     assert Tiling(**SETTINGS).augmentations() == ()
 
 
-def test_evaluation_sees_whole_pictures_in_order_in_batches_of_about_as_many_pixels():
+def test_evaluation_sees_whole_images_in_order_in_batches_of_about_as_many_pixels():
     loader = loaders([(8, 8)], [(10, 12)] * 5, border_weights=True)["val"]
     assert isinstance(loader, TensorLoader) and loader.batch_size == 2
     images, masks, weights = (torch.cat(parts) for parts in zip(*loader.batches(0), strict=True))
@@ -144,7 +144,7 @@ def test_evaluation_sees_whole_pictures_in_order_in_batches_of_about_as_many_pix
     assert loaders([(8, 8)], [(100, 100)] * 2)["val"].batch_size == 1
 
 
-def test_pictures_of_several_sizes_are_evaluated_one_by_one():
+def test_images_of_several_sizes_are_evaluated_one_by_one():
     sizes = [(10, 12), (7, 30), (10, 12)]
     loader = loaders([(8, 8)], sizes, channels=3)["val"]
     assert isinstance(loader, StreamLoader) and len(loader) == 3
@@ -163,11 +163,11 @@ def test_the_classes_of_training_balance_the_weights_of_all_splits():
 @pytest.mark.parametrize(
     ("changes", "sizes", "message"),
     [
-        ({}, [(8, 8), (9, 8)], "tile_size must be given, because the training pictures have 2 siz"),
+        ({}, [(8, 8), (9, 8)], "tile_size must be given, because the training images have 2 siz"),
         ({"flips": "all"}, [(8, 9)], r"flips must not be 'all' .* because .* not square but 9x8"),
     ],
 )
-def test_whole_pictures_that_make_no_batch_are_told(changes, sizes, message):
+def test_whole_images_that_make_no_batch_are_told(changes, sizes, message):
     with pytest.raises(ValueError, match=message):
         loaders(sizes, tile_size=None, **changes)
 

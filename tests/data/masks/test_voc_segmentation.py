@@ -13,7 +13,7 @@ SIZES = {"train": [(50, 37), (30, 40), (20, 20), (61, 33)], "val": [(50, 37), (2
 
 
 def write(root):
-    """A few small pictures, laid out as in the original archive."""
+    """A few small images, laid out as in the original archive."""
     folder = root / "VOCdevkit" / "VOC2012"
     for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
@@ -95,7 +95,7 @@ def test_training_sees_tiles_and_evaluation_whole_photographs_one_by_one(tmp_pat
     assert data.sizes() == {"num_classes": 21, "in_channels": 3, "image_size": 32}
 
 
-def test_what_a_tile_shows_beyond_its_picture_is_black_and_ignored(tmp_path):
+def test_what_a_tile_shows_beyond_its_image_is_black_and_ignored(tmp_path):
     pytest.importorskip("torchvision")
     write(tmp_path)
     data = module(tmp_path, tile_size=70, flips="none", batch_size=4)
@@ -123,7 +123,7 @@ def test_tiles_differ_by_epoch_but_not_by_workers_or_start(tmp_path):
     data[1].loaders["train"].close()
 
 
-def test_a_listed_picture_that_is_missing_is_named(tmp_path):
+def test_a_listed_image_that_is_missing_is_named(tmp_path):
     pytest.importorskip("torchvision")
     folder = write(tmp_path)
     (folder / "SegmentationClass" / "2007_val_1.png").unlink()

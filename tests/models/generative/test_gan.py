@@ -32,16 +32,16 @@ def test_two_parts_share_no_parameter_and_leave_none_out():
     assert generator | discriminator == set(map(id, model.parameters()))
 
 
-def test_pictures_have_the_stated_shape_and_range_and_logits_one_number_each():
+def test_images_have_the_stated_shape_and_range_and_logits_one_number_each():
     torch.manual_seed(0)
     model = small()
     with torch.no_grad():
         model.generator.output.weight.mul_(1000)
-    pictures = model(torch.randn(5, model.latent_dim))
-    assert pictures.shape == (5, 3, 8, 8)
-    assert pictures.min() >= -1 and pictures.max() <= 1 and pictures.abs().max() > 0.99
-    assert model.discriminator(pictures).shape == (5,)
-    assert model.discriminator(pictures[:1]).shape == (1,)
+    images = model(torch.randn(5, model.latent_dim))
+    assert images.shape == (5, 3, 8, 8)
+    assert images.min() >= -1 and images.max() <= 1 and images.abs().max() > 0.99
+    assert model.discriminator(images).shape == (5,)
+    assert model.discriminator(images[:1]).shape == (1,)
 
 
 def test_discriminator_starts_at_one_half_where_the_value_is_minus_log_four():
@@ -96,7 +96,7 @@ def test_nonsense_is_refused_with_the_value(arguments, message):
         small(**arguments)
 
 
-def test_pictures_without_pixels_are_refused():
+def test_images_without_pixels_are_refused():
     with pytest.raises(ValueError, match="image_size must be at least 1, not 0"):
         GAN(0)
     with pytest.raises(ValueError, match="in_channels must be at least 1, not 0"):

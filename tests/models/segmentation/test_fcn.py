@@ -28,7 +28,7 @@ def on_meta(build, **arguments):
 
 def features_of_one_channel(model):
     """Replaces the layers by some of one channel that hand on the mean of what they see, so that
-    each place of each map holds its own place in the picture."""
+    each place of each map holds its own place in the image."""
     first = nn.Conv2d(1, 1, 3, padding=100)
     features = [nn.AvgPool2d(2, ceil_mode=True) if isinstance(m, nn.MaxPool2d) else nn.Identity()
                 for m in model.features]  # fmt: skip
@@ -92,7 +92,7 @@ def test_every_size_comes_out_as_it_went_in(build):
 
 @pytest.mark.parametrize("build", BUILDERS)
 @torch.no_grad()
-def test_all_maps_are_cut_so_that_they_lie_over_the_picture(build):
+def test_all_maps_are_cut_so_that_they_lie_over_the_image(build):
     model = features_of_one_channel(build(1, in_channels=1, classifier_channels=1))
     rows = torch.arange(400.0)[:, None].expand(400, 350)
     columns = torch.arange(350.0).expand(400, 350)
@@ -225,7 +225,7 @@ def test_nonsense_is_refused_with_the_value(arguments, message):
         FCN(**arguments)
 
 
-def test_picture_of_the_wrong_shape_is_refused():
+def test_image_of_the_wrong_shape_is_refused():
     model = on_meta(fcn32s)
     with pytest.raises(ValueError, match=r"x must be \(batch, 3, height, width\), not \(1, 1, 9"):
         model(torch.zeros(1, 1, 9, 9, device="meta"))

@@ -134,13 +134,13 @@ def test_padded_network_keeps_any_size(height, width):
     assert (model.smallest_image, model.output_size(9), model.input_size_for(9)) == (1, 9, 9)
 
 
-def test_uneven_picture_is_continued_by_its_outermost_pixels():
+def test_uneven_image_is_continued_by_its_outermost_pixels():
     model, x = unet_padded(base_channels=2, num_levels=2).eval(), torch.randn(1, 1, 6, 7)
     larger = x[:, :, [0, 1, 2, 3, 4, 5, 5, 5]][:, :, :, [0, 1, 2, 3, 4, 5, 6, 6]]
     torch.testing.assert_close(model(x), model(larger)[:, :, :6, :7])
 
 
-def test_moving_the_picture_by_the_pooling_step_moves_the_output():
+def test_moving_the_image_by_the_pooling_step_moves_the_output():
     model = small().double()
     x = torch.randn(1, 1, 64, 64, dtype=torch.float64)
     whole = model(x)  # (1, 2, 24, 24)

@@ -154,13 +154,13 @@ def test_every_parameter_gets_a_finite_gradient(published):
 
 
 @pytest.mark.parametrize(("build", "smallest"), [(alexnet_2012, 67), (alexnet, 63)])
-def test_smallest_picture_works_and_one_pixel_less_leaves_nothing(monkeypatch, build, smallest):
+def test_smallest_image_works_and_one_pixel_less_leaves_nothing(monkeypatch, build, smallest):
     model = on_meta(build, 7)
     assert model(torch.zeros(2, 3, smallest, smallest, device="meta")).shape == (2, 7)
     too_small = torch.zeros(2, 3, 200, smallest - 1, device="meta")
     with pytest.raises(ValueError, match=f"x must be at least {smallest}x{smallest} pixels"):
         model(too_small)
-    monkeypatch.setattr("zoo.models.vision.alexnet.check_pictures", lambda *_, **__: None)
+    monkeypatch.setattr("zoo.models.vision.alexnet.check_images", lambda *_, **__: None)
     with pytest.raises(RuntimeError):
         model(too_small)
 

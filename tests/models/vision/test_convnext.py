@@ -90,7 +90,7 @@ def test_weights_start_small_and_biases_at_zero():
     assert all((m.bias == 0).all() for m in model.modules() if hasattr(m, "bias"))
 
 
-def test_smallest_picture_works_and_one_pixel_less_is_refused():
+def test_smallest_image_works_and_one_pixel_less_is_refused():
     model = tiny(in_channels=2)
     assert model(torch.rand(2, 2, 32, 45)).shape == (2, 5)
     with pytest.raises(ValueError, match="at least 32x32 pixels"):

@@ -143,7 +143,7 @@ def test_dropout_follows_every_convolution_but_the_first():
 
 
 @pytest.mark.parametrize(("build", "smallest"), [(densenet121, 29), (densenet_cifar, 4)])
-def test_smallest_picture_works_and_one_pixel_less_leaves_nothing(build, smallest):
+def test_smallest_image_works_and_one_pixel_less_leaves_nothing(build, smallest):
     with torch.device("meta"):
         model = build().eval()
         assert model(torch.zeros(1, 3, smallest, smallest)).ndim == 2
@@ -154,7 +154,7 @@ def test_smallest_picture_works_and_one_pixel_less_leaves_nothing(build, smalles
         model.features(less)
 
 
-def test_any_channels_classes_and_shape_of_picture_pass():
+def test_any_channels_classes_and_shape_of_image_pass():
     model = densenet_cifar(7, in_channels=2, depth=10, growth_rate=4)
     assert model(torch.rand(2, 2, 20, 13)).shape == (2, 7)
 

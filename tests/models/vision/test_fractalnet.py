@@ -153,7 +153,7 @@ def test_every_parameter_has_a_gradient_under_drop_path_if_only_zero():
     assert block.second.conv.conv.weight.grad.abs().sum() > 0
 
 
-def test_smallest_picture_works_and_one_pixel_less_is_refused():
+def test_smallest_image_works_and_one_pixel_less_is_refused():
     model = fractalnet40_narrow(7, in_channels=2).eval()
     assert model(torch.zeros(1, 2, 32, 33)).shape == (1, 7)
     with pytest.raises(ValueError, match="at least 32x32 pixels"):

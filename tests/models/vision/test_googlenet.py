@@ -49,7 +49,7 @@ def on_meta(build, *args, **arguments):
         return build(*args, **arguments)
 
 
-def pictures(size, *, batch=2, channels=3):
+def random_images(size, *, batch=2, channels=3):
     return torch.zeros(batch, channels, size, size, device="meta")
 
 
@@ -88,11 +88,11 @@ def test_builder_has_the_published_number_of_parameters(build, arguments, expect
 
 @pytest.mark.parametrize("build", [googlenet, googlenet_bn])
 def test_layers_have_the_sizes_of_table_1(build):
-    assert sizes(on_meta(build), pictures(224)) == TABLE_1
+    assert sizes(on_meta(build), random_images(224)) == TABLE_1
 
 
 def test_small_network_keeps_the_resolution_until_3b_and_halves_it_twice():
-    found = sizes(on_meta(googlenet_cifar), pictures(32))
+    found = sizes(on_meta(googlenet_cifar), random_images(32))
     assert found["conv1"] == (192, 32)
     expected = {"inception3b": 32, "inception4e": 16, "inception5b": 8, "avgpool": 1}
     assert {name: found[name][1] for name in expected} == expected
@@ -166,7 +166,7 @@ def test_heads_see_4x4_maps_and_average_no_further_at_the_papers_size():
 
 @pytest.mark.parametrize("build", [googlenet, googlenet_bn])
 def test_heads_speak_in_training_only(build):
-    model, x = on_meta(build, 7), pictures(96)
+    model, x = on_meta(build, 7), random_images(96)
     output = model.train()(x)
     assert isinstance(output, GoogLeNetOutput)
     assert output._fields == ("logits", "aux2", "aux1")
@@ -215,18 +215,18 @@ def test_normalisations_stand_where_figure_3_has_them(paper):
         (googlenet_cifar, {}, True, 1),
     ],
 )
-def test_smallest_picture_works_and_one_pixel_less_leaves_nothing(
+def test_smallest_image_works_and_one_pixel_less_leaves_nothing(
     monkeypatch, build, arguments, is_training, smallest
 ):
     model = on_meta(build, 7, **arguments).train(is_training)
-    output = model(pictures(smallest))
+    output = model(random_images(smallest))
     assert (output.logits if isinstance(output, GoogLeNetOutput) else output).shape == (2, 7)
     message = f"at least {smallest}x{smallest} pixels for this network, not {smallest - 1}x"
     with pytest.raises(ValueError, match=message):
-        model(pictures(smallest - 1))
-    monkeypatch.setattr("zoo.models.vision.googlenet.check_pictures", lambda *_, **__: None)
+        model(random_images(smallest - 1))
+    monkeypatch.setattr("zoo.models.vision.googlenet.check_images", lambda *_, **__: None)
     with pytest.raises(RuntimeError):
-        model(pictures(smallest - 1))
+        model(random_images(smallest - 1))
 
 
 @pytest.mark.parametrize("build", [googlenet, googlenet_bn, googlenet_cifar])

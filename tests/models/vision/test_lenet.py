@@ -173,7 +173,7 @@ def test_weights_start_within_the_papers_bounds_and_fill_them():
         assert 0.8 * bound < kernel.abs().max() <= bound
 
 
-def test_a_28_pixel_picture_equals_the_same_framed_in_zeros():
+def test_a_28_pixel_image_equals_the_same_framed_in_zeros():
     torch.manual_seed(0)
     small, large = (lenet5_1998(image_size=size) for size in (28, 32))
     large.load_state_dict(small.state_dict())
@@ -181,7 +181,7 @@ def test_a_28_pixel_picture_equals_the_same_framed_in_zeros():
     torch.testing.assert_close(small(x), large(F.pad(x, (2, 2, 2, 2))))
 
 
-def test_smallest_picture_works_and_one_pixel_less_is_refused_by_name():
+def test_smallest_image_works_and_one_pixel_less_is_refused_by_name():
     assert lenet5(image_size=12)(torch.zeros(1, 1, 12, 12)).shape == (1, 10)
     with pytest.raises(ValueError, match="image_size must be at least 12, not 11"):
         lenet5(image_size=11)
@@ -203,6 +203,6 @@ def test_nonsense_is_refused_with_the_value(build, arguments, message):
 
 
 @pytest.mark.parametrize("build", [lenet5, lenet5_1998])
-def test_picture_of_another_size_is_refused_with_both_sizes(build):
+def test_image_of_another_size_is_refused_with_both_sizes(build):
     with pytest.raises(ValueError, match=r"x must be \(batch, 1, 32, 32\), not \(2, 1, 28, 28\)"):
         build()(torch.zeros(2, 1, 28, 28))

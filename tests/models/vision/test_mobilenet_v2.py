@@ -78,7 +78,7 @@ def test_stages_have_the_sizes_of_table_2():
     ]
 
 
-def test_small_pictures_end_at_a_size_of_four():
+def test_small_images_end_at_a_size_of_four():
     with torch.device("meta"):
         sizes = [size for _, size in stages(mobilenet_v2_cifar(), 32)]
     assert sizes == [32, 32, 32, 16, 8, 8, 4, 4, 4]
@@ -120,14 +120,14 @@ def test_last_convolution_gets_wider_but_never_narrower(width_mult, last):
         assert mobilenet_v2(width_mult=width_mult).classifier[1].in_features == last
 
 
-def test_picture_of_one_pixel_passes_and_an_empty_one_is_refused():
+def test_image_of_one_pixel_passes_and_an_empty_one_is_refused():
     model = mobilenet_v2_cifar(width_mult=0.25).eval()
     assert model(torch.rand(1, 3, 1, 1)).shape == (1, 10)
     with pytest.raises(ValueError, match="at least 1x1 pixels"):
         model(torch.rand(1, 3, 1, 0))
 
 
-def test_any_channels_classes_and_shape_of_picture_pass():
+def test_any_channels_classes_and_shape_of_image_pass():
     model = mobilenet_v2_cifar(7, in_channels=2, width_mult=0.25)
     assert model(torch.rand(2, 2, 20, 13)).shape == (2, 7)
 

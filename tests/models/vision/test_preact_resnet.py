@@ -101,7 +101,7 @@ def test_untrained_network_is_undecided_when_batch_norm_normalises(block):
 
 
 @BLOCKS
-def test_picture_of_one_pixel_works_and_channels_and_classes_are_free(block):
+def test_image_of_one_pixel_works_and_channels_and_classes_are_free(block):
     model = PreActResNet(block, 1, num_classes=7, in_channels=2).eval()
     assert model(torch.zeros(2, 2, 1, 1)).shape == (2, 7)
     assert model(torch.zeros(2, 2, 9, 14)).shape == (2, 7)

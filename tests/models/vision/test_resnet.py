@@ -134,7 +134,7 @@ def test_untrained_network_is_undecided_when_batch_norm_normalises(build):
 
 
 @pytest.mark.parametrize("build", [resnet18, resnet18_cifar])
-def test_picture_of_one_pixel_works_and_channels_and_classes_are_free(build):
+def test_image_of_one_pixel_works_and_channels_and_classes_are_free(build):
     model = build(7, in_channels=2).eval()
     assert model(torch.zeros(2, 2, 1, 1)).shape == (2, 7)
     assert model(torch.zeros(2, 2, 21, 34)).shape == (2, 7)

@@ -122,7 +122,7 @@ def test_untrained_network_is_undecided_when_batch_norm_normalises():
     assert loss.item() == pytest.approx(2.3, abs=0.7)
 
 
-def test_picture_of_one_pixel_works_and_channels_and_classes_are_free():
+def test_image_of_one_pixel_works_and_channels_and_classes_are_free():
     model = resnet20(7, in_channels=1).eval()
     assert model(torch.zeros(2, 1, 1, 1)).shape == (2, 7)
     assert model(torch.zeros(2, 1, 9, 14)).shape == (2, 7)

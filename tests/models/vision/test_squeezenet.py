@@ -86,7 +86,7 @@ def test_fire_is_two_kernels_side_by_side_on_squeezed_maps():
 
 
 @pytest.mark.parametrize(("build", "smallest"), [(squeezenet1_0, 21), (squeezenet1_1, 17)])
-def test_smallest_picture_works_and_one_pixel_less_leaves_nothing(build, smallest):
+def test_smallest_image_works_and_one_pixel_less_leaves_nothing(build, smallest):
     with torch.device("meta"):
         model = build().eval()
         assert model(torch.zeros(1, 3, smallest, smallest)).shape == (1, 1000)
@@ -97,7 +97,7 @@ def test_smallest_picture_works_and_one_pixel_less_leaves_nothing(build, smalles
         model.features(less)
 
 
-def test_any_channels_classes_and_shape_of_picture_pass():
+def test_any_channels_classes_and_shape_of_image_pass():
     assert squeezenet1_1(7, in_channels=2)(torch.rand(2, 2, 40, 33)).shape == (2, 7)
 
 

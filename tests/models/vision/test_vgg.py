@@ -76,7 +76,7 @@ def test_averaging_changes_nothing_at_the_papers_size():
 
 
 @pytest.mark.parametrize("name", ["vgg11", "vgg11_cifar"])
-def test_smallest_picture_works_and_one_pixel_less_leaves_nothing(name):
+def test_smallest_image_works_and_one_pixel_less_leaves_nothing(name):
     model = on_meta(getattr(vgg, name), 7)
     assert model(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 7)
     with pytest.raises(RuntimeError):
@@ -91,7 +91,7 @@ def test_any_channels_classes_and_size_will_do(name):
     assert model(torch.zeros(2, 4, 300, 65, device="meta")).shape == (2, 7)
 
 
-def test_small_network_averages_what_larger_pictures_leave():
+def test_small_network_averages_what_larger_images_leave():
     torch.manual_seed(0)
     model, x = vgg11_cifar().eval(), torch.randn(2, 3, 64, 96)
     maps = model.features(x)
@@ -114,7 +114,7 @@ def test_weights_start_by_hes_procedure_and_the_papers_for_linear_layers(large):
         assert not layer.bias.any()
 
 
-def test_untrained_network_is_about_undecided_and_sees_the_picture(large):
+def test_untrained_network_is_about_undecided_and_sees_the_image(large):
     torch.manual_seed(0)
     x = torch.randn(4, 3, 32, 32)
     with torch.no_grad():

@@ -117,7 +117,7 @@ def test_block_adds_attention_and_mlp_of_normalised_tokens():
     torch.testing.assert_close(block(z), expected)
 
 
-def test_without_position_embedding_a_picture_is_a_bag_of_patches():
+def test_without_position_embedding_a_image_is_a_bag_of_patches():
     model = tiny().double()
     x = torch.randn(2, 3, 12, 12).double()
     turned = x.unflatten(3, (3, 4))[:, :, :, [2, 0, 1]].flatten(3)
@@ -157,7 +157,7 @@ def test_untrained_network_finds_every_class_equally_likely():
     assert not vit_cifar(7)(torch.rand(2, 3, 32, 32)).any()
 
 
-def test_small_network_learns_eight_pictures_by_heart_from_its_zero_start():
+def test_small_network_learns_eight_images_by_heart_from_its_zero_start():
     model = vit_cifar(4, image_size=8, num_layers=2, embed_dim=32, num_heads=2, mlp_dim=64)
     x, targets = torch.randn(8, 3, 8, 8), torch.arange(8) % 4
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -194,13 +194,13 @@ def test_attention_dropout_acts_in_training_only():
 
 
 @pytest.mark.parametrize("size", [(16, 16), (8, 8), (12, 16)])
-def test_picture_of_another_size_is_refused_with_both_sizes(size):
+def test_image_of_another_size_is_refused_with_both_sizes(size):
     message = f"x must be 12x12 pixels, the image_size .* not {size[0]}x{size[1]}"
     with pytest.raises(ValueError, match=message):
         tiny()(torch.zeros(2, 3, *size))
 
 
-def test_smallest_picture_is_one_patch():
+def test_smallest_image_is_one_patch():
     model = tiny(image_size=4)
     assert model(torch.rand(2, 3, 4, 4)).shape == (2, 5)
     with pytest.raises(

@@ -84,7 +84,7 @@ def test_weights_start_as_in_the_authors_code():
     assert (model.fc.bias == 0).all()
 
 
-def test_picture_of_one_pixel_works_and_channels_and_classes_are_free():
+def test_image_of_one_pixel_works_and_channels_and_classes_are_free():
     model = WideResNet(7, depth=10, widen_factor=1, in_channels=2).eval()
     assert model(torch.zeros(2, 2, 1, 1)).shape == (2, 7)
     assert model(torch.zeros(2, 2, 9, 14)).shape == (2, 7)

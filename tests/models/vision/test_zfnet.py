@@ -114,13 +114,13 @@ def test_every_parameter_gets_a_finite_gradient(model):
         assert gradient.any(), name
 
 
-def test_smallest_picture_works_and_one_pixel_less_leaves_nothing(monkeypatch):
+def test_smallest_image_works_and_one_pixel_less_leaves_nothing(monkeypatch):
     model = on_meta(7)
     assert model(torch.zeros(2, 3, 47, 47, device="meta")).shape == (2, 7)
     too_small = torch.zeros(2, 3, 46, 200, device="meta")
     with pytest.raises(ValueError, match="x must be at least 47x47 pixels"):
         model(too_small)
-    monkeypatch.setattr("zoo.models.vision.zfnet.check_pictures", lambda *_, **__: None)
+    monkeypatch.setattr("zoo.models.vision.zfnet.check_images", lambda *_, **__: None)
     with pytest.raises(RuntimeError):
         model(too_small)
 

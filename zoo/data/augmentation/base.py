@@ -1,11 +1,11 @@
-"""Augmentation of whole batches of pictures, different for each picture in the batch.
+"""Augmentation of whole batches of images, different for each image in the batch.
 
-An augmentation is a function of the pictures and of uniform random numbers that it is given: it
+An augmentation is a function of the images and of uniform random numbers that it is given: it
 draws none itself. The loaders make those numbers a pure function of (seed, epoch, sample index), so
 neither batch size nor order nor device nor resuming changes what happens to a sample.
 
 Augmentation comes before normalisation: values are in the units of the data (0 to 255, or 0 to 1),
-where 0 is black, and so is what is filled in from outside the picture.
+where 0 is black, and so is what is filled in from outside the image.
 """
 
 import math
@@ -20,10 +20,10 @@ from zoo.data.sampling import seeded_generator
 
 
 class Augmentation(ABC):
-    """A random change of pictures.
+    """A random change of images.
 
     Attributes:
-        num_draws: how many uniform random numbers it needs for each picture.
+        num_draws: how many uniform random numbers it needs for each image.
 
     Shape:
         - images: ``(batch, channels, height, width)``, uint8 or float
@@ -40,24 +40,24 @@ class Augmentation(ABC):
         """Changes a batch ``(images, *targets)``: the images alone, unless a subclass says more.
 
         What moves pixels moves those of masks (targets with height and width) too; what mixes
-        pictures mixes their targets.
+        images mixes their targets.
         """
         return (self(batch[0], draws), *batch[1:])
 
 
 class RandomCrop(Augmentation):
-    """Pads the picture on all sides and cuts a window of the original size out at random.
+    """Pads the image on all sides and cuts a window of the original size out at random.
 
     The usual augmentation of CIFAR (He et al. 2016, section 4.2). Pixels are kept in rows of
     (width, channels), so that every row of a window is one contiguous piece of memory: cutting a
     batch out is one gather of rows. What comes out is in ``channels_last`` memory format.
 
     :class:`~zoo.data.loading.loaders.TensorLoader` pads the whole data set once and calls
-    :meth:`gather`; calling the object on a batch does both steps and gives the same pictures.
+    :meth:`gather`; calling the object on a batch does both steps and gives the same images.
 
     Args:
         padding: pixels on each side.
-        fill: their value, in the units of the pictures.
+        fill: their value, in the units of the images.
     """
 
     num_draws = 2
@@ -73,7 +73,7 @@ class RandomCrop(Augmentation):
         return self.gather(self.pad(images), index, draws)
 
     def pad(self, images: Tensor) -> Tensor:
-        """Pads pictures and puts channels last: ``(n, c, h, w) -> (n, h + 2p, w + 2p, c)``."""
+        """Pads images and puts channels last: ``(n, c, h, w) -> (n, h + 2p, w + 2p, c)``."""
         n, channels, height, width = images.shape
         p = self.padding
         shape = (n, height + 2 * p, width + 2 * p, channels)
@@ -82,7 +82,7 @@ class RandomCrop(Augmentation):
         return padded
 
     def gather(self, padded: Tensor, index: Tensor, draws: Tensor) -> Tensor:
-        """Cuts a window out of each of the pictures ``index`` of the padded data set.
+        """Cuts a window out of each of the images ``index`` of the padded data set.
 
         Shape:
             - padded: ``(n, h + 2p, w + 2p, c)``, from :meth:`pad`
@@ -104,7 +104,7 @@ class RandomCrop(Augmentation):
 
 
 class HorizontalFlip(Augmentation):
-    """Mirrors each picture left to right with probability ``p``."""
+    """Mirrors each image left to right with probability ``p``."""
 
     num_draws = 1
 
@@ -135,9 +135,9 @@ class HorizontalFlip(Augmentation):
 
 
 class RandomAffine(Augmentation):
-    r"""Turns, moves, zooms and shears each picture about its centre, with bilinear interpolation.
+    r"""Turns, moves, zooms and shears each image about its centre, with bilinear interpolation.
 
-    With :math:`u` uniform in its range for each picture, an output pixel :math:`p` (from the
+    With :math:`u` uniform in its range for each image, an output pixel :math:`p` (from the
     centre) shows the input at
 
     .. math:: \frac{1}{s} \begin{pmatrix} 1 & -\tan\varphi \\ 0 & 1 \end{pmatrix} R(-\theta) (p - t)
@@ -147,7 +147,7 @@ class RandomAffine(Augmentation):
         translate: the shift :math:`t` is within plus and minus this share of width and height.
         scale: least and greatest zoom :math:`s`; above 1 makes things larger.
         shear: the shear angle :math:`\varphi` (horizontal), within plus and minus this, in degrees.
-        fill: value from outside the picture, in the units of the pictures.
+        fill: value from outside the image, in the units of the images.
     """
 
     num_draws = 5
@@ -207,9 +207,9 @@ class AugmentationSequence:
 
     Args:
         augmentations: what is applied, in this order.
-        num_samples: pictures in the data set.
+        num_samples: images in the data set.
         seed: together with the epoch and the index of a sample, all that the numbers depend on.
-        device: where the pictures are.
+        device: where the images are.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""Random changes of the colours of whole batches, different for each picture in the batch.
+"""Random changes of the colours of whole batches, different for each image in the batch.
 
-The functions take bytes, ``(batch, channels, height, width)`` with one number for each picture, and
+The functions take bytes, ``(batch, channels, height, width)`` with one number for each image, and
 give bytes, with torchvision's arithmetic (a result is cut off at 0 and 255 and its fraction
 dropped), so that either can stand for the other. Multiplication and addition stay two steps, since
-whether a fused one is used may depend on a picture's place in the batch.
+whether a fused one is used may depend on an image's place in the batch.
 """
 
 import math
@@ -32,7 +32,7 @@ def grey(images: Tensor) -> Tensor:
 
 
 def mean_grey(images: Tensor) -> Tensor:
-    """The mean of :func:`grey` over each picture, ``(batch, 1, 1, 1)``."""
+    """The mean of :func:`grey` over each image, ``(batch, 1, 1, 1)``."""
     brightness = grey(images)
     # A sum of whole numbers is the same in any order.
     total = brightness.to(torch.int64).sum((1, 2, 3), keepdim=True)  # (batch, 1, 1, 1)
@@ -40,7 +40,7 @@ def mean_grey(images: Tensor) -> Tensor:
 
 
 def blend(images: Tensor, others: Tensor | float, factor: Tensor) -> Tensor:
-    """``factor * images + (1 - factor) * others`` as bytes; 1 leaves the pictures as they are.
+    """``factor * images + (1 - factor) * others`` as bytes; 1 leaves the images as they are.
 
     Shape:
         - images: ``(batch, channels, height, width)``
@@ -52,17 +52,17 @@ def blend(images: Tensor, others: Tensor | float, factor: Tensor) -> Tensor:
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """0 gives black, 1 the picture, 2 twice its brightness."""
+    """0 gives black, 1 the image, 2 twice its brightness."""
     return to_bytes(images.float() * factor.float().view(-1, 1, 1, 1))
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """0 gives the mean grey, 1 the picture."""
+    """0 gives the mean grey, 1 the image."""
     return blend(images, mean_grey(images), factor)
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """0 gives the picture in shades of grey, 1 the picture."""
+    """0 gives the image in shades of grey, 1 the image."""
     return blend(images, grey(images), factor) if images.shape[1] == 3 else images
 
 
@@ -96,7 +96,7 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
 class ColorJitter(Augmentation):
     """Changes brightness, contrast, saturation and hue, in this order, each by chance.
 
-    torchvision's transform of that name draws the order too. Grey pictures keep saturation and hue.
+    torchvision's transform of that name draws the order too. Grey images keep saturation and hue.
 
     Args:
         brightness: the factor is uniform within 1 minus and plus this.
@@ -133,7 +133,7 @@ class ColorJitter(Augmentation):
 
 
 class ColorPCA(Augmentation):
-    r"""Shifts each picture's colour along the principal components of the training pixels.
+    r"""Shifts each image's colour along the principal components of the training pixels.
 
     .. math:: [r, g, b] + [p_1, p_2, p_3] [\alpha_1 \lambda_1, \alpha_2 \lambda_2, \alpha_3
         \lambda_3]^\top, \quad \alpha_i \sim \mathcal{N}(0, 0.1^2)

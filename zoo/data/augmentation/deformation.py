@@ -1,8 +1,8 @@
-"""Augmentation that moves pictures, masks and weight maps together.
+"""Augmentation that moves images, masks and weight maps together.
 
-Pictures and weight maps (float targets with height and width) are interpolated bilinearly; in masks
-(whole-numbered ones) the nearest pixel counts. What lies outside the picture is its mirror image,
-as in microscopy, or is left out: black in the picture, 255 (ignored) in the mask and 0 in the
+Images and weight maps (float targets with height and width) are interpolated bilinearly; in masks
+(whole-numbered ones) the nearest pixel counts. What lies outside the image is its mirror image,
+as in microscopy, or is left out: black in the image, 255 (ignored) in the mask and 0 in the
 weights.
 """
 
@@ -36,11 +36,11 @@ class SpatialAugmentation(Augmentation):
 
     @abstractmethod
     def move(self, maps: list[Tensor], draws: Tensor) -> list[Tensor]:
-        """Moves maps ``(batch, channels, height, width)``: pictures, then masks and weights."""
+        """Moves maps ``(batch, channels, height, width)``: images, then masks and weights."""
 
 
 class Dihedral(SpatialAugmentation):
-    """Shows square pictures in one of the eight symmetries of the square, all equally likely."""
+    """Shows square images in one of the eight symmetries of the square, all equally likely."""
 
     num_draws = 1
 
@@ -58,9 +58,9 @@ class Dihedral(SpatialAugmentation):
 
 
 class ElasticDeformation(SpatialAugmentation):
-    r"""Bends pictures smoothly (Ronneberger, Fischer and Brox 2015, "U-Net", section 3.1).
+    r"""Bends images smoothly (Ronneberger, Fischer and Brox 2015, "U-Net", section 3.1).
 
-    Random vectors :math:`d_{ij}` stand on a coarse grid of nodes that spans the picture; bicubic
+    Random vectors :math:`d_{ij}` stand on a coarse grid of nodes that spans the image; bicubic
     interpolation :math:`B` makes a displacement for each pixel out of them:
 
     .. math:: y(p) = x\Big(p + \sum_{ij} B_{ij}(p)\, d_{ij}\Big), \quad
@@ -70,7 +70,7 @@ class ElasticDeformation(SpatialAugmentation):
         deviation: :math:`\sigma` in pixels.
         nodes: of the grid on each side.
         margin: pixels on each side that are there to be moved in only, and not part of the result.
-        border: what comes in from outside the picture.
+        border: what comes in from outside the image.
 
     Shape:
         - input: ``(batch, channels, height, width)``
@@ -138,13 +138,13 @@ class ElasticDeformation(SpatialAugmentation):
 
 
 class RandomTile(SpatialAugmentation):
-    """Cuts a square tile out of each picture, at a random place.
+    """Cuts a square tile out of each image, at a random place.
 
     Args:
-        tile_size: height and width of the tile. What a smaller picture lacks comes in evenly on
+        tile_size: height and width of the tile. What a smaller image lacks comes in evenly on
             both sides.
-        overhang: how far a tile may reach beyond the picture, in pixels.
-        border: what comes in from outside the picture.
+        overhang: how far a tile may reach beyond the image, in pixels.
+        border: what comes in from outside the image.
 
     Shape:
         - input: ``(batch, channels, height, width)``
@@ -180,10 +180,10 @@ class RandomTile(SpatialAugmentation):
 
 
 class BrightnessContrast(Augmentation):
-    r"""Makes pictures brighter or darker and their contrast stronger or weaker.
+    r"""Makes images brighter or darker and their contrast stronger or weaker.
 
     With :math:`w` the value of white and :math:`b`, :math:`c` uniform in their ranges for each
-    picture, :math:`y = (1 + c)(x - w/2) + w/2 + b w`, cut off at 0 and :math:`w`.
+    image, :math:`y = (1 + c)(x - w/2) + w/2 + b w`, cut off at 0 and :math:`w`.
 
     Args:
         brightness: :math:`b` is within plus and minus this.
@@ -228,17 +228,17 @@ def mirrored(index: Tensor, size: Tensor) -> Tensor:
 def tile_pixels(
     heights: Tensor, widths: Tensor, tile: tuple[int, int], draws: Tensor, *, overhang: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Chooses a tile in each of several pictures.
+    """Chooses a tile in each of several images.
 
     Args:
-        heights: of the pictures, ``(batch,)``.
+        heights: of the images, ``(batch,)``.
         widths: likewise.
         tile: height and width of the tiles.
         draws: ``(batch, 2)``, uniform in [0, 1).
-        overhang: how far tiles may reach beyond the pictures.
+        overhang: how far tiles may reach beyond the images.
 
     Returns:
-        The number of each pixel of the tile in the rows of its picture, laid end to end; where it
+        The number of each pixel of the tile in the rows of its image, laid end to end; where it
         lies outside, that of its mirror image. And whether it lies inside. Both
         ``(batch, height, width)``.
     """

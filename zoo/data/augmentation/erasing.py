@@ -1,4 +1,4 @@
-"""Random erasing of whole batches: a rectangle of noise in each picture, another in each."""
+"""Random erasing of whole batches: a rectangle of noise in each image, another in each."""
 
 import torch
 from torch import Tensor
@@ -7,17 +7,17 @@ from zoo.data.augmentation.base import Augmentation
 
 
 class RandomErasing(Augmentation):
-    """Fills a rectangle of each picture with random pixels, with probability ``p``.
+    """Fills a rectangle of each image with random pixels, with probability ``p``.
 
     Zhong et al., "Random Erasing Data Augmentation", 2020, https://arxiv.org/abs/1708.04896. The
-    paper draws rectangles until one fits into the picture; here the aspect ratio is drawn, as the
+    paper draws rectangles until one fits into the image; here the aspect ratio is drawn, as the
     paper does uniformly, from those that fit.
 
     Args:
         p: probability of erasing.
-        area: least and greatest share of the picture that is erased.
+        area: least and greatest share of the image that is erased.
         ratio: least and greatest ratio of height to width.
-        fill: a value, in the units of the pictures; ``None``: every pixel at random (the paper's
+        fill: a value, in the units of the images; ``None``: every pixel at random (the paper's
             "RE-R"; from 0 to 255).
     """
 
@@ -58,7 +58,7 @@ class RandomErasing(Augmentation):
         precision = torch.float32 if draws.device.type == "mps" else torch.float64
         chance, size, aspect, y, x, _ = draws.to(precision).unbind(1)
         area = (self.area[0] + (self.area[1] - self.area[0]) * size) * (rows * columns)
-        least = (area / columns**2).clamp(*self.ratio)  # a lower one is wider than the picture
+        least = (area / columns**2).clamp(*self.ratio)  # a lower one is wider than the image
         greatest = (rows**2 / area).clamp(*self.ratio)
         ratio = least + (greatest - least) * aspect
         height = (area * ratio).sqrt().round().long().clamp(1, rows)
@@ -69,7 +69,7 @@ class RandomErasing(Augmentation):
 
 
 def within(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Which pixels lie in each picture's rectangle: bool ``(batch, 1, height, width)``."""
+    """Which pixels lie in each image's rectangle: bool ``(batch, 1, height, width)``."""
     y = torch.arange(images.shape[-2], device=images.device).unsqueeze(1)
     x = torch.arange(images.shape[-1], device=images.device)
     top, left, height, width = (n.view(-1, 1, 1) for n in (top, left, height, width))
@@ -79,7 +79,7 @@ def within(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Ten
 
 
 def _noise(images: Tensor, draws: Tensor) -> Tensor:
-    """Bytes that look random and are a function of each picture's draw and the pixel's number.
+    """Bytes that look random and are a function of each image's draw and the pixel's number.
 
     One draw for each pixel would be as much to make and to keep as the data set itself. These are
     the upper bits of a few rounds of multiplying and folding (Steele et al. 2014, "SplitMix").

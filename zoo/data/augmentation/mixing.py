@@ -1,4 +1,4 @@
-"""Mixing each picture of a batch with the next one, and their labels alike.
+"""Mixing each image of a batch with the next one, and their labels alike.
 
 Targets come out as float ``(batch, num_classes)``: shares of classes that add up to 1. Unlike other
 augmentations, what becomes of a sample depends on its batch, since its partner is the next sample
@@ -16,7 +16,7 @@ TABLE = 2**14  # steps of the table of quantiles; between them, lines
 
 
 class Mixup(Augmentation):
-    r"""Adds pictures, :math:`\lambda x_i + (1 - \lambda) x_j`, with :math:`\lambda \sim \mathrm{Beta}(\alpha, \alpha)`.
+    r"""Adds images, :math:`\lambda x_i + (1 - \lambda) x_j`, with :math:`\lambda \sim \mathrm{Beta}(\alpha, \alpha)`.
 
     Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018,
     https://arxiv.org/abs/1710.09412. The published code draws one :math:`\lambda` for each batch;
@@ -48,13 +48,13 @@ class Mixup(Augmentation):
 
 
 class CutMix(Augmentation):
-    r"""Puts a rectangle of the next picture over each, and mixes the labels by their areas.
+    r"""Puts a rectangle of the next image over each, and mixes the labels by their areas.
 
-    The rectangle has the picture's proportions and the share :math:`1 - \lambda` of its area, with
+    The rectangle has the image's proportions and the share :math:`1 - \lambda` of its area, with
     :math:`\lambda \sim \mathrm{Beta}(\alpha, \alpha)`; its centre is uniform, and what of it lies
-    outside the picture does not count. Yun et al., "CutMix", 2019, algorithm 1,
+    outside the image does not count. Yun et al., "CutMix", 2019, algorithm 1,
     https://arxiv.org/abs/1905.04899. The published code draws one rectangle for each batch; here
-    every picture has its own.
+    every image has its own.
 
     Args:
         num_classes: width of the targets.

@@ -8,9 +8,9 @@
 | crop_flip_colour | then changes brightness, contrast, saturation and hue |
 | alexnet | then shifts colours along their principal components (Krizhevsky et al. 2012, 4.1) |
 | randaugment | then two of 14 operations of magnitude 9 of 30 (Cubuk et al. 2020) |
-| crop_flip_erase | then fills a rectangle of half the pictures with noise (Zhong et al. 2020) |
+| crop_flip_erase | then fills a rectangle of half the images with noise (Zhong et al. 2020) |
 
-What mixes pictures with one another goes on top of any of them, see `zoo.data.augmentation.mixing`.
+What mixes images with one another goes on top of any of them, see `zoo.data.augmentation.mixing`.
 """
 
 from collections.abc import Callable
@@ -36,18 +36,18 @@ COLOUR = ("crop_flip_colour", "alexnet")
 
 
 def check_preset(name: object, *, in_channels: int, names: tuple[str, ...] = ()) -> None:
-    """Refuses the name of no preset, and one for colour where pictures are grey.
+    """Refuses the name of no preset, and one for colour where images are grey.
 
     Args:
         name: what was given.
-        in_channels: of the pictures.
+        in_channels: of the images.
         names: other names that are allowed.
     """
     allowed = (*get_args(Preset), *names)
     if name not in allowed:
         raise ValueError(f"augment must be one of {', '.join(allowed)}, not {name!r}")
     if name in COLOUR and in_channels != 3:
-        raise ValueError(f"augment={name} needs pictures in colour, with 3 channels")
+        raise ValueError(f"augment={name} needs images in colour, with 3 channels")
 
 
 def preset(name: str, *, image_size: int, pixels: Callable[[], Tensor]) -> tuple[Augmentation, ...]:
@@ -55,8 +55,8 @@ def preset(name: str, *, image_size: int, pixels: Callable[[], Tensor]) -> tuple
 
     Args:
         name: of the preset.
-        image_size: height and width of the pictures.
-        pixels: gives training pictures, uint8 ``(n, 3, height, width)``; called only by presets
+        image_size: height and width of the images.
+        pixels: gives training images, uint8 ``(n, 3, height, width)``; called only by presets
             that depend on the data.
     """
     crop_flip = (RandomCrop(max(1, image_size // 8)), HorizontalFlip())

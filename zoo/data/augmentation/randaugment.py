@@ -1,12 +1,12 @@
-"""RandAugment on whole batches, with other operations for each picture in the batch.
+"""RandAugment on whole batches, with other operations for each image in the batch.
 
 Cubuk, Zoph, Shlens and Le, "RandAugment: Practical automated data augmentation with a reduced
 search space", 2020, https://arxiv.org/abs/1909.13719. All 14 operations of the paper, with the
 magnitudes of torchvision's transform of that name and, for bytes, its arithmetic.
 
-Every operation is one of three things: it moves pixels, it blends the picture with another made
-from it, or it looks each value up in a table. So a round has three steps, whatever the pictures of
-a batch have drawn, and each step changes the pictures whose operation is of its kind.
+Every operation is one of three things: it moves pixels, it blends the image with another made
+from it, or it looks each value up in a table. So a round has three steps, whatever the images of
+a batch have drawn, and each step changes the images whose operation is of its kind.
 """
 
 import math
@@ -24,11 +24,11 @@ BLENDS = ("brightness", "color", "contrast", "sharpness")
 TABLES = ("posterize", "solarize", "autocontrast", "equalize", "identity")
 OPERATIONS = (*MOVES, *BLENDS, *TABLES)
 LEVELS = 30  # the greatest magnitude
-Change = Callable[[Tensor, Tensor, Tensor], Tensor]  # pictures, operations, signs -> pictures
+Change = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, operations, signs -> images
 
 
 class RandAugment(Augmentation):
-    """Applies ``num_ops`` operations, drawn for each picture, one after the other.
+    """Applies ``num_ops`` operations, drawn for each image, one after the other.
 
     Args:
         num_ops: the paper's N.
@@ -57,7 +57,7 @@ class RandAugment(Augmentation):
         return images
 
     def operate(self, images: Tensor, operation: Tensor, backwards: Tensor) -> Tensor:
-        """Applies one operation to each picture.
+        """Applies one operation to each image.
 
         Shape:
             - operation: ``(batch,)``, int64, numbers of :data:`OPERATIONS`
@@ -110,7 +110,7 @@ class RandAugment(Augmentation):
         return self._matrices[key]
 
     def _blend(self, images: Tensor, operation: Tensor, backwards: Tensor) -> Tensor:
-        """Leads towards or away from black, grey, one grey, or the blurred picture."""
+        """Leads towards or away from black, grey, one grey, or the blurred image."""
         step = 0.9 * self.magnitude / LEVELS
         factor = torch.where(backwards, 1 - step, 1 + step)
         others = torch.zeros_like(images, dtype=torch.float32)
@@ -118,7 +118,7 @@ class RandAugment(Augmentation):
         degenerate["color"] = grey(images) if images.shape[1] == 3 else images.float()
         for name, other in degenerate.items():
             others = torch.where(_is(name, operation), other, others)
-        # Rounding must not touch what a picture's own colours or blurring leave alone.
+        # Rounding must not touch what an image's own colours or blurring leave alone.
         same = others == images
         return torch.where(same, images, blend(images, others, factor))
 
@@ -181,7 +181,7 @@ def _equalize(values: Tensor, counts: Tensor, most: Tensor) -> Tensor:
 def _change_some(
     images: Tensor, chosen: Tensor, change: Change, operation: Tensor, backwards: Tensor
 ) -> Tensor:
-    """Applies a change to the chosen pictures only."""
+    """Applies a change to the chosen images only."""
     if images.device.type != "cpu":  # where a list of indices would have to be waited for
         changed = change(images, operation, backwards)
         return torch.where(chosen.view(-1, 1, 1, 1), changed, images)

@@ -1,4 +1,4 @@
-"""What the modules of labelled pictures share: normalisation, sizes, preparing a picture file."""
+"""What the modules of labelled images share: normalisation, sizes, preparing an image file."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ class Normalize:
     r"""Per-channel standardisation, :math:`y = (x / m - \mathrm{mean}) / \mathrm{std}`.
 
     Done as one multiplication and one addition over whole batches, in whatever order the pixels
-    lie in memory (which is kept), with float32 results also for uint8 pictures.
+    lie in memory (which is kept), with float32 results also for uint8 images.
 
     Args:
         mean: of each channel, for values from 0 to 1.
         std: of each channel, likewise.
-        max_value: :math:`m`, the value of white in the pictures: 255, or 1.
+        max_value: :math:`m`, the value of white in the images: 255, or 1.
 
     Shape:
         - input: ``(batch, channels, height, width)``
@@ -60,7 +60,7 @@ class Normalize:
     def _table(
         self, channels: int, pixels: int, pixels_last: bool, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Scale and shift of every value of a picture: one long row is fast, a short one slow."""
+        """Scale and shift of every value of an image: one long row is fast, a short one slow."""
         key = (channels, pixels, pixels_last, device)
         if key not in self._tables:
             if channels != len(self.mean):
@@ -76,12 +76,12 @@ class Normalize:
         return self._tables[key]
 
 
-class PictureModule(DataModule):
-    """A data set of labelled pictures.
+class ImageModule(DataModule):
+    """A data set of labelled images.
 
     Attributes:
         image_size: height and width.
-        in_channels: 1 for grey pictures, 3 for colour.
+        in_channels: 1 for grey images, 3 for colour.
         class_names: the name of each class, in the order of the labels.
         normalize: applied last to every batch.
     """
@@ -101,7 +101,7 @@ class PictureModule(DataModule):
 
     @abstractmethod
     def preprocess(self, image: "Image") -> Tensor:
-        """Prepares a picture file for a trained model, just as the pictures of the test split.
+        """Prepares an image file for a trained model, just as the images of the test split.
 
         Shape:
             - output: ``(channels, height, width)``
@@ -117,13 +117,13 @@ def check_scaling(scaling: str) -> None:
 def fit_square(
     image: "Image", size: int, *, in_channels: int, crop: bool, resize: int | None = None
 ) -> Tensor:
-    """Turns any picture into a square one, keeping its proportions.
+    """Turns any image into a square one, keeping its proportions.
 
     Args:
         image: any mode; made grey or RGB as ``in_channels`` asks.
         size: height and width of the result.
         in_channels: 1 or 3.
-        crop: cut the longer side off evenly; else the whole picture stays, on black.
+        crop: cut the longer side off evenly; else the whole image stays, on black.
         resize: bring the shorter side to this length and cut the square out of the middle, as
             torchvision's evaluation does; ``None``: the square is as large as possible.
 
@@ -134,7 +134,7 @@ def fit_square(
     from PIL import Image, ImageOps
 
     mode = "L" if in_channels == 1 else "RGB"
-    if image.mode != mode:  # which would be another copy, of thousands of small pictures
+    if image.mode != mode:  # which would be another copy, of thousands of small images
         image = image.convert(mode)
     if resize is not None:
         short, (width, height) = min(image.size), image.size

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100: 60,000 colour pictures of 32x32 pixels in 10 or 100 classes.
+"""CIFAR-10 and CIFAR-100: 60,000 colour images of 32x32 pixels in 10 or 100 classes.
 
 Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
-https://www.cs.toronto.edu/~kriz/cifar.html. Both keep their 10,000 test pictures; of the 50,000
+https://www.cs.toronto.edu/~kriz/cifar.html. Both keep their 10,000 test images; of the 50,000
 others, 5,000 are set aside for validation (stratified), as by He et al. 2016, section 4.2.
 """
 
@@ -12,8 +12,8 @@ import torch
 
 from zoo.data.augmentation.presets import Preset
 from zoo.data.download import DataError, torchvision_download
-from zoo.data.images.in_memory import MemoryPictures, Split
-from zoo.data.images.reading import PictureFiles, class_folders, list_pictures, load_all
+from zoo.data.images.in_memory import ImagesInMemory, Split
+from zoo.data.images.reading import ImageFiles, class_folders, list_images, load_all
 
 SIZE = 32
 # fmt: off
@@ -34,23 +34,23 @@ FINE_CLASSES = (
 # fmt: on
 
 
-class CIFAR10(MemoryPictures):
-    """Pictures of animals and vehicles, 5,000 of each class for training and 1,000 for the test.
+class CIFAR10(ImagesInMemory):
+    """Images of animals and vehicles, 5,000 of each class for training and 1,000 for the test.
 
     The files are those of torchvision, in ``root/cifar-10-batches-py``; if they are missing or not
     what they were, torchvision downloads them and compares checksums.
 
     Args:
         root: folder of all downloads.
-        folder: read picture files ``root/<folder>/{train,test}/<class>/*`` instead of the official
+        folder: read image files ``root/<folder>/{train,test}/<class>/*`` instead of the official
             ones. A copy in JPEG files has lost some detail: say so beside any number. Val and test
             come in a fixed, mixed order, not class by class.
-        batch_size: pictures a batch.
+        batch_size: images a batch.
         augment: preset of `zoo.data.augmentation.presets` for training.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.
-        val_size: training pictures set aside for validation.
-        split_seed: another seed, another choice of validation pictures.
+        val_size: training images set aside for validation.
+        split_seed: another seed, another choice of validation images.
     """
 
     dataset: ClassVar[str] = "CIFAR10"  # torchvision's name
@@ -104,7 +104,7 @@ class CIFAR10(MemoryPictures):
     def _read_folder(self, folder: Path) -> Split:
         if not folder.is_dir():
             raise DataError(
-                f"{folder} is no folder: put the pictures into {folder}/<class>, or leave "
+                f"{folder} is no folder: put the images into {folder}/<class>, or leave "
                 f"data.folder away, so that {self.dataset} is downloaded"
             )
         found = class_folders(folder)
@@ -112,16 +112,14 @@ class CIFAR10(MemoryPictures):
             raise DataError(
                 f"{folder} lacks the class {missing[0]!r} (it holds {', '.join(found)})"
             )
-        files = PictureFiles(
-            list_pictures(folder, self.class_names), image_size=SIZE, in_channels=3
-        )
+        files = ImageFiles(list_images(folder, self.class_names), image_size=SIZE, in_channels=3)
         return load_all(files)
 
     def _read_official(self) -> tuple[Split, Split]:
         with torchvision_download(
             f"{self.dataset} not found in {self.root}",
             source=self._source(),
-            advice="unpack that archive there by hand, or name folder=<class folders of pictures>",
+            advice="unpack that archive there by hand, or name folder=<class folders of images>",
         ):
             from torchvision import datasets
 

@@ -1,6 +1,6 @@
 """Handwritten digits of 8x8 pixels that come with scikit-learn: nothing to download.
 
-1,797 pictures from the test set of "Optical Recognition of Handwritten Digits" (Alpaydin and
+1,797 images from the test set of "Optical Recognition of Handwritten Digits" (Alpaydin and
 Kaynak, 1998), https://archive.ics.uci.edu/dataset/80. Divided 70/15/15, stratified.
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.augmentation.base import RandomAffine
-from zoo.data.images.base import Normalize, PictureModule, check_scaling, fit_square
+from zoo.data.images.base import ImageModule, Normalize, check_scaling, fit_square
 from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import check_batch_size
 from zoo.data.sampling import split_indices
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 GRID = 8  # pixels a side, as the digits come
 FRACTIONS = {"train": 0.70, "val": 0.15, "test": 0.15}
-MEAN, STD = 0.3053, 0.3760  # over all 1,797 pictures, values 0 to 1
+MEAN, STD = 0.3053, 0.3760  # over all 1,797 images, values 0 to 1
 
 
-class Digits(PictureModule):
+class Digits(ImageModule):
     """Grey digits, white on black, scaled up (bilinear) and framed in black.
 
     Args:
-        batch_size: pictures a batch.
-        image_size: height and width of a picture, frame included.
+        batch_size: images a batch.
+        image_size: height and width of an image, frame included.
         padding: width of the black frame; ``None`` for an eighth of ``image_size`` (LeNet's 32
             pixels show a digit of 24), or none where ``image_size`` is 8, as the digits come.
-        augment: turn, move, zoom and shear each training picture a little, differently each epoch.
-        scaling: ``standard``: mean 0 and deviation 1 (of unframed pictures); ``symmetric``: values
+        augment: turn, move, zoom and shear each training image a little, differently each epoch.
+        scaling: ``standard``: mean 0 and deviation 1 (of unframed images); ``symmetric``: values
             from -1 to 1, as generative models want them.
         split_seed: another seed, another division into train, val and test.
     """
@@ -90,7 +90,7 @@ class Digits(PictureModule):
             )
 
     def preprocess(self, image: "Image") -> Tensor:
-        """Prepares a picture of one digit, white on black (a black one on white is not guessed).
+        """Prepares an image of one digit, white on black (a black one on white is not guessed).
 
         It goes through the same 8x8 grid as the data, so it becomes as coarse as they are.
         """

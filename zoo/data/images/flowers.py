@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.data.download import torchvision_download
-from zoo.data.images.from_files import FilePictures, FilePreset
+from zoo.data.images.from_files import FilePreset, ImagesFromFiles
 from zoo.data.images.reading import Sample
 
 
-class Flowers102(FilePictures):
+class Flowers102(ImagesFromFiles):
     """Photographs of flowers, streamed from their files or in memory.
 
     The files are those of torchvision, in ``root/flowers-102``; if they are missing, torchvision
@@ -22,9 +22,9 @@ class Flowers102(FilePictures):
 
     Args:
         root: folder of all downloads.
-        batch_size: pictures a batch.
-        image_size: height and width that pictures are resized to.
-        resize: length of the shorter side from whose middle a picture is cut; ``None``: the largest
+        batch_size: images a batch.
+        image_size: height and width that images are resized to.
+        resize: length of the shorter side from whose middle an image is cut; ``None``: the largest
             centred square is resized.
         augment: as for :class:`~zoo.data.images.image_folder.ImageFolder`.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
@@ -32,7 +32,7 @@ class Flowers102(FilePictures):
         mean: of each channel, for values from 0 to 1; ``None``: ImageNet's.
         std: of each channel, likewise.
         class_names: ``auto``: the names that torchvision gives.
-        in_memory: ``auto``: if all pictures together take at most 2 GiB and a quarter of the free
+        in_memory: ``auto``: if all images together take at most 2 GiB and a quarter of the free
             memory of the device.
         num_workers: processes that read files while streaming.
     """

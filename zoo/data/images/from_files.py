@@ -1,4 +1,4 @@
-"""Pictures in files: in memory if they fit, and streamed from disk if not."""
+"""Images in files: in memory if they fit, and streamed from disk if not."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from torch import Tensor
 from zoo.data.augmentation.base import Augmentation
 from zoo.data.augmentation.mixing import check_mixing, mixing
 from zoo.data.augmentation.presets import Preset, check_preset, preset
-from zoo.data.images.base import Normalize, PictureModule, fit_square
+from zoo.data.images.base import ImageModule, Normalize, fit_square
 from zoo.data.images.reading import (
     STREAMED,
-    PictureFiles,
+    ImageFiles,
     Sample,
     StreamedPreset,
     available_memory,
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # their averages
-MEMORY_LIMIT = 2 * 2**30  # bytes of pictures beyond which "auto" streams them
-COLOUR_SAMPLE = 1000  # training pictures whose colours stand for those of all
+MEMORY_LIMIT = 2 * 2**30  # bytes of images beyond which "auto" streams them
+COLOUR_SAMPLE = 1000  # training images whose colours stand for those of all
 FilePreset = Literal[Preset, StreamedPreset]
 
 
-class FilePictures(PictureModule):
-    """Batches of pictures from files and their classes.
+class ImagesFromFiles(ImageModule):
+    """Batches of images from files and their classes.
 
     In memory or streamed, the batches are the same; only the time they take is not. In memory,
-    pictures are kept as bytes on the training device.
+    images are kept as bytes on the training device.
 
     Args:
-        batch_size: pictures a batch.
-        image_size: height and width that pictures are resized to.
-        resize: length of the shorter side from whose middle a picture is cut; ``None``: the largest
+        batch_size: images a batch.
+        image_size: height and width that images are resized to.
+        resize: length of the shorter side from whose middle an image is cut; ``None``: the largest
             centred square is resized.
         in_channels: 3 (RGB) or 1 (grey), whatever the files hold.
         augment: a preset of `zoo.data.augmentation.presets`, for batches; or one of
@@ -51,7 +51,7 @@ class FilePictures(PictureModule):
         cutmix: alpha of CutMix in training; 0: none.
         mean: of each channel, for values from 0 to 1; ``None``: ImageNet's.
         std: of each channel, likewise.
-        in_memory: ``auto``: if all pictures together take at most 2 GiB and a quarter of the free
+        in_memory: ``auto``: if all images together take at most 2 GiB and a quarter of the free
             memory of the device.
         num_workers: processes that read files while streaming.
     """
@@ -142,14 +142,14 @@ class FilePictures(PictureModule):
         return {"class_names": list(self.class_names)} if self.class_names else {}
 
     def preprocess(self, image: "Image") -> Tensor:
-        """Prepares any picture: its middle, a square, resized and normalised."""
+        """Prepares any image: its middle, a square, resized and normalised."""
         pixels = fit_square(
             image, self.image_size, in_channels=self.in_channels, crop=True, resize=self.resize
         )
         return self.normalize(pixels.permute(2, 0, 1).unsqueeze(0))[0]  # (channels, height, width)
 
-    def _files(self, samples: Sequence[Sample], augment: str | None = None) -> PictureFiles:
-        return PictureFiles(
+    def _files(self, samples: Sequence[Sample], augment: str | None = None) -> ImageFiles:
+        return ImageFiles(
             samples,
             image_size=self.image_size,
             in_channels=self.in_channels,
@@ -167,7 +167,7 @@ class FilePictures(PictureModule):
         return size <= min(MEMORY_LIMIT, available_memory(device) // 4)
 
     def _finish(self, images: Tensor) -> Tensor:
-        # Streamed pictures too: results may differ in the last bit between memory formats.
+        # Streamed images too: results may differ in the last bit between memory formats.
         return self.normalize(images.contiguous(memory_format=torch.channels_last))
 
     def _augmentations(self, samples: Sequence[Sample]) -> tuple[Augmentation, ...]:

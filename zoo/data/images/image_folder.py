@@ -1,11 +1,11 @@
-"""A folder of pictures in class folders, in memory if they fit and streamed from disk if not.
+"""A folder of images in class folders, in memory if they fit and streamed from disk if not.
 
 Either ``folder/train/<class>/*.jpg`` with ``folder/val`` and ``folder/test`` alike (a missing
 ``val`` is taken from ``train``; a missing ``test`` stays missing), or ``folder/<class>/*.jpg``,
 which is divided at random, stratified.
 
 ImageNet (`data=imagenet`) is such a folder, with ``train`` and ``val`` as torchvision and timm have
-them. The labels of its test pictures are not public, so it has no test split here: as in every
+them. The labels of its test images are not public, so it has no test split here: as in every
 published table, ``val`` selects and reports at once, which flatters a little.
 """
 
@@ -14,35 +14,35 @@ from pathlib import Path
 from typing import Literal
 
 from zoo.data.download import DataError
-from zoo.data.images.from_files import FilePictures, FilePreset
-from zoo.data.images.reading import Sample, class_folders, divide, list_pictures
+from zoo.data.images.from_files import FilePreset, ImagesFromFiles
+from zoo.data.images.reading import Sample, class_folders, divide, list_images
 
 
-class ImageFolder(FilePictures):
-    """Batches of pictures, cut to a centred square and resized, and their classes.
+class ImageFolder(ImagesFromFiles):
+    """Batches of images, cut to a centred square and resized, and their classes.
 
     In memory or streamed, the batches are the same; only the time they take is not. In memory,
-    pictures are kept as bytes on the training device.
+    images are kept as bytes on the training device.
 
     Args:
         folder: the folder, absolute or within ``root``.
         root: folder of all data.
-        batch_size: pictures a batch.
-        image_size: height and width that pictures are resized to.
-        resize: length of the shorter side from whose middle a picture is cut (256 for ImageNet's
+        batch_size: images a batch.
+        image_size: height and width that images are resized to.
+        resize: length of the shorter side from whose middle an image is cut (256 for ImageNet's
             usual 224); ``None``: the largest centred square is resized.
         in_channels: 3 (RGB) or 1 (grey), whatever the files hold.
         augment: a preset of `zoo.data.augmentation.presets`, for batches: ``none``, ``affine``,
             ``crop_flip``, ``crop_flip_colour``, ``alexnet``, ``randaugment``,
             ``crop_flip_erase``; or ``resized_crop_flip`` (a random part of 8 to 100 % of the
-            picture, resized, mirrored half the time), ``resized_crop_flip_colour`` or
+            image, resized, mirrored half the time), ``resized_crop_flip_colour`` or
             ``resized_crop_randaugment``, which start from the file each time and so need streaming.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.
         mean: of each channel, for values from 0 to 1; ``None``: ImageNet's.
         std: of each channel, likewise.
         class_names: names of the class folders in the order of the labels; ``auto``: sorted.
-        in_memory: ``auto``: if all pictures together take at most 2 GiB and a quarter of the free
+        in_memory: ``auto``: if all images together take at most 2 GiB and a quarter of the free
             memory of the device.
         num_workers: processes that read files while streaming.
         val_fraction: share for validation where there is no ``val`` folder.
@@ -111,7 +111,7 @@ class ImageFolder(FilePictures):
         """Files and labels of each split."""
         if not self.folder.is_dir():
             raise DataError(
-                f"{self.folder} is no folder: name one that holds a folder of pictures per class, "
+                f"{self.folder} is no folder: name one that holds a folder of images per class, "
                 f"or train/<class> and val/<class>"
             )
         has_splits = (self.folder / "train").is_dir()
@@ -123,11 +123,11 @@ class ImageFolder(FilePictures):
                 f"{', '.join(self.class_names)} as class_names says"
             )
         self.class_names = self.class_names or tuple(found)
-        samples = {"train": list_pictures(train_folder, self.class_names)}
+        samples = {"train": list_images(train_folder, self.class_names)}
         if has_splits:
             for split in ("val", "test"):
                 if (self.folder / split).is_dir():
-                    samples[split] = list_pictures(self.folder / split, self.class_names)
+                    samples[split] = list_images(self.folder / split, self.class_names)
         if "val" not in samples:
             shares = {"val": self.val_fraction}
             if not has_splits and self.test_fraction > 0:

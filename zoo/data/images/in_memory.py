@@ -1,4 +1,4 @@
-"""Small colour pictures that are kept in memory as bytes: what CIFAR, SVHN and STL-10 share."""
+"""Small colour images that are kept in memory as bytes: what CIFAR, SVHN and STL-10 share."""
 
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
@@ -9,7 +9,7 @@ from torch import Tensor
 from zoo.data.augmentation.base import Augmentation
 from zoo.data.augmentation.mixing import check_mixing, mixing
 from zoo.data.augmentation.presets import Preset, check_preset, preset
-from zoo.data.images.base import Normalize, PictureModule, fit_square
+from zoo.data.images.base import ImageModule, Normalize, fit_square
 from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import check_batch_size
 from zoo.data.sampling import evaluation_order, split_indices
@@ -17,23 +17,23 @@ from zoo.data.sampling import evaluation_order, split_indices
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Split = tuple[Tensor, Tensor]  # uint8 pictures (n, 3, height, width), int64 labels (n,)
+Split = tuple[Tensor, Tensor]  # uint8 images (n, 3, height, width), int64 labels (n,)
 
 
-class MemoryPictures(PictureModule):
-    """Colour pictures with a published train and test split; val is taken from train, stratified.
+class ImagesInMemory(ImageModule):
+    """Colour images with a published train and test split; val is taken from train, stratified.
 
-    The pictures lie on the training device as bytes, pixels last, which is how a crop is cut out
+    The images lie on the training device as bytes, pixels last, which is how a crop is cut out
     fastest and what convolutions want.
 
     Args:
         root: folder of all downloads.
-        batch_size: pictures a batch.
+        batch_size: images a batch.
         augment: preset of `zoo.data.augmentation.presets` for training.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.
-        val_size: training pictures set aside for validation.
-        split_seed: another seed, another choice of validation pictures.
+        val_size: training images set aside for validation.
+        split_seed: another seed, another choice of validation images.
     """
 
     splits = ("train", "val", "test")
@@ -71,7 +71,7 @@ class MemoryPictures(PictureModule):
         """Reads (and downloads) the published train and test splits."""
 
     def _is_sorted(self) -> bool:
-        """Whether the pictures come class by class.
+        """Whether the images come class by class.
 
         Then val and test are put into a fixed, mixed order: the first batches of a sorted split
         show one class, and a limited evaluation would reward whoever always names it.
@@ -82,8 +82,7 @@ class MemoryPictures(PictureModule):
         (images, labels), test = self._read()
         if self.val_size >= len(labels):
             raise ValueError(
-                f"val_size must be less than the {len(labels)} training pictures, "
-                f"not {self.val_size}"
+                f"val_size must be less than the {len(labels)} training images, not {self.val_size}"
             )
         share = self.val_size / len(labels)
         train, val = split_indices(labels, (1 - share, share), seed=self.split_seed)
@@ -96,23 +95,23 @@ class MemoryPictures(PictureModule):
             "val": (images[val].permute(0, 3, 1, 2), labels[val]),
             "test": test,
         }
-        for split, (pictures, targets) in parts.items():
-            pictures = pictures.to(device, memory_format=torch.channels_last)
+        for split, (pixels, targets) in parts.items():
+            pixels = pixels.to(device, memory_format=torch.channels_last)
             self.loaders[split] = TensorLoader(
-                (pictures, targets),
+                (pixels, targets),
                 batch_size=self.batch_size,
                 shuffle=split == "train",
                 seed=seed,
-                augment=self._augmentations(pictures) if split == "train" else (),
+                augment=self._augmentations(pixels) if split == "train" else (),
                 transform=self.normalize,
                 device=device,
             )
 
-    def _augmentations(self, pictures: Tensor) -> tuple[Augmentation, ...]:
-        changes = preset(self.augment, image_size=self.image_size, pixels=lambda: pictures)
+    def _augmentations(self, images: Tensor) -> tuple[Augmentation, ...]:
+        changes = preset(self.augment, image_size=self.image_size, pixels=lambda: images)
         return changes + mixing(len(self.class_names), mixup=self.mixup, cutmix=self.cutmix)
 
     def preprocess(self, image: "Image") -> Tensor:
-        """Prepares any picture: its largest centred square, resized and normalised."""
+        """Prepares any image: its largest centred square, resized and normalised."""
         pixels = fit_square(image, self.image_size, in_channels=3, crop=True)
         return self.normalize(pixels.permute(2, 0, 1).unsqueeze(0))[0]  # (3, height, width)

@@ -1,7 +1,7 @@
-"""MNIST and Fashion-MNIST: 70,000 grey pictures of 28x28 pixels in ten classes.
+"""MNIST and Fashion-MNIST: 70,000 grey images of 28x28 pixels in ten classes.
 
 LeCun, Cortes and Burges, 1998, http://yann.lecun.com/exdb/mnist; Xiao, Rasul and Vollgraf, 2017,
-"Fashion-MNIST", https://arxiv.org/abs/1708.07747. Both keep their 10,000 test pictures; of the
+"Fashion-MNIST", https://arxiv.org/abs/1708.07747. Both keep their 10,000 test images; of the
 60,000 others, 5,000 are set aside for validation (stratified).
 """
 
@@ -16,7 +16,7 @@ from zoo.data.augmentation.base import Augmentation, HorizontalFlip, RandomCrop
 from zoo.data.augmentation.mixing import check_mixing, mixing
 from zoo.data.augmentation.presets import Preset, check_preset, preset
 from zoo.data.download import DataError, import_torchvision, torchvision_download, verify
-from zoo.data.images.base import Normalize, PictureModule, check_scaling, fit_square
+from zoo.data.images.base import ImageModule, Normalize, check_scaling, fit_square
 from zoo.data.loading.loaders import TensorLoader
 from zoo.data.module import check_batch_size
 from zoo.data.sampling import split_indices
@@ -31,7 +31,7 @@ FILES = {
 SIZE = 28
 
 
-class MNIST(PictureModule):
+class MNIST(ImageModule):
     """Handwritten digits, white on black.
 
     Files lie where torchvision keeps them, in ``root/MNIST/raw``. If one is missing, torchvision
@@ -39,18 +39,18 @@ class MNIST(PictureModule):
     whose import takes longer, after a comparison with their checksums.
 
     Args:
-        batch_size: pictures a batch.
+        batch_size: images a batch.
         root: folder of all downloads.
         padding: width of a black frame; 2 makes the 32 pixels a side of LeNet.
-        augment: change each training picture a little, differently each epoch; ``true``: digits
+        augment: change each training image a little, differently each epoch; ``true``: digits
             are turned, moved and zoomed, clothes are moved and mirrored; or a preset of
             `zoo.data.augmentation.presets` (``false`` is ``none``).
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.
-        scaling: ``standard``: mean 0 and deviation 1 (of unframed pictures); ``symmetric``: values
+        scaling: ``standard``: mean 0 and deviation 1 (of unframed images); ``symmetric``: values
             from -1 to 1, as generative models want them.
-        val_size: training pictures set aside for validation.
-        split_seed: another seed, another choice of validation pictures.
+        val_size: training images set aside for validation.
+        split_seed: another seed, another choice of validation images.
         mirror: address of a folder with the four ``.gz`` files, instead of torchvision's mirrors.
     """
 
@@ -108,8 +108,7 @@ class MNIST(PictureModule):
         images, labels = self._read(folder, "train")
         if self.val_size >= len(labels):
             raise ValueError(
-                f"val_size must be less than the {len(labels)} training pictures, "
-                f"not {self.val_size}"
+                f"val_size must be less than the {len(labels)} training images, not {self.val_size}"
             )
         share = self.val_size / len(labels)
         train, val = split_indices(labels, (1 - share, share), seed=self.split_seed)
@@ -122,7 +121,7 @@ class MNIST(PictureModule):
             images = F.pad(images.to(device), (self.padding,) * 4)  # (n, 1, height, width)
             augment = self._all_augmentations(images) if split == "train" else ()
             # What needs no change from epoch to epoch is kept normalised: in small batches, a
-            # gather of float pictures alone is the faster way.
+            # gather of float images alone is the faster way.
             self.loaders[split] = TensorLoader(
                 (images if augment else self.normalize(images), labels),
                 batch_size=self.batch_size,
@@ -134,7 +133,7 @@ class MNIST(PictureModule):
             )
 
     def preprocess(self, image: "Image") -> Tensor:
-        """Prepares a picture, made grey; white on black, as the data are (nothing is guessed)."""
+        """Prepares an image, made grey; white on black, as the data are (nothing is guessed)."""
         pixels = fit_square(image, SIZE, in_channels=1, crop=False)  # (28, 28, 1)
         images = F.pad(pixels.permute(2, 0, 1).unsqueeze(0), (self.padding,) * 4)
         return self.normalize(images)[0]  # (1, height, width)
@@ -180,7 +179,7 @@ class MNIST(PictureModule):
         images, labels = (read_idx(folder / file) for file in FILES[split])
         if images.shape[1:] != (SIZE, SIZE) or labels.shape != images.shape[:1]:
             raise DataError(
-                f"{folder} holds pictures {tuple(images.shape)} with labels {tuple(labels.shape)}, "
+                f"{folder} holds images {tuple(images.shape)} with labels {tuple(labels.shape)}, "
                 f"not (n, {SIZE}, {SIZE}) with (n,): delete its files, so that they are downloaded "
                 f"again"
             )
@@ -188,7 +187,7 @@ class MNIST(PictureModule):
 
 
 class FashionMNIST(MNIST):
-    """Pictures of clothes; everything else as in :class:`MNIST`."""
+    """Images of clothes; everything else as in :class:`MNIST`."""
 
     dataset = "FashionMNIST"
     class_names = (

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.data.augmentation.deformation import IGNORED
 from zoo.data.download import torchvision_download
-from zoo.data.images.from_files import FilePictures, FilePreset
+from zoo.data.images.from_files import FilePreset, ImagesFromFiles
 from zoo.data.images.reading import Sample
 from zoo.data.masks.from_files import Pair, StreamedMasks
 from zoo.data.sampling import split_indices
@@ -22,7 +22,7 @@ from zoo.data.sampling import split_indices
 SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/pets"
 
 
-class Pets(FilePictures):
+class Pets(ImagesFromFiles):
     """Photographs and their breeds, streamed from their files or in memory.
 
     The files are those of torchvision, in ``root/oxford-iiit-pet``; if they are missing,
@@ -30,9 +30,9 @@ class Pets(FilePictures):
 
     Args:
         root: folder of all downloads.
-        batch_size: pictures a batch.
-        image_size: height and width that pictures are resized to.
-        resize: length of the shorter side from whose middle a picture is cut; ``None``: the largest
+        batch_size: images a batch.
+        image_size: height and width that images are resized to.
+        resize: length of the shorter side from whose middle an image is cut; ``None``: the largest
             centred square is resized.
         augment: as for :class:`~zoo.data.images.image_folder.ImageFolder`.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
@@ -40,11 +40,11 @@ class Pets(FilePictures):
         mean: of each channel, for values from 0 to 1; ``None``: ImageNet's.
         std: of each channel, likewise.
         class_names: ``auto``: the names that torchvision gives.
-        in_memory: ``auto``: if all pictures together take at most 2 GiB and a quarter of the free
+        in_memory: ``auto``: if all images together take at most 2 GiB and a quarter of the free
             memory of the device.
         num_workers: processes that read files while streaming.
-        val_fraction: share of the published training pictures for validation.
-        split_seed: another seed, another choice of validation pictures.
+        val_fraction: share of the published training images for validation.
+        split_seed: another seed, another choice of validation images.
     """
 
     splits = ("train", "val", "test")
@@ -115,8 +115,8 @@ class PetsSegmentation(StreamedMasks):
             symmetries of a square.
         jitter: greatest change of brightness and contrast; 0 for none.
         num_workers: processes that read files.
-        val_fraction: share of the published training pictures for validation.
-        split_seed: another seed, another choice of validation pictures.
+        val_fraction: share of the published training images for validation.
+        split_seed: another seed, another choice of validation images.
     """
 
     splits = ("train", "val", "test")

@@ -1,4 +1,4 @@
-"""Finding and reading picture files in class folders."""
+"""Finding and reading image files in class folders."""
 
 import os
 from collections.abc import Sequence
@@ -23,19 +23,19 @@ Sample = tuple[str, int]  # path of the file, label
 T = TypeVar("T")
 
 
-class PictureFiles:
+class ImageFiles:
     """A map-style data set ``(image, label)``, image uint8 ``(channels, height, width)``.
 
     Args:
-        samples: file and label of each picture.
+        samples: file and label of each image.
         image_size: height and width to resize to.
         in_channels: 1 (grey) or 3 (RGB).
         resize: length of the shorter side before the middle is cut out; ``None``: the largest
             centred square.
-        augment: a preset of :func:`streamed_preset`, instead of the middle of the picture.
+        augment: a preset of :func:`streamed_preset`, instead of the middle of the image.
 
     Raises:
-        DataError: on taking a sample whose file is no readable picture.
+        DataError: on taking a sample whose file is no readable image.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class PictureFiles:
         self._augment = None if augment is None else streamed_preset(augment, image_size)
 
     def __len__(self) -> int:
-        """How many pictures there are."""
+        """How many images there are."""
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Reads one picture."""
+        """Reads one image."""
         path, label = self.samples[index]
         return self.pixels(path).permute(2, 0, 1), label  # (channels, height, width)
 
@@ -77,14 +77,14 @@ class PictureFiles:
                 )
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(
-                f"{path} cannot be read as a picture ({error}): replace or remove it"
+                f"{path} cannot be read as an image ({error}): replace or remove it"
             ) from error
 
 
 def streamed_preset(name: str, image_size: int) -> Any:
-    """A transform of PIL pictures, which draws from torch's global state, seeded by the loader.
+    """A transform of PIL images, which draws from torch's global state, seeded by the loader.
 
-    Each begins with a random part of 8 to 100 % of the picture, resized, and mirrored half the time
+    Each begins with a random part of 8 to 100 % of the image, resized, and mirrored half the time
     (Szegedy et al. 2015). `colour` then changes brightness, contrast, saturation and hue;
     `randaugment` applies two of 14 operations of magnitude 9 of 30.
     """
@@ -99,11 +99,11 @@ def streamed_preset(name: str, image_size: int) -> Any:
     return v2.Compose(changes)
 
 
-def load_all(files: PictureFiles) -> tuple[Tensor, Tensor]:
-    """Reads all pictures at once: images ``(n, c, h, w)``, channels last in memory, and labels."""
+def load_all(files: ImageFiles) -> tuple[Tensor, Tensor]:
+    """Reads all images at once: images ``(n, c, h, w)``, channels last in memory, and labels."""
     size = files.image_size
     images = torch.empty((len(files), size, size, files.in_channels), dtype=torch.uint8)
-    array = images.numpy()  # for small pictures, writing rows of a tensor takes longer
+    array = images.numpy()  # for small images, writing rows of a tensor takes longer
 
     def load(first: int, step: int) -> None:
         for index in range(first, len(files), step):
@@ -124,21 +124,21 @@ def class_folders(folder: Path) -> list[str]:
     """The sorted names of the class folders within ``folder``."""
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not names:
-        raise DataError(f"{folder} holds no folders: put the pictures of each class into their own")
+        raise DataError(f"{folder} holds no folders: put the images of each class into their own")
     return names
 
 
-def list_pictures(folder: Path, class_names: Sequence[str]) -> list[Sample]:
-    """All picture files of the classes, in the order of class and file name.
+def list_images(folder: Path, class_names: Sequence[str]) -> list[Sample]:
+    """All image files of the classes, in the order of class and file name.
 
     Raises:
-        DataError: if there is a class that is not among ``class_names``, or one has no pictures
+        DataError: if there is a class that is not among ``class_names``, or one has no images
             while ``folder`` is where the classes come from.
     """
     unknown = [name for name in class_folders(folder) if name not in class_names]
     if unknown:
         raise DataError(
-            f"{folder} holds the class {unknown[0]!r}, which the training pictures lack "
+            f"{folder} holds the class {unknown[0]!r}, which the training images lack "
             f"(they have {', '.join(class_names)})"
         )
     samples: list[Sample] = []
@@ -148,7 +148,7 @@ def list_pictures(folder: Path, class_names: Sequence[str]) -> list[Sample]:
         files = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES)
         if not files:
             raise DataError(
-                f"{folder / name} holds no pictures ({', '.join(sorted(SUFFIXES))}): "
+                f"{folder / name} holds no images ({', '.join(sorted(SUFFIXES))}): "
                 f"add some, or remove the folder"
             )
         samples += [(str(path), label) for path in files]
@@ -185,8 +185,8 @@ def divide(
         parts[split] = [samples[i] for i in index.tolist()]
         if not parts[split]:
             raise DataError(
-                f"{folder} holds too few pictures ({len(samples)}) to set some aside for "
-                f"{split}: add pictures, or raise {split}_fraction"
+                f"{folder} holds too few images ({len(samples)}) to set some aside for "
+                f"{split}: add images, or raise {split}_fraction"
             )
     return parts
 

@@ -1,8 +1,8 @@
-"""STL-10: 13,000 labelled colour pictures of 96x96 pixels in ten classes, few for training.
+"""STL-10: 13,000 labelled colour images of 96x96 pixels in ten classes, few for training.
 
 Coates, Lee and Ng, "An Analysis of Single-Layer Networks in Unsupervised Feature Learning", 2011,
-https://cs.stanford.edu/~acoates/stl10. The 8,000 test pictures are kept; of the 5,000 for training,
-500 are set aside for validation (stratified). The 100,000 pictures without labels are not used, and
+https://cs.stanford.edu/~acoates/stl10. The 8,000 test images are kept; of the 5,000 for training,
+500 are set aside for validation (stratified). The 100,000 images without labels are not used, and
 neither are the published folds of 1,000.
 """
 
@@ -13,11 +13,11 @@ import torch
 
 from zoo.data.augmentation.presets import Preset
 from zoo.data.download import torchvision_download
-from zoo.data.images.in_memory import MemoryPictures, Split
+from zoo.data.images.in_memory import ImagesInMemory, Split
 
 
-class STL10(MemoryPictures):
-    """Pictures of animals and vehicles, 500 of each class for training and 800 for the test.
+class STL10(ImagesInMemory):
+    """Images of animals and vehicles, 500 of each class for training and 800 for the test.
 
     The files are those of torchvision, in ``root/stl10_binary`` (3 GB with those without labels,
     which it wants there too); if they are missing or not what they were, torchvision downloads
@@ -25,12 +25,12 @@ class STL10(MemoryPictures):
 
     Args:
         root: folder of all downloads.
-        batch_size: pictures a batch.
+        batch_size: images a batch.
         augment: preset of `zoo.data.augmentation.presets` for training.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.
-        val_size: training pictures set aside for validation.
-        split_seed: another seed, another choice of validation pictures.
+        val_size: training images set aside for validation.
+        split_seed: another seed, another choice of validation images.
     """
 
     image_size = 96

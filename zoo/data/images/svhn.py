@@ -1,7 +1,7 @@
 """SVHN: house numbers photographed from the street, one digit of 32x32 pixels in the middle.
 
 Netzer et al., "Reading Digits in Natural Images with Unsupervised Feature Learning", 2011,
-http://ufldl.stanford.edu/housenumbers. The 26,032 test pictures are kept; of the 73,257 for
+http://ufldl.stanford.edu/housenumbers. The 26,032 test images are kept; of the 73,257 for
 training, 5,000 are set aside for validation (stratified). 531,131 easier ones may join training.
 """
 
@@ -11,10 +11,10 @@ import torch
 
 from zoo.data.augmentation.presets import Preset
 from zoo.data.download import torchvision_download
-from zoo.data.images.in_memory import MemoryPictures, Split
+from zoo.data.images.in_memory import ImagesInMemory, Split
 
 
-class SVHN(MemoryPictures):
+class SVHN(ImagesInMemory):
     """Digits from house numbers, in colour.
 
     The files are those of torchvision, ``root/{train,test,extra}_32x32.mat``; if one is missing or
@@ -22,13 +22,13 @@ class SVHN(MemoryPictures):
 
     Args:
         root: folder of all downloads.
-        extra: add the 531,131 easier pictures to those for training (1.6 GB in memory).
-        batch_size: pictures a batch.
+        extra: add the 531,131 easier images to those for training (1.6 GB in memory).
+        batch_size: images a batch.
         augment: preset of `zoo.data.augmentation.presets` for training.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.
-        val_size: training pictures set aside for validation.
-        split_seed: another seed, another choice of validation pictures.
+        val_size: training images set aside for validation.
+        split_seed: another seed, another choice of validation images.
     """
 
     image_size = 32

@@ -38,7 +38,7 @@ class TensorLoader:
         shuffle: visit the samples in another order each epoch.
         seed: drives order and augmentation.
         transform: applied to the inputs of each batch at the end (normalisation, say).
-        augment: applied to the inputs of each batch, which must be pictures, before ``transform``.
+        augment: applied to the inputs of each batch, which must be images, before ``transform``.
         drop_last: leave out the last batch of an epoch if it is smaller. Not for evaluation.
         device: where the tensors are put.
     """

@@ -1,4 +1,4 @@
-"""What data sets of pictures with a class for each pixel share.
+"""What data sets of images with a class for each pixel share.
 
 A batch is ``(images, masks)`` or, where border weights are asked for, ``(images, masks, weights)``:
 float32 ``(batch, channels, height, width)``, int64 ``(batch, height, width)`` in which 255 marks
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # of Pillow: more than 8 bits a value
 UNKNOWN = 254  # stands for values that are no class
-Labelled = tuple[Tensor, Tensor]  # picture uint8 (channels, height, width), mask uint8 (h, w)
+Labelled = tuple[Tensor, Tensor]  # image uint8 (channels, height, width), mask uint8 (h, w)
 
 
 class NormalizeAnySize(Normalize):
-    """Normalisation as elsewhere, for pictures of many sizes: keeps no table for each of them."""
+    """Normalisation as elsewhere, for images of many sizes: keeps no table for each of them."""
 
     def __call__(self, images: Tensor) -> Tensor:
         channels = images.shape[1]
@@ -36,13 +36,13 @@ class NormalizeAnySize(Normalize):
 
 
 class MaskModule(DataModule):
-    """A data set of pictures with a class for each pixel.
+    """A data set of images with a class for each pixel.
 
     Attributes:
-        image_size: height and width of training pictures (tiles); ``None`` if they are not square.
-        in_channels: 1 for grey pictures, 3 for colour.
+        image_size: height and width of training images (tiles); ``None`` if they are not square.
+        in_channels: 1 for grey images, 3 for colour.
         class_names: the name of each class, in the order of the numbers in the masks.
-        normalize: applied last to the pictures of every batch.
+        normalize: applied last to the images of every batch.
     """
 
     image_size: int | None
@@ -55,16 +55,16 @@ class MaskModule(DataModule):
         return sizes if self.image_size is None else {**sizes, "image_size": self.image_size}
 
     def preprocess(self, image: "Image") -> Tensor:
-        """Prepares a picture for a trained model; it keeps its size.
+        """Prepares an image for a trained model; it keeps its size.
 
         Shape:
             - output: ``(channels, height, width)``
         """
-        return self.normalize(picture_tensor(image, self.in_channels).unsqueeze(0))[0]
+        return self.normalize(image_tensor(image, self.in_channels).unsqueeze(0))[0]
 
 
-def picture_tensor(image: "Image", in_channels: int) -> Tensor:
-    """Turns a picture of any mode into uint8 ``(channels, height, width)``, grey or RGB."""
+def image_tensor(image: "Image", in_channels: int) -> Tensor:
+    """Turns an image of any mode into uint8 ``(channels, height, width)``, grey or RGB."""
     import numpy as np
 
     if image.mode in DEEP_MODES:
@@ -74,20 +74,20 @@ def picture_tensor(image: "Image", in_channels: int) -> Tensor:
     return torch.from_numpy(pixels).view(height, width, in_channels).permute(2, 0, 1)
 
 
-def read_picture(path: str | Path, in_channels: int) -> Tensor:
-    """Reads a picture file as uint8 ``(channels, height, width)``.
+def read_image(path: str | Path, in_channels: int) -> Tensor:
+    """Reads an image file as uint8 ``(channels, height, width)``.
 
     Raises:
-        DataError: if it is no picture of 8 bits a value.
+        DataError: if it is no image of 8 bits a value.
     """
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            return picture_tensor(image, in_channels)
+            return image_tensor(image, in_channels)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
-            f"{path} cannot be read as a picture ({error}): replace or remove it"
+            f"{path} cannot be read as an image ({error}): replace or remove it"
         ) from error
 
 
@@ -111,14 +111,14 @@ def read_mask(path: str | Path) -> tuple[Tensor, bool]:
         with Image.open(path) as image:
             image.load()
             indexed = image.mode == "P"
-            if image.mode in ("RGB", "RGBA", "LA"):  # grey pictures are often stored as colour
+            if image.mode in ("RGB", "RGBA", "LA"):  # grey images are often stored as colour
                 colours = np.array(image.convert("RGB"))
                 if (colours == colours[..., :1]).all():
                     return torch.from_numpy(colours[..., 0].copy()), False
             elif image.mode in ("P", "L", "1"):
                 values = np.array(image if indexed else image.convert("L"), dtype=np.uint8)
                 return torch.from_numpy(values), indexed
-            kind = f"a picture of mode {image.mode}"
+            kind = f"an image of mode {image.mode}"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{path} cannot be read as a mask ({error}): replace or remove it"
@@ -153,12 +153,12 @@ def to_classes(
     return mask
 
 
-def check_pair(picture: str | Path, mask: str | Path, sample: Labelled) -> None:
-    """Refuses a mask that has another size than its picture."""
+def check_pair(image: str | Path, mask: str | Path, sample: Labelled) -> None:
+    """Refuses a mask that has another size than its image."""
     sizes = ["x".join(str(n) for n in reversed(part.shape[-2:])) for part in sample]
     if sizes[0] != sizes[1]:
         raise DataError(
-            f"{mask} has {sizes[1]} pixels, but its picture {picture} {sizes[0]}: both must have "
+            f"{mask} has {sizes[1]} pixels, but its image {image} {sizes[0]}: both must have "
             f"one size"
         )
 

@@ -1,4 +1,4 @@
-"""Pictures and masks that are read from their files as they are needed, by worker processes."""
+"""Images and masks that are read from their files as they are needed, by worker processes."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from zoo.data.masks.base import (
     MaskModule,
     NormalizeAnySize,
     check_pair,
-    picture_tensor,
+    image_tensor,
+    read_image,
     read_mask,
-    read_picture,
     to_classes,
 )
 from zoo.data.masks.tiles import Flips, check_flips, flip_augmentations
@@ -30,7 +30,7 @@ from zoo.data.module import check_batch_size
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Pair = tuple[Path, Path]  # picture, mask
+Pair = tuple[Path, Path]  # image, mask
 
 
 class MaskFiles:
@@ -39,7 +39,7 @@ class MaskFiles:
     Args:
         pairs: the files.
         classes: the number of each value in the masks; 255 for those to be ignored.
-        short_side: length that the shorter side of a picture is resized to; ``None``: its own.
+        short_side: length that the shorter side of an image is resized to; ``None``: its own.
         tile: cuts a tile out. Random numbers come from torch's global state, which the loader
             seeds for each sample.
 
@@ -65,15 +65,15 @@ class MaskFiles:
         self.tile = tile
 
     def __len__(self) -> int:
-        """How many pictures there are."""
+        """How many images there are."""
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Labelled:
-        """Reads one picture with its mask."""
-        picture, path = self.pairs[index]
+        """Reads one image with its mask."""
+        file, path = self.pairs[index]
         values, _ = read_mask(path)
-        image, mask = read_picture(picture, 3), to_classes(path, values, self.classes).long()
-        check_pair(picture, path, (image, mask))
+        image, mask = read_image(file, 3), to_classes(path, values, self.classes).long()
+        check_pair(file, path, (image, mask))
         if self.short_side is not None:
             image, mask = resize(image, self.short_side), resize(mask, self.short_side)
         if self.tile is None:
@@ -84,14 +84,14 @@ class MaskFiles:
 
 
 class StreamedMasks(MaskModule):
-    """Random tiles for training, and whole pictures one by one for evaluation, from files.
+    """Random tiles for training, and whole images one by one for evaluation, from files.
 
-    What a picture lacks to fill a tile is black, and ignored in the mask.
+    What an image lacks to fill a tile is black, and ignored in the mask.
 
     Args:
         batch_size: tiles a batch.
         tile_size: height and width of a tile.
-        short_side: length that the shorter side of a picture is resized to; ``None``: its own.
+        short_side: length that the shorter side of an image is resized to; ``None``: its own.
         flips: of training tiles. ``horizontal``: mirror half of them; ``all``: the eight
             symmetries of a square.
         jitter: greatest change of brightness and contrast; 0 for none.
@@ -158,8 +158,8 @@ class StreamedMasks(MaskModule):
             )
 
     def preprocess(self, image: "Image") -> Tensor:
-        """Prepares a picture, resized where the data are, else in its own size."""
-        pixels = picture_tensor(image, self.in_channels)
+        """Prepares an image, resized where the data are, else in its own size."""
+        pixels = image_tensor(image, self.in_channels)
         if self.short_side is not None:
             pixels = resize(pixels, self.short_side)
         return self.normalize(pixels.unsqueeze(0))[0]  # (3, height, width)
@@ -172,7 +172,7 @@ class StreamedMasks(MaskModule):
 
 
 def resize(pixels: Tensor, short_side: int) -> Tensor:
-    """Resizes a picture ``(channels, height, width)`` or a mask ``(height, width)``."""
+    """Resizes an image ``(channels, height, width)`` or a mask ``(height, width)``."""
     height, width = pixels.shape[-2:]
     scale = short_side / min(height, width)
     size = (round(height * scale), round(width * scale))

@@ -20,8 +20,8 @@ from zoo.data.masks.base import (
     MaskModule,
     NormalizeAnySize,
     check_pair,
+    read_image,
     read_mask,
-    read_picture,
     to_classes,
 )
 from zoo.data.masks.tiles import Tiling, tiled_loaders, training_tile
@@ -113,11 +113,11 @@ class ISBI2012(MaskModule):
         return self.folder / "image" / f"{number}.png", self.folder / "label" / f"{number}.png"
 
     def _read(self, number: int) -> Labelled:
-        picture, label = self._paths(number)
+        image, label = self._paths(number)
         values, _ = read_mask(label)
         mask = to_classes(
             label, values, {0: 0, 255: 1}, advice="save the label as a black-and-white PNG file"
         )
-        sample = read_picture(picture, 1), mask
-        check_pair(picture, label, sample)
+        sample = read_image(image, 1), mask
+        check_pair(image, label, sample)
         return sample

@@ -1,4 +1,4 @@
-"""A folder of one's own pictures and, for each, a mask that says the class of every pixel.
+"""A folder of one's own images and, for each, a mask that says the class of every pixel.
 
 Either ``folder/images/*.jpg`` with ``folder/masks/<same name>.png``, which is divided at random, or
 ``folder/train/images`` and ``folder/train/masks`` with ``folder/val`` and ``folder/test`` alike (a
@@ -22,32 +22,32 @@ from zoo.data.masks.base import (
     MaskModule,
     NormalizeAnySize,
     check_pair,
+    read_image,
     read_mask,
-    read_picture,
     to_classes,
 )
 from zoo.data.masks.tiles import Tiling, tiled_loaders, training_tile
 
 MAX_GREYS = 32  # more different values in grey masks mean that these are no masks
-Pair = tuple[Path, Path]  # picture, mask
+Pair = tuple[Path, Path]  # image, mask
 
 
 class MaskFolder(MaskModule):
-    """Batches of random tiles for training, and whole pictures of any size for evaluation.
+    """Batches of random tiles for training, and whole images of any size for evaluation.
 
     Indexed masks (palette PNG files, as of Pascal VOC) hold class numbers, and 255 for pixels to be
     ignored. In grey ones each value is a class, in ascending order: 0 and 255 are classes 0 and 1.
-    Pictures are kept in memory as bytes, on the training device. Evaluation has batches if all
-    pictures of a split have one size, and takes them one by one if not.
+    Images are kept in memory as bytes, on the training device. Evaluation has batches if all
+    images of a split have one size, and takes them one by one if not.
 
     Args:
         folder: the folder, absolute or within ``root``.
         root: folder of all data.
         batch_size: tiles a batch.
-        tile_size: height and width of a training tile, cut out at random; smaller pictures are
-            mirrored. ``None``: whole pictures, which must have one size.
-        tiles_per_image: tiles of each picture an epoch.
-        overhang: how far tiles may reach into the mirror image around a picture, in pixels.
+        tile_size: height and width of a training tile, cut out at random; smaller images are
+            mirrored. ``None``: whole images, which must have one size.
+        tiles_per_image: tiles of each image an epoch.
+        overhang: how far tiles may reach into the mirror image around an image, in pixels.
         in_channels: 3 (RGB) or 1 (grey), whatever the files hold.
         flips: of training tiles. ``horizontal``: mirror half of them; ``all``: the eight
             symmetries of a square.
@@ -202,22 +202,22 @@ class MaskFolder(MaskModule):
             {IGNORED: IGNORED} | numbers,
             advice="correct the mask, or add the value to mask_values",
         )
-        sample = read_picture(pair[0], self.in_channels), mask
+        sample = read_image(pair[0], self.in_channels), mask
         check_pair(*pair, sample)
         return sample
 
 
 def list_pairs(folder: Path) -> list[Pair]:
-    """All pictures in ``folder/images``, in the order of their names, with their masks.
+    """All images in ``folder/images``, in the order of their names, with their masks.
 
     Raises:
-        DataError: if there are none, or a picture or mask has no partner.
+        DataError: if there are none, or an image or mask has no partner.
     """
     images, masks = folder / "images", folder / "masks"
     for part in (images, masks):
         if not part.is_dir():
             raise DataError(
-                f"{part} is no folder: put pictures into {images} and the mask of each, of the "
+                f"{part} is no folder: put images into {images} and the mask of each, of the "
                 f"same name but ending in .png, into {masks}"
             )
     found: dict[str, Path] = {}
@@ -228,18 +228,18 @@ def list_pairs(folder: Path) -> list[Pair]:
             )
         found[path.stem] = path
     if not found:
-        raise DataError(f"{images} holds no pictures ({', '.join(sorted(SUFFIXES))}): add some")
+        raise DataError(f"{images} holds no images ({', '.join(sorted(SUFFIXES))}): add some")
     partners = {path.stem: path for path in masks.iterdir() if path.suffix.lower() == ".png"}
     for stem, path in found.items():
         if stem not in partners:
             other = next((p.name for p in masks.glob(f"{stem}.*")), None)
             there = f" (there is {other}, but masks must be PNG files)" if other else ""
             raise DataError(
-                f"{path} has no mask {masks / stem}.png{there}: add it, or remove the picture"
+                f"{path} has no mask {masks / stem}.png{there}: add it, or remove the image"
             )
     if spare := sorted(set(partners) - set(found)):
         raise DataError(
-            f"{partners[spare[0]]} has no picture of this name in {images}: add it, or remove the "
+            f"{partners[spare[0]]} has no image of this name in {images}: add it, or remove the "
             f"mask"
         )
     return [(path, partners[stem]) for stem, path in found.items()]

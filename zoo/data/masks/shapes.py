@@ -1,7 +1,7 @@
 """Drawn circles, squares and triangles with the class of each pixel: nothing to download.
 
 A small segmentation problem that a network cannot solve by colour: shapes of any colour overlap
-one another on a textured ground of any colour, under noise. Pictures are a function of the seed
+one another on a textured ground of any colour, under noise. Images are a function of the seed
 alone.
 """
 
@@ -16,24 +16,24 @@ from zoo.data.masks.base import Labelled, MaskModule, NormalizeAnySize
 from zoo.data.masks.tiles import Tiling, tiled_loaders
 from zoo.data.sampling import seeded_generator
 
-BLOCK = 64  # pictures drawn at a time
-MAX_SHAPES = 4  # in a picture; there is at least one
+BLOCK = 64  # images drawn at a time
+MAX_SHAPES = 4  # in an image; there is at least one
 NOISE = 0.08  # deviation, where white is 1
 
 
 class Shapes(MaskModule):
-    """Coloured pictures of one to four shapes; a later one hides what lies below it.
+    """Coloured images of one to four shapes; a later one hides what lies below it.
 
     Args:
-        batch_size: pictures a batch.
-        image_size: height and width of a picture.
-        train_size: pictures for training.
-        val_size: pictures for validation.
-        test_size: pictures for the test.
-        flips: of training pictures. ``horizontal``: mirror half of them; ``all``: the eight
+        batch_size: images a batch.
+        image_size: height and width of an image.
+        train_size: images for training.
+        val_size: images for validation.
+        test_size: images for the test.
+        flips: of training images. ``horizontal``: mirror half of them; ``all``: the eight
             symmetries of a square.
         border_weights: add the U-Net paper's weight map to the batches.
-        split_seed: another seed, other pictures.
+        split_seed: another seed, other images.
     """
 
     splits = ("train", "val", "test")
@@ -93,7 +93,7 @@ class Shapes(MaskModule):
 
 
 def draw_shapes(count: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draws pictures and their masks.
+    """Draws images and their masks.
 
     Returns:
         uint8 ``(count, 3, size, size)`` and uint8 ``(count, size, size)``.

@@ -1,6 +1,6 @@
-"""Training on tiles of labelled pictures that lie in memory, and evaluation on the whole pictures.
+"""Training on tiles of labelled images that lie in memory, and evaluation on the whole images.
 
-Tiles are cut out at random, each time elsewhere, so that pictures of any size make batches of one
+Tiles are cut out at random, each time elsewhere, so that images of any size make batches of one
 size (Ronneberger, Fischer and Brox 2015, https://arxiv.org/abs/1505.04597, sections 2 and 3).
 """
 
@@ -29,13 +29,13 @@ Flips = Literal["none", "horizontal", "all"]
 
 @dataclass(frozen=True)
 class Tiling:
-    """What training sees of the pictures, checked.
+    """What training sees of the images, checked.
 
     Args:
         batch_size: tiles a batch.
-        tile_size: height and width of a tile; ``None`` for whole pictures.
-        tiles_per_image: tiles of each picture an epoch.
-        overhang: how far tiles may reach into the mirror image around a picture, in pixels.
+        tile_size: height and width of a tile; ``None`` for whole images.
+        tiles_per_image: tiles of each image an epoch.
+        overhang: how far tiles may reach into the mirror image around an image, in pixels.
         flips: ``horizontal``: mirror half of the tiles; ``all``: the eight symmetries of a square.
         elastic: deviation of the elastic deformation in pixels; 0 for none.
         jitter: greatest change of brightness and contrast; 0 for none.
@@ -84,17 +84,17 @@ class Tiling:
 
 
 class TileStore(Augmentation):
-    """Pictures and masks of any sizes, laid end to end, out of which batches of tiles are gathered.
+    """Images and masks of any sizes, laid end to end, out of which batches of tiles are gathered.
 
-    The first step of a loader whose samples are numbers of pictures: a picture may have any number
+    The first step of a loader whose samples are numbers of images: an image may have any number
     of tiles an epoch, and is stored once.
 
     Args:
-        samples: pictures and masks, uint8.
-        tile: height and width of the tiles. Pictures that are smaller are mirrored.
-        overhang: how far tiles may reach into the mirror image around a picture.
-        weights: a weight map for each picture.
-        device: where the pictures are kept.
+        samples: images and masks, uint8.
+        tile: height and width of the tiles. Images that are smaller are mirrored.
+        overhang: how far tiles may reach into the mirror image around an image.
+        weights: a weight map for each image.
+        device: where the images are kept.
 
     Shape:
         - numbers: ``(batch,)``, and draws: ``(batch, 2)``
@@ -146,10 +146,10 @@ def tiled_loaders(
     seed: int,
     device: torch.device | str,
 ) -> dict[str, Loader]:
-    """Loaders of random tiles for ``train`` and of whole pictures, in their order, for the rest.
+    """Loaders of random tiles for ``train`` and of whole images, in their order, for the rest.
 
-    Whole pictures of one size come in batches that hold about as many pixels as those of training;
-    pictures of several sizes come one by one.
+    Whole images of one size come in batches that hold about as many pixels as those of training;
+    images of several sizes come one by one.
     """
     balance = class_balance([mask for _, mask in splits["train"]], num_classes)
     loaders: dict[str, Loader] = {}
@@ -192,19 +192,19 @@ def training_tile(samples: Sequence[Labelled], tiling: Tiling) -> tuple[int, int
     """Height and width of what training sees.
 
     Raises:
-        ValueError: if whole pictures are asked for and do not fit into one batch.
+        ValueError: if whole images are asked for and do not fit into one batch.
     """
     if tiling.tile_size is not None:
         return tiling.tile_size, tiling.tile_size
     sizes = {(mask.shape[0], mask.shape[1]) for _, mask in samples}
     if len(sizes) > 1:
         raise ValueError(
-            f"tile_size must be given, because the training pictures have {len(sizes)} sizes"
+            f"tile_size must be given, because the training images have {len(sizes)} sizes"
         )
     height, width = sizes.pop()
     if tiling.flips == "all" and height != width:
         raise ValueError(
-            f"flips must not be 'all' without a tile_size, because the pictures are not square "
+            f"flips must not be 'all' without a tile_size, because the images are not square "
             f"but {width}x{height}"
         )
     return height, width

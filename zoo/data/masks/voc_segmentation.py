@@ -1,8 +1,8 @@
 """Pascal VOC 2012 segmentation: photographs with the class of each pixel, of twenty and background.
 
 Everingham et al., 2010, "The Pascal Visual Object Classes (VOC) Challenge",
-http://host.robots.ox.ac.uk/pascal/VOC/voc2012. 1,464 pictures for training and 1,449 for
-validation. The test pictures' masks are not public, and by convention results are those on val; so
+http://host.robots.ox.ac.uk/pascal/VOC/voc2012. 1,464 images for training and 1,449 for
+validation. The test images' masks are not public, and by convention results are those on val; so
 there is no test split here, and a checkpoint that val has selected looks a little better than it
 is.
 """
@@ -22,13 +22,13 @@ class VOCSegmentation(StreamedMasks):
     """Random tiles of photographs for training, whole photographs one by one for evaluation.
 
     The outlines of things are marked 255 in the masks and ignored, as is what a tile shows beyond
-    its picture. The files are those of torchvision, in ``root/VOCdevkit/VOC2012``; if they are
+    its image. The files are those of torchvision, in ``root/VOCdevkit/VOC2012``; if they are
     missing, torchvision downloads them (2 GB) and compares the checksum.
 
     Args:
         root: folder of all downloads.
         batch_size: tiles a batch.
-        tile_size: height and width of a tile; the longer side of a picture has 500 pixels.
+        tile_size: height and width of a tile; the longer side of an image has 500 pixels.
         flips: of training tiles. ``horizontal``: mirror half of them; ``all``: the eight
             symmetries of a square.
         jitter: greatest change of brightness and contrast; 0 for none.

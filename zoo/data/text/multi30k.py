@@ -1,4 +1,4 @@
-"""Multi30k: 31,014 English descriptions of pictures and their German translations.
+"""Multi30k: 31,014 English descriptions of images and their German translations.
 
 Elliott, Frank, Sima'an and Specia, 2016, "Multi30K: multilingual English-German image
 descriptions", https://arxiv.org/abs/1605.00459; task 1 of WMT 2016, raw text, from

@@ -3,20 +3,20 @@ r"""Generative adversarial network (Goodfellow et al., 2014).
 I. Goodfellow, J. Pouget-Abadie, M. Mirza, B. Xu, D. Warde-Farley, S. Ozair, A. Courville and
 Y. Bengio, "Generative adversarial networks", https://arxiv.org/abs/1406.2661
 
-One network draws pictures from noise, another tells them from real ones, and each is trained
+One network draws images from noise, another tells them from real ones, and each is trained
 against the other. When the second can do no better than guess, the first draws from the data's
 distribution.
 
 Differences from the paper (sizes and initialisation are those of its published MNIST code,
 https://github.com/goodfeli/adversarial):
 
-- pictures lie in [-1, 1], from a tanh, where the paper's lie in [0, 1], from a sigmoid; with
+- images lie in [-1, 1], from a tanh, where the paper's lie in [0, 1], from a sigmoid; with
   tanh(a) = 2 sigmoid(2a) - 1 that is a change of scale only;
 - the discriminator returns the logit, the paper's its sigmoid, which belongs to the loss here;
-- the generator's output biases start at zero, not at the mean picture;
+- the generator's output biases start at zero, not at the mean image;
 - the norm of the maxout units' weights is not bounded.
 
-| part | layers (28x28 pictures, 1 channel) | parameters |
+| part | layers (28x28 images, 1 channel) | parameters |
 |---|---|---|
 | generator | 100 - 1200 relu - 1200 relu - 784 tanh | 2,503,984 |
 | discriminator | 784 - 240 maxout - 240 maxout - 1, five pieces a unit | 1,231,441 |
@@ -38,17 +38,17 @@ def _initialised(linear: nn.Linear, *, limit: float) -> nn.Linear:
 
 
 class Generator(nn.Module):
-    """Noise to pictures: hidden layers with ReLU, an output layer with tanh.
+    """Noise to images: hidden layers with ReLU, an output layer with tanh.
 
     Args:
-        image_size: height and width of a picture.
+        image_size: height and width of an image.
         in_channels: its channels.
         latent_dim: length of the noise vector.
         hidden_sizes: width of each hidden layer.
 
     Shape:
         - input: noise ``(batch, latent_dim)``
-        - output: pictures in [-1, 1], ``(batch, in_channels, image_size, image_size)``
+        - output: images in [-1, 1], ``(batch, in_channels, image_size, image_size)``
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pictures to the logit of their being real: maxout layers, dropout before every layer.
+    """Images to the logit of their being real: maxout layers, dropout before every layer.
 
     Args:
-        image_size: height and width of a picture.
+        image_size: height and width of an image.
         in_channels: its channels.
         maxout_sizes: number of units of each maxout layer.
         pieces: linear maps of each unit.
@@ -86,7 +86,7 @@ class Discriminator(nn.Module):
         dropout: the same for a hidden unit.
 
     Shape:
-        - input: pictures ``(batch, in_channels, image_size, image_size)``
+        - input: images ``(batch, in_channels, image_size, image_size)``
         - output: logits ``(batch,)``
     """
 
@@ -123,7 +123,7 @@ class GAN(nn.Module):
     (equation 1). ``forward`` is the generator's; the discriminator is called by its name.
 
     Args:
-        image_size: height and width of a picture.
+        image_size: height and width of an image.
         in_channels: its channels.
         latent_dim: length of the noise vector z.
         hidden_sizes: width of each hidden layer of the generator.
@@ -134,7 +134,7 @@ class GAN(nn.Module):
 
     Shape:
         - input: noise ``(batch, latent_dim)``
-        - output: pictures in [-1, 1], ``(batch, in_channels, image_size, image_size)``
+        - output: images in [-1, 1], ``(batch, in_channels, image_size, image_size)``
 
     Raises:
         ValueError: if an argument is outside its range.

@@ -3,11 +3,11 @@ r"""Fully convolutional networks on VGG-16 (Long, Shelhamer and Darrell, 2015).
 "Fully convolutional networks for semantic segmentation", https://arxiv.org/abs/1411.4038
 
 A fully connected layer is a convolution whose kernel covers its whole input, so a classifier slid
-over a larger picture gives a coarse map of scores; interpolation brings the map back to the
-picture's size, and scores from the finer maps of earlier layers sharpen it. `fcn32s` magnifies the
+over a larger image gives a coarse map of scores; interpolation brings the map back to the
+image's size, and scores from the finer maps of earlier layers sharpen it. `fcn32s` magnifies the
 last map 32 times, `fcn16s` adds scores of pool4, `fcn8s` of pool3 too.
 
-Sizes are those of the authors' published networks: 100 pixels of padding around the picture, so
+Sizes are those of the authors' published networks: 100 pixels of padding around the image, so
 that any size leaves something for the 7x7 kernel of fc6; poolings that round up; and fixed offsets
 at which maps are cut to fit one another. The last magnification is bilinear and fixed, the others
 begin bilinear and are learned (section 4.3; the published networks keep all of them fixed). The
@@ -18,7 +18,7 @@ from fcn32s and fcn8s from fcn16s. Both work here: ``load_pretrained`` (``model.
 torchvision's ``vgg16`` (``features.*``, ``classifier.0`` and ``classifier.3``; it folds the
 matrices of the last two into kernels) or a coarser FCN, and leaves the new layers as they begin.
 Without, the layers of VGG-16 are drawn from He's Gaussian (fan-out). With torchvision's weights
-goes its normalisation of the picture.
+goes its normalisation of the image.
 
 | part | size (500x500 input) | parameters (21 classes) |
 |---|---|---|
@@ -43,7 +43,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
+from zoo.layers.checks import check_at_least_one, check_images, check_probability
 
 # Channels of VGG-16's convolutions; "pool" halves the resolution.
 VGG16: tuple[int | Literal["pool"], ...] = (
@@ -53,7 +53,7 @@ VGG16: tuple[int | Literal["pool"], ...] = (
     *(512, 512, 512, "pool"),
     *(512, 512, 512, "pool"),
 )
-PADDING = 100  # pixels around the picture
+PADDING = 100  # pixels around the image
 POOL3, POOL4 = 17, 24  # how many of the features it takes to get there
 _SMALLEST_IMAGE = 1
 
@@ -129,7 +129,7 @@ class FCN(nn.Module):
     Args:
         num_classes: channels of the output, background included.
         stride: pixels between the finest scores: 32, 16 or 8.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         classifier_channels: channels of fc6 and fc7.
         dropout: probability of dropping an output of fc6 and fc7.
 
@@ -196,7 +196,7 @@ class FCN(nn.Module):
         self.upscore = BilinearUpsampling(stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
+        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
         pool3 = self.features[:POOL3](x)  # (batch, 256, height / 8, width / 8), and a margin
         pool4 = self.features[POOL3:POOL4](pool3)  # (batch, 512, height / 16, width / 16)
         pool5 = self.features[POOL4:](pool4)  # (batch, 512, height / 32, width / 32)

@@ -2,10 +2,10 @@ r"""U-Net (Ronneberger, Fischer and Brox, 2015).
 
 "U-Net: convolutional networks for biomedical image segmentation", https://arxiv.org/abs/1505.04597
 
-A contracting path of convolutions and max-pooling learns what is in the picture and forgets where;
+A contracting path of convolutions and max-pooling learns what is in the image and forgets where;
 an expanding path doubles the resolution again and is handed, level by level, the maps that the
 contracting path had at that resolution, so that it can say exactly where. Its convolutions are not
-padded: every output pixel is computed from true pixels only, and a picture of any size is
+padded: every output pixel is computed from true pixels only, and an image of any size is
 segmented tile by tile, with the surroundings of each tile as context.
 
 Differences from the paper, `unet`: none known. Where the paper leaves a choice:
@@ -43,7 +43,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
+from zoo.layers.checks import check_at_least_one, check_images, check_probability
 
 
 class ConvPair(nn.Sequential):
@@ -121,13 +121,13 @@ class UNet(nn.Module):
     Weights are drawn from a Gaussian of deviation sqrt(2 / N), with N the number of inputs of one
     neuron (section 3): each output of an up-convolution has one input a channel.
 
-    A padded network takes any size: a picture whose sides do not halve evenly ``num_levels`` times
+    A padded network takes any size: an image whose sides do not halve evenly ``num_levels`` times
     is continued to the right and below by its outermost pixels, and what lies there is cut off
     the output.
 
     Args:
         num_classes: channels of the output.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         base_channels: channels of the first level; each level has twice as many as that above.
         num_levels: how often the resolution is halved.
         padded: pad the convolutions, so that the output has the input's size.
@@ -140,7 +140,7 @@ class UNet(nn.Module):
           ``(batch, num_classes, output_size(height), output_size(width))``
 
     Raises:
-        ValueError: if an argument is outside its range, or the picture's size does not fit.
+        ValueError: if an argument is outside its range, or the image's size does not fit.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class UNet(nn.Module):
         return step * (bottom + 8) - 4
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=self.smallest_image)
+        check_images(x, in_channels=self.in_channels, smallest=self.smallest_image)
         height, width = self.output_size(x.size(2)), self.output_size(x.size(3))
         if self.padded:
             step = 2**self.num_levels

@@ -3,9 +3,9 @@ r"""AlexNet (Krizhevsky, Sutskever and Hinton, 2012), and its one-tower successo
 "ImageNet classification with deep convolutional neural networks",
 https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks
 
-A large convolutional network, trained on more than a million pictures on two graphics cards, halves
+A large convolutional network, trained on more than a million images on two graphics cards, halves
 the error of everything before it. ReLUs make that trainable in days; dropout and altered copies of
-the pictures keep sixty million parameters from learning them by heart.
+the images keep sixty million parameters from learning them by heart.
 
 | layer (2012) | size (227x227 input) | neurons | parameters |
 |---|---|---|---|
@@ -27,7 +27,7 @@ the pictures keep sixty million parameters from learning them by heart.
 
 Differences from the paper, :class:`AlexNet2012`:
 
-- The paper's pictures are 224x224, from which 11x11 kernels at stride 4 make no 55 positions; 227
+- The paper's images are 224x224, from which 11x11 kernels at stride 4 make no 55 positions; 227
   do. (Its 253,440 neurons in conv1 are not 96 x 55 x 55 either; the other layers' are as given.)
 - One device computes both halves. Where the halves were joined, at conv3 and in the fully-connected
   layers, nothing changes. The normalisation runs over all maps of a layer, as its formula has it,
@@ -35,11 +35,11 @@ Differences from the paper, :class:`AlexNet2012`:
 - The normalisation's sum is multiplied by alpha = 1e-4, as the formula has it. The authors' program
   (cuda-convnet) and Caffe divide alpha by n = 5 first, and so does `torch.nn.LocalResponseNorm`,
   which is why it is given 5e-4 here.
-- Pictures of other sizes: the last maps are averaged to 6x6, which at 227x227 they are already.
+- Images of other sizes: the last maps are averaged to 6x6, which at 227x227 they are already.
 
 :class:`AlexNet` is the network of "One weird trick for parallelizing convolutional neural
 networks" (Krizhevsky, 2014, https://arxiv.org/abs/1404.5997), footnote 1, as torchvision has it:
-one tower with 64, 192, 384, 256 and 256 maps, no normalisation, the picture padded so that 224x224
+one tower with 64, 192, 384, 256 and 256 maps, no normalisation, the image padded so that 224x224
 fits, dropout before the two hidden layers instead of behind them, PyTorch's initial weights. Its
 checkpoints load. The footnote has 384 maps in the fourth layer; 256 are those of the configuration
 that the author published with it (cuda-convnet2), which torchvision follows.
@@ -49,7 +49,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
+from zoo.layers.checks import check_at_least_one, check_images, check_probability
 
 _SMALLEST_2012 = 67  # 15, 7 and 3 pixels reach the three poolings
 _SMALLEST = 63
@@ -79,7 +79,7 @@ class AlexNet2012(nn.Module):
 
     Args:
         num_classes: width of the output.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         dropout: probability of silencing a unit of the two hidden layers during training.
 
     Shape:
@@ -87,7 +87,7 @@ class AlexNet2012(nn.Module):
         - output: logits ``(batch, num_classes)``
 
     Raises:
-        ValueError: if an argument is outside its range, or the input not such pictures.
+        ValueError: if an argument is outside its range, or the input not such images.
     """
 
     def __init__(
@@ -119,8 +119,8 @@ class AlexNet2012(nn.Module):
                 nn.init.constant_(layer.bias, 0.0 if name in ("conv1", "conv3", "fc8") else 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=_SMALLEST_2012)
-        # Sizes in the comments are those of 227x227 pictures.
+        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST_2012)
+        # Sizes in the comments are those of 227x227 images.
         x = F.relu(self.conv1(x), inplace=True)  # (batch, 96, 55, 55)
         x = self.pool1(self.norm1(x))  # (batch, 96, 27, 27)
         x = F.relu(self.conv2(x), inplace=True)  # (batch, 256, 27, 27)
@@ -139,7 +139,7 @@ class AlexNet(nn.Module):
 
     Args:
         num_classes: width of the output.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         dropout: probability of silencing an input of the two hidden layers during training.
 
     Shape:
@@ -147,7 +147,7 @@ class AlexNet(nn.Module):
         - output: logits ``(batch, num_classes)``
 
     Raises:
-        ValueError: if an argument is outside its range, or the input not such pictures.
+        ValueError: if an argument is outside its range, or the input not such images.
     """
 
     def __init__(
@@ -183,8 +183,8 @@ class AlexNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=_SMALLEST)
-        # Sizes in the comments are those of 224x224 pictures.
+        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST)
+        # Sizes in the comments are those of 224x224 images.
         x = self.features(x)  # (batch, 256, 6, 6)
         x = self.avgpool(x)  # (batch, 256, 6, 6)
         return self.classifier(torch.flatten(x, 1))  # (batch, num_classes)

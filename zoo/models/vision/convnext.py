@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
+from zoo.layers.checks import check_at_least_one, check_images, check_probability
 
 _SMALLEST_IMAGE = 32
 
@@ -127,7 +127,7 @@ class ConvNeXt(nn.Module):
         channels: channels of each stage.
         blocks: number of blocks in each stage.
         num_classes: width of the output.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         stochastic_depth: probability that a sample skips the last block; it grows linearly from 0
             at the first.
         layer_scale: first value of the factors that scale each block's residual.
@@ -181,7 +181,7 @@ class ConvNeXt(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
+        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
         x = self.features(x)  # (batch, channels, height // 32, width // 32)
         x = self.avgpool(x)  # (batch, channels, 1, 1)
         return self.classifier(x)  # (batch, num_classes)

@@ -39,7 +39,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
+from zoo.layers.checks import check_at_least_one, check_images, check_probability
 
 
 class DenseLayer(nn.Module):
@@ -171,7 +171,7 @@ class DenseNet(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=self.smallest)
+        check_images(x, in_channels=self.in_channels, smallest=self.smallest)
         x = F.relu(self.features(x), inplace=True)  # (batch, channels, height', width')
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)  # (batch, channels)
         return self.classifier(x)  # (batch, num_classes)
@@ -214,14 +214,14 @@ def densenet_cifar(
     compression: float = 0.5,
     dropout: float = 0.0,
 ) -> DenseNet:
-    """DenseNet-BC for 32x32 pictures: three equal blocks behind one 3x3 convolution to 2k maps.
+    """DenseNet-BC for 32x32 images: three equal blocks behind one 3x3 convolution to 2k maps.
 
     The paper trains (depth, growth rate) = (100, 12), (250, 24) and (190, 40), and uses a dropout
     of 0.2 where the data are not augmented.
 
     Args:
         num_classes: width of the output.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         depth: layers with weights (L): 4 more than a multiple of 6.
         growth_rate: maps that each layer adds (k).
         compression: share of the maps that a transition keeps (theta).

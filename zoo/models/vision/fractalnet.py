@@ -43,7 +43,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
+from zoo.layers.checks import check_at_least_one, check_images, check_probability
 
 _GLOBAL_SHARE = 0.5
 
@@ -149,7 +149,7 @@ class FractalNet(nn.Module):
         channels: channels of each block.
         num_columns: C, the columns of each block.
         num_classes: width of the output.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         dropout: probability of dropout in each block's convolutions; the paper has 0 to 0.4.
         local_drop: probability that a join leaves an input out in batches of local drop-path.
         drop_path: whether paths are dropped in training.
@@ -214,7 +214,7 @@ class FractalNet(nn.Module):
         return Paths(is_global=yes, column=chosen, local_drop=0.0)
 
     def forward(self, x: Tensor, paths: Paths | None = None) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=self.smallest)
+        check_images(x, in_channels=self.in_channels, smallest=self.smallest)
         if paths is None and self.training and self.drop_path:
             paths = self.paths(x.device)
         for block in self.blocks:

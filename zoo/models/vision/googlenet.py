@@ -36,14 +36,14 @@ Differences from the paper, :class:`GoogLeNet`:
   the ReLUs start open; 0 in the layers that score the classes.
 - Where table 1's count of weights does not follow from its widths (2.7K in conv1 where 7x7x3x64 is
   9.2K, 463K in 4c where it is 498K, 1072K in 5a where it is 1018K), the widths are followed.
-- Pictures of other sizes: what a head's 5x5/3 pooling leaves is averaged to 4x4, which at 224x224
+- Images of other sizes: what a head's 5x5/3 pooling leaves is averaged to 4x4, which at 224x224
   it is already.
 
 Differences from the paper, :class:`GoogLeNetBN`, torchvision's network: batch normalisation after
 each convolution instead of biases and of response normalisation; a 3x3 kernel where the paper has
 5x5, an old slip that the trained weights keep; maxpool4 is 2x2; the heads average to 4x4 at once;
 dropout 0.2 instead of 0.4 before the classifier; weights start from N(0, 0.01²). Its checkpoints
-load; the published one wants pictures scaled to [-1, 1] (mean and deviation 0.5), which torchvision
+load; the published one wants images scaled to [-1, 1] (mean and deviation 0.5), which torchvision
 hides in ``transform_input``.
 
 Differences from the paper, :class:`GoogLeNetSmall`, the network that goes by the name on CIFAR: one
@@ -59,7 +59,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures
+from zoo.layers.checks import check_at_least_one, check_images
 
 SCORES = ("fc", "aux1.fc2", "aux2.fc2")
 Unit = Callable[..., nn.Module]  # (in_channels, out_channels, kernel_size, stride=1)
@@ -260,8 +260,8 @@ class _Inceptions(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor | GoogLeNetOutput:
-        check_pictures(x, in_channels=self.in_channels, smallest=self.smallest)
-        # Sizes in the comments are those of 224x224 pictures (32x32 on CIFAR: 32, 16 and 8).
+        check_images(x, in_channels=self.in_channels, smallest=self.smallest)
+        # Sizes in the comments are those of 224x224 images (32x32 on CIFAR: 32, 16 and 8).
         x = self.stem(x)  # (batch, 192, 28, 28)
         x = self.inception3b(self.inception3a(x))  # (batch, 480, 28, 28)
         x = self.inception4a(self.maxpool3(x))  # (batch, 512, 14, 14)
@@ -296,7 +296,7 @@ class GoogLeNet(_Inceptions):
 
     Args:
         num_classes: width of the output.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         aux_logits: whether there are auxiliary heads.
         dropout: probability of silencing an input of the classifier during training.
         dropout_aux: the same of a hidden unit in the heads.
@@ -308,7 +308,7 @@ class GoogLeNet(_Inceptions):
           :class:`GoogLeNetOutput`
 
     Raises:
-        ValueError: if an argument is outside its range, or the input not such pictures.
+        ValueError: if an argument is outside its range, or the input not such images.
     """
 
     def __init__(
@@ -365,7 +365,7 @@ class GoogLeNetBN(_Inceptions):
 
     Args:
         num_classes: width of the output.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         aux_logits: whether there are auxiliary heads.
         dropout: probability of silencing an input of the classifier during training.
         dropout_aux: the same of a hidden unit in the heads.
@@ -376,7 +376,7 @@ class GoogLeNetBN(_Inceptions):
           :class:`GoogLeNetOutput`
 
     Raises:
-        ValueError: if an argument is outside its range, or the input not such pictures.
+        ValueError: if an argument is outside its range, or the input not such images.
     """
 
     smallest = 15
@@ -416,18 +416,18 @@ class GoogLeNetBN(_Inceptions):
 
 
 class GoogLeNetSmall(_Inceptions):
-    """GoogLeNet for pictures of CIFAR's size, with batch normalisation and without heads.
+    """GoogLeNet for images of CIFAR's size, with batch normalisation and without heads.
 
     Args:
         num_classes: width of the output.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
 
     Shape:
         - input: ``(batch, in_channels, height, width)``, of any size
         - output: logits ``(batch, num_classes)``
 
     Raises:
-        ValueError: if an argument is outside its range, or the input not such pictures.
+        ValueError: if an argument is outside its range, or the input not such images.
     """
 
     def __init__(self, num_classes: int = 10, *, in_channels: int = 3) -> None:
@@ -481,5 +481,5 @@ def googlenet_bn(
 
 
 def googlenet_cifar(num_classes: int = 10, *, in_channels: int = 3) -> GoogLeNetSmall:
-    """GoogLeNet with batch normalisation for 32x32 pictures."""
+    """GoogLeNet with batch normalisation for 32x32 images."""
     return GoogLeNetSmall(num_classes, in_channels=in_channels)

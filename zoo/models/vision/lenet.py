@@ -2,19 +2,19 @@ r"""LeNet-5 (LeCun, Bottou, Bengio and Haffner, 1998).
 
 "Gradient-based learning applied to document recognition", https://doi.org/10.1109/5.726791
 
-Small kernels slid over the whole picture find the same feature wherever it stands, and maps that
+Small kernels slid over the whole image find the same feature wherever it stands, and maps that
 shrink from layer to layer forget exactly where that was. All of it, features included, is trained
 from pixels by back-propagation.
 
 Differences from the paper, :class:`LeNet5`:
 
-- The output codes. The paper draws each class's 84 fixed values as a 7x12 picture of the character
-  and prints the pictures, very small, in a figure only; the transcriptions in circulation
+- The output codes. The paper draws each class's 84 fixed values as a 7x12 image of the character
+  and prints the images, very small, in a figure only; the transcriptions in circulation
   contradict one another. It also says that an error-correcting code would have done, so that is
   what stands here (:func:`output_codes`). ``output.codes`` is a buffer: other codes can be
   copied into it.
 - ``forward`` returns the negated penalties, so that the largest output wins, as everywhere else.
-- The pictures' background is -0.1 and the ink 1.175 in the paper; that is the data's affair.
+- The images' background is -0.1 and the ink 1.175 in the paper; that is the data's affair.
 
 Differences from the paper, :class:`LeNet5Modern`: the network that goes by the name today, with
 ReLU, max-pooling, every C3 map connected to all of S2, a linear output layer, and PyTorch's
@@ -208,8 +208,8 @@ class LeNet5(nn.Module):
 
     Args:
         num_classes: width of the output, at most 83.
-        in_channels: channels of the picture; 1 in the paper.
-        image_size: height and width: 32, or 28 to have the picture framed in zeros up to 32.
+        in_channels: channels of the image; 1 in the paper.
+        image_size: height and width: 32, or 28 to have the image framed in zeros up to 32.
 
     Shape:
         - input: ``(batch, in_channels, image_size, image_size)``
@@ -259,9 +259,9 @@ class LeNet5Modern(nn.Module):
 
     Args:
         num_classes: width of the output.
-        in_channels: channels of the picture.
-        image_size: height and width, at least 12. Below 32 the picture is framed in two rows of
-            zeros, so that 28x28 pictures meet the paper's map sizes.
+        in_channels: channels of the image.
+        image_size: height and width, at least 12. Below 32 the image is framed in two rows of
+            zeros, so that 28x28 images meet the paper's map sizes.
 
     Shape:
         - input: ``(batch, in_channels, image_size, image_size)``
@@ -289,7 +289,7 @@ class LeNet5Modern(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _check_sizes(x, self.in_channels, self.image_size)
-        # Sizes in the comments are those of 28x28 and 32x32 pictures.
+        # Sizes in the comments are those of 28x28 and 32x32 images.
         x = F.max_pool2d(torch.relu(self.c1(x)), 2)  # (batch, 6, 14, 14)
         x = F.max_pool2d(torch.relu(self.c3(x)), 2)  # (batch, 16, 5, 5)
         x = torch.relu(self.c5(x.flatten(1)))  # (batch, 120)

@@ -11,7 +11,7 @@ widths are rounded to multiples of 8, and a dropout of 0.2 precedes the classifi
 as in torchvision: the paper names no initialisation. The paper says 3.4 M parameters.
 
 `mobilenet_v2_cifar` is ours: the paper's layers, of which the stem and stage 2 keep their
-resolution, so that 32x32 pictures end at 4x4. The network of that name by kuangliu has these
+resolution, so that 32x32 images end at 4x4. The network of that name by kuangliu has these
 strides too, but also projects the shortcuts of blocks that change their width (2,296,922
 parameters), where the paper has none.
 
@@ -36,7 +36,7 @@ parameters), where the paper has none.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
+from zoo.layers.checks import check_at_least_one, check_images, check_probability
 
 # Table 2: expansion t, channels c, blocks n of each stage of bottlenecks.
 STAGES = (
@@ -65,7 +65,7 @@ class ConvNormReLU6(nn.Sequential):
     Args:
         in_channels: maps in.
         out_channels: maps out.
-        kernel_size: height and width of the kernel, odd; the picture is framed to keep its size.
+        kernel_size: height and width of the kernel, odd; the image is framed to keep its size.
         stride: reduction of height and width.
         groups: groups of maps that do not see one another.
 
@@ -145,7 +145,7 @@ class MobileNetV2(nn.Module):
 
     Args:
         num_classes: width of the output.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         width_mult: factor on the width of every layer; the last convolution never gets narrower
             (section 5 of the paper).
         strides: of the stem and of the first block of each stage.
@@ -202,7 +202,7 @@ class MobileNetV2(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=1)
+        check_images(x, in_channels=self.in_channels, smallest=1)
         x = self.features(x)  # (batch, last_channels, height / 32, width / 32)
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)  # (batch, last_channels)
         return self.classifier(x)  # (batch, num_classes)
@@ -226,7 +226,7 @@ def mobilenet_v2_cifar(
     width_mult: float = 1.0,
     dropout: float = 0.2,
 ) -> MobileNetV2:
-    """MobileNetV2 for 32x32 pictures: reduced 8 times, where the original reduces 32 times."""
+    """MobileNetV2 for 32x32 images: reduced 8 times, where the original reduces 32 times."""
     return MobileNetV2(
         num_classes,
         in_channels=in_channels,

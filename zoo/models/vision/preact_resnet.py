@@ -1,4 +1,4 @@
-r"""Pre-activation residual networks for small pictures (He, Zhang, Ren and Sun, 2016).
+r"""Pre-activation residual networks for small images (He, Zhang, Ren and Sun, 2016).
 
 "Identity mappings in deep residual networks", https://arxiv.org/abs/1603.05027
 
@@ -37,7 +37,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures
+from zoo.layers.checks import check_at_least_one, check_images
 from zoo.layers.convolution import conv1x1, conv3x3
 
 _SMALLEST_IMAGE = 1
@@ -144,7 +144,7 @@ class PreActResNet(nn.Module):
         block: :class:`PreActBlock` or :class:`PreActBottleneck`.
         blocks: number of units a stage.
         num_classes: width of the output.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
 
     Shape:
         - input: ``(batch, in_channels, height, width)``, of any size
@@ -177,8 +177,8 @@ class PreActResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
-        # Sizes in the comments are those of 32x32 pictures, channels those of PreActBlock.
+        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
+        # Sizes in the comments are those of 32x32 images, channels those of PreActBlock.
         x = self.conv1(x)  # (batch, 16, 32, 32)
         x = self.layer1(x)  # (batch, 16, 32, 32)
         x = self.layer2(x)  # (batch, 32, 16, 16)

@@ -6,7 +6,7 @@ Stacking more layers makes a plain network worse, on the training set too: it fa
 the identity. Let each pair of layers learn a difference to its input instead, :math:`x + F(x)`,
 and networks of 152 layers train as easily as shallow ones. The shortcuts are identities; only
 where the shape changes are they 1x1 convolutions (option B). Section 4.2's networks for small
-pictures are in :mod:`zoo.models.vision.resnet_cifar`.
+images are in :mod:`zoo.models.vision.resnet_cifar`.
 
 "Aggregated residual transformations for deep neural networks", https://arxiv.org/abs/1611.05431
 
@@ -23,7 +23,7 @@ Differences from the papers:
   for Torch does. With ``zero_init_residual`` each block starts as the identity, because the last
   batch norm's weights start at zero (Goyal et al. 2017, https://arxiv.org/abs/1706.02677).
 - `resnet18_cifar` is nobody's paper, but the network that "ResNet-18 on CIFAR-10" mostly means:
-  a 3x3 convolution without pooling in place of the stem, so that a 32x32 picture is not 8x8
+  a 3x3 convolution without pooling in place of the stem, so that a 32x32 image is not 8x8
   before the first block.
 
 Names of parameters are torchvision's, whose weights load.
@@ -55,7 +55,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures
+from zoo.layers.checks import check_at_least_one, check_images
 from zoo.layers.convolution import conv1x1, conv3x3
 
 _SMALLEST_IMAGE = 1
@@ -161,7 +161,7 @@ class ResNet(nn.Module):
         block: :class:`BasicBlock` or :class:`Bottleneck`, or the latter with arguments filled in.
         blocks: number of blocks in each of the four stages.
         num_classes: width of the output.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         zero_init_residual: whether each block starts as the identity.
 
     Shape:
@@ -204,8 +204,8 @@ class ResNet(nn.Module):
         return conv, nn.BatchNorm2d(64), nn.MaxPool2d(3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
-        # Sizes in the comments are those of 224x224 pictures, channels those of basic blocks.
+        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
+        # Sizes in the comments are those of 224x224 images, channels those of basic blocks.
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (batch, 64, 112, 112)
         x = self.maxpool(x)  # (batch, 64, 56, 56)
         x = self.layer1(x)  # (batch, 64, 56, 56)
@@ -217,7 +217,7 @@ class ResNet(nn.Module):
 
 
 class SmallImageResNet(ResNet):
-    """The same four stages after a 3x3 convolution without pooling, for pictures of 32x32.
+    """The same four stages after a 3x3 convolution without pooling, for images of 32x32.
 
     ``Args``, ``Shape`` and ``Raises`` are :class:`ResNet`'s.
     """
@@ -364,7 +364,7 @@ def resnext50_32x4d(
 def resnet18_cifar(
     num_classes: int = 10, *, in_channels: int = 3, zero_init_residual: bool = False
 ) -> SmallImageResNet:
-    """ResNet-18 with a 3x3 stem without pooling, for pictures of 32x32."""
+    """ResNet-18 with a 3x3 stem without pooling, for images of 32x32."""
     return SmallImageResNet(
         BasicBlock,
         (2, 2, 2, 2),

@@ -1,4 +1,4 @@
-r"""Residual and plain networks for small pictures (He, Zhang, Ren and Sun, 2015, section 4.2).
+r"""Residual and plain networks for small images (He, Zhang, Ren and Sun, 2015, section 4.2).
 
 "Deep residual learning for image recognition", https://arxiv.org/abs/1512.03385
 
@@ -40,7 +40,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures
+from zoo.layers.checks import check_at_least_one, check_images
 from zoo.layers.convolution import conv3x3
 
 _SMALLEST_IMAGE = 1
@@ -109,12 +109,12 @@ class ResidualBlock(PlainBlock):
 
 
 class CifarResNet(nn.Module):
-    """The residual network for small pictures: three stages of 16, 32 and 64 channels.
+    """The residual network for small images: three stages of 16, 32 and 64 channels.
 
     Args:
         num_classes: width of the output.
         depth: number of layers with weights, 6n + 2.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
 
     Shape:
         - input: ``(batch, in_channels, height, width)``, of any size
@@ -149,8 +149,8 @@ class CifarResNet(nn.Module):
         return nn.Sequential(first, *(self.block(channels, channels) for _ in range(blocks - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
-        # Sizes in the comments are those of 32x32 pictures.
+        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
+        # Sizes in the comments are those of 32x32 images.
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (batch, 16, 32, 32)
         x = self.layer1(x)  # (batch, 16, 32, 32)
         x = self.layer2(x)  # (batch, 32, 16, 16)

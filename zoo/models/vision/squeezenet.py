@@ -5,7 +5,7 @@ https://arxiv.org/abs/1602.07360
 
 Most kernels are 1x1, those that are 3x3 see few maps, which a 1x1 layer has squeezed together
 before, and pooling comes late, so that the maps stay large. No layer is fully connected: each
-class has its map, averaged over the picture.
+class has its map, averaged over the image.
 
 `squeezenet1_0` is the paper's network; `squeezenet1_1` is the authors' later one, as accurate at
 2.4 times less computation (https://github.com/forresti/SqueezeNet, v1.1).
@@ -13,7 +13,7 @@ class has its map, averaged over the picture.
 Differences from the paper: the paper names no initialisation, and the authors' Caffe files draw
 weights of variance 1 / fan-in; here as in torchvision it is the 2 / fan-in that suits ReLU (He et
 al. 2015), and for the last layer the authors' deviation of 0.01. The paper's networks with bypass
-connections and its compression are not here. Table 1 of the paper gives the sizes for pictures
+connections and its compression are not here. Table 1 of the paper gives the sizes for images
 of 227x227 pixels, though it says 224x224.
 
 | layer | size (227x227) | squeeze, expand 1x1, expand 3x3 | parameters | `squeezenet1_1` |
@@ -40,7 +40,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
+from zoo.layers.checks import check_at_least_one, check_images, check_probability
 
 
 class Fire(nn.Module):
@@ -76,7 +76,7 @@ class Fire(nn.Module):
 
 
 def _pool() -> nn.MaxPool2d:
-    """Maximum over overlapping 3x3 windows; one that juts out of the picture counts, too."""
+    """Maximum over overlapping 3x3 windows; one that juts out of the image counts, too."""
     return nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
 
@@ -126,7 +126,7 @@ class SqueezeNet(nn.Module):
         nn.init.normal_(conv10.weight, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=self.smallest)
+        check_images(x, in_channels=self.in_channels, smallest=self.smallest)
         x = self.features(x)  # (batch, 512, height', width')
         return self.classifier(x).flatten(1)  # (batch, num_classes)
 

@@ -5,7 +5,7 @@ https://arxiv.org/abs/1409.1556
 
 Depth is what counts: every kernel is 3x3, and a stack of them sees as far as one large kernel with
 fewer parameters and a non-linearity after each. Five blocks, each followed by a pooling that
-halves the picture while the channels double, then three fully-connected layers.
+halves the image while the channels double, then three fully-connected layers.
 
 The letters are the columns of the paper's table 1; the conv blocks are numbers of layers.
 
@@ -26,13 +26,13 @@ Differences from the paper, :class:`VGG`:
   trained layers of A, since learning would stall otherwise; it adds that Glorot's procedure makes
   this unnecessary. Here the convolutions follow He's (2015), which is Glorot's made right for
   ReLU; the fully-connected layers and the biases are the paper's: N(0, 0.01²) and 0.
-- Pictures of any size: the last maps are averaged to 7x7, which at 224x224 they are already.
+- Images of any size: the last maps are averaged to 7x7, which at 224x224 they are already.
 - Nets A-LRN and C (1x1 kernels), which the paper finds no better, are not here.
 - Batch normalisation (`_bn`) was published after the paper (Ioffe and Szegedy, 2015).
 
 Names, sizes and initial weights are torchvision's, and its checkpoints load.
 
-:class:`VGGSmall` is the network that goes by the name on CIFAR: 32x32 pictures leave one value a
+:class:`VGGSmall` is the network that goes by the name on CIFAR: 32x32 images leave one value a
 channel after the five poolings, so one linear layer takes the place of three.
 
 | builder | parameters (10 classes) |
@@ -46,7 +46,7 @@ channel after the five poolings, so one linear layer takes the place of three.
 import torch
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
+from zoo.layers.checks import check_at_least_one, check_images, check_probability
 
 # Convolutions in each of the five blocks, by the paper's letter.
 A = (1, 1, 2, 2, 2)
@@ -88,12 +88,12 @@ def _initialise(model: nn.Module) -> None:
 
 
 class VGG(nn.Module):
-    """VGG for pictures of ImageNet's size.
+    """VGG for images of ImageNet's size.
 
     Args:
         num_classes: width of the output.
         blocks: convolutions in each of the five blocks.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         batch_norm: normalise between each convolution and its ReLU.
         dropout: probability of silencing a unit of the two hidden layers during training.
 
@@ -102,7 +102,7 @@ class VGG(nn.Module):
         - output: logits ``(batch, num_classes)``
 
     Raises:
-        ValueError: if an argument is outside its range, or the input not such pictures.
+        ValueError: if an argument is outside its range, or the input not such images.
     """
 
     def __init__(
@@ -132,27 +132,27 @@ class VGG(nn.Module):
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=_SMALLEST)
+        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST)
         x = self.features(x)  # (batch, 512, height // 32, width // 32)
         x = self.avgpool(x)  # (batch, 512, 7, 7)
         return self.classifier(torch.flatten(x, 1))  # (batch, num_classes)
 
 
 class VGGSmall(nn.Module):
-    """VGG for pictures of CIFAR's size: batch normalisation, and one linear layer at the end.
+    """VGG for images of CIFAR's size: batch normalisation, and one linear layer at the end.
 
     Args:
         num_classes: width of the output.
         blocks: convolutions in each of the five blocks.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
 
     Shape:
-        - input: ``(batch, in_channels, height, width)``, at least 32x32; what larger pictures leave
+        - input: ``(batch, in_channels, height, width)``, at least 32x32; what larger images leave
           after the poolings is averaged
         - output: logits ``(batch, num_classes)``
 
     Raises:
-        ValueError: if an argument is outside its range, or the input not such pictures.
+        ValueError: if an argument is outside its range, or the input not such images.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class VGGSmall(nn.Module):
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=_SMALLEST)
+        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST)
         x = self.features(x)  # (batch, 512, height // 32, width // 32)
         return self.classifier(x.mean((2, 3)))  # (batch, num_classes)
 
@@ -212,20 +212,20 @@ def vgg19_bn(num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 
 
 
 def vgg11_cifar(num_classes: int = 10, *, in_channels: int = 3) -> VGGSmall:
-    """VGG-11 with batch normalisation for 32x32 pictures."""
+    """VGG-11 with batch normalisation for 32x32 images."""
     return VGGSmall(num_classes, blocks=A, in_channels=in_channels)
 
 
 def vgg13_cifar(num_classes: int = 10, *, in_channels: int = 3) -> VGGSmall:
-    """VGG-13 with batch normalisation for 32x32 pictures."""
+    """VGG-13 with batch normalisation for 32x32 images."""
     return VGGSmall(num_classes, blocks=B, in_channels=in_channels)
 
 
 def vgg16_cifar(num_classes: int = 10, *, in_channels: int = 3) -> VGGSmall:
-    """VGG-16 with batch normalisation for 32x32 pictures."""
+    """VGG-16 with batch normalisation for 32x32 images."""
     return VGGSmall(num_classes, blocks=D, in_channels=in_channels)
 
 
 def vgg19_cifar(num_classes: int = 10, *, in_channels: int = 3) -> VGGSmall:
-    """VGG-19 with batch normalisation for 32x32 pictures."""
+    """VGG-19 with batch normalisation for 32x32 images."""
     return VGGSmall(num_classes, blocks=E, in_channels=in_channels)

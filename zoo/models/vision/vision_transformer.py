@@ -5,15 +5,15 @@ https://arxiv.org/abs/2010.11929. The sizes Ti and S are those of Touvron et al.
 data-efficient image transformers & distillation through attention",
 https://arxiv.org/abs/2012.12877 (without its distillation token).
 
-A picture cut into patches is read as a sentence of words by the encoder of a Transformer: every
-patch looks at every other from the first layer on. Hardly anything about pictures is built in, so
+An image cut into patches is read as a sentence of words by the encoder of a Transformer: every
+patch looks at every other from the first layer on. Hardly anything about images is built in, so
 it must be learned from many of them, or from strong augmentation.
 
 Differences from the paper: the classifier is the single linear layer of fine-tuning, not the
 hidden layer and tanh of pre-training. ``dropout`` is 0 unless asked for; where the paper trains on
 ImageNet or ImageNet-21k it is 0.1. Weights start as in the authors' JAX code (see the classes).
 
-`vit_cifar` is ours, for 32x32 pictures and training from scratch: patches of 4x4 pixels and an MLP
+`vit_cifar` is ours, for 32x32 images and training from scratch: patches of 4x4 pixels and an MLP
 of twice the width, like the ViT-Lite of Hassani et al. 2021, "Escaping the big data paradigm with
 compact transformers", https://arxiv.org/abs/2104.05704, narrower and deeper than theirs.
 
@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures
+from zoo.layers.checks import check_at_least_one, check_images
 
 _LAYER_NORM_EPS = 1e-6
 
@@ -216,8 +216,8 @@ class VisionTransformer(nn.Module):
 
     Args:
         num_classes: width of the output.
-        in_channels: channels of the picture.
-        image_size: height and width of the picture, a multiple of ``patch_size``; the position
+        in_channels: channels of the image.
+        image_size: height and width of the image, a multiple of ``patch_size``; the position
             embedding belongs to it.
         patch_size: height and width of a patch.
         num_layers: encoder blocks.
@@ -289,7 +289,7 @@ class VisionTransformer(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=1)
+        check_images(x, in_channels=self.in_channels, smallest=1)
         if x.shape[2:] != (self.image_size, self.image_size):
             raise ValueError(
                 f"x must be {self.image_size}x{self.image_size} pixels, the image_size that this "
@@ -417,7 +417,7 @@ def vit_cifar(
     dropout: float = 0.0,
     attention_dropout: float = 0.0,
 ) -> VisionTransformer:
-    """A small ViT for 32x32 pictures, to be trained from scratch; every size can be changed."""
+    """A small ViT for 32x32 images, to be trained from scratch; every size can be changed."""
     return VisionTransformer(
         num_classes,
         in_channels=in_channels,

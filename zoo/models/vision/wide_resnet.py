@@ -34,7 +34,7 @@ He initialisation keeps the variance of the gradients, and the linear layer's bi
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
+from zoo.layers.checks import check_at_least_one, check_images, check_probability
 from zoo.layers.convolution import conv3x3
 
 _SMALLEST_IMAGE = 1
@@ -87,8 +87,8 @@ class WideResNet(nn.Module):
     Args:
         num_classes: width of the output.
         depth: number of layers, 6n + 4.
-        widen_factor: k, how many times the channels of a ResNet for small pictures.
-        in_channels: channels of the picture.
+        widen_factor: k, how many times the channels of a ResNet for small images.
+        in_channels: channels of the image.
         dropout: probability of dropout within each block; the paper has 0.3 on CIFAR, 0.4 on SVHN.
 
     Shape:
@@ -129,8 +129,8 @@ class WideResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
-        # Sizes in the comments are those of 32x32 pictures.
+        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
+        # Sizes in the comments are those of 32x32 images.
         x = self.conv1(x)  # (batch, 16, 32, 32)
         x = self.layer1(x)  # (batch, 16 k, 32, 32)
         x = self.layer2(x)  # (batch, 32 k, 16, 16)

@@ -21,7 +21,7 @@ smaller strides, 7x7/2 and then 5x5/2, cure both.
 
 Differences from the paper:
 
-- What it leaves open. Paddings are those that give figure 3's sizes: one pixel around the picture,
+- What it leaves open. Paddings are those that give figure 3's sizes: one pixel around the image,
   none in conv2, and poolings that keep a last, incomplete window. "Contrast normalized across
   feature maps" refers to Krizhevsky et al. (2012) and Jarrett et al. (2009) for details; here it is
   the former's local response normalisation with its constants, behind the pooling as in figure 3.
@@ -29,23 +29,23 @@ Differences from the paper:
   from N(0, 0.01²), as in Krizhevsky et al., and biases from 0.
 - Scaling first-layer kernels of more than 0.1 RMS back to 0.1 belongs to training, not to the
   network, and is not done here.
-- Pictures of other sizes: the last maps are averaged to 6x6, which at 224x224 they are already.
+- Images of other sizes: the last maps are averaged to 6x6, which at 224x224 they are already.
 """
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_pictures, check_probability
+from zoo.layers.checks import check_at_least_one, check_images, check_probability
 
 _SMALLEST = 47  # 22, 4 and 2 pixels reach the three poolings
 
 
 class ZFNet(nn.Module):
-    """AlexNet with a finer view of the picture, in one tower.
+    """AlexNet with a finer view of the image, in one tower.
 
     Args:
         num_classes: width of the output.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         dropout: probability of silencing a unit of the two hidden layers during training.
 
     Shape:
@@ -53,7 +53,7 @@ class ZFNet(nn.Module):
         - output: logits ``(batch, num_classes)``
 
     Raises:
-        ValueError: if an argument is outside its range, or the input not such pictures.
+        ValueError: if an argument is outside its range, or the input not such images.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class ZFNet(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_pictures(x, in_channels=self.in_channels, smallest=_SMALLEST)
-        # Sizes in the comments are those of 224x224 pictures.
+        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST)
+        # Sizes in the comments are those of 224x224 images.
         x = F.relu(self.conv1(x), inplace=True)  # (batch, 96, 110, 110)
         x = self.norm1(self.pool1(x))  # (batch, 96, 55, 55)
         x = F.relu(self.conv2(x), inplace=True)  # (batch, 256, 26, 26)

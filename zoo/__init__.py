@@ -11,4 +11,8 @@ def __getattr__(name: str) -> Any:
         from zoo.app.rebuild import load
 
         return load
+    if name in ("create_model", "list_models"):
+        from zoo.app import models
+
+        return getattr(models, name)
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")

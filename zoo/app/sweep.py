@@ -21,8 +21,9 @@ from hydra.core.hydra_config import HydraConfig
 from zoo.app.failures import failure, report
 from zoo.app.place import RunLocation, Train
 from zoo.config.command_line import CommandLine
-from zoo.config.compose import CONFIGS, compose, compose_plain, expand, parse, prepare, quoted
+from zoo.config.compose import compose, compose_plain, expand, parse, prepare, quoted
 from zoo.config.errors import ConfigError
+from zoo.config.paths import CONFIGS
 from zoo.config.run_config import dump
 
 WORST = 1e30

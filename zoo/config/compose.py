@@ -24,9 +24,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zoo.config.check import settings
 from zoo.config.errors import ConfigError, did_you_mean, one_line, written
+from zoo.config.paths import CONFIGS
 from zoo.training.settings import RunSettings
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 DEFAULT_EXPERIMENT = "lenet_digits"
 GROUPS = (
     "data",

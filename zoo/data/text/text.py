@@ -138,11 +138,14 @@ class Text(DataModule):
         pieces = [vocabulary.encode_tensor(piece) for piece in cut(chunks(), CHUNK)]
         return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int64)
 
-    def sizes(self) -> dict[str, int]:
+    def restore_vocabulary(self, stored: dict[str, Any]) -> Vocabulary:
+        return Vocabulary.from_json(stored)
+
+    def facts(self) -> dict[str, Any]:
         vocabulary = self.vocabularies.get("vocabulary")
         if vocabulary is None:
             raise RuntimeError(
-                f"{type(self).__name__} needs setup(), or a vocabulary, to know its sizes"
+                f"{type(self).__name__} needs setup(), or a vocabulary, to know its facts"
             )
         return {"vocab_size": len(vocabulary), "sequence_length": self.sequence_length}
 

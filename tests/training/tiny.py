@@ -1,13 +1,14 @@
 """Tasks of every kind that train in milliseconds, and what tests of the trainer look at."""
 
 import json
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.data.graphs.graph import KarateClub
 from zoo.data.images.digits import Digits
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule
 from zoo.data.text.text import WholeText
 from zoo.models.generative.gan import GAN
@@ -63,7 +64,7 @@ class Samples(DataModule):
                 )
         return self
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         return {"in_features": 6, "num_classes": 3}
 
 

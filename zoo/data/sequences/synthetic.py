@@ -10,13 +10,13 @@ The samples of a split are drawn once, from `data_seed`; no sequence is in two s
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from zoo.data.loading.loaders import TensorLoader
-from zoo.data.module import DataModule, check_batch_size
+from zoo.data.loading.tensor import TensorLoader
+from zoo.data.module import DataModule, Part, check_batch_size
 from zoo.data.sampling import seeded_generator
 from zoo.data.sequences.batches import sequence_loader
 from zoo.data.sequences.pairs import pair_loader
@@ -72,7 +72,9 @@ class AddingProblem(DataModule):
         self.eval_samples = eval_samples
         self.data_seed = data_seed
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         for split in SPLITS:
             count = self.num_samples if split == "train" else self.eval_samples
             self.loaders[split] = TensorLoader(
@@ -81,6 +83,7 @@ class AddingProblem(DataModule):
                 shuffle=split == "train",
                 seed=seed,
                 device=device,
+                part=part,
             )
 
     def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -92,7 +95,7 @@ class AddingProblem(DataModule):
         sums = (values * marks).sum(1, keepdim=True)  # (count, 1)
         return torch.stack([values, marks], dim=2), sums  # (count, length, 2)
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         return {"in_features": 2, "out_features": 1}
 
 
@@ -149,7 +152,9 @@ class Parity(DataModule):
         self.eval_samples = eval_samples
         self.data_seed = data_seed
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         counts = (self.num_samples, self.eval_samples, self.eval_samples)
         lengths = (self.min_length, self.max_length)
         sequences = distinct_sequences(2, lengths, counts=counts, seed=self.data_seed)
@@ -165,10 +170,11 @@ class Parity(DataModule):
                 shuffle=split == "train",
                 seed=seed,
                 device=device,
+                part=part,
             )
 
-    def sizes(self) -> dict[str, int]:
-        return {"num_classes": 2, "vocab_size": 2}
+    def facts(self) -> dict[str, Any]:
+        return {"num_classes": 2, "class_names": list(self.class_names), "vocab_size": 2}
 
 
 class TokenPairs(DataModule):
@@ -219,7 +225,9 @@ class TokenPairs(DataModule):
         self.eval_samples = eval_samples
         self.data_seed = data_seed
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         sequences = distinct_sequences(
             self.num_symbols,
             (self.min_length, self.max_length),
@@ -235,6 +243,7 @@ class TokenPairs(DataModule):
                 shuffle=split == "train",
                 seed=seed,
                 device=device,
+                part=part,
             )
 
     def _ordered(self, source: list[int]) -> list[int]:
@@ -242,7 +251,7 @@ class TokenPairs(DataModule):
             return sorted(source)
         return source[::-1] if self.order == "reverse" else source
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         tokens = SPECIAL_TOKENS + self.num_symbols
         return {"source_vocab_size": tokens, "target_vocab_size": tokens}
 

@@ -10,15 +10,15 @@ A file with a header, one text a row; quoted as CSV is (RFC 4180), in UTF-8. Fil
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from zoo.data.download import DataError
 from zoo.data.module import DataModule, check_batch_size
-from zoo.data.sampling import split_indices
 from zoo.data.sequences.batches import sequence_loader
-from zoo.data.text.vocabulary import Kind, learn_vocabulary
+from zoo.data.splits import split_indices
+from zoo.data.text.vocabulary import Kind, Vocabulary, learn_vocabulary
 
 LARGEST_FIELD = 1 << 30
 """Characters of the longest text; Python's own limit is 131,072."""
@@ -154,11 +154,15 @@ class LabelledText(DataModule):
                 device=device,
             )
 
-    def sizes(self) -> dict[str, int]:
+    def restore_vocabulary(self, stored: dict[str, Any]) -> Vocabulary:
+        return Vocabulary.from_json(stored)
+
+    def facts(self) -> dict[str, Any]:
         if self.class_names is None or not self.vocabularies:
-            raise RuntimeError("LabelledText needs setup() before its sizes are known")
+            raise RuntimeError("LabelledText needs setup() before its facts are known")
         return {
             "num_classes": len(self.class_names),
+            "class_names": list(self.class_names),
             "vocab_size": len(self.vocabularies["vocabulary"]),
         }
 

@@ -8,15 +8,15 @@ import warnings
 import zlib
 from abc import abstractmethod
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
 from zoo.data.download import DataError
 from zoo.data.loading.bucketing import BucketLoader, check_sizes
 from zoo.data.module import DataModule
-from zoo.data.sampling import split_indices
 from zoo.data.sequences.pairs import pair_loader
+from zoo.data.splits import split_indices
 from zoo.data.text.vocabulary import Vocabulary, learn_vocabulary
 
 TokenKind = Literal["words", "bpe", "characters"]
@@ -145,7 +145,10 @@ class SentencePairs(DataModule):
             device=device,
         )
 
-    def sizes(self) -> dict[str, int]:
+    def restore_vocabulary(self, stored: dict[str, Any]) -> Vocabulary:
+        return Vocabulary.from_json(stored)
+
+    def facts(self) -> dict[str, Any]:
         if not self.vocabularies:
             raise RuntimeError(f"{type(self).__name__} needs setup() before it has vocabularies")
         return {

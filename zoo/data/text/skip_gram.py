@@ -26,7 +26,7 @@ from zoo.data.sampling import seeded_generator
 from zoo.data.text.huffman import huffman_tree
 from zoo.data.text.text import Text
 from zoo.data.text.token_files import Chunks
-from zoo.data.text.vocabulary import learn_vocabulary
+from zoo.data.text.vocabulary import Vocabulary, learn_vocabulary
 from zoo.data.text.words import WordVocabulary
 
 Kind = Literal["skip_gram", "cbow"]
@@ -169,9 +169,12 @@ class WordWindows(DataModule):
         most = None if self.vocab_size is None else self.vocab_size - 1  # the first is <unk>
         return WordVocabulary(words[:most], lower_case=self.lower_case)
 
-    def sizes(self) -> dict[str, int]:
+    def restore_vocabulary(self, stored: dict[str, Any]) -> Vocabulary:
+        return Vocabulary.from_json(stored)
+
+    def facts(self) -> dict[str, Any]:
         if not self.vocabularies:
-            raise RuntimeError("WordWindows needs setup() before its sizes are known")
+            raise RuntimeError("WordWindows needs setup() before its facts are known")
         words = len(self.vocabularies["vocabulary"])
         rows = words if self.output == "negative_sampling" else words - 1
         return {"vocab_size": words, "out_features": rows}

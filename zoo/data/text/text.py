@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.download import DataError, download
-from zoo.data.loading.bptt import TextBatch, TrackLoader
+from zoo.data.loading.bptt import ContiguousLoader, TextBatch
 from zoo.data.loading.windows import WindowLoader
 from zoo.data.module import DataModule, check_batch_size
 from zoo.data.text.strings import cut
@@ -106,7 +106,7 @@ class Text(DataModule):
                 f"vocabulary must be {vocabulary.kind} {has_mask} mask_token, as the one given, "
                 f"not {self.vocabulary} and mask_token {self.mask_token}"
             )
-        kind = TrackLoader if self.order == "tracks" else WindowLoader
+        kind = ContiguousLoader if self.order == "tracks" else WindowLoader
         for split, chunks in parts.items():
             tokens = self.tokens(split, chunks, vocabulary)
             if split != "train" and len(tokens) < 2:
@@ -138,11 +138,14 @@ class Text(DataModule):
         pieces = [vocabulary.encode_tensor(piece) for piece in cut(chunks(), CHUNK)]
         return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int64)
 
-    def sizes(self) -> dict[str, int]:
+    def restore_vocabulary(self, stored: dict[str, Any]) -> Vocabulary:
+        return Vocabulary.from_json(stored)
+
+    def facts(self) -> dict[str, Any]:
         vocabulary = self.vocabularies.get("vocabulary")
         if vocabulary is None:
             raise RuntimeError(
-                f"{type(self).__name__} needs setup(), or a vocabulary, to know its sizes"
+                f"{type(self).__name__} needs setup(), or a vocabulary, to know its facts"
             )
         return {"vocab_size": len(vocabulary), "sequence_length": self.sequence_length}
 

@@ -57,11 +57,11 @@ def deferred_init(
 
 
 def reset(module: nn.Module) -> None:
-    """Starts what is in a module as a constructor would: layers as PyTorch does by default.
+    """Starts a layer, or all in a network, as constructors do: by PyTorch's default.
 
     In the order in which modules are built, those inside a module before the module itself, calls
-    ``init_weights()`` of each network, and ``reset_parameters()`` of each layer. The module's own
-    ``init_weights`` is not called, because that is where to call this from.
+    ``init_weights()`` of each network inside, and ``reset_parameters()`` of each layer. The
+    module's own ``init_weights`` is not called, because that is where to call this from.
 
     A network whose weights are then drawn anew calls this nevertheless: like that, a seed gives
     the weights that it gave when the layers' constructors drew their own.

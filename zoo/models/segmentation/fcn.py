@@ -166,6 +166,13 @@ def crop_like(x: Tensor, reference: Tensor, offset: int) -> Tensor:
     return x[:, :, offset : offset + height, offset : offset + width]
 
 
+def _through(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """What layers make of a map, one by one: a part of a `Sequential` cannot be traced."""
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
 class FCN(nn.Module):
     """VGG-16 made fully convolutional, with scores from one, two or three of its depths.
 
@@ -262,9 +269,11 @@ class FCN(nn.Module):
 
     def forward_features(self, x: Tensor) -> Maps:
         check_images(x, in_channels=self.in_channels)
-        pool3 = self.features[:POOL3](x)  # (batch, 256, height / 8, width / 8), and a margin
-        pool4 = self.features[POOL3:POOL4](pool3)  # (batch, 512, height / 16, width / 16)
-        pool5 = self.features[POOL4:](pool4)  # (batch, 512, height / 32, width / 32)
+        pool3 = _through(
+            self.features[:POOL3], x
+        )  # (batch, 256, height / 8, width / 8), and a margin
+        pool4 = _through(self.features[POOL3:POOL4], pool3)  # (batch, 512, height / 16, width / 16)
+        pool5 = _through(self.features[POOL4:], pool4)  # (batch, 512, height / 32, width / 32)
         return Maps(pool3, pool4, self.classifier(pool5))
 
     def forward(self, x: Tensor) -> Tensor:

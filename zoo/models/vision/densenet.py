@@ -35,7 +35,7 @@ follows every convolution but the first, as in the paper; torchvision's ``drop_r
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple, TypedDict, Unpack
+from typing import ClassVar, NamedTuple, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -142,7 +142,8 @@ CIFAR = Stem(_cifar_stem, stride=1)
 class DenseNet(nn.Module):
     """Stem, dense blocks with transitions between them, global average, linear classifier.
 
-    The names of the parts are torchvision's, whose state dicts load as they are.
+    The names of the parts are torchvision's, whose state dicts load as they are; its published
+    files have older names.
 
     Args:
         block_sizes: layers of each dense block.
@@ -161,6 +162,10 @@ class DenseNet(nn.Module):
     Raises:
         ValueError: if an argument is outside its range.
     """
+
+    foreign_names: ClassVar[tuple[tuple[str, str], ...]] = (
+        (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2"),
+    )
 
     @deferred_init
     def __init__(

@@ -12,8 +12,8 @@ class has its map, averaged over the image.
 
 Differences from the paper: the paper names no initialisation, and the authors' Caffe files draw
 weights of variance 1 / fan-in; here as in torchvision it is the 2 / fan-in that suits ReLU (He et
-al. 2015), and for the last layer the authors' deviation of 0.01. The paper's networks with bypass
-connections and its compression are not here. Table 1 of the paper gives the sizes for images
+al. 2015), and for the last layer the authors' standard deviation of 0.01. The paper's networks with
+bypass connections and its compression are not here. Table 1 of the paper gives the sizes for images
 of 227x227 pixels, though it says 224x224.
 
 | layer | size (227x227) | squeeze, expand 1x1, expand 3x3 | parameters | `squeezenet1_1` |

@@ -29,7 +29,7 @@ compact transformers", https://arxiv.org/abs/2104.05704, narrower and deeper tha
 
 import math
 from collections import OrderedDict
-from typing import TypedDict, Unpack
+from typing import ClassVar, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -259,6 +259,24 @@ class VisionTransformer(nn.Module):
     Raises:
         ValueError: if an argument is outside its range.
     """
+
+    foreign_names: ClassVar[tuple[tuple[str, str], ...]] = (
+        # Published files of torchvision are older than its present names.
+        (r"mlp\.linear_1\.", "mlp.0."),
+        (r"mlp\.linear_2\.", "mlp.3."),
+        # timm's names.
+        (r"^cls_token$", "class_token"),
+        (r"^pos_embed$", "encoder.pos_embedding"),
+        (r"^patch_embed\.proj\.", "conv_proj."),
+        (r"^norm\.", "encoder.ln."),
+        (r"^head\.", "heads.head."),
+        (r"^blocks\.(\d+)\.", r"encoder.layers.encoder_layer_\1."),
+        (r"\.norm([12])\.", r".ln_\1."),
+        (r"\.attn\.qkv\.", ".self_attention.in_proj_"),
+        (r"\.attn\.proj\.", ".self_attention.out_proj."),
+        (r"\.mlp\.fc1\.", ".mlp.0."),
+        (r"\.mlp\.fc2\.", ".mlp.3."),
+    )
 
     @deferred_init
     def __init__(

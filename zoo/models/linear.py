@@ -42,7 +42,7 @@ class LinearRegression(nn.Module):
         out_features: numbers predicted from each sample.
 
     Shape:
-        - input: ``(batch, *)`` with ``in_features`` elements a sample
+        - input: ``(batch, *)`` with ``in_features`` elements per sample
         - output: ``(batch, out_features)``
 
     Raises:
@@ -76,7 +76,7 @@ class SoftmaxRegression(nn.Module):
         num_classes: width of the output.
 
     Shape:
-        - input: ``(batch, *)`` with ``in_features`` elements a sample
+        - input: ``(batch, *)`` with ``in_features`` elements per sample
         - output: logits ``(batch, num_classes)``
 
     Raises:

@@ -47,7 +47,7 @@ class MLP(nn.Module):
         dropout: probability with which each hidden unit is silenced during training.
 
     Shape:
-        - input: ``(batch, *)`` with ``in_features`` elements a sample
+        - input: ``(batch, *)`` with ``in_features`` elements per sample
         - output: logits ``(batch, num_classes)``
 
     Raises:

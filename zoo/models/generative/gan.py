@@ -19,7 +19,7 @@ https://github.com/goodfeli/adversarial):
 | part | layers (28x28 images, 1 channel) | parameters |
 |---|---|---|
 | generator | 100 - 1200 relu - 1200 relu - 784 tanh | 2,503,984 |
-| discriminator | 784 - 240 maxout - 240 maxout - 1, five pieces a unit | 1,231,441 |
+| discriminator | 784 - 240 maxout - 240 maxout - 1, five pieces per unit | 1,231,441 |
 | both | | 3,735,425 |
 """
 

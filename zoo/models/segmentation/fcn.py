@@ -75,7 +75,7 @@ def bilinear_kernel(stride: int) -> Tensor:
 
 
 class BilinearUpsampling(nn.Module):
-    """A transposed convolution that stays bilinear interpolation, of each channel for itself.
+    """A transposed convolution that stays bilinear interpolation, of each channel separately.
 
     Args:
         stride: the magnification.
@@ -90,7 +90,7 @@ class BilinearUpsampling(nn.Module):
     def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        # Not stored: a coarser network's weights shall fit.
+        # Not stored, so that a coarser network's weights fit.
         self.register_buffer("kernel", torch.empty(2 * stride, 2 * stride), persistent=False)
         self.reset_parameters()
 
@@ -99,7 +99,7 @@ class BilinearUpsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         channels = x.size(1)
-        weight = self.kernel.expand(channels, 1, -1, -1)
+        weight = x.new_ones(channels, 1, 1, 1) * self.kernel
         return F.conv_transpose2d(x, weight, stride=self.stride, groups=channels)
 
 

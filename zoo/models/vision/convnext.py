@@ -4,12 +4,12 @@ r"""ConvNeXt (Liu, Mao, Wu, Feichtenhofer, Darrell and Xie, 2022).
 
 Take a ResNet and change it, one choice at a time, into what a hierarchical vision Transformer is:
 patches for a stem, depthwise 7x7 convolutions for attention, an MLP four times as wide, one layer
-norm and one GELU a block. What remains is a pure convolutional network that equals Swin.
+norm and one GELU per block. What remains is a pure convolutional network that equals Swin.
 
-Differences from the paper: none. Each block's residual is scaled by a learned factor a channel
-(layer scale, Touvron et al. 2021, https://arxiv.org/abs/2103.17239) and, in training, left out at
-random a sample (stochastic depth, Huang et al. 2016, https://arxiv.org/abs/1603.09382), more often
-the deeper the block. The rates are those of training on ImageNet-1k.
+Differences from the paper: none. Each block's residual is scaled by a learned factor per channel
+(layer scale, Touvron et al. 2021, https://arxiv.org/abs/2103.17239) and, in training, skipped at
+random per sample (stochastic depth, Huang et al. 2016, https://arxiv.org/abs/1603.09382), more
+often the deeper the block. The rates are those of training on ImageNet-1k.
 
 Names of parameters are torchvision's, whose weights load.
 

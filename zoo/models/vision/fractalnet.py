@@ -3,7 +3,7 @@ r"""FractalNet (Larsson, Maire and Shakhnarovich, 2017).
 "FractalNet: ultra-deep neural networks without residuals", https://arxiv.org/abs/1605.07648
 
 One rule, applied again and again, makes a very deep network that contains short paths, without
-any shortcut: put two copies of the block after each other and a single convolution beside them,
+any shortcut: put two copies of the block after each other and a single convolution next to them,
 and average. Dropping paths at random in training keeps each of them useful by itself, so that one
 column can be cut out and used alone.
 

@@ -14,7 +14,7 @@ Differences from the paper, :class:`LeNet5`:
   what stands here (:func:`output_codes`). ``output.codes`` is a buffer: other codes can be
   copied into it.
 - ``forward`` returns the negated penalties, so that the largest output wins, as everywhere else.
-- The images' background is -0.1 and the ink 1.175 in the paper; that is the data's affair.
+- The images' background is -0.1 and the ink 1.175 in the paper; that is up to the data.
 
 Differences from the paper, :class:`LeNet5Modern`: the network that goes by the name today, with
 ReLU, max-pooling, every C3 map connected to all of S2, a linear output layer, and PyTorch's

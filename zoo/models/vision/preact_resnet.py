@@ -142,7 +142,7 @@ class PreActResNet(nn.Module):
 
     Args:
         block: :class:`PreActBlock` or :class:`PreActBottleneck`.
-        blocks: number of units a stage.
+        blocks: number of units per stage.
         num_classes: width of the output.
         in_channels: channels of the image.
 
@@ -215,15 +215,15 @@ def _stage(
 
 
 def preact_resnet110(num_classes: int = 10, *, in_channels: int = 3) -> PreActResNet:
-    """110 layers, 18 units of two 3x3 convolutions a stage."""
+    """110 layers, 18 units of two 3x3 convolutions per stage."""
     return PreActResNet(PreActBlock, 18, num_classes=num_classes, in_channels=in_channels)
 
 
 def preact_resnet164(num_classes: int = 10, *, in_channels: int = 3) -> PreActResNet:
-    """164 layers, 18 bottlenecks a stage."""
+    """164 layers, 18 bottlenecks per stage."""
     return PreActResNet(PreActBottleneck, 18, num_classes=num_classes, in_channels=in_channels)
 
 
 def preact_resnet1001(num_classes: int = 10, *, in_channels: int = 3) -> PreActResNet:
-    """1001 layers, 111 bottlenecks a stage."""
+    """1001 layers, 111 bottlenecks per stage."""
     return PreActResNet(PreActBottleneck, 111, num_classes=num_classes, in_channels=in_channels)

@@ -180,27 +180,27 @@ class PlainNet(CifarResNet):
 
 
 def resnet20(num_classes: int = 10, *, in_channels: int = 3) -> CifarResNet:
-    """20 layers, three blocks a stage."""
+    """20 layers, three blocks per stage."""
     return CifarResNet(num_classes, depth=20, in_channels=in_channels)
 
 
 def resnet32(num_classes: int = 10, *, in_channels: int = 3) -> CifarResNet:
-    """32 layers, five blocks a stage."""
+    """32 layers, five blocks per stage."""
     return CifarResNet(num_classes, depth=32, in_channels=in_channels)
 
 
 def resnet44(num_classes: int = 10, *, in_channels: int = 3) -> CifarResNet:
-    """44 layers, seven blocks a stage."""
+    """44 layers, seven blocks per stage."""
     return CifarResNet(num_classes, depth=44, in_channels=in_channels)
 
 
 def resnet56(num_classes: int = 10, *, in_channels: int = 3) -> CifarResNet:
-    """56 layers, nine blocks a stage."""
+    """56 layers, nine blocks per stage."""
     return CifarResNet(num_classes, depth=56, in_channels=in_channels)
 
 
 def resnet110(num_classes: int = 10, *, in_channels: int = 3) -> CifarResNet:
-    """110 layers, eighteen blocks a stage."""
+    """110 layers, eighteen blocks per stage."""
     return CifarResNet(num_classes, depth=110, in_channels=in_channels)
 
 

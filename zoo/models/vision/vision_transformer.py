@@ -52,7 +52,7 @@ class MultiheadSelfAttention(nn.Module):
 
     with :math:`D_h = D / h`. Equal to `torch.nn.MultiheadAttention` of one argument, under whose
     names the matrices are kept: ``in_proj_weight`` is :math:`[q; k; v]`, one below the other, each
-    starting Xavier-uniform for itself, like ``out_proj.weight``. Biases start at zero.
+    starting Xavier-uniform on its own, like ``out_proj.weight``. Biases start at zero.
 
     Args:
         embed_dim: width D of a token.
@@ -94,7 +94,7 @@ class MultiheadSelfAttention(nn.Module):
 
 
 class MLP(nn.Sequential):
-    """Two layers with a GELU between them, each token for itself.
+    """Two layers with a GELU between them, applied to each token separately.
 
     Weights start Xavier-uniform, biases as normal numbers of standard deviation 1e-6.
 
@@ -170,7 +170,7 @@ class EncoderBlock(nn.Module):
 class Encoder(nn.Module):
     """Position embedding, layers, and a last normalisation.
 
-    The position embedding is learned, one vector a token, and starts as normal numbers of
+    The position embedding is learned, one vector per token, and starts as normal numbers of
     standard deviation 0.02.
 
     Args:

@@ -25,7 +25,7 @@ Differences from the paper:
   none in conv2, and poolings that keep a last, incomplete window. "Contrast normalized across
   feature maps" refers to Krizhevsky et al. (2012) and Jarrett et al. (2009) for details; here it is
   the former's local response normalisation with its constants, behind the pooling as in figure 3.
-- "All weights are initialized to 10^-2" would keep all maps of a layer alike for ever; they start
+- "All weights are initialized to 10^-2" would keep all maps of a layer alike forever; they start
   from N(0, 0.01²), as in Krizhevsky et al., and biases from 0.
 - Scaling first-layer kernels of more than 0.1 RMS back to 0.1 belongs to training, not to the
   network, and is not done here.

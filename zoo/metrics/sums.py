@@ -1,7 +1,7 @@
 """Metrics that accumulate where the data is and cost no device sync until they are read.
 
-They have torchmetrics' face (``update``, ``compute``, ``reset``, ``to``). Each is a handful of sums
-over samples, so evaluations of two halves of a data set combine by adding their ``sums``.
+They have torchmetrics' interface (``update``, ``compute``, ``reset``, ``to``). Each is a handful of
+sums over samples, so ``merge`` combines the evaluations of two halves of a data set by adding them.
 """
 
 from typing import Self
@@ -30,6 +30,10 @@ class SumMetric:
             if isinstance(term, Tensor):
                 term = term.detach().to(total)
             self.sums[name] = total + term
+
+    def merge(self, other: "SumMetric") -> None:
+        """Adds what another metric of the same kind has seen."""
+        self.add(**other.sums)
 
     def reset(self) -> None:
         self.sums = {name: torch.zeros_like(total) for name, total in self.sums.items()}

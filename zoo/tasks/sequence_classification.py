@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from zoo.metrics.sums import Accuracy, ConfusionMatrix, Mean
 from zoo.tasks.classification import Classification
-from zoo.tasks.task import inputs_of
-from zoo.tasks.vocabulary import Vocabulary
+from zoo.tasks.prediction import Classes
+from zoo.tasks.task import Shown, inputs_of
+from zoo.tasks.vocabulary import Vocabulary, token_vectors
 
 IGNORED = -100
 """Target of a step that does not count, as in torch."""
@@ -45,7 +46,7 @@ class SequenceClassification(Classification):
         - logits: ``(batch, classes)``, or ``(batch, time, classes)``
     """
 
-    predicts = None  # type: ignore[assignment]  # neither images nor their classes
+    given = ("vocabulary",)
 
     def __init__(
         self,
@@ -97,17 +98,14 @@ class SequenceClassification(Classification):
             del values["sequence_accuracy"]
         return values
 
-    def predict(self, batch: Any) -> Tensor:
+    def predict(self, batch: Any) -> Classes:
         """Probabilities of the classes: ``(batch, classes)`` or ``(batch, time, classes)``."""
-        return self._logits(batch).softmax(-1, dtype=torch.float32)
+        logits = self._logits(batch)
+        return Classes(logits.softmax(-1, dtype=torch.float32), self.class_names)
 
-    def embeddings(self) -> dict[str, tuple[Tensor, list[str]]]:
-        """``tokens``: the vectors of the vocabulary."""
-        names = [] if self.vocabulary is None else self.vocabulary.tokens()
-        for module in self.model.modules():
-            if isinstance(module, nn.Embedding) and module.num_embeddings == len(names):
-                return {"tokens": (module.weight.detach(), names)}
-        return {}
+    def show(self) -> dict[str, Shown]:
+        """As for classification, and ``tokens``: the vectors of the vocabulary."""
+        return super().show() | token_vectors(self.model, self.vocabulary)
 
     def _logits(self, batch: Any) -> Tensor:
         lengths = None if isinstance(batch, Tensor) or len(batch) < 3 else batch[2]

@@ -24,7 +24,7 @@ from zoo.training.averaging import WeightAverage
 from zoo.training.callbacks import Callback, MetricsFile
 from zoo.training.checkpoint import CheckpointError, CheckpointFolder, read, require_space
 from zoo.training.curve import TrainingCurve
-from zoo.training.evaluation import SEED, evaluate
+from zoo.training.evaluation import SEED, measure
 from zoo.training.freezing import training_mode
 from zoo.training.interruption import Interrupted, Signals
 from zoo.training.optimizers import load_optimizer
@@ -388,7 +388,7 @@ class Trainer:
                 callback.on_evaluation_end(self, split, metrics)
 
         with self.average.applied() if self.average else nullcontext():
-            return evaluate(
+            return measure(
                 self.task,
                 islice(self.data.batches(split, 0), self.settings.limit_eval_batches),
                 autocast=self.updater.autocast,
@@ -428,7 +428,7 @@ class Trainer:
         limits = (self.data.num_batches("val"), self.settings.limit_eval_batches)
         count = min(limit for limit in limits if limit is not None)
         with self.average.applied() if self.average else nullcontext():
-            metrics = evaluate(
+            metrics = measure(
                 self.task,
                 islice(self.data.batches("train", 0), min(count, self.batches_per_epoch)),
                 autocast=self.updater.autocast,

@@ -333,6 +333,7 @@ class Trainer:
         while True:
             loss: Tensor | None = None
             count: Tensor | int = 0
+            terms = []
             for run in runs:
                 with updater.autocast:
                     objective = next(run, None)
@@ -344,6 +345,8 @@ class Trainer:
                 updater.backward(part, network)
                 loss = part.detach() if loss is None else loss + part.detach()
                 count = objective.count + count
+                if objective.terms:
+                    terms.append((objective.terms, objective.count))
             if loss is None:
                 break
             if measure and self.layer_gradients:
@@ -354,6 +357,8 @@ class Trainer:
                 raise self._non_finite(str(error)) from None
             if stepped:
                 self.curve.add(network, loss, count)
+                for parts, weight in terms:
+                    self.curve.add_terms(network, parts, weight)
             taken &= stepped
         updater.end_step()
         self.updates += taken

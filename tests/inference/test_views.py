@@ -78,7 +78,7 @@ def test_arguments_that_cannot_be_meant_are_refused(arguments, message):
 def test_images_that_do_not_fit_are_refused_with_the_reason():
     with pytest.raises(ValueError, match="crop=9: must be at most the images' 8x8"):
         AveragedViews(small(), "ten_crop", crop=9)(torch.rand(1, 3, 8, 8))
-    with pytest.raises(ValueError, match="tta=ten_crop: the model takes no images of 7x7 pixels"):
+    with pytest.raises(ValueError, match="the model does not take images of 7x7 pixels"):
         AveragedViews(small(8), "ten_crop")(torch.rand(1, 3, 8, 8))
-    with pytest.raises(ValueError, match="tta=flip: these data are no images"):
+    with pytest.raises(ValueError, match="tta=flip: these data are not images"):
         AveragedViews(small(), "flip")(torch.rand(1, 8))

@@ -2,8 +2,8 @@
 
 The run folder is the training curve's run, `val/` and `test/` below it are those of the
 evaluations, so that each metric is one chart with a line for every split. Hyperparameters and final
-metrics are in the HParams tab, of the same run. A resumed run goes on in the same folder: what the
-killed process had written beyond the checkpoint is purged.
+metrics are in the HParams tab, of the same run. A resumed run continues in the same folder: what
+the killed process had written beyond the checkpoint is purged.
 """
 
 import contextlib

@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from zoo.app.evaluate import rebuilt  # noqa: E402
+from zoo.app.evaluate import rebuilt, seed_of  # noqa: E402
 from zoo.app.failures import report  # noqa: E402
 from zoo.config.command_line import CommandLine, parse_words  # noqa: E402
 from zoo.config.errors import ConfigError, as_config_error  # noqa: E402
@@ -38,9 +38,7 @@ def generate(line: CommandLine) -> None:
         raise ConfigError("run=<run folder> is required")
     length = line.whole("length", 500, least=1)
     temperature, top_p = line.real("temperature", 1.0), line.real("top_p", None)
-    top_k, seed = line.whole("top_k", None, least=1), line.whole("seed", 0, least=0)
-    if seed >= 2**63:
-        raise ConfigError(f"seed={seed}: must be below 2**63")
+    top_k, seed = line.whole("top_k", None, least=1), seed_of(line)
 
     from zoo.app.predict import write_text
     from zoo.inference.generation import Sampler

@@ -11,4 +11,8 @@ def __getattr__(name: str) -> Any:
         from zoo.app.rebuild import load
 
         return load
+    if name == "Predictor":
+        from zoo.app.predict import Predictor
+
+        return Predictor
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")

@@ -161,7 +161,7 @@ def test_classes_of_images_are_a_table(run, here, capsys):
         (["crop=3"], "crop=3: goes with tta=ten_crop"),
         (["tta=ten_crop", "crop=big"], "crop=big: must be a number of pixels"),
         (["tta=ten_crop", "crop=17"], "crop=17: must be at most the images' 16x16"),
-        (["tta=ten_crop", "crop=3"], "takes no images of 3x3 pixels"),
+        (["tta=ten_crop", "crop=3"], "does not take images of 3x3 pixels"),
         (["tta="], "tta=: has no value"),
         (["predict=nowhere"], "predict=nowhere: there is no such file or folder"),
         (["predict=text.txt"], "text.txt is not a readable image"),

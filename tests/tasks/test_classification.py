@@ -307,6 +307,11 @@ def test_auxiliary_heads_count_in_training_with_their_weight_and_not_in_evaluati
         model.train()
         expected = alone[0] + aux_weight * (alone[1] + alone[2])
         torch.testing.assert_close(task.loss(batch)[0], expected)
+        (objective,) = task.objectives(batch)
+        assert list(objective.terms) == ["main_loss", "auxiliary_loss"]
+        assert not any(term.requires_grad for term in objective.terms.values())
+        torch.testing.assert_close(objective.terms["main_loss"], alone[0])
+        torch.testing.assert_close(objective.terms["auxiliary_loss"], alone[1] + alone[2])
         model.eval()
         torch.testing.assert_close(task.loss(batch)[0], alone[0])
         task.evaluate(batch)

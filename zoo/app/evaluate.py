@@ -52,6 +52,18 @@ def rebuilt(line: CommandLine) -> "Evaluation":
     )
 
 
+def seed_of(line: CommandLine) -> int:
+    """The seed of random numbers that a command line names.
+
+    Raises:
+        ConfigError: it is not a whole number that torch takes.
+    """
+    seed = line.whole("seed", 0, least=0)
+    if seed >= 2**63:
+        raise ConfigError(f"seed={seed}: must be below 2**63")
+    return seed
+
+
 def augment(parts: "Evaluation", line: CommandLine) -> dict[str, Any]:
     """Puts the test-time augmentation asked for into the task; returns what to note of it."""
     from zoo.tasks.prediction import Classes
@@ -138,7 +150,7 @@ def sample_from_run(line: CommandLine) -> None:
     """Writes samples that the run's model draws."""
     if other := {"split", "predict", "tta", "crop"} & set(line.paths):
         raise ConfigError(f"{min(other)} and sample exclude each other")
-    count, seed = line.whole("sample", 1, least=1), line.whole("seed", 0, least=0)
+    count, seed = line.whole("sample", 1, least=1), seed_of(line)
     out = Path(line.paths["out"]) if "out" in line.paths else None
     from zoo.app.prediction_files import check_new
 

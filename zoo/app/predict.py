@@ -121,8 +121,8 @@ def check_takes_images(parts: Evaluation) -> None:
         raise ConfigError("predict: this run draws samples; write sample=<count> instead")
     if not hasattr(data, "preprocess"):
         raise ConfigError(
-            f"predict: this run is not one on images, since {type(data).__name__} cannot prepare "
-            "one; name a run on images"
+            f"predict: {type(data).__name__} cannot prepare an image for this run; name a run on "
+            "images"
         )
 
 

@@ -12,7 +12,7 @@ from zoo.metrics.perplexity import Perplexity
 from zoo.metrics.segmentation import SegmentationScores
 from zoo.metrics.sums import R2, Accuracy, ConfusionMatrix, Mean
 from zoo.tasks.segmentation import FirstSamples
-from zoo.tasks.sequence_classification import SequenceAccuracy, StepConfusionMatrix
+from zoo.tasks.sequence_classification import SequenceAccuracy
 
 TEXTS = ["a dog runs fast today", "the man sleeps", "a man runs", "the dog sleeps", "so it is"]
 
@@ -52,7 +52,6 @@ METRICS = {
     "perplexity": Perplexity,
     "accuracy": lambda: Accuracy(2),
     "confusion matrix": lambda: ConfusionMatrix(3),
-    "step confusion matrix": lambda: StepConfusionMatrix(3),
     "sequence accuracy": SequenceAccuracy,
     "r2": R2,
     "frechet": FrechetDistance,

@@ -9,6 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+IGNORED = -100
+"""A target that does not count, as in torch."""
+
 
 class SumMetric:
     """A metric computed from sums over samples.
@@ -78,7 +81,7 @@ class Accuracy(SumMetric):
         - targets: ``(batch, *)``
     """
 
-    def __init__(self, top_k: int = 1, *, ignore_index: int = -100) -> None:
+    def __init__(self, top_k: int = 1, *, ignore_index: int = IGNORED) -> None:
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, not {top_k}")
         super().__init__(correct=zero(), count=zero())
@@ -106,7 +109,7 @@ class ConfusionMatrix(SumMetric):
 
     Shape:
         - predicted: classes ``(batch,)`` or scores ``(batch, classes)``
-        - targets: ``(batch,)``
+        - targets: ``(batch,)``; -100 does not count
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -115,9 +118,10 @@ class ConfusionMatrix(SumMetric):
     def update(self, predicted: Tensor, targets: Tensor) -> None:
         if predicted.ndim > targets.ndim:
             predicted = predicted.argmax(1)  # (batch,)
+        counted = targets != IGNORED
         # bincount would be shorter, but it waits for the device to learn the size of its result.
         self.sums["matrix"].index_put_(
-            (targets, predicted), torch.ones_like(targets), accumulate=True
+            (targets.masked_fill(~counted, 0), predicted), counted.long(), accumulate=True
         )
 
     def compute(self) -> Tensor:

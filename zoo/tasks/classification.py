@@ -34,11 +34,11 @@ class Classification(Task):
 
     A batch is ``(inputs, targets)``, where the targets are class numbers or, where training
     images are mixed (mixup, CutMix), the share :math:`t` of every class. The metrics are ``loss``
-    and ``accuracy`` (of mixed targets: against the largest share) and ``top<k>_accuracy``. After an
+    and ``accuracy`` (for mixed targets: of the largest share) and ``top<k>_accuracy``. After an
     evaluation there are a table of the classes, images of the confusion matrix and, of image
     inputs, of the most confident mistakes.
 
-    A model may have auxiliary heads: in training it returns a tuple whose first field are the
+    A model may have auxiliary heads: in training it returns a tuple whose first field is the
     logits, and the loss of each further field is added with ``aux_weight``. The training curve then
     shows ``main_loss`` and ``auxiliary_loss``, their sum before it is weighted, besides the loss.
 
@@ -49,8 +49,8 @@ class Classification(Task):
         class_weights: a number for each class, of which only the ratios matter; or ``"balanced"``:
             inversely proportional to the class's share of the training samples (a class without
             any weighs 1).
-        aux_weight: of the losses of auxiliary heads (0.3: Szegedy et al., 2015, section 5).
-        top_k: for each number a metric counts the samples whose class is among so many guesses.
+        aux_weight: weight of the losses of auxiliary heads (0.3: Szegedy et al., 2015, section 5).
+        top_k: for each k, a metric counts the samples whose class is among the k best guesses.
         class_names: for the tables and images; the class numbers if None.
 
     Shape:

@@ -30,10 +30,10 @@ class LanguageModeling(Task):
 
     Args:
         model: tokens to logits, ``model(tokens)``, or to logits and a state, which ``model(tokens,
-            state)`` takes up again: tensors, in tuples if several.
+            state)`` takes again: tensors, in tuples if several.
         vocabulary: of the text, from the data. Without it no text is written.
         sample_length: tokens of the sample that follows an evaluation, 0 for none.
-        prompt: beginning of the sample; if None, it begins after a line break, where the vocabulary
+        prompt: beginning of the sample; if None, it begins after a line break, if the vocabulary
             has one, else after its first token.
         temperature: of the sample, see :class:`~zoo.inference.generation.Sampler`.
         top_k: of the sample.
@@ -93,7 +93,7 @@ class LanguageModeling(Task):
         if self._characters is not None:
             count = self._characters[targets].sum()
             bits = loss * targets.numel() / math.log(2)
-            # A batch may hold no character's beginning: of a mean over none there is no value.
+            # No character may begin in a batch, and a mean over nothing has no value.
             self.metrics["bits_per_character"].add(total=bits, count=count)  # type: ignore[attr-defined]
 
     def reset(self) -> None:

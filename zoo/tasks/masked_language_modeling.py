@@ -8,13 +8,11 @@ from torch.nn import functional as F
 
 from zoo.layers.attention import padding_mask
 from zoo.metrics.perplexity import Perplexity
-from zoo.metrics.sums import Accuracy
+from zoo.metrics.sums import IGNORED, Accuracy
 from zoo.tasks.prediction import Classes
 from zoo.tasks.task import Shown, Task, Text, inputs_of
 from zoo.tasks.vocabulary import Vocabulary, shown_attention, special_tokens, token_vectors
 
-IGNORED = -100
-"""Target of a token that was not chosen, as in torch."""
 MOST_SHOWN = 32
 """Tokens in an image of attention; more are too small to be read."""
 

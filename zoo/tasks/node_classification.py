@@ -6,11 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.metrics.sums import Accuracy, Mean
+from zoo.metrics.sums import IGNORED, Accuracy, Mean
 from zoo.tasks.prediction import Classes
 from zoo.tasks.task import Task
-
-IGNORED = -100  # the target that cross-entropy and accuracy pass over
 
 
 class NodeClassification(Task):

@@ -8,14 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.metrics.sums import Accuracy, ConfusionMatrix, Mean
+from zoo.metrics.sums import IGNORED, Accuracy, Mean
 from zoo.tasks.classification import Classification
 from zoo.tasks.prediction import Classes
 from zoo.tasks.task import Shown, inputs_of
 from zoo.tasks.vocabulary import Vocabulary, token_vectors
-
-IGNORED = -100
-"""Target of a step that does not count, as in torch."""
 
 
 class SequenceClassification(Classification):
@@ -35,7 +32,7 @@ class SequenceClassification(Classification):
         label_smoothing: share of the target that is spread over all classes.
         class_weights: a number for each class, of which only the ratios matter; or ``"balanced"``:
             inversely proportional to the class's share of the training targets.
-        top_k: for each number a metric counts the targets whose class is among so many guesses.
+        top_k: for each k, a metric counts the targets whose class is among the k best guesses.
         class_names: for the tables and images; the class numbers if None.
         vocabulary: names the tokens in the embedding projector; nothing else depends on it.
 
@@ -68,8 +65,6 @@ class SequenceClassification(Classification):
             class_names=class_names,
         )
         self.vocabulary = vocabulary
-        self.confusion_matrix = StepConfusionMatrix(num_classes)
-        self.metrics["confusion_matrix"] = self.confusion_matrix
         self.metrics["sequence_accuracy"] = SequenceAccuracy()
         del self.metrics["mistakes"]  # of images
 
@@ -135,19 +130,8 @@ class SequenceClassification(Classification):
         return loss, (weights[targets.clamp_min(0)] * counted).sum()
 
 
-class StepConfusionMatrix(ConfusionMatrix):
-    """A confusion matrix in which targets of -100 do not count."""
-
-    def update(self, predicted: Tensor, targets: Tensor) -> None:
-        if predicted.ndim > targets.ndim:
-            predicted = predicted.argmax(1)  # (steps,)
-        self.sums["matrix"].index_put_(
-            (targets.clamp_min(0), predicted), (targets != IGNORED).long(), accumulate=True
-        )
-
-
 class SequenceAccuracy(Mean):
-    """Share of sequences of which every step is classified right; steps of -100 do not count.
+    """Share of sequences of which every step is classified correctly; steps of -100 do not count.
 
     Sequences with a single target are not counted at all, since theirs is the plain accuracy.
 

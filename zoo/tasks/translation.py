@@ -76,8 +76,8 @@ class Translation(Task):
         teacher_forcing: probability of a true token; see above.
         beam_size: hypotheses that the search follows; 1: greedy, 0: evaluations write nothing.
         length_penalty: exponent of the length penalty of beam search.
-        length_factor: what is written has at most this times the source's tokens,
-        length_constant: and so many more.
+        length_factor: a translation has at most this many times the source's tokens,
+        length_constant: plus this many.
 
     Shape:
         - source: ``(batch, S)``
@@ -341,7 +341,7 @@ def _unpadded(tokens: Sequence[int]) -> list[int]:
 
 
 def _shown(numbers: Sequence[int], vocabulary: Vocabulary | None) -> list[str]:
-    """Tokens as they are to be read; where there is no vocabulary, by their numbers."""
+    """Tokens as they are shown; without a vocabulary, their numbers."""
     if vocabulary is None:
         return ["</s>" if number == END else str(number) for number in numbers]
     tokens = vocabulary.tokens()

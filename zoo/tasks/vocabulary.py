@@ -11,7 +11,7 @@ from zoo.tasks.task import Image, Shown, Vectors
 
 
 class Vocabulary(Protocol):
-    """Text to tokens and back; the data have made it and the run hands it on.
+    """Text to tokens and back; made by the data and passed on by the run.
 
     Attributes:
         pad, unknown, begin, end, mask: numbers of the special tokens, None where there are none.
@@ -30,7 +30,7 @@ class Vocabulary(Protocol):
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens, the special ones left out."""
+        """The text of tokens, without the special ones."""
         ...
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
@@ -38,7 +38,7 @@ class Vocabulary(Protocol):
         ...
 
     def tokens(self) -> list[str]:
-        """Every token as it is to be shown."""
+        """Every token as it is shown."""
         ...
 
     def characters(self) -> list[int] | None:
@@ -62,7 +62,7 @@ def token_vectors(model: nn.Module, vocabulary: Vocabulary | None) -> dict[str, 
 
 
 def as_text(tokens: Sequence[int], vocabulary: Vocabulary | None) -> str:
-    """The text of tokens; where there is no vocabulary, their numbers."""
+    """The text of tokens; without a vocabulary, their numbers."""
     return " ".join(map(str, tokens)) if vocabulary is None else vocabulary.decode(tokens)
 
 

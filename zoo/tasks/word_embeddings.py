@@ -127,7 +127,7 @@ class WordEmbeddings(Task):
 
         Mikolov, Yih and Zweig 2013, "Linguistic regularities in continuous space word
         representations", https://aclanthology.org/N13-1090: of unit vectors, and the three words
-        themselves are no answer.
+        themselves are not an answer.
 
         Raises:
             ValueError: one of the words is not in the vocabulary.

@@ -33,12 +33,12 @@ class Objective(NamedTuple):
     """A loss, what it is the mean of, and whose parameters it updates.
 
     Attributes:
-        loss: scalar, the mean over ``count`` terms.
-        count: images, tokens, nodes: the terms of the mean, so that gradients accumulated over
+        loss: scalar, a mean.
+        count: of how many images, tokens or nodes, so that gradients accumulated over
             uneven batches equal those of one large batch.
         network: the key of :meth:`Task.networks` whose optimizer takes the step.
         terms: parts of the loss by name (reconstruction, KL, penalty) for the training curve:
-            scalars on the device, detached, each a mean over ``count`` terms like the loss.
+            scalars on the device, detached, each a mean like the loss.
     """
 
     loss: Tensor
@@ -130,7 +130,7 @@ class Task:
         """
 
     def loss(self, batch: Any) -> Loss:
-        """The loss of a batch, and the number of terms that it is the mean of.
+        """The loss of a batch, and of how many images, tokens or nodes it is the mean.
 
         A third entry may name parts of the loss, see :class:`Objective`.
         """

@@ -3,17 +3,17 @@
     python scripts/generate.py run=<run folder> prompt="To be, or not" length=500
     python scripts/generate.py run=<run folder> temperature=0.7 top_k=40 top_p=0.9 seed=3
 
-The text appears as it is drawn. Beside the run's folder:
+The text appears as it is drawn. Besides the run's folder:
 
 prompt=            how it begins; without one, after a line break
 length=500         tokens to write
 temperature=1      divides the logits; 0 always takes the most probable token
-top_k=             draw among the so many most probable tokens only
-top_p=             draw among the fewest tokens that together have this probability only
+top_k=             draw only among this many most probable tokens
+top_p=             draw only among the fewest tokens that together have this probability
 seed=0             of the random numbers: the same seed, the same text
 checkpoint=best    best, last or a file
 
-Values of the stored configuration that do not make another run may be overridden beside:
+Values of the stored configuration that do not make another run may be overridden as well:
 `trainer.device=cpu`.
 """
 
@@ -24,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from zoo.app.evaluate import rebuilt, seed_of  # noqa: E402
 from zoo.app.failures import report  # noqa: E402
 from zoo.config.command_line import CommandLine, parse_words  # noqa: E402
 from zoo.config.errors import ConfigError, as_config_error  # noqa: E402
@@ -37,27 +38,15 @@ def generate(line: CommandLine) -> None:
         raise ConfigError("run=<run folder> is required")
     length = line.whole("length", 500, least=1)
     temperature, top_p = line.real("temperature", 1.0), line.real("top_p", None)
-    top_k, seed = line.whole("top_k", None, least=1), line.whole("seed", 0, least=0)
-    if seed >= 2**63:
-        raise ConfigError(f"seed={seed}: must be below 2**63")
+    top_k, seed = line.whole("top_k", None, least=1), seed_of(line)
 
-    from zoo.app.rebuild import prepare_evaluation
+    from zoo.app.predict import write_text
     from zoo.inference.generation import Sampler
-    from zoo.tasks.language_modeling import LanguageModeling
 
     with as_config_error():
         sampler = Sampler(temperature, top_k=top_k, top_p=top_p, seed=seed)
-    parts = prepare_evaluation(
-        line.paths["run"],
-        line.overrides,
-        checkpoint=line.paths.get("checkpoint", "best"),
-        trusted=line.trusted,
-    )
-    if not isinstance(parts.task, LanguageModeling):
-        raise ConfigError(f"run={line.paths['run']}: is no language model's")
-    with as_config_error(), parts.autocast:
-        for text in parts.task.generate(line.paths.get("prompt"), length, sampler):
-            print(text, end="", flush=True)
+    refusal = f"run={line.paths['run']}: this run is not a language model"
+    write_text(rebuilt(line), "generate", refusal, line.paths.get("prompt"), length, sampler)
     print()
 
 

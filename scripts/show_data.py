@@ -5,7 +5,7 @@
 
 What is shown is what the training of that configuration and seed sees at the beginning of the
 epoch, with the normalisation undone; masks are laid over their images, pixels without a class
-in white. Configuration words are those of train.py; beside them:
+in cream. Configuration words are those of train.py; besides them:
 
 split=train    which split; val and test are never augmented
 epoch=0        which epoch's augmentation
@@ -13,7 +13,6 @@ count=32       how many images
 out=data.png   the file, which must not exist yet
 """
 
-import colorsys
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +33,6 @@ PATHS = ("split", "epoch", "count", "out")
 COLUMNS = 8
 SMALLEST, LARGEST = 96, 256  # pixels a side of an image in the grid
 LINE = 14  # height of a line of text
-IGNORED = 255  # pixels of a mask that have no class
 
 
 def show(line: CommandLine) -> Path:
@@ -73,6 +71,8 @@ def drawn(batch: Any, data: Any) -> list[tuple["Image", str]]:
     import torch
     from PIL import Image
 
+    from zoo.figures.masks import overlay
+
     normalize = getattr(data, "normalize", None)
     if normalize is None or not isinstance(batch, tuple) or batch[0].ndim != 4:
         raise ConfigError(f"data: {type(data).__name__} holds no images")
@@ -83,7 +83,7 @@ def drawn(batch: Any, data: Any) -> list[tuple["Image", str]]:
     for image, target in zip(images, targets, strict=True):
         text = ""
         if target.ndim == 2:
-            image = overlaid(image, target, len(names))
+            image = overlay(image, target)
         else:
             text = label(target, names)
         pixels = image.permute(1, 2, 0).mul(255).round().byte()  # (height, width, 3)
@@ -97,17 +97,6 @@ def label(target: "Tensor", names: Sequence[str]) -> str:
         return names[int(target)]
     shares = [(float(share), name) for share, name in zip(target, names, strict=True) if share > 0]
     return "\n".join(f"{share:.2f} {name}" for share, name in sorted(shares, reverse=True))
-
-
-def overlaid(image: "Tensor", mask: "Tensor", num_classes: int) -> "Tensor":
-    """The image with each class in a colour of its own, half transparent, class 0 left alone."""
-    import torch
-
-    hues = [colorsys.hsv_to_rgb(i / max(1, num_classes - 1), 1, 1) for i in range(num_classes)]
-    colours = torch.tensor([*hues, (1.0, 1.0, 1.0)])
-    classes = mask.where(mask != IGNORED, num_classes)
-    layer = colours[classes].permute(2, 0, 1)  # (3, height, width)
-    return torch.where(mask == 0, image, (image + layer) / 2)
 
 
 def grid(cells: Sequence[tuple["Image", str]]) -> "Image":

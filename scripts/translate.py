@@ -4,7 +4,7 @@
     python scripts/translate.py run=<run folder> beam_size=5 length_penalty=1 out=english.txt < file
 
 Reads standard input, UTF-8 with one sentence a line, and writes a translation for each line, in the
-same order; an empty line stays one. Beside the run's folder:
+same order; an empty line stays one. Besides the run's folder:
 
 beam_size=         hypotheses that the search follows, 1 for greedy search; as in training
 length_penalty=    exponent: 0 prefers short translations, above 1 long ones; as in training
@@ -12,23 +12,22 @@ batch_size=64      lines translated together; at a terminal, one
 out=               a new file instead of standard output
 checkpoint=best    best, last or a file
 
-Values of the stored configuration that do not make another run may be overridden beside:
+Values of the stored configuration that do not make another run may be overridden as well:
 `trainer.device=cpu`.
 """
 
 import sys
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from zoo.app.evaluate import rebuilt  # noqa: E402
 from zoo.app.failures import report  # noqa: E402
 from zoo.config.command_line import CommandLine, parse_words  # noqa: E402
-from zoo.config.errors import ConfigError, as_config_error  # noqa: E402
+from zoo.config.errors import ConfigError  # noqa: E402
 
 OPTIONS = ("run", "beam_size", "length_penalty", "batch_size", "out", "checkpoint")
 
@@ -37,7 +36,7 @@ def lines_of(file: Iterable[bytes]) -> Iterator[str]:
     """The lines of a file as they come, without what ends them.
 
     Raises:
-        ConfigError: a line is no UTF-8.
+        ConfigError: a line is not UTF-8.
     """
     for number, line in enumerate(file, start=1):
         if number == 1:
@@ -45,58 +44,35 @@ def lines_of(file: Iterable[bytes]) -> Iterator[str]:
         try:
             yield line.removesuffix(b"\n").removesuffix(b"\r").decode()
         except UnicodeDecodeError as error:
-            raise ConfigError(f"line {number:,} of standard input is no UTF-8 ({error})") from error
-
-
-@contextmanager
-def destination(out: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that is there only once it is complete."""
-    if out is None:
-        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # wherever this runs
-        yield sys.stdout
-        return
-    part = out.with_name(f".{out.name}.part")
-    try:
-        with open(part, "w", encoding="utf-8") as file:
-            yield file
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+            raise ConfigError(
+                f"line {number:,} of standard input is not UTF-8 ({error})"
+            ) from error
 
 
 def translate(line: CommandLine) -> None:
     """Writes the translations as they are made."""
     if "run" not in line.paths:
         raise ConfigError("run=<run folder> is required")
-    out = Path(line.paths["out"]) if "out" in line.paths else None
-    if out is not None and out.exists():
-        raise ConfigError(f"out={out}: is there already; remove it or name another file")
-    if out is not None and not out.parent.is_dir():
-        raise ConfigError(f"out={out}: there is no folder {out.parent}; make it first")
     beam_size, alpha = line.whole("beam_size", None, least=1), line.real("length_penalty", None)
     batch_size = line.whole("batch_size", 1 if sys.stdin.isatty() else 64, least=1)
+    out = Path(line.paths["out"]) if "out" in line.paths else None
 
-    from zoo.app.rebuild import prepare_evaluation
-    from zoo.tasks.translation import Translation
+    from zoo.app.predict import write_text
+    from zoo.app.prediction_files import check_new
 
-    parts = prepare_evaluation(
-        line.paths["run"],
-        line.overrides,
-        checkpoint=line.paths.get("checkpoint", "best"),
-        trusted=line.trusted,
+    if out is not None:
+        check_new(out)
+    write_text(
+        rebuilt(line),
+        "translate",
+        f"run={line.paths['run']}: this run does not translate",
+        lines_of(sys.stdin.buffer),
+        beam_size=beam_size,
+        length_penalty=alpha,
+        batch_size=batch_size,
+        out=out,
+        end="\n",
     )
-    if not isinstance(parts.task, Translation):
-        raise ConfigError(f"run={line.paths['run']}: is no translation's")
-    if parts.task.target_vocabulary is None:
-        raise ConfigError(f"run={line.paths['run']}: its data are numbers; name a run on sentences")
-    with as_config_error(), parts.autocast, destination(out) as file:
-        for text in parts.task.translate(
-            lines_of(sys.stdin.buffer),
-            beam_size=beam_size,
-            length_penalty=alpha,
-            batch_size=batch_size,
-        ):
-            print(text, file=file, flush=True)
 
 
 def main(words: Sequence[str] | None = None) -> int:

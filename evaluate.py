@@ -36,12 +36,12 @@ def prepared(line: CommandLine) -> tuple[Any, dict[str, Any]]:
     from zoo.app.rebuild import prepare_evaluation
 
     parts = prepare_evaluation(
-        line.paths["run"],
+        line.options["run"],
         line.overrides,
-        checkpoint=line.paths.get("checkpoint", "best"),
+        checkpoint=line.options.get("checkpoint", "best"),
         trusted=line.trusted,
     )
-    views, crop = line.paths.get("tta"), line.paths.get("crop")
+    views, crop = line.options.get("tta"), line.options.get("crop")
     if views is None:
         if crop is not None:
             raise ConfigError(f"crop={crop}: goes with tta=ten_crop")
@@ -64,13 +64,13 @@ def evaluate(line: CommandLine) -> None:
     from zoo.training.run_folder import RunFolder, shown
 
     parts, augmentation = prepared(line)
-    split = line.paths.get("split", "test" if "test" in parts.data.splits else "val")
+    split = line.options.get("split", "test" if "test" in parts.data.splits else "val")
     if split not in parts.data.splits:
         known = ", ".join(parts.data.splits)
         raise ConfigError(f"split={split}: these data have {known}")
     with as_config_error("data"):
         parts.data.setup(seed=parts.settings.seed, device=parts.device)
-    folder = RunFolder(line.paths["run"])
+    folder = RunFolder(line.options["run"])
     if change := change_of_data(folder, parts.data):
         print(f"warning: {change}, if they are to be the same", file=sys.stderr)
     batches = islice(parts.data.batches(split, 0), parts.settings.trainer.limit_eval_batches)
@@ -95,22 +95,22 @@ def predict(line: CommandLine) -> None:
     from zoo import predict
     from zoo.training.run_folder import shown
 
-    if "split" in line.paths:
+    if "split" in line.options:
         raise ConfigError("split and predict exclude each other")
-    run, source = Path(line.paths["run"]), Path(line.paths["predict"])
+    run, source = Path(line.options["run"]), Path(line.options["predict"])
     predict.images(source)  # A wrong path is refused before the run is rebuilt.
     parts, _ = prepared(line)
     if parts.task.predicts is None or not hasattr(parts.data, "preprocess"):
         raise ConfigError("predict: this run is no classification or segmentation of images")
     done: list[str] = []
-    with as_config_error() if "tta" in line.paths else nullcontext():
+    with as_config_error() if "tta" in line.options else nullcontext():
         if parts.task.predicts == "classes":
-            out = Path(line.paths.get("out", run / "predictions.csv"))
+            out = Path(line.options.get("out", run / "predictions.csv"))
             rows = list(predict.classes(parts, predict.images(source)))
             predict.write_table(rows, out)
             done = [f"{file}: {name} ({value:.3f})" for file, name, value in rows]
         else:
-            out = Path(line.paths.get("out", run / "predictions"))
+            out = Path(line.options.get("out", run / "predictions"))
             files = predict.images(source, outside=out)
             targets = predict.mask_files(source, files, out)
             for file, target in predict.write_masks(parts, files, targets):
@@ -124,18 +124,18 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs the program; returns the exit code."""
     try:
         words = sys.argv[1:] if words is None else words
-        line = parse_words(words, paths=PATHS, flags=("--help", "--version"))
+        line = parse_words(words, options=PATHS, flags=("--help", "--version"))
         if "--help" in line.flags:
             print(__doc__)
         elif "--version" in line.flags:
             show_version()
-        elif "run" not in line.paths:
+        elif "run" not in line.options:
             unknown = line.overrides[0].partition("=")[0] if line.overrides else ""
             hint = f"; {unknown}: {did_you_mean(unknown, PATHS)}" if unknown else ""
             raise ConfigError(f"run=<run folder> is required{hint}")
-        elif "predict" in line.paths:
+        elif "predict" in line.options:
             predict(line)
-        elif "out" in line.paths:
+        elif "out" in line.options:
             raise ConfigError("out goes with predict=<image or folder>")
         else:
             evaluate(line)

@@ -33,11 +33,11 @@ OPTIONS = ("run", "prompt", "length", "temperature", "top_k", "top_p", "seed", "
 
 def generate(line: CommandLine) -> None:
     """Writes the text to standard output as it is drawn."""
-    if "run" not in line.paths:
+    if "run" not in line.options:
         raise ConfigError("run=<run folder> is required")
-    length = line.whole("length", 500, least=1)
-    temperature, top_p = line.real("temperature", 1.0), line.real("top_p", None)
-    top_k, seed = line.whole("top_k", None, least=1), line.whole("seed", 0, least=0)
+    length = line.integer("length", 500, least=1)
+    temperature, top_p = line.number("temperature", 1.0), line.number("top_p", None)
+    top_k, seed = line.integer("top_k", None, least=1), line.integer("seed", 0, least=0)
     if seed >= 2**63:
         raise ConfigError(f"seed={seed}: must be below 2**63")
 
@@ -48,15 +48,15 @@ def generate(line: CommandLine) -> None:
     with as_config_error():
         sampler = Sampler(temperature, top_k=top_k, top_p=top_p, seed=seed)
     parts = prepare_evaluation(
-        line.paths["run"],
+        line.options["run"],
         line.overrides,
-        checkpoint=line.paths.get("checkpoint", "best"),
+        checkpoint=line.options.get("checkpoint", "best"),
         trusted=line.trusted,
     )
     if not isinstance(parts.task, LanguageModeling):
-        raise ConfigError(f"run={line.paths['run']}: is no language model's")
+        raise ConfigError(f"run={line.options['run']}: is no language model's")
     with as_config_error(), parts.autocast:
-        for text in parts.task.generate(line.paths.get("prompt"), length, sampler):
+        for text in parts.task.generate(line.options.get("prompt"), length, sampler):
             print(text, end="", flush=True)
     print()
 
@@ -65,7 +65,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs the program; returns the exit code."""
     try:
         given = sys.argv[1:] if words is None else words
-        line = parse_words(given, paths=OPTIONS, flags=("--help",))
+        line = parse_words(given, options=OPTIONS, flags=("--help",))
         if "--help" in line.flags:
             print(__doc__)
         else:

@@ -66,29 +66,31 @@ def destination(out: Path | None) -> Iterator[TextIO]:
 
 def translate(line: CommandLine) -> None:
     """Writes the translations as they are made."""
-    if "run" not in line.paths:
+    if "run" not in line.options:
         raise ConfigError("run=<run folder> is required")
-    out = Path(line.paths["out"]) if "out" in line.paths else None
+    out = Path(line.options["out"]) if "out" in line.options else None
     if out is not None and out.exists():
         raise ConfigError(f"out={out}: is there already; remove it or name another file")
     if out is not None and not out.parent.is_dir():
         raise ConfigError(f"out={out}: there is no folder {out.parent}; make it first")
-    beam_size, alpha = line.whole("beam_size", None, least=1), line.real("length_penalty", None)
-    batch_size = line.whole("batch_size", 1 if sys.stdin.isatty() else 64, least=1)
+    beam_size, alpha = line.integer("beam_size", None, least=1), line.number("length_penalty", None)
+    batch_size = line.integer("batch_size", 1 if sys.stdin.isatty() else 64, least=1)
 
     from zoo.app.rebuild import prepare_evaluation
     from zoo.tasks.translation import Translation
 
     parts = prepare_evaluation(
-        line.paths["run"],
+        line.options["run"],
         line.overrides,
-        checkpoint=line.paths.get("checkpoint", "best"),
+        checkpoint=line.options.get("checkpoint", "best"),
         trusted=line.trusted,
     )
     if not isinstance(parts.task, Translation):
-        raise ConfigError(f"run={line.paths['run']}: is no translation's")
+        raise ConfigError(f"run={line.options['run']}: is no translation's")
     if parts.task.target_vocabulary is None:
-        raise ConfigError(f"run={line.paths['run']}: its data are numbers; name a run on sentences")
+        raise ConfigError(
+            f"run={line.options['run']}: its data are numbers; name a run on sentences"
+        )
     with as_config_error(), parts.autocast, destination(out) as file:
         for text in parts.task.translate(
             lines_of(sys.stdin.buffer),
@@ -103,7 +105,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs the program; returns the exit code."""
     try:
         given = sys.argv[1:] if words is None else words
-        line = parse_words(given, paths=OPTIONS, flags=("--help",))
+        line = parse_words(given, options=OPTIONS, flags=("--help",))
         if "--help" in line.flags:
             print(__doc__)
         else:

@@ -7,7 +7,6 @@ import torch
 import yaml
 from torch import nn
 
-from zoo.config.build import GIVEN
 from zoo.metrics.sums import ConfusionMatrix, Mean
 from zoo.tasks.task import Objective, Task, evaluation_mode, inputs_of
 
@@ -86,7 +85,7 @@ def test_config_names_a_task_and_arguments_that_it_has(path):
     task = getattr(import_module(module), name)
     assert issubclass(task, Task) and path.stem == module.rsplit(".", 1)[1]
     parameters = inspect.signature(task).parameters
-    assert set(config) == set(parameters) - set(GIVEN["task"])
+    assert set(config) == set(parameters) - {"model", *task.given}
     for key, value in config.items():
         value = tuple(value) if isinstance(value, list) else value
         assert value == "auto" or value == parameters[key].default

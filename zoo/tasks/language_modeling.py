@@ -45,6 +45,8 @@ class LanguageModeling(Task):
         ValueError: if an argument is outside its range, or a prompt not of the vocabulary.
     """
 
+    given = ("vocabulary",)
+
     def __init__(
         self,
         model: nn.Module,
@@ -116,6 +118,9 @@ class LanguageModeling(Task):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._state = state["state"]
+
+    def next_steps(self, data: Any) -> list[str]:
+        return [] if self.vocabulary is None else ["scripts/generate.py run={run} length=500"]
 
     def texts(self) -> dict[str, str]:
         """``sample``, the same one from the same weights."""

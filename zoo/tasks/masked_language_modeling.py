@@ -59,6 +59,8 @@ class MaskedLanguageModeling(Task):
         ValueError: if an argument is outside its range or the vocabulary has no mask token.
     """
 
+    given = ("vocabulary",)
+
     def __init__(
         self,
         model: nn.Module,

@@ -46,6 +46,7 @@ class SequenceClassification(Classification):
     """
 
     predicts = None  # type: ignore[assignment]  # neither images nor their classes
+    given = ("vocabulary",)
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ trainer only updates. A new learning problem is a new task and leaves both of th
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -59,11 +59,15 @@ class Task:
         metrics: what :meth:`evaluate` updates, by name.
         predicts: what :meth:`predict` makes of images, if anything: probabilities of ``classes``
             (batch, classes), or ``masks`` of class numbers (batch, height, width).
+        given: arguments of the constructor that the run hands over besides the model.
+        changeable: arguments of the constructor that a stored run may change.
     """
 
     monitor: str = "loss"
     mode: Literal["min", "max"] = "min"
     predicts: Literal["classes", "masks"] | None = None
+    given: ClassVar[tuple[str, ...]] = ()
+    changeable: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -126,6 +130,14 @@ class Task:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state, but was given {sorted(state)}")
+
+    def next_steps(self, data: Any) -> list[str]:
+        """What else a finished run is good for: programs to call, ``{run}`` for the run folder.
+
+        Args:
+            data: the data module of the run.
+        """
+        return []
 
     def example_inputs(self, batch: Any) -> tuple[Any, ...]:
         """Arguments of the model for a batch, for tracing its graph."""

@@ -84,6 +84,9 @@ class Translation(Task):
         - logits: ``(batch, T - 1, vocabulary)``
     """
 
+    given = ("source_vocabulary", "target_vocabulary")
+    changeable = ("beam_size", "length_penalty")
+
     def __init__(
         self,
         model: nn.Module,
@@ -266,6 +269,11 @@ class Translation(Task):
                 written = iter(found.tolist())
             for tokens in sources:
                 yield self.target_vocabulary.decode(next(written)) if tokens else ""
+
+    def next_steps(self, data: Any) -> list[str]:
+        if self.target_vocabulary is None:
+            return []
+        return ["scripts/translate.py run={run} < sentences.txt"]
 
     def example_inputs(self, batch: Pairs) -> tuple[Any, ...]:
         return batch.source, batch.target[:, :-1], batch.source_lengths

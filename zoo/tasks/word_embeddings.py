@@ -43,6 +43,8 @@ class WordEmbeddings(Task):
         ValueError: if a word is not in the vocabulary, or ``num_neighbours`` is below 1.
     """
 
+    given = ("vocabulary",)
+
     def __init__(
         self,
         model: nn.Module,

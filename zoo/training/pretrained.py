@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,12 @@ _RENAMED = (
     (r"\.LayerNorm\.gamma$", ".LayerNorm.weight"),
     (r"\.LayerNorm\.beta$", ".LayerNorm.bias"),
 )
+
+
+class ModelOptions(TypedDict, total=False):
+    """What a configuration may say of any model, besides the arguments of its target."""
+
+    weights: str | None
 
 
 @dataclass(frozen=True)

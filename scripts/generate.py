@@ -34,19 +34,19 @@ OPTIONS = ("run", "prompt", "length", "temperature", "top_k", "top_p", "seed", "
 
 def generate(line: CommandLine) -> None:
     """Writes the text to standard output as it is drawn."""
-    if "run" not in line.paths:
+    if "run" not in line.options:
         raise ConfigError("run=<run folder> is required")
-    length = line.whole("length", 500, least=1)
-    temperature, top_p = line.real("temperature", 1.0), line.real("top_p", None)
-    top_k, seed = line.whole("top_k", None, least=1), seed_of(line)
+    length = line.integer("length", 500, least=1)
+    temperature, top_p = line.number("temperature", 1.0), line.number("top_p", None)
+    top_k, seed = line.integer("top_k", None, least=1), seed_of(line)
 
     from zoo.app.predict import write_text
     from zoo.inference.generation import Sampler
 
     with as_config_error():
         sampler = Sampler(temperature, top_k=top_k, top_p=top_p, seed=seed)
-    refusal = f"run={line.paths['run']}: this run is not a language model"
-    write_text(rebuilt(line), "generate", refusal, line.paths.get("prompt"), length, sampler)
+    refusal = f"run={line.options['run']}: this run is not a language model"
+    write_text(rebuilt(line), "generate", refusal, line.options.get("prompt"), length, sampler)
     print()
 
 
@@ -54,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs the program; returns the exit code."""
     try:
         given = sys.argv[1:] if words is None else words
-        line = parse_words(given, paths=OPTIONS, flags=("--help",))
+        line = parse_words(given, options=OPTIONS, flags=("--help",))
         if "--help" in line.flags:
             print(__doc__)
         else:

@@ -36,17 +36,16 @@ ENTRIES = 1 << 22  # probabilities that are in memory at a time
 
 def baseline(line: CommandLine) -> None:
     """Prints a line for each order."""
-    order, split = line.whole("order", 6, least=1), line.paths.get("split", "val")
+    order, split = line.integer("order", 6, least=1), line.options.get("split", "val")
 
-    from zoo.config.build import build
     from zoo.config.compose import compose
     from zoo.data.text.text import Text
     from zoo.models.ngram import NGram
 
-    config = compose(
+    recipe = compose(
         line.overrides, config_dir=line.flags.get("--config-dir"), trusted=line.trusted
     )
-    data = build(config["data"], "data", "data", trusted=line.trusted)
+    data = recipe.data.build()
     if not isinstance(data, Text):
         raise ConfigError(f"data: {type(data).__name__} is no text")
     if split not in data.splits or split == "train":
@@ -88,7 +87,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs the program; returns the exit code."""
     try:
         given = sys.argv[1:] if words is None else words
-        line = parse_words(given, paths=PATHS, flags=("--help", "--config-dir"))
+        line = parse_words(given, options=PATHS, flags=("--help", "--config-dir"))
         if "--help" in line.flags:
             print(__doc__)
         else:

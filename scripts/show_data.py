@@ -37,25 +37,24 @@ LINE = 14  # height of a line of text
 
 def show(line: CommandLine) -> Path:
     """Writes the grid that the command line asks for and returns its path."""
-    out = Path(line.paths.get("out", "data.png"))
+    out = Path(line.options.get("out", "data.png"))
     if out.exists():
         raise ConfigError(f"out={out}: is there already; remove it or name another file")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"out={out}: must end in .png or .jpg")
-    epoch, count = line.whole("epoch", 0, least=0), line.whole("count", 32, least=1)
+    epoch, count = line.integer("epoch", 0, least=0), line.integer("count", 32, least=1)
 
-    from zoo.config.build import build
     from zoo.config.compose import compose
 
-    config = compose(
+    recipe = compose(
         line.overrides, config_dir=line.flags.get("--config-dir"), trusted=line.trusted
     )
-    data: Any = build(config["data"], "data", "data", trusted=line.trusted)
-    split = line.paths.get("split", "train")
+    data: Any = recipe.data.build()
+    split = line.options.get("split", "train")
     if split not in data.splits:
         raise ConfigError(f"split={split}: these data have {', '.join(data.splits)}")
     with as_config_error("data"):
-        data.setup(seed=config["seed"])
+        data.setup(seed=recipe.settings.seed)
     cells: list[tuple[Image, str]] = []
     for batch in data.batches(split, epoch):
         cells += drawn(batch, data)
@@ -129,7 +128,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs the program; returns the exit code."""
     try:
         given = sys.argv[1:] if words is None else words
-        line = parse_words(given, paths=PATHS, flags=("--help", "--config-dir"))
+        line = parse_words(given, options=PATHS, flags=("--help", "--config-dir"))
         if "--help" in line.flags:
             print(__doc__)
             return 0

@@ -33,8 +33,8 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from receptive_field import ReceptiveFields, tensors_in  # noqa: E402
 from zoo.app.failures import report  # noqa: E402
-from zoo.config.build import build, locate  # noqa: E402
 from zoo.config.command_line import parse_words  # noqa: E402
+from zoo.config.component import Component  # noqa: E402
 from zoo.config.compose import compose  # noqa: E402
 from zoo.config.errors import ConfigError, one_line  # noqa: E402
 
@@ -183,8 +183,8 @@ def kept_for_backward(model: nn.Module, size: Sequence[int], batch: int = 2) -> 
 # --------------------------------------------------------------------------------- command line
 
 
-def fill(node: dict[str, Any], size: Sequence[int] | None, trusted: Sequence[str]) -> Any:
-    """The model's node and the size of its input, with every `auto` in its place.
+def fill(model: Component, size: Sequence[int] | None) -> tuple[Component, tuple[int, ...]]:
+    """The model and the size of its input, with every `auto` in its place.
 
     What nothing says is the builder's own default: 1,000 classes and 224 pixels for networks that
     were made for ImageNet, 32 pixels for others.
@@ -192,7 +192,7 @@ def fill(node: dict[str, Any], size: Sequence[int] | None, trusted: Sequence[str
     import inspect
     import typing
 
-    target = locate(node["_target_"], "model", trusted)
+    node, target = model.node, model.target
     defaults = {  # Those of a builder, and those of the network for what it hands on.
         name: parameter.default
         for function in (typing.get_type_hints(target).get("return"), target)
@@ -208,18 +208,11 @@ def fill(node: dict[str, Any], size: Sequence[int] | None, trusted: Sequence[str
         size = (channels, pixels, pixels)
         if "in_features" in node and isinstance(given.get("in_features"), int):
             size = (given["in_features"],)
-    facts: dict[str, Any] = {"in_features": math.prod(size), "in_channels": size[0]}
-    if len(size) == 3:
-        facts["image_size"] = size[1]
-    filled = dict(node)
-    for name, value in node.items():
-        if value == "auto" and name in facts:
-            filled[name] = facts[name]
-        elif value == "auto" and isinstance(defaults.get(name), int):
-            filled[name] = defaults[name]
-        elif value == "auto":
-            filled[name] = {"num_classes": 10, "out_features": 1}.get(name, value)
-    return filled, tuple(size)
+    defaults = {n: v for n, v in defaults.items() if isinstance(v, int)}
+    facts = {"num_classes": 10, "out_features": 1} | defaults
+    facts |= {"in_features": math.prod(size), "in_channels": size[0]}
+    facts |= {"image_size": size[1]} if len(size) == 3 else {}
+    return model.replaced({n: facts[n] for n in model.auto if n in facts}), tuple(size)
 
 
 def show(summary: Summary, title: str) -> None:
@@ -253,20 +246,19 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs the program; returns the exit code."""
     try:
         words = sys.argv[1:] if words is None else words
-        line = parse_words(words, paths=("input",), flags=("--help",))
+        line = parse_words(words, options=("input",), flags=("--help",))
         if "--help" in line.flags or not line.overrides:
             print(__doc__)
             return 0
         size = None
-        if "input" in line.paths:
-            if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", line.paths["input"]):
-                raise ConfigError(f"input={line.paths['input']}: must be sizes such as 3x224x224")
-            size = tuple(map(int, line.paths["input"].split("x")))
-        node = compose(line.overrides, trusted=line.trusted)["model"]
-        node, size = fill(node, size, line.trusted)
+        if "input" in line.options:
+            if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", line.options["input"]):
+                raise ConfigError(f"input={line.options['input']}: must be sizes such as 3x224x224")
+            size = tuple(map(int, line.options["input"].split("x")))
+        component, size = fill(compose(line.overrides, trusted=line.trusted).model, size)
         shown = "x".join(map(str, size))
         with torch.device("meta"):
-            model = build(node, "model", "model", trusted=line.trusted)
+            model = component.build()
             try:
                 summary = summarize(model, size)
             except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
@@ -274,10 +266,11 @@ def main(words: Sequence[str] | None = None) -> int:
                     f"the model cannot be run on an input of {shown} ({one_line(error)[:200]}); "
                     "name another: input=3x224x224"
                 ) from error
-        name = node["_target_"].rpartition(".")[2]
-        given = {k: v for k, v in node.items() if k in ("num_classes", "in_channels")}
-        beside = "".join(f", {key}={value}" for key, value in given.items())
-        show(summary, f"{name}, input {shown}{beside}")
+        given = {
+            k: v for k, v in component.arguments.items() if k in ("num_classes", "in_channels")
+        }
+        sizes = "".join(f", {key}={value}" for key, value in given.items())
+        show(summary, f"{component.name}, input {shown}{sizes}")
     except (Exception, KeyboardInterrupt) as error:
         return report(error)
     return 0

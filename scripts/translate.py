@@ -51,11 +51,11 @@ def lines_of(file: Iterable[bytes]) -> Iterator[str]:
 
 def translate(line: CommandLine) -> None:
     """Writes the translations as they are made."""
-    if "run" not in line.paths:
+    if "run" not in line.options:
         raise ConfigError("run=<run folder> is required")
-    beam_size, alpha = line.whole("beam_size", None, least=1), line.real("length_penalty", None)
-    batch_size = line.whole("batch_size", 1 if sys.stdin.isatty() else 64, least=1)
-    out = Path(line.paths["out"]) if "out" in line.paths else None
+    beam_size, alpha = line.integer("beam_size", None, least=1), line.number("length_penalty", None)
+    batch_size = line.integer("batch_size", 1 if sys.stdin.isatty() else 64, least=1)
+    out = Path(line.options["out"]) if "out" in line.options else None
 
     from zoo.app.predict import write_text
     from zoo.app.prediction_files import check_new
@@ -65,7 +65,7 @@ def translate(line: CommandLine) -> None:
     write_text(
         rebuilt(line),
         "translate",
-        f"run={line.paths['run']}: this run does not translate",
+        f"run={line.options['run']}: this run does not translate",
         lines_of(sys.stdin.buffer),
         beam_size=beam_size,
         length_penalty=alpha,
@@ -79,7 +79,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs the program; returns the exit code."""
     try:
         given = sys.argv[1:] if words is None else words
-        line = parse_words(given, paths=OPTIONS, flags=("--help",))
+        line = parse_words(given, options=OPTIONS, flags=("--help",))
         if "--help" in line.flags:
             print(__doc__)
         else:

@@ -2,8 +2,10 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,9 @@ NO_TORCH = [
     "zoo.config.help",
     "zoo.config.command_line",
     "zoo.app.main",
-    "zoo.config.build",
+    "zoo.config.component",
+    "zoo.config.recipe",
+    "zoo.app.failures",
     "zoo.config.compose",
 ]
 
@@ -153,6 +157,56 @@ def test_kinds_of_data_import_what_they_may(file):
 def test_hydra_appears_in_config_and_app_only(file):
     if not within(name_of(file), "zoo.config", "zoo.app"):
         assert not third_party(file) & {"hydra", "omegaconf"}
+
+
+INTERFACES = ("data/module.py", "tasks/task.py", "tasks/prediction.py")
+
+
+@cache
+def components():
+    """Every class of models, data and tasks but the interfaces, and every target in `configs`."""
+    files = [f for room in ("models", "data", "tasks") for f in files_of(room)]
+    trees = [ast.parse(f.read_text()) for f in files if not f.as_posix().endswith(INTERFACES)]
+    names = {n.name for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+    for file in (ROOT / "configs").rglob("*.yaml"):
+        targets = re.findall(r"_target_: (zoo\.(?:models|data|tasks)\.\S+)", file.read_text())
+        names |= {target.rpartition(".")[2] for target in targets}
+    return names
+
+
+def words_of(tree):
+    """The names and the words in texts of a piece of code, docstrings aside."""
+    statements = (n for n in ast.walk(tree) if isinstance(n, ast.Expr))
+    docstrings = {id(n.value) for n in statements if isinstance(n.value, ast.Constant)}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= set() if id(node) in docstrings else set(re.findall(r"\w+", node.value))
+        elif isinstance(node, ast.Name | ast.Attribute):
+            found.add(node.id if isinstance(node, ast.Name) else node.attr)
+        elif isinstance(node, ast.alias):
+            found.add(node.name.rpartition(".")[2])
+    return found
+
+
+@pytest.mark.parametrize("room", ["config", "app", "training"])
+def test_no_name_of_a_component_stands_where_runs_are_made(room):
+    files = [f for f in files_of(room) if f.name not in ("moved.py", "help.py")]
+    found = {f.name: words_of(ast.parse(f.read_text())) & components() for f in files}
+    assert not {name: words for name, words in found.items() if words}
+
+
+def test_names_of_components_are_found():
+    assert {"Classification", "MNIST", "resnet18", "Translation"} <= components()
+    assert "Task" not in components()
+    code = """
+def use(task):
+    "Not the Regression of a docstring."
+    if type(task).__name__ == "Translation" or isinstance(task, tasks.Segmentation):
+        from zoo.data.images.mnist import MNIST
+"""
+    found = words_of(ast.parse(code)) & components()
+    assert found == {"Translation", "Segmentation", "MNIST"}
 
 
 def test_there_is_no_circle():

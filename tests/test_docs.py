@@ -149,11 +149,11 @@ class Reader:
 
     def train(self, words: list[str]) -> int:
         """Composes the command as it stands, then runs it with less training."""
-        line = parse_words(words, paths=("resume",), flags=FLAGS)
+        line = parse_words(words, options=("resume",), flags=FLAGS)
         if {"--help", "--version", "--cfg"} & set(line.flags):
             return train.main(words)
         named = {word.partition("=")[0] for word in words}
-        if "resume" in line.paths:
+        if "resume" in line.options:
             short = {"trainer.epochs": "2"} if "trainer.epochs" in named else {}
         else:
             short = SHORT if not any(name.startswith("logger.") for name in named) else LOGGED

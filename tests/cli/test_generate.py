@@ -128,7 +128,7 @@ def test_a_run_goes_on_only_with_the_data_that_it_began_with(tmp_path, monkeypat
         (("run=run", "temperature=-1"), "temperature must be finite and at least 0, not -1.0"),
         (("run=run", "top_p=2"), "top_p must be above 0 and at most 1, or null, not 2.0"),
         (("run=run", f"seed={2**63}"), f"seed={2**63}: must be below 2**63"),
-        (("run=run", "top_k="), "top_k=: has no value; write top_k=<value> or leave it away"),
+        (("run=run", "top_k="), "top_k=: has no value; write top_k=<value> or omit it"),
         (("run=run", "prompt=ä"), "prompt cannot be written in the vocabulary"),
         (("run=run", "--promt"), "--promt: there is no such flag"),
         (("run=run", "model.hidden_size=3"), "model.hidden_size"),

@@ -41,11 +41,10 @@ def test_parameters_and_operations_are_those_that_torchvision_publishes(name):
     if not (ROOT / "configs" / "model" / f"{name}.yaml").exists():
         pytest.skip(f"there is no model {name} here")
     meta = models.get_model_weights(name).DEFAULT.meta
-    node = summary.compose([f"model={name}"])["model"]
-    node, size = summary.fill(node, None, ())
+    component, size = summary.fill(summary.compose([f"model={name}"]).model, None)
     assert size == (3, 224, 224)
     with torch.device("meta"):
-        found = summary.summarize(summary.build(node, "model", "model"), size)
+        found = summary.summarize(component.build(), size)
     assert found.parameters == meta["num_params"]
     assert round(found.macs / 1e9, 3) == pytest.approx(meta["_ops"], abs=2e-3)
     assert sum(row.parameters for row in found.rows) == found.parameters

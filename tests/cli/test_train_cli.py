@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import train
+from zoo.data.images.digits import Digits
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -301,6 +302,45 @@ def test_sweep_in_which_all_goes_well_ends_with_0(here, capsys):
         *("0-seed-0", "1-seed-1")
     ]
     assert here.joinpath(lines[-2]).name == "sweep.csv"
+
+
+@pytest.fixture
+def setups(monkeypatch):
+    """The seeds with which the digits are set up."""
+    seeds = []
+    original = Digits.setup
+
+    def setup(self, *, seed=0, **more):
+        seeds.append(seed)
+        original(self, seed=seed, **more)
+
+    monkeypatch.setattr(Digits, "setup", setup)
+    return seeds
+
+
+def test_sweep_sets_up_data_once_to_check_all_runs_and_once_for_each(here, setups):
+    assert main("-m", *MUTE, "optimizer.lr=0.001,0.002,0.003") == 0
+    assert len(setups) == 4
+
+
+def test_runs_of_a_sweep_whose_data_differ_are_checked_with_their_own(here, setups):
+    assert main("-m", *MUTE, "data.batch_size=16,8", "seed=0,1") == 0
+    assert len(setups) == 2 + 4
+    assert setups[2:] == [0, 1, 0, 1]
+
+
+def test_sweep_with_a_run_that_does_not_fit_its_data_runs_nothing(here, setups, capsys):
+    assert main("-m", *MUTE, "model=mlp,char_lstm", "seed=0,1") == 2
+    assert "model.vocab_size=auto" in capsys.readouterr().err
+    assert len(setups) == 1
+    assert list(here.iterdir()) == []
+
+
+def test_data_that_cannot_be_set_up_fail_each_run_and_not_the_sweep(here, capsys):
+    assert main("-m", *MUTE, "experiment=null", "data=image_folder", "data.root=a,b") == 1
+    out, err = capsys.readouterr()
+    assert err.count("error: ") == 2
+    assert "failed" in out
 
 
 def test_sweep_without_an_experiment_trains_plain_defaults_in_every_job(here, capsys):

@@ -28,8 +28,8 @@ def command(here, capsys):
     def run(words, train=None):
         configs = []
 
-        def stub(config, place, trusted):
-            configs.append(config)
+        def stub(recipe, place):
+            configs.append(recipe.config)
             return {"monitor": "loss", "mode": "min", "val": {"loss": 0.0}}
 
         words = shlex.split(words) if isinstance(words, str) else list(words)

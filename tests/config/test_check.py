@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.config.build import build, check_component, fill, locate
 from zoo.config.check import Mismatch, conform, describe, settings
-from zoo.config.errors import ConfigError, did_you_mean, one_line, written
+from zoo.config.component import check_component
+from zoo.config.errors import ConfigError, as_cli_text, did_you_mean, one_line
+from zoo.config.targets import locate
 
 FITS = [
     (3, int, 3),
@@ -162,8 +163,11 @@ def test_settings_name_the_full_key(values, message):
 
 
 def test_values_are_written_as_on_a_command_line():
-    assert written({"a": [1, 2.5, None], "b": (True, "x")}) == "{a: [1, 2.5, null], b: [true, 'x']}"
-    assert len(written("x" * 1000)) == 200
+    assert (
+        as_cli_text({"a": [1, 2.5, None], "b": (True, "x")})
+        == "{a: [1, 2.5, null], b: [true, 'x']}"
+    )
+    assert len(as_cli_text("x" * 1000)) == 200
     assert one_line("a\n   b\tc ") == "a b c"
 
 
@@ -195,32 +199,91 @@ def test_prefix_is_that_of_a_package_and_not_of_a_name(tmp_path, monkeypatch):
 
 def test_component_is_built_with_its_arguments_in_the_annotated_form():
     node = {"_target_": "torch.optim.SGD", "lr": 1, "momentum": 0.5}
-    _, arguments = check_component(node, "optimizer", "optimizer")
+    arguments = check_component(node, "optimizer", "optimizer").arguments
     assert arguments == {"lr": 1.0, "momentum": 0.5}
     assert type(arguments["lr"]) is float
     adam = {"_target_": "torch.optim.Adam", "betas": [0.5, 0.9]}
-    assert check_component(adam, "optimizer", "optimizer")[1] == {"betas": (0.5, 0.9)}
-    model = build(
-        {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}, "model", "m"
-    )
+    assert check_component(adam, "optimizer", "optimizer").arguments == {"betas": (0.5, 0.9)}
+    linear = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}
+    model = check_component(linear, "model", "m").build()
     assert model.weight.shape == (3, 2)
 
 
-def test_auto_is_allowed_where_the_data_fill_it_and_nowhere_else():
-    node = {"_target_": "zoo.models.mlp.MLP", "in_features": "auto", "num_classes": 2}
-    assert check_component(node, "model", "model")[1]["in_features"] == "auto"
-    with pytest.raises(ConfigError, match=r"model\.dropout='auto': must be a number"):
-        check_component(node | {"dropout": "auto"}, "model", "model")
+MLP = {"_target_": "zoo.models.mlp.MLP", "in_features": "auto", "num_classes": 2}
+
+
+def test_auto_waits_for_a_fact_of_the_data():
+    component = check_component(MLP, "model", "model")
+    assert component.auto == ("in_features",)
     with pytest.raises(ConfigError, match=r"model\.in_features=auto: nothing fills it here"):
-        build(node, "model", "model")
-    filled = fill(node, {"in_features": 64, "num_classes": 9}, "model", "the data")
-    assert filled == node | {"in_features": 64}
-    with pytest.raises(
-        ConfigError, match=r"model\.in_features=auto: the data gives no in_features"
-    ):
-        fill(node, {"vocab_size": 3}, "model", "the data")
-    names = {"_target_": "x", "class_names": "auto"}
-    assert fill(names, {}, "task", "the data")["class_names"] is None
+        component.build()
+    filled = component.fill_auto({"in_features": 64, "num_classes": 9}, "the data")
+    assert filled.node == MLP | {"in_features": 64}
+    assert filled.auto == ()
+    assert filled.build()(torch.zeros(3, 64)).shape == (3, 2)
+    assert component.auto == ("in_features",)  # itself unchanged
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"vocab_size": 3}, "the data gives no in_features (it gives vocab_size); set"),
+        ({"in_features": None}, "the data gives no in_features (it gives none); set"),
+        ({"in_features": "many"}, "model.in_features='many': must be an integer"),
+    ],
+)
+def test_fact_that_is_missing_or_does_not_fit_is_named(facts, said):
+    with pytest.raises(ConfigError) as caught:
+        check_component(MLP, "model", "model").fill_auto(facts, "the data")
+    assert said in str(caught.value)
+
+
+def test_fact_that_data_do_not_have_is_null_where_null_is_allowed():
+    node = {
+        "_target_": "zoo.tasks.classification.Classification",
+        "num_classes": 3,
+        "class_names": "auto",
+    }
+    component = check_component(node, "task", "task")
+    assert component.fill_auto({"class_names": None}, "the data").node["class_names"] is None
+    filled = component.fill_auto({"class_names": ("a", "b", "c")}, "the data")
+    assert filled.node["class_names"] == ["a", "b", "c"]  # as a file holds it
+    assert filled.arguments["class_names"] == ("a", "b", "c")
+
+
+def test_auto_is_a_value_of_its_own_where_text_is_asked_for():
+    node = {"_target_": "zoo.tasks.language_modeling.LanguageModeling", "prompt": "auto"}
+    component = check_component(node, "task", "task")
+    assert component.auto == ()
+    assert component.arguments == {"prompt": "auto"}
+
+
+def test_auto_is_for_what_data_know_only():
+    with pytest.raises(ConfigError, match=r"optimizer\.lr='auto': must be a number"):
+        check_component({"_target_": "torch.optim.SGD", "lr": "auto"}, "optimizer", "optimizer")
+
+
+def test_arguments_that_the_run_gives_are_those_that_a_class_names():
+    node = {"_target_": "zoo.tasks.translation.Translation"}
+    component = check_component(node, "task", "task")
+    assert component.given == ("model", "source_vocabulary", "target_vocabulary")
+    model = nn.Linear(1, 1)
+    task = component.build(model, source_vocabulary=None, vocabulary="another's")
+    assert task.model is model
+    masked = {"_target_": "zoo.tasks.masked_language_modeling.MaskedLanguageModeling"}
+    with pytest.raises(ConfigError, match="needs a vocabulary, and these data have none"):
+        check_component(masked, "task", "task").build(model)
+
+
+def test_options_of_a_group_are_kept_apart_from_the_targets_arguments():
+    node = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3, "weights": "a.pth"}
+    component = check_component(node, "model", "model")
+    assert component.options == {"weights": "a.pth"}
+    assert component.build().weight.shape == (3, 2)
+    sgd = {"_target_": "torch.optim.SGD", "lr": 1, "decay_norms_and_biases": True}
+    component = check_component(sgd, "optimizer", "optimizer")
+    made = component.build_with(lambda *given, **named: (given, named), "network")
+    assert made == ((torch.optim.SGD, "network"), {"lr": 1.0, "decay_norms_and_biases": True})
 
 
 NESTED = """
@@ -270,7 +333,7 @@ def nested(tmp_path, monkeypatch):
 
     def make(**arguments: Any) -> Any:
         node = {"_target_": "nested_parts.Whole", **arguments}
-        return build(node, "model", "model", trusted=["nested_parts"])
+        return check_component(node, "model", "model", ["nested_parts"]).build()
 
     return make
 
@@ -331,10 +394,12 @@ def test_component_inside_an_argument_is_as_strictly_checked(nested, arguments, 
 
 def test_plain_runtime_error_of_a_constructor_is_a_refusal_and_a_failure_is_not(nested):
     with pytest.raises(ConfigError, match="model: Trying to create tensor with negative dimension"):
-        build({"_target_": "nested_parts.broken"}, "model", "model", trusted=["nested_parts"])
+        check_component(
+            {"_target_": "nested_parts.broken"}, "model", "model", ["nested_parts"]
+        ).build()
     with pytest.raises(ConfigError, match=r"model: .*negative dimension"):
         node = {"_target_": "torch.nn.Linear", "in_features": -1, "out_features": 2}
-        build(node, "model", "model")
+        check_component(node, "model", "model").build()
 
 
 def test_module_that_cannot_be_imported_says_why(tmp_path, monkeypatch):
@@ -350,9 +415,9 @@ def test_module_that_cannot_be_imported_says_why(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam", "Adamax"])
 def test_annotations_of_torchs_optimizers_are_understood(name):
     node = {"_target_": f"torch.optim.{name}", "lr": 1, "weight_decay": 0}
-    kind, arguments = check_component(node, "optimizer", "optimizer")
-    assert kind is getattr(torch.optim, name)
-    assert arguments == {"lr": 1.0, "weight_decay": 0.0}
+    component = check_component(node, "optimizer", "optimizer")
+    assert component.target is getattr(torch.optim, name)
+    assert component.arguments == {"lr": 1.0, "weight_decay": 0.0}
 
 
 def test_callable_annotation_takes_no_component(tmp_path, monkeypatch):
@@ -364,5 +429,5 @@ def test_callable_annotation_takes_no_component(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     node = {"_target_": "wants_callable.Net", "norm": {"_target_": "torch.nn.ReLU"}}
     with pytest.raises(ConfigError, match=r"model\.norm="):
-        check_component(node, "model", "model", trusted=["wants_callable"])
+        check_component(node, "model", "model", ["wants_callable"])
     assert describe(Callable).startswith("a Callable")

@@ -6,19 +6,11 @@ import pytest
 import yaml
 
 from zoo.app.rebuild import load as load_run
-from zoo.config.build import components
-from zoo.config.compose import (
-    GROUPS,
-    check,
-    complete,
-    compose,
-    expand,
-    options,
-    quoted,
-    run_settings,
-)
+from zoo.config import compose as composition
+from zoo.config.compose import GROUPS, check, complete, expand, options, quoted
 from zoo.config.errors import ConfigError
-from zoo.config.run_config import dump, load, merge
+from zoo.config.run_config import dump, load
+from zoo.config.run_config import merge as merge_recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*/**/*.yaml"))
@@ -32,6 +24,18 @@ WITH = {"data=image_folder": ["data.root=images"]}
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch):
     monkeypatch.delenv("ZOO_DATA_DIR", raising=False)
+
+
+def recipe(*arguments, **named):
+    return composition.compose(*arguments, **named)
+
+
+def compose(*arguments, **named):
+    return recipe(*arguments, **named).config
+
+
+def merge(*arguments):
+    return merge_recipe(*arguments).config
 
 
 @cache
@@ -134,8 +138,8 @@ def test_what_the_signature_has_and_the_file_has_not_is_set_without_a_plus():
 
 
 def test_fixed_part_is_complete_and_its_integers_are_numbers_where_numbers_are_asked_for():
-    config = compose(["trainer.clip_norm=1", "callbacks.checkpoint.every_minutes=5"])
-    settings = run_settings(config)
+    made = recipe(["trainer.clip_norm=1", "callbacks.checkpoint.every_minutes=5"])
+    config, settings = made.config, made.settings
     assert settings.trainer.clip_norm == 1.0
     assert type(config["trainer"]["clip_norm"]) is float
     assert type(config["callbacks"]["checkpoint"]["every_minutes"]) is float
@@ -180,11 +184,12 @@ def test_downloads_go_to_one_folder_that_the_environment_may_name(monkeypatch):
 
 
 def test_optimizers_of_two_networks_are_set_one_by_one():
-    config = compose(["experiment=gan_digits", "optimizer.generator.lr=0.5"])
+    made = recipe(["experiment=gan_digits", "optimizer.generator.lr=0.5"])
+    config = made.config
     assert config["optimizer"]["generator"]["lr"] == 0.5
     assert config["optimizer"]["discriminator"]["lr"] != 0.5
-    keys = [key for key, (_, group) in components(config).items() if group == "optimizer"]
-    assert keys == ["optimizer.generator", "optimizer.discriminator"]
+    assert list(made.optimizers) == ["optimizer.generator", "optimizer.discriminator"]
+    assert [made.optimizers[key].key for key in made.optimizers] == list(made.optimizers)
 
 
 def test_parameter_groups_have_patterns_as_keys():
@@ -228,7 +233,7 @@ def test_printed_configuration_is_itself_a_configuration(command):
     printed = yaml.safe_load(answer.out)
     assert printed == compose(["model=mlp", "optimizer.lr=0.5"])
     assert complete(printed) == printed
-    check(printed)
+    assert check(printed).config == printed
 
 
 def test_help_lists_every_option(command):
@@ -239,11 +244,11 @@ def test_help_lists_every_option(command):
 
 
 def test_training_is_handed_the_composed_configuration(command):
-    def train(config, place, trusted):
-        assert config == compose(["seed=3"])
+    def train(recipe, place):
+        assert recipe.config == compose(["seed=3"])
         assert place.parent == Path("runs/lenet_digits")
         assert place.overrides == ["seed=3"]
-        assert trusted == ()
+        assert recipe.trusted == ()
         raise KeyboardInterrupt
 
     assert command("seed=3", train).code == 130
@@ -405,7 +410,7 @@ def test_package_of_ones_own_is_built_only_if_the_command_line_trusts_it(own, co
     assert "did you mean 'model.width'?" in answer.err
 
 
-def stop(config, place, trusted):
+def stop(recipe, place):
     raise KeyboardInterrupt
 
 

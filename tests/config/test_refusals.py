@@ -185,7 +185,7 @@ TARGETS = [
     ("model._target_=torch.nn.functional.relu", "makes Tensor", "Module is needed"),
     ("model._target_=torch.nn.Module", "model.num_classes='auto'", "no such argument"),
     ("model._target_=zoo.models", "model._target_=zoo.models", "not a module"),
-    ("model._target_=zoo", "model._target_=zoo", "a dotted name such as zoo.models.mlp.MLP"),
+    ("model._target_=zoo", "model._target_=zoo", "a dotted name such as my_package.nets.Net"),
     ("model._target_=", "model._target_=", "a dotted name"),
     ("model._target_=3", "model._target_=3", "a dotted name"),
     ("model._target_=null", "model._target_=null", "a dotted name"),
@@ -213,7 +213,7 @@ WORDS = [
     ("--help=3", "--help=3", "takes no value"),
     ("--cfg", "--cfg", "needs a value, such as --cfg job"),
     ("--cfg all", "--cfg all", "must be job"),
-    ("--cfg job -m seed=1,2", "--cfg job", "leave -m"),
+    ("--cfg job -m seed=1,2", "--cfg job", "omit -m"),
     ("--config-dir", "--config-dir", "needs a value"),
     ("--config-dir nowhere", "--config-dir nowhere", "no such folder"),
     ("-m -m", "-m", "given twice"),
@@ -224,12 +224,12 @@ WORDS = [
     ("trainer.epochs=[1", "'trainer.epochs=[1'", "not of the form key=value"),
     ("paths.runs_dir=a=b", "'paths.runs_dir=a=b'", "quote values"),
     ("'name=\"a\nb\"'", "name"),
-    ("resume=", "resume=", "resume=<value> or leave it away"),
+    ("resume=", "resume=", "resume=<value> or omit it"),
     ("resume=nowhere", "resume=nowhere", "no such folder"),
     ("resume=.", "no run folder", "config.yaml"),
     ("resume=a resume=b", "resume=b", "given twice"),
-    ("resume=. -m", "--multirun", "leave --multirun away"),
-    ("resume=. --config-dir .", "--config-dir", "leave --config-dir away"),
+    ("resume=. -m", "--multirun", "omit --multirun"),
+    ("resume=. --config-dir .", "--config-dir", "omit --config-dir"),
     ("trusted=", "trusted=", "trusted=[my_package]"),
     ("trusted=[]", "trusted=[]", "trusted=[my_package]"),
     ("trusted=[1bad]", "trusted=[1bad]", "trusted=[my_package]"),
@@ -327,7 +327,7 @@ BUILT = [
 
 @pytest.fixture
 def no_folder(monkeypatch):
-    def opened(self, config, device):
+    def opened(self, recipe, device, data):
         raise AssertionError("a run folder would be made")
 
     monkeypatch.setattr(RunLocation, "open", opened)

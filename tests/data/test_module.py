@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from zoo.config.build import _signature
+from zoo.config.targets import signature_of
 from zoo.data.graphs.graph import KarateClub
 from zoo.data.images.digits import Digits
 from zoo.data.images.image_folder import ImageFolder
@@ -85,7 +85,7 @@ def test_there_is_a_config_for_each_data_set():
 
 @pytest.mark.parametrize("kind", DATA_SETS, ids=lambda kind: kind.__name__)
 def test_what_a_stored_run_may_change_are_arguments(kind):
-    arguments = _signature(kind)
+    arguments = signature_of(kind)
     for name in kind.changeable:
         assert name.partition(".")[0] in arguments
 

@@ -8,7 +8,6 @@ import torch
 import yaml
 from torch import nn
 
-from zoo.config.build import GIVEN
 from zoo.metrics.sums import ConfusionMatrix, Mean
 from zoo.tasks.prediction import Prediction
 from zoo.tasks.task import Image, Objective, Task, evaluation_mode, inputs_of
@@ -117,7 +116,7 @@ def test_config_names_a_task_and_arguments_that_it_has(path):
     assert task.predicts in get_args(Prediction)
     assert {*task.given, *task.changeable} <= set(parameters)
     assert set(task.given) == {name for name in parameters if name.endswith("vocabulary")}
-    assert set(config) == set(parameters) - set(GIVEN["task"])
+    assert set(config) == set(parameters) - {"model", *task.given}
     for key, value in config.items():
         value = tuple(value) if isinstance(value, list) else value
         assert value == "auto" or value == parameters[key].default

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from zoo.app.build import build_optimizers
-from zoo.config.compose import compose
+from zoo.config.compose import check, compose
 from zoo.config.errors import ConfigError
 from zoo.tasks.classification import Classification
 from zoo.training.optimizers import (
@@ -65,7 +65,8 @@ def names_of(group, network):
 
 def by_config(network, **node):
     task = Classification(network, num_classes=3)
-    return build_optimizers(compose([]) | {"optimizer": node}, task)["model"]
+    recipe = check(compose([]).config | {"optimizer": node})
+    return build_optimizers(recipe, task)["model"]
 
 
 def weights(network):

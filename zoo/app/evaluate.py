@@ -45,9 +45,9 @@ def rebuilt(line: CommandLine) -> "Evaluation":
     from zoo.app.rebuild import prepare_evaluation
 
     return prepare_evaluation(
-        line.paths["run"],
+        line.options["run"],
         line.overrides,
-        checkpoint=line.paths.get("checkpoint", "best"),
+        checkpoint=line.options.get("checkpoint", "best"),
         trusted=line.trusted,
     )
 
@@ -58,7 +58,7 @@ def seed_of(line: CommandLine) -> int:
     Raises:
         ConfigError: it is not a whole number that torch takes.
     """
-    seed = line.whole("seed", 0, least=0)
+    seed = line.integer("seed", 0, least=0)
     if seed >= 2**63:
         raise ConfigError(f"seed={seed}: must be below 2**63")
     return seed
@@ -68,7 +68,7 @@ def augment(parts: "Evaluation", line: CommandLine) -> dict[str, Any]:
     """Puts the test-time augmentation asked for into the task; returns what to note of it."""
     from zoo.tasks.prediction import Classes
 
-    views, crop = line.paths.get("tta"), line.paths.get("crop")
+    views, crop = line.options.get("tta"), line.options.get("crop")
     if views is None:
         if crop is not None:
             raise ConfigError(f"crop={crop}: goes with tta=ten_crop")
@@ -93,13 +93,13 @@ def evaluate_run(line: CommandLine) -> None:
 
     parts = rebuilt(line)
     augmentation = augment(parts, line)
-    split = line.paths.get("split", "test" if "test" in parts.data.splits else "val")
+    split = line.options.get("split", "test" if "test" in parts.data.splits else "val")
     if split not in parts.data.splits:
         known = ", ".join(parts.data.splits)
         raise ConfigError(f"split={split}: these data have {known}")
     with as_config_error("data"):
         parts.data.setup(seed=parts.settings.seed, device=parts.device)
-    folder = RunFolder(line.paths["run"])
+    folder = RunFolder(line.options["run"])
     if change := change_of_data(folder, parts.data):
         print(f"warning: {change}, if they are to be the same", file=sys.stderr)
     batches = islice(parts.data.batches(split, 0), parts.settings.trainer.limit_eval_batches)
@@ -132,13 +132,13 @@ def predict_with_run(line: CommandLine) -> None:
     from zoo.app.predict import image_files, predict_images
     from zoo.training.run_folder import shown
 
-    if "split" in line.paths:
+    if "split" in line.options:
         raise ConfigError("split and predict exclude each other")
-    run, source = Path(line.paths["run"]), Path(line.paths["predict"])
+    run, source = Path(line.options["run"]), Path(line.options["predict"])
     image_files(source)  # A wrong path is refused before the run is rebuilt.
     parts = rebuilt(line)
     augmentation = augment(parts, line)
-    out = Path(line.paths["out"]) if "out" in line.paths else None
+    out = Path(line.options["out"]) if "out" in line.options else None
     with as_config_error() if augmentation else nullcontext():
         done, out = predict_images(parts, source, out=out, run=run)
     print("\n".join(done[:10]))
@@ -148,10 +148,10 @@ def predict_with_run(line: CommandLine) -> None:
 
 def sample_from_run(line: CommandLine) -> None:
     """Writes samples that the run's model draws."""
-    if other := {"split", "predict", "tta", "crop"} & set(line.paths):
+    if other := {"split", "predict", "tta", "crop"} & set(line.options):
         raise ConfigError(f"{min(other)} and sample exclude each other")
-    count, seed = line.whole("sample", 1, least=1), seed_of(line)
-    out = Path(line.paths["out"]) if "out" in line.paths else None
+    count, seed = line.integer("sample", 1, least=1), seed_of(line)
+    out = Path(line.options["out"]) if "out" in line.options else None
     from zoo.app.prediction_files import check_new
 
     if out is not None:
@@ -159,7 +159,7 @@ def sample_from_run(line: CommandLine) -> None:
     from zoo.app.predict import draw_samples
     from zoo.training.run_folder import shown
 
-    run = Path(line.paths["run"])
+    run = Path(line.options["run"])
     print(shown(draw_samples(rebuilt(line), count, seed=seed, out=out, run=run)))
 
 
@@ -167,22 +167,22 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs the program; returns the exit code."""
     try:
         words = sys.argv[1:] if words is None else words
-        line = parse_words(words, paths=PATHS, flags=("--help", "--version"))
+        line = parse_words(words, options=PATHS, flags=("--help", "--version"))
         if "--help" in line.flags:
             print(__doc__)
         elif "--version" in line.flags:
             show_version()
-        elif "run" not in line.paths:
+        elif "run" not in line.options:
             unknown = line.overrides[0].partition("=")[0] if line.overrides else ""
             hint = f"; {unknown}: {did_you_mean(unknown, PATHS)}" if unknown else ""
             raise ConfigError(f"run=<run folder> is required{hint}")
-        elif "sample" in line.paths:
+        elif "sample" in line.options:
             sample_from_run(line)
-        elif "seed" in line.paths:
+        elif "seed" in line.options:
             raise ConfigError("seed goes with sample=<count>")
-        elif "predict" in line.paths:
+        elif "predict" in line.options:
             predict_with_run(line)
-        elif "out" in line.paths:
+        elif "out" in line.options:
             raise ConfigError("out goes with predict=<image or folder> or sample=<count>")
         else:
             evaluate_run(line)

@@ -8,21 +8,22 @@ import sys
 import traceback
 
 from zoo.config.errors import ConfigError, one_line
+from zoo.training.interruption import Interrupted
 
 
 def failure(error: BaseException) -> tuple[int, str]:
     """The exit code of an exception and what to say about it."""
-    kind = type(error)
     if isinstance(error, ConfigError):
         return 2, f"error: {one_line(error)}"
-    if kind.__name__ == "Interrupted":
-        return getattr(error, "exit_code", 1), f"{error}; the state is saved"
+    if isinstance(error, Interrupted):
+        return error.exit_code, f"{error}; the state is saved"
     if isinstance(error, KeyboardInterrupt):
         return 130, "stopped at once; the last checkpoint stands"
-    if kind.__name__ == "OutOfMemoryError":
+    torch = sys.modules.get("torch")  # Not imported here: without it there is no such error.
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
         advice = "use a smaller data.batch_size with a larger trainer.accumulate"
         return 1, f"error: the device has too little memory ({one_line(error)[:200]}); {advice}"
-    if kind.__module__.startswith("zoo.") and isinstance(error, RuntimeError):
+    if isinstance(error, RuntimeError) and type(error).__module__.startswith("zoo."):
         return 1, f"error: {one_line(error)}"
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""

@@ -15,6 +15,8 @@ from zoo.app.failures import report
 from zoo.app.place import RunLocation, Train
 from zoo.config.command_line import FLAGS, CommandLine, parse_words
 from zoo.config.errors import ConfigError, one_line
+from zoo.training.interruption import Interrupted
+from zoo.version import __version__
 
 
 def main(train: Train, words: Sequence[str] | None = None) -> int:
@@ -29,7 +31,9 @@ def main(train: Train, words: Sequence[str] | None = None) -> int:
     """
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
-        line = parse_words(sys.argv[1:] if words is None else words, paths=("resume",), flags=FLAGS)
+        line = parse_words(
+            sys.argv[1:] if words is None else words, options=("resume",), flags=FLAGS
+        )
         if "--help" in line.flags:
             from zoo.config.help import text
 
@@ -40,7 +44,7 @@ def main(train: Train, words: Sequence[str] | None = None) -> int:
             return 0
         if int(os.environ.get("WORLD_SIZE") or 1) > 1:
             raise ConfigError("torchrun: one process trains one run; start train.py by itself")
-        if "resume" in line.paths:
+        if "resume" in line.options:
             return _resume(train, line)
         if "--cfg" in line.flags:
             return _show(line)
@@ -49,12 +53,8 @@ def main(train: Train, words: Sequence[str] | None = None) -> int:
 
             return sweep(train, line)
         return _single(train, line)
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, Interrupted) as error:
         return report(error)
-    except BaseException as error:
-        if type(error).__name__ == "Interrupted":
-            return report(error)
-        raise
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
@@ -67,8 +67,6 @@ def show_version() -> None:
     """Prints the versions that a report of a problem should name."""
     from importlib.metadata import version
 
-    from zoo import __version__
-
     print(f"zoo {__version__}, torch {version('torch')}, Python {sys.version.split()[0]}")
 
 
@@ -79,46 +77,44 @@ def _show(line: CommandLine) -> int:
     if line.flags["--cfg"] != "job":
         raise ConfigError(f"--cfg {line.flags['--cfg']}: must be job (--cfg job)")
     if "--multirun" in line.flags:
-        raise ConfigError("--cfg job shows one configuration; leave -m away")
-    config = compose(
+        raise ConfigError("--cfg job shows one configuration; omit -m")
+    recipe = compose(
         line.overrides, config_dir=line.flags.get("--config-dir"), trusted=line.trusted
     )
-    print(dump(config), end="")
+    print(dump(recipe.config), end="")
     return 0
 
 
 def _single(train: Train, line: CommandLine) -> int:
     from zoo.config.compose import compose
 
-    config = compose(
+    recipe = compose(
         line.overrides, config_dir=line.flags.get("--config-dir"), trusted=line.trusted
     )
-    place = RunLocation(
-        Path(config["paths"]["runs_dir"]) / config["name"], overrides=line.overrides
-    )
-    place.results = train(config, place, line.trusted)
+    settings = recipe.settings
+    place = RunLocation(Path(settings.paths.runs_dir) / settings.name, overrides=line.overrides)
+    place.results = train(recipe, place)
     conclude(place)
     return 0
 
 
 def _resume(train: Train, line: CommandLine) -> int:
-    from zoo.config.compose import complete
     from zoo.config.run_config import load, merge
     from zoo.training.run_folder import RunFolder, shown
 
-    path = Path(line.paths["resume"])
+    path = Path(line.options["resume"])
     if line.flags:
         flags = " ".join(line.flags)
-        raise ConfigError(f"resume={path} {flags}: takes up one run as it is; leave {flags} away")
+        raise ConfigError(f"resume={path} {flags}: goes on with one run as it is; omit {flags}")
     if not path.is_dir():
         raise ConfigError(f"resume={path}: there is no such folder")
-    config = merge(complete(load(path / "config.yaml")), line.overrides, line.trusted)
+    recipe = merge(load(path / "config.yaml"), line.overrides, line.trusted)
     folder = RunFolder(path)
     finished = folder.read("status.json").get("state") == "finished"
     if finished and not line.overrides:
-        print(f"this run is finished; prolong it with trainer.epochs=<more>\n{shown(path)}")
+        print(f"this run is finished; extend it with trainer.epochs=<more>\n{shown(path)}")
         return 0
     place = RunLocation(path.parent, folder=folder, resume=True)
-    place.results = train(config, place, line.trusted)
+    place.results = train(recipe, place)
     conclude(place)
     return 0

@@ -6,9 +6,10 @@ from typing import Any
 import yaml
 from torch import nn
 
-from zoo.config.build import build
-from zoo.config.errors import ConfigError, did_you_mean
+from zoo.config.component import check_component
+from zoo.config.errors import ConfigError, did_you_mean, one_line
 from zoo.config.paths import CONFIGS
+from zoo.training.pretrained import load_pretrained
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -30,7 +31,7 @@ def create_model(name: str, **arguments: Any) -> nn.Module:
     Args:
         name: one of :func:`list_models`.
         arguments: of its builder, for example ``num_classes=10``; the others are those of
-            ``configs/model/<name>.yaml``.
+            ``configs/model/<name>.yaml``. ``weights="resnet18.pth"`` loads a file of weights.
 
     Raises:
         ConfigError: there is no such model or argument, a value is wrong, or a size without a
@@ -41,5 +42,11 @@ def create_model(name: str, **arguments: Any) -> nn.Module:
     file = CONFIGS / "model" / f"{name}.yaml"
     node: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     node = {key: value for key, value in node.items() if value != "auto"} | arguments
-    model: nn.Module = build(node, "model", name)
+    component = check_component(node, "model", name)
+    model: nn.Module = component.build()
+    if (weights := component.options.get("weights")) is not None:
+        try:
+            load_pretrained(model, weights, num_classes=arguments.get("num_classes"))
+        except ValueError as error:
+            raise ConfigError(f"{name}.weights={one_line(error)}") from error
     return model

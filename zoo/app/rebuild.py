@@ -10,29 +10,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo.app.build import build_data, build_task
-from zoo.config import compose, run_config
-from zoo.config.build import build
-from zoo.config.errors import ConfigError
+from zoo.app.build import build_data
+from zoo.config import run_config
+from zoo.config.errors import ConfigError, as_config_error
+from zoo.config.recipe import Recipe
 from zoo.tasks.task import Task
 from zoo.training.checkpoint import KEPT, CheckpointFolder, read
 from zoo.training.precision import resolve_device, resolve_precision
 from zoo.training.settings import RunSettings
 
 
-def stored_config(
+def stored_recipe(
     folder: str | os.PathLike[str], overrides: Sequence[str] = (), trusted: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The configuration of a run folder, checked like one from the command line.
+) -> Recipe:
+    """The recipe of a run folder, checked like one from the command line.
 
     Raises:
-        ConfigError: it is no run folder, or its configuration names what must not be built.
+        ConfigError: it is not a run folder, or its configuration names what must not be built.
     """
     path = Path(folder)
     if not path.is_dir():
         raise ConfigError(f"run={folder}: there is no such folder")
-    config = compose.complete(run_config.load(path / "config.yaml"))
-    return run_config.merge(config, overrides, trusted)
+    return run_config.merge(run_config.load(path / "config.yaml"), overrides, trusted)
 
 
 def load_weights(task: Task, folder: str | os.PathLike[str], checkpoint: str = "best") -> int:
@@ -83,29 +82,27 @@ def prepare_evaluation(
     """Rebuilds a run from its folder alone, with the weights of a checkpoint.
 
     Raises:
-        ConfigError: it is no run folder, an override would make another run, or there is no such
+        ConfigError: it is not a run folder, an override would make another run, or there is no such
             checkpoint.
         CheckpointError: the checkpoint cannot be used.
     """
-    config = stored_config(folder, overrides, trusted)
+    recipe = stored_recipe(folder, overrides, trusted)
     if checkpoint not in KEPT and not Path(checkpoint).is_file():
         raise ConfigError(
             f"checkpoint={checkpoint}: there is no such file; write best, last or the path of one"
         )
-    settings = compose.run_settings(config)
-    data = build_data(config, trusted, folder=Path(folder))
-    model = build(config["model"], "model", "model", trusted=trusted)
-    task = build_task(config, model, data, trusted)
+    settings = recipe.settings
+    data = build_data(recipe, Path(folder))
+    model = recipe.model.build()
+    task = recipe.task.build(model, **data.vocabularies)
     step = load_weights(task, folder, checkpoint)
-    try:
+    with as_config_error("trainer"):
         device = resolve_device(settings.trainer.device)
-    except ValueError as error:
-        raise ConfigError(f"trainer.{error}") from error
     model.to(device).eval()
     task.to(device)
     dtype = resolve_precision(settings.trainer.precision, device)
     autocast = torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
-    return Evaluation(config, settings, data, task, device, autocast, step)
+    return Evaluation(recipe.config, settings, data, task, device, autocast, step)
 
 
 def load(
@@ -122,7 +119,7 @@ def load(
         The model, and the data module, which reads nothing until its `setup()`.
 
     Raises:
-        ConfigError: it is no run folder.
+        ConfigError: it is not a run folder.
         CheckpointError: the checkpoint cannot be used.
     """
     parts = prepare_evaluation(

@@ -11,6 +11,7 @@ import math
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from zoo.config.command_line import CommandLine
 from zoo.config.compose import compose, compose_plain, expand, parse, prepare, quoted
 from zoo.config.errors import ConfigError
 from zoo.config.paths import CONFIGS
+from zoo.config.recipe import Recipe
 from zoo.config.run_config import dump
+from zoo.training.interruption import Interrupted
 
 WORST = 1e30
 
@@ -50,23 +53,20 @@ def sweep(train: Train, line: CommandLine) -> int:
         jobs = [[o.input_line or "" for o in parse(ours) if not o.is_sweep_override()]]
     else:
         jobs = expand(ours)
-    configs = []
+    recipes = []
     for number, combination in enumerate(jobs):
         with _named(number, len(jobs)):
-            configs.append(
+            recipes.append(
                 compose(combination, config_dir=config_dir, trusted=line.trusted, default=False)
             )
     # Another machine may have other devices and data: there the jobs themselves find out.
-    if len(configs) > 1 and not any(word.startswith("hydra/launcher") for word in words):
-        different = {dump(c | {"seed": 0, "name": ""}): n for n, c in enumerate(configs)}
-        for number in different.values():
-            with _named(number, len(jobs)):
-                _build_only(train, configs[number], line.trusted)
+    if len(recipes) > 1 and not any(word.startswith("hydra/launcher") for word in words):
+        _build_all(train, recipes)
     swept = {o.key_or_group for o in parse(ours) if o.is_sweep_override()}
-    names = list(dict.fromkeys(config["name"] for config in configs))
+    names = list(dict.fromkeys(recipe.settings.name for recipe in recipes))
     now = datetime.now()
     stamp = f"sweep-{now:%Y-%m-%d_%H-%M-%S}.{now.microsecond:06d}"
-    folder = Path(configs[0]["paths"]["runs_dir"]) / "-".join(names)[:80] / stamp
+    folder = Path(recipes[0].settings.paths.runs_dir) / "-".join(names)[:80] / stamp
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -81,9 +81,7 @@ def sweep(train: Train, line: CommandLine) -> int:
     try:
         decorated = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
         decorated(job)()
-    except BaseException as error:
-        if type(error).__name__ not in ("Interrupted", "KeyboardInterrupt"):
-            raise
+    except (Interrupted, KeyboardInterrupt) as error:
         interruption = error
     finally:
         sys.argv = arguments
@@ -110,27 +108,52 @@ class _Built(Exception):
     """Everything of a run has been built, and there is nothing wrong with it."""
 
 
+@dataclass
 class _Nowhere(RunLocation):
-    """Stops a run where its folder would be made."""
+    """Stops runs where their folder would be made; those on one device share their data.
+
+    Attributes:
+        data: what has been set up, by device.
+    """
+
+    parent: Path = Path()
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def set_up_data(self, recipe: Recipe, device: Any) -> Any:
+        key = str(device)
+        if key not in self.data:
+            self.data[key] = super().set_up_data(recipe, device)
+        return self.data[key]
 
     @contextlib.contextmanager
-    def open(self, config: dict[str, Any], device: Any, data: Any) -> Iterator[Any]:
+    def open(self, recipe: Recipe, device: Any, data: Any) -> Iterator[Any]:
         raise _Built
         yield
 
 
-def _build_only(train: Train, config: dict[str, Any], trusted: tuple[str, ...]) -> None:
-    """Builds every part of a run once, for what only its constructors refuse.
+def _build_all(train: Train, recipes: Sequence[Recipe]) -> None:
+    """Builds every different run once, for what only constructors refuse.
+
+    Data are set up once for all runs that have the same, whatever their seeds: nothing is learned
+    here, and a seed changes only order and augmentation.
 
     Raises:
         ConfigError: a part refused a value.
     """
-    try:
-        train(config, _Nowhere(Path()), trusted)
-    except ConfigError:
-        raise
-    except Exception:
-        return  # `_Built`, or a failure of this one job (a download, memory), which it will report.
+    different = {dump(r.config | {"seed": 0, "name": ""}): n for n, r in enumerate(recipes)}
+    alike: dict[str, list[int]] = {}
+    for number in different.values():
+        alike.setdefault(dump(recipes[number].data.node), []).append(number)
+    for numbers in alike.values():
+        place = _Nowhere()  # One at a time, so that only one set of data is in memory.
+        for number in numbers:
+            with _named(number, len(recipes)):
+                try:
+                    train(recipes[number], place)
+                except ConfigError:
+                    raise
+                except Exception:
+                    continue  # `_Built`, or a failure of this one job, which it will report.
 
 
 def _job(
@@ -147,8 +170,8 @@ def _job(
     print(f"\njob {hydra_config.job.num}: {' '.join(shown)}", flush=True)
     place = RunLocation(folder, name=name, overrides=shown)
     try:
-        config = compose(words, config_dir=config_dir, trusted=line.trusted, default=False)
-        place.results = train(config, place, line.trusted)
+        recipe = compose(words, config_dir=config_dir, trusted=line.trusted, default=False)
+        place.results = train(recipe, place)
     except Exception as error:
         report(error)
         if place.folder is None:
@@ -169,8 +192,8 @@ def _short(word: str) -> str:
 def collect(folder: Path) -> list[dict[str, Any]]:
     """One row for each run of a sweep, best first, written to `sweep.csv` too.
 
-    The monitored validation metric orders the rows; mean and deviation are over the runs that
-    differ in nothing but their seed. Runs that failed come last.
+    The monitored validation metric orders the rows; mean and standard deviation are over the runs
+    that differ in nothing but their seed. Runs that failed come last.
     """
     import yaml
 
@@ -216,7 +239,7 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows for a terminal, with mean and deviation where only seeds differ, and what failed."""
+    """The rows for a terminal, with mean and standard deviation over seeds, and what failed."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     metrics = [c for c in columns if c.startswith(("val/", "test/"))]
     hidden = {"folder", "monitor", "mode", "error", "settings", "mean", "deviation"}

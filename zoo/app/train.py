@@ -11,51 +11,37 @@ from typing import Any
 
 from zoo.app import main as program
 from zoo.app.place import RunLocation
-from zoo.config.compose import run_settings
 from zoo.config.errors import as_config_error
+from zoo.config.recipe import Recipe
 
 
-def train(
-    config: dict[str, Any], place: RunLocation, trusted: tuple[str, ...] = ()
-) -> dict[str, Any]:
+def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
     """Builds every part of one run, then the run folder, and trains.
 
     Args:
-        config: the complete, checked configuration.
+        recipe: the checked configuration.
         place: where the run folder is or will be.
-        trusted: packages whose components may be built.
 
     Returns:
         The results, as in `results.json`.
     """
     # Heavy imports stand here, so that `--help` and mistakes are answered before torch is loaded.
-    from zoo.app.build import (
-        begin_from,
-        build_data,
-        build_optimizers,
-        build_task,
-        fill_from_data,
-        own_callbacks,
-        standard_callbacks,
-    )
-    from zoo.config.build import build
+    from zoo.app.build import build_optimizers, load_initial_weights, standard_callbacks
     from zoo.training.precision import resolve_device
     from zoo.training.reproducibility import seed_everything
     from zoo.training.trainer import Trainer
 
-    run = run_settings(config)
+    run = recipe.settings
     with as_config_error("trainer"):
         device = resolve_device(run.trainer.device)
-    data = build_data(config, trusted, folder=place.folder.path if place.resume else None)
-    with as_config_error("data"):
-        data.setup(seed=run.seed, device=device)
-    config = fill_from_data(config, data)
+    data = place.set_up_data(recipe, device)
+    recipe = recipe.fill_auto(data.facts(), data.resolved())
     seed_everything(run.seed)
-    model = build(config["model"], "model", "model", trusted=trusted)
-    notes = begin_from(model, config, fresh=not place.resume, trusted=trusted)
-    task = build_task(config, model.to(device), data, trusted)
-    optimizers = build_optimizers(config, task, trusted=trusted)
-    schedule = build(config["schedule"], "schedule", "schedule", trusted=trusted)
+    model = recipe.model.build()
+    notes = load_initial_weights(model, recipe, fresh=not place.resume)
+    task = recipe.task.build(model.to(device), **data.vocabularies)
+    optimizers = build_optimizers(recipe, task)
+    schedule = recipe.schedule.build()
     with as_config_error("trainer"):
         trainer = Trainer(
             task,
@@ -65,15 +51,16 @@ def train(
             settings=run.trainer,
             seed=run.seed,
             checkpoints=run.callbacks.checkpoint,
-            config=config,
+            config=recipe.config,
         )
     with as_config_error():
         trainer.rehearse()
-    own = own_callbacks(run, trusted)
-    with place.open(config, device, data) as folder:
+    own = [callback.build() for callback in recipe.callbacks]
+    place.next_steps = task.next_steps(data)
+    with place.open(recipe, device, data) as folder:
         for note in notes:
-            folder.tell(note)
-        callbacks = [*standard_callbacks(config, run, folder), *own]
+            folder.announce(note)
+        callbacks = [*standard_callbacks(recipe, folder), *own]
         return trainer.fit(folder=folder, callbacks=callbacks, resume=place.resume)
 
 

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
-from zoo.config.errors import ConfigError, did_you_mean, one_line, written
+from zoo.config.errors import ConfigError, as_cli_text, did_you_mean, one_line
 
 _NAMES = {
     int: "an integer",
@@ -38,7 +38,7 @@ class Mismatch(Exception):
     """
 
     def __init__(self, key: str, value: Any, allowed: str) -> None:
-        super().__init__(f"{key}={written(value)}: must be {allowed}")
+        super().__init__(f"{key}={as_cli_text(value)}: must be {allowed}")
         self.key, self.value, self.allowed = key, value, allowed
 
 
@@ -143,12 +143,12 @@ def settings(kind: type, values: Any, key: str = "") -> Any:
     """
     prefix = f"{key}." if key else ""
     if not isinstance(values, dict):
-        raise ConfigError(f"{key}={written(values)}: must be a mapping of its settings")
+        raise ConfigError(f"{key}={as_cli_text(values)}: must be a mapping of its settings")
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for name, value in values.items():
         if name not in fields:
             raise ConfigError(
-                f"{prefix}{name}={written(value)}: there is no such setting; "
+                f"{prefix}{name}={as_cli_text(value)}: there is no such setting; "
                 f"{did_you_mean(str(name), fields, prefix)}"
             )
     hints = typing.get_type_hints(kind)

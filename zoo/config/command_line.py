@@ -1,4 +1,4 @@
-"""The words of a command line: flags, paths that Hydra must not parse, and overrides."""
+"""The words of a command line: flags, options that Hydra must not parse, and overrides."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,36 +18,36 @@ class CommandLine:
 
     Attributes:
         overrides: words for Hydra: `group=option`, `key=value`.
-        paths: `resume`, `run`, ...: taken as they are, whatever characters they hold.
+        options: `resume`, `run`, ...: taken as they are, whatever characters they hold.
         trusted: packages whose components may be built.
         flags: the flags given, long form, with their values ("" where they take none).
     """
 
     overrides: list[str] = field(default_factory=list)
-    paths: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
     trusted: tuple[str, ...] = ()
     flags: dict[str, str] = field(default_factory=dict)
 
-    def whole(self, key: str, default: Default, *, least: int) -> int | Default:
-        """A whole number among the `paths`.
+    def integer(self, key: str, default: Default, *, least: int) -> int | Default:
+        """An integer among the `options`.
 
         Raises:
-            ConfigError: it is none, or too small.
+            ConfigError: it is not one, or too small.
         """
-        text = self.paths.get(key)
+        text = self.options.get(key)
         if text is None:
             return default
         if not text.isdecimal() or int(text) < least:
             raise ConfigError(f"{key}={text}: must be a whole number, at least {least}")
         return int(text)
 
-    def real(self, key: str, default: Default) -> float | Default:
-        """A number among the `paths`; who uses it checks its range.
+    def number(self, key: str, default: Default) -> float | Default:
+        """A number among the `options`; whoever uses it checks its range.
 
         Raises:
-            ConfigError: it is none.
+            ConfigError: it is not one.
         """
-        text = self.paths.get(key)
+        text = self.options.get(key)
         try:
             return default if text is None else float(text)
         except ValueError:
@@ -57,16 +57,18 @@ class CommandLine:
 _SHORT = {"-h": "--help", "-m": "--multirun", "-c": "--cfg", "-cd": "--config-dir"}
 
 
-def parse_words(words: Sequence[str], *, paths: Sequence[str], flags: Sequence[str]) -> CommandLine:
+def parse_words(
+    words: Sequence[str], *, options: Sequence[str], flags: Sequence[str]
+) -> CommandLine:
     """Sorts the words of a command line.
 
     Args:
         words: `sys.argv[1:]`.
-        paths: names whose values are taken literally.
+        options: names whose values are taken literally.
         flags: the flags that this program knows.
 
     Raises:
-        ConfigError: an unknown flag, a missing value, or a path given twice.
+        ConfigError: an unknown flag, a missing value, or an option given twice.
     """
     line = CommandLine()
     rest = list(words)
@@ -90,12 +92,12 @@ def parse_words(words: Sequence[str], *, paths: Sequence[str], flags: Sequence[s
             if name == "--config-dir" and not Path(value).is_dir():
                 raise ConfigError(f"--config-dir {value}: there is no such folder")
             line.flags[name] = value
-        elif key in paths:
+        elif key in options:
             if not value:
-                raise ConfigError(f"{word}: has no value; write {key}=<value> or leave it away")
-            if key in line.paths:
+                raise ConfigError(f"{word}: has no value; write {key}=<value> or omit it")
+            if key in line.options:
                 raise ConfigError(f"{word}: {key} is given twice")
-            line.paths[key] = value
+            line.options[key] = value
         elif key == "trusted" and equals:
             inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
             names = [name.strip() for name in inner.split(",")]

@@ -1,4 +1,4 @@
-"""Command line to plain, checked configuration.
+"""Command line to a checked recipe.
 
 Hydra composes; everything it lets through is refused here: unknown keys behind `+`, removed groups,
 two options for one group, values of the wrong type, NaN. Nothing in this module imports torch
@@ -23,8 +23,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zoo.config.check import settings
-from zoo.config.errors import ConfigError, did_you_mean, one_line, written
+from zoo.config.errors import ConfigError, as_cli_text, did_you_mean, one_line
 from zoo.config.paths import CONFIGS
+from zoo.config.recipe import Recipe, make_recipe
 from zoo.training.settings import RunSettings
 
 DEFAULT_EXPERIMENT = "lenet_digits"
@@ -74,7 +75,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         if place in parsed:
             raise ConfigError(
                 f"{word}: {place[0]} is given twice, the other time as "
-                f"{parsed[place].input_line!r}; leave one away"
+                f"{parsed[place].input_line!r}; omit one"
             )
         parsed[place] = override
     return list(parsed.values())
@@ -152,7 +153,7 @@ def prepare(
 
     Args:
         overrides: words of the command line.
-        config_dir: a folder of groups beside `configs/`.
+        config_dir: a folder of groups next to `configs/`.
         sweep: whether a word may give several values, and choose Hydra's launcher or sweeper.
         default: whether a line that says nothing of what to train means the default experiment.
 
@@ -227,17 +228,14 @@ def compose(
     config_dir: str | None = None,
     trusted: Sequence[str] = (),
     default: bool = True,
-) -> dict[str, Any]:
-    """The whole configuration of one run, resolved, complete and checked.
+) -> Recipe:
+    """The recipe of one run: its configuration, resolved, complete and checked.
 
     Args:
         overrides: words of the command line: `group=option` and `key=value`.
-        config_dir: a folder of your own groups, beside `configs/`.
+        config_dir: a folder of your own groups, next to `configs/`.
         trusted: packages whose components may be built.
         default: whether a line that says nothing of what to train means the default experiment.
-
-    Returns:
-        Plain dictionaries, lists, strings and numbers, every setting of the fixed part included.
 
     Raises:
         ConfigError: anything is wrong, in one sentence.
@@ -247,15 +245,13 @@ def compose(
     config |= _replaced(words, choices)
     if "name" not in config:
         config["name"] = _name(choices)
-    config = complete(config)
-    check(config, trusted)
-    return config
+    return check(config, trusted)
 
 
 def _replaced(words: Sequence[str], choices: dict[str, Any]) -> dict[str, Any]:
     """The components that the command line chose in place of an experiment's, as chosen.
 
-    What an experiment says of its own optimizer is not meant for another: `optimizer=sgd` beside an
+    What an experiment says of its own optimizer is not meant for another: `optimizer=sgd` over an
     experiment with Adam takes nothing of Adam's betas along.
     """
     chosen = {word.partition("=")[0] for word in words} & set(COMPONENTS)
@@ -281,7 +277,7 @@ def run_settings(config: dict[str, Any]) -> RunSettings:
             raise ConfigError(f"{key}: the first line of its file must be '# @package _global_'")
         if key not in FIXED:
             hint = did_you_mean(str(key), [*FIXED, *COMPONENTS])
-            raise ConfigError(f"{key}={written(value)}: there is no such setting; {hint}")
+            raise ConfigError(f"{key}={as_cli_text(value)}: there is no such setting; {hint}")
     made: RunSettings = settings(RunSettings, fixed)
     return made
 
@@ -296,12 +292,14 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     return {name: fixed[name] if name in fixed else config[name] for name in ordered}
 
 
-def check(config: dict[str, Any], trusted: Sequence[str] = ()) -> None:
-    """Checks every component against its signature; this imports torch."""
-    from zoo.config.build import check_component, components
+def check(config: dict[str, Any], trusted: Sequence[str] = ()) -> Recipe:
+    """The recipe of a configuration: completed, and every component checked; this imports torch.
 
-    for key, (node, group) in components(config).items():
-        check_component(node, group, key, trusted=trusted)
+    Raises:
+        ConfigError: anything is wrong, in one sentence.
+    """
+    config = complete(config)
+    return make_recipe(config, run_settings(config), trusted)
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

@@ -11,18 +11,18 @@ class ConfigError(Exception):
 
 
 def one_line(text: object) -> str:
-    """The text with every run of white space, line breaks included, as one blank."""
+    """The text with every run of white space, line breaks included, as one space."""
     return " ".join(str(text).split())
 
 
-def written(value: object) -> str:
+def as_cli_text(value: object) -> str:
     """A value as a command line would have it, text in quotes, cut where it is very long."""
     if value is None or isinstance(value, bool):
         text = {None: "null", True: "true", False: "false"}[value]
     elif isinstance(value, dict):
-        text = "{" + ", ".join(f"{k}: {written(v)}" for k, v in value.items()) + "}"
+        text = "{" + ", ".join(f"{k}: {as_cli_text(v)}" for k, v in value.items()) + "}"
     elif isinstance(value, list | tuple):
-        text = "[" + ", ".join(map(written, value)) + "]"
+        text = "[" + ", ".join(map(as_cli_text, value)) + "]"
     else:
         text = repr(value)
     return text if len(text) <= 200 else text[:197] + "..."

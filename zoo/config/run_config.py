@@ -12,22 +12,23 @@ from hydra.core.override_parser.types import OverrideType
 from zoo.config.compose import COMPONENTS, GROUPS, check, complete, parse
 from zoo.config.errors import ConfigError, did_you_mean, one_line
 from zoo.config.moved import translated
+from zoo.config.recipe import Recipe
+from zoo.config.targets import locate, made_by
+
+FIXED = ("model", "task", "data", "seed", "name", "freeze")
+"""Parts that a stored run keeps, but for what a component calls changeable."""
 
 
-def merge(
-    config: dict[str, Any], overrides: Sequence[str], trusted: Sequence[str] = ()
-) -> dict[str, Any]:
-    """A stored configuration with values of the command line laid over it, checked.
+def merge(config: dict[str, Any], overrides: Sequence[str], trusted: Sequence[str] = ()) -> Recipe:
+    """The recipe of a stored configuration with values of the command line laid over it.
 
     What would make another run is refused: another model, task, data set, seed or name, or another
-    class anywhere. Where the data lie, how many workers read them and how a translation is
-    searched for may change.
+    class anywhere. Of the data and the task, what their classes call `changeable` may change.
+
+    Raises:
+        ConfigError: an override is refused, or the configuration is wrong.
     """
-    movable = (
-        *("data.root", "data.folder", "data.cache", "data.num_workers"),
-        *("data.text.root", "data.text.cache"),
-        *("task.beam_size", "task.length_penalty"),
-    )
+    config = complete(config)
     stored = _targets(config)
     for override in parse(overrides):
         word = override.input_line or ""
@@ -37,7 +38,7 @@ def merge(
             raise ConfigError(f"{word}: only key=value can be laid over a stored run")
         if ("." not in key and top in GROUPS) or key.endswith("_target_"):
             raise ConfigError(f"{word}: a stored run keeps its {top}; start a new run instead")
-        if top in ("model", "task", "data", "seed", "name", "freeze") and key not in movable:
+        if top in FIXED and not _is_changeable(config, key, trusted):
             raise ConfigError(f"{word}: would make another run; start a new one instead")
         node: Any = config
         *path, last = key.split(".")
@@ -51,9 +52,17 @@ def merge(
         node[last] = override.value()
         if _targets(config) != stored:
             raise ConfigError(f"{word}: a stored run keeps its components; start a new one instead")
-    config = complete(config)
-    check(config, trusted)
-    return config
+    return check(config, trusted)
+
+
+def _is_changeable(config: dict[str, Any], key: str, trusted: Sequence[str]) -> bool:
+    """Whether the class of a component says that a stored run may change this argument."""
+    group, _, name = key.partition(".")
+    node = config[group]
+    if not isinstance(node, dict):
+        return False
+    made = made_by(locate(node.get("_target_"), group, trusted))
+    return name in getattr(made, "changeable", ())
 
 
 def _targets(node: Any, key: str = "") -> dict[str, Any]:
@@ -79,7 +88,7 @@ def load(path: Path) -> dict[str, Any]:
     """A stored configuration.
 
     Raises:
-        ConfigError: there is none, or it is no YAML mapping.
+        ConfigError: there is none, or it is not a YAML mapping.
     """
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -117,6 +117,9 @@ class LanguageModeling(Task):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._state = state["state"]
 
+    def next_steps(self, data: Any) -> list[str]:
+        return [] if self.vocabulary is None else ["scripts/generate.py run={run} length=500"]
+
     def show(self) -> dict[str, Shown]:
         """``sample``, the same one from the same weights."""
         if self.vocabulary is None or self.sample_length == 0:

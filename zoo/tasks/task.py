@@ -180,6 +180,14 @@ class Task:
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state, but was given {sorted(state)}")
 
+    def next_steps(self, data: Any) -> list[str]:
+        """What else a finished run is good for: programs to call, ``{run}`` for the run folder.
+
+        Args:
+            data: the data module of the run.
+        """
+        return []
+
     def example_inputs(self, batch: Any) -> tuple[Any, ...]:
         """Arguments of the model for a batch, for tracing its graph."""
         return (inputs_of(batch),)

@@ -277,6 +277,11 @@ class Translation(Task):
             for tokens in sources:
                 yield self.target_vocabulary.decode(next(written)) if tokens else ""
 
+    def next_steps(self, data: Any) -> list[str]:
+        if self.target_vocabulary is None:
+            return []
+        return ["scripts/translate.py run={run} < sentences.txt"]
+
     def example_inputs(self, batch: Pairs) -> tuple[Any, ...]:
         return batch.source, batch.target[:, :-1], batch.source_lengths
 

@@ -8,10 +8,17 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
+
+
+class OptimizerOptions(TypedDict, total=False):
+    """What a configuration may say of any optimizer, besides the arguments of its class."""
+
+    decay_norms_and_biases: bool
+    groups: dict[str, dict[str, Any]]
 
 
 class MuonWithAdamW(torch.optim.Optimizer):

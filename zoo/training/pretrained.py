@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,12 @@ SHOWN = 3
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+
+
+class ModelOptions(TypedDict, total=False):
+    """What a configuration may say of any model, besides the arguments of its target."""
+
+    weights: str | None
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ class RunFolder:
         if time.monotonic() - self._beat > HEARTBEAT_SECONDS:
             self.status("running", step=step)
 
-    def tell(self, text: str) -> None:
+    def announce(self, text: str) -> None:
         """Prints a line and keeps it in `log.txt`."""
         print(text, flush=True)
         self.log(text)

@@ -62,6 +62,8 @@ class LabelledText(DataModule):
         ValueError: an argument is out of range.
     """
 
+    changeable = ("root",)
+
     def __init__(
         self,
         *,

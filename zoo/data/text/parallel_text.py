@@ -43,6 +43,8 @@ class SentencePairs(DataModule):
         limit: take only the first so many training pairs; null for all.
     """
 
+    changeable = ("root",)
+
     def __init__(
         self,
         *,

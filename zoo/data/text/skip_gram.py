@@ -75,6 +75,8 @@ class WordWindows(DataModule):
             run, which then refuses to go on with another text.
     """
 
+    changeable = ("text.root", "text.cache")
+
     def __init__(
         self,
         text: Text,

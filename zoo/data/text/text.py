@@ -238,6 +238,7 @@ class TinyShakespeare(WholeText):
         root: folder of all downloads; the file is ``root/tinyshakespeare/input.txt``.
     """
 
+    changeable = ("root",)
     url = (
         "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
     )

@@ -49,6 +49,8 @@ class TextFiles(Text):
             size or time of a source file makes new ones. ``None``: everything is in memory.
     """
 
+    changeable = ("root", "cache")
+
     def __init__(
         self,
         path: str,

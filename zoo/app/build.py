@@ -14,7 +14,7 @@ from torch import nn
 
 from zoo.config.build import SIZES, beside, build, check_component, components, fill
 from zoo.config.errors import ConfigError, as_config_error, one_line
-from zoo.data.text.vocabulary import Vocabulary
+from zoo.data.text.vocabularies import load_vocabulary
 from zoo.tasks.task import Task
 from zoo.training.callbacks import Callback, EarlyStopping, Profile
 from zoo.training.console import Console
@@ -88,7 +88,7 @@ def build_data(
     for file in sorted(folder.glob("*vocabulary.json")) if folder else ():
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            data.vocabularies[file.stem] = Vocabulary.from_json(content)
+            data.vocabularies[file.stem] = load_vocabulary(content)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{file} cannot be read ({one_line(error)}); without it this run's tokens have no "

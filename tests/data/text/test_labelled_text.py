@@ -3,6 +3,7 @@ import torch
 
 from zoo.data.download import DataError
 from zoo.data.text.labelled_text import LabelledText
+from zoo.data.text.vocabularies import load_vocabulary
 from zoo.data.text.vocabulary import Vocabulary
 
 GOOD = ["good film", "a very good film", "I liked it", "fine, and funny"]
@@ -124,7 +125,7 @@ def test_stored_vocabulary_is_used_and_not_learned_anew(table, tmp_path):
     first = made(train=table)
     again = LabelledText(train=written(tmp_path / "other.csv", [("x y", "a"), ("z", "b")] * 10))
     stored = first.vocabularies["vocabulary"].to_json()
-    again.vocabularies["vocabulary"] = Vocabulary.from_json(stored)
+    again.vocabularies["vocabulary"] = load_vocabulary(stored)
     again.setup()
     assert again.vocabularies["vocabulary"].to_json() == stored
     assert again.sizes()["vocab_size"] == first.sizes()["vocab_size"]

@@ -5,7 +5,7 @@ import torch
 
 from zoo.data.download import DataError
 from zoo.data.text.parallel_text import ParallelText, read_lines, read_pairs
-from zoo.data.text.vocabulary import Vocabulary
+from zoo.data.text.vocabularies import load_vocabulary
 
 GERMAN = ["Ein Hund läuft.", "Der Hund läuft schnell.", "Ein Mann läuft.", "Der Mann schläft."]
 ENGLISH = ["A dog runs.", "The dog runs fast.", "A man runs.", "The man sleeps."]
@@ -92,7 +92,7 @@ def test_vocabularies_of_a_run_are_used_and_not_learned_again(corpus):
     stored = {name: v.to_json() for name, v in first.vocabularies.items()}
     (corpus / "train.de").write_text("Ganz anderes\n" * 40)
     again = module(corpus)
-    again.vocabularies = {name: Vocabulary.from_json(v) for name, v in stored.items()}
+    again.vocabularies = {name: load_vocabulary(v) for name, v in stored.items()}
     assert again.sizes() == first.sizes()
     again.setup()
     a, b = (next(data.batches("test", 0)) for data in (first, again))

@@ -4,12 +4,12 @@ import itertools
 import pytest
 import torch
 
-from zoo.data import text as text_module
 from zoo.data.download import DataError
 from zoo.data.loading.bptt import TrackLoader
 from zoo.data.loading.windows import WindowLoader
+from zoo.data.text import text as text_module
 from zoo.data.text.text import StandardLibrary, TextBatch, TinyShakespeare, WholeText
-from zoo.data.text.vocabulary import learn_vocabulary
+from zoo.data.text.vocabularies import learn_vocabulary
 
 
 class Small(WholeText):

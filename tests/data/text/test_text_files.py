@@ -7,11 +7,12 @@ import warnings
 import pytest
 import torch
 
-from zoo.data import text_files, token_files
 from zoo.data.download import DataError
+from zoo.data.text import text_files, token_files
+from zoo.data.text.characters import ByteVocabulary
 from zoo.data.text.text_files import Reader, TextFiles, divide
 from zoo.data.text.token_files import TokenFiles
-from zoo.data.text.vocabulary import ByteVocabulary, learn_vocabulary
+from zoo.data.text.vocabularies import learn_vocabulary
 
 TEXT = "".join(f"Zeile {i}: naïve 日本語 😀 the quick brown fox.\n" for i in range(60))
 VOCABULARIES = [("characters", None), ("bytes", None), ("words", None), ("bpe", 300)]
@@ -244,7 +245,7 @@ import sys, time
 from pathlib import Path
 import torch
 from zoo.data.text.token_files import TokenFiles
-from zoo.data.text.vocabulary import ByteVocabulary
+from zoo.data.text.characters import ByteVocabulary
 folder, number = Path(sys.argv[1]), sys.argv[2]
 def chunks():
     (folder / f"read-{number}").touch()

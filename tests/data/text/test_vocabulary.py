@@ -8,14 +8,10 @@ import pytest
 import torch
 
 from zoo.data.text.bpe import BPEVocabulary
+from zoo.data.text.characters import ByteVocabulary, CharacterVocabulary
 from zoo.data.text.strings import cut
 from zoo.data.text.text import StandardLibrary
-from zoo.data.text.vocabulary import (
-    ByteVocabulary,
-    CharacterVocabulary,
-    Vocabulary,
-    learn_vocabulary,
-)
+from zoo.data.text.vocabularies import learn_vocabulary, load_vocabulary
 from zoo.data.text.words import join, split
 
 TEXT = (
@@ -97,7 +93,7 @@ def test_a_text_that_holds_the_name_of_a_special_token_holds_no_special_token():
 def test_what_is_stored_is_the_same_vocabulary(kind, options, tmp_path):
     vocabulary = learn(kind, **options)
     (tmp_path / "vocabulary.json").write_text(json.dumps(vocabulary.to_json()))
-    again = Vocabulary.from_json(json.loads((tmp_path / "vocabulary.json").read_text()))
+    again = load_vocabulary(json.loads((tmp_path / "vocabulary.json").read_text()))
     assert type(again) is type(vocabulary) and again.kind == kind
     assert again.to_json() == vocabulary.to_json()
     assert again.checksum() == vocabulary.checksum()
@@ -248,7 +244,7 @@ def test_bpe_merges_the_most_frequent_pair_first_and_keeps_to_its_size():
 
 PROGRAM = """
 import random
-from zoo.data.text.vocabulary import learn_vocabulary
+from zoo.data.text.vocabularies import learn_vocabulary
 chance = random.Random(0)
 # Many pairs are equally frequent here, so that only a fixed rule gives the same merges.
 words = ["".join(chance.choices("abcdefgh", k=6)) for _ in range(3000)]
@@ -328,7 +324,7 @@ def test_nonsense_is_refused_with_the_value(arguments, message):
 )
 def test_a_damaged_vocabulary_is_refused(stored, message):
     with pytest.raises(ValueError, match=f"^{message}"):
-        Vocabulary.from_json(stored)
+        load_vocabulary(stored)
 
 
 def test_a_tokenizer_without_the_special_tokens_is_refused():

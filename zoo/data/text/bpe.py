@@ -77,7 +77,7 @@ class BPEVocabulary(Vocabulary):
         }
 
     @classmethod
-    def _stored(cls, stored: dict[str, Any]) -> Self:
+    def from_json(cls, stored: dict[str, Any]) -> Self:
         return cls(stored["tokenizer"], stored["special"])
 
 

@@ -18,7 +18,8 @@ from zoo.data.download import DataError
 from zoo.data.module import DataModule, check_batch_size
 from zoo.data.sampling import split_indices
 from zoo.data.sequences.batches import sequence_loader
-from zoo.data.text.vocabulary import Kind, learn_vocabulary
+from zoo.data.text.vocabularies import learn_vocabulary
+from zoo.data.text.vocabulary import VocabularyKind
 
 LARGEST_FIELD = 1 << 30
 """Characters of the longest text; Python's own limit is 131,072."""
@@ -72,7 +73,7 @@ class LabelledText(DataModule):
         text_column: str = "text",
         label_column: str = "label",
         batch_size: int = 32,
-        vocabulary: Kind = "words",
+        vocabulary: VocabularyKind = "words",
         vocab_size: int | None = None,
         min_frequency: int = 1,
         lower_case: bool = True,
@@ -100,7 +101,7 @@ class LabelledText(DataModule):
         self.root = root
         self.text_column, self.label_column = text_column, label_column
         self.batch_size = batch_size
-        self.vocabulary: Kind = vocabulary
+        self.vocabulary: VocabularyKind = vocabulary
         self.vocab_size = vocab_size
         self.min_frequency = min_frequency
         self.lower_case = lower_case

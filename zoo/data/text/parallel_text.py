@@ -17,7 +17,8 @@ from zoo.data.loading.bucketing import BucketLoader, check_sizes
 from zoo.data.module import DataModule
 from zoo.data.sampling import split_indices
 from zoo.data.sequences.pairs import pair_loader
-from zoo.data.text.vocabulary import Vocabulary, learn_vocabulary
+from zoo.data.text.vocabularies import learn_vocabulary
+from zoo.data.text.vocabulary import Vocabulary
 
 TokenKind = Literal["words", "bpe", "characters"]
 SOURCE, TARGET = "source_vocabulary", "target_vocabulary"

@@ -26,7 +26,7 @@ from zoo.data.sampling import seeded_generator
 from zoo.data.text.huffman import huffman_tree
 from zoo.data.text.text import Text
 from zoo.data.text.token_files import Chunks
-from zoo.data.text.vocabulary import learn_vocabulary
+from zoo.data.text.vocabularies import learn_vocabulary
 from zoo.data.text.words import WordVocabulary
 
 Kind = Literal["skip_gram", "cbow"]

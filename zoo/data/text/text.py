@@ -20,7 +20,8 @@ from zoo.data.loading.windows import WindowLoader
 from zoo.data.module import DataModule, check_batch_size
 from zoo.data.text.strings import cut
 from zoo.data.text.token_files import CHUNK, Chunks
-from zoo.data.text.vocabulary import Kind, Vocabulary, check_vocab_size, learn_vocabulary
+from zoo.data.text.vocabularies import check_vocab_size, learn_vocabulary
+from zoo.data.text.vocabulary import Vocabulary, VocabularyKind
 
 __all__ = ["Order", "StandardLibrary", "Text", "TextBatch", "TinyShakespeare", "WholeText"]
 
@@ -60,7 +61,7 @@ class Text(DataModule):
         batch_size: int = 12,
         sequence_length: int = 64,
         order: Order = "tracks",
-        vocabulary: Kind = "characters",
+        vocabulary: VocabularyKind = "characters",
         vocab_size: int | None = None,
         mask_token: bool = False,
     ) -> None:
@@ -70,10 +71,9 @@ class Text(DataModule):
             raise ValueError(f"sequence_length must be at least 1, not {sequence_length}")
         if order not in get_args(Order):
             raise ValueError(f"order must be one of {', '.join(get_args(Order))}, not {order!r}")
-        if vocabulary not in get_args(Kind):
-            raise ValueError(
-                f"vocabulary must be one of {', '.join(get_args(Kind))}, not {vocabulary!r}"
-            )
+        if vocabulary not in get_args(VocabularyKind):
+            known = ", ".join(get_args(VocabularyKind))
+            raise ValueError(f"vocabulary must be one of {known}, not {vocabulary!r}")
         check_vocab_size(vocabulary, vocab_size, mask=mask_token)
         self.batch_size = batch_size
         self.sequence_length = sequence_length
@@ -182,7 +182,7 @@ class StandardLibrary(WholeText):
         batch_size: int = 12,
         sequence_length: int = 64,
         order: Order = "tracks",
-        vocabulary: Kind = "characters",
+        vocabulary: VocabularyKind = "characters",
         vocab_size: int | None = None,
         mask_token: bool = False,
         sha256: Literal["auto"] | str = "auto",
@@ -246,7 +246,7 @@ class TinyShakespeare(WholeText):
         batch_size: int = 12,
         sequence_length: int = 64,
         order: Order = "tracks",
-        vocabulary: Kind = "characters",
+        vocabulary: VocabularyKind = "characters",
         vocab_size: int | None = None,
         mask_token: bool = False,
         root: str = "data",

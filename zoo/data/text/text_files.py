@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.data.download import DataError
 from zoo.data.text.text import Order, Text
 from zoo.data.text.token_files import Chunks, TokenFiles
-from zoo.data.text.vocabulary import Kind, Vocabulary
+from zoo.data.text.vocabulary import Vocabulary, VocabularyKind
 
 READ = 1 << 20  # bytes of a file that are read at a time
 
@@ -57,7 +57,7 @@ class TextFiles(Text):
         batch_size: int = 12,
         sequence_length: int = 64,
         order: Order = "tracks",
-        vocabulary: Kind = "characters",
+        vocabulary: VocabularyKind = "characters",
         vocab_size: int | None = None,
         mask_token: bool = False,
         pattern: str = "*.txt",

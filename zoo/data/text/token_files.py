@@ -21,6 +21,7 @@ from torch import Tensor
 
 from zoo.data.download import DataError
 from zoo.data.text.strings import cut
+from zoo.data.text.vocabularies import load_vocabulary
 from zoo.data.text.vocabulary import Vocabulary
 
 Chunks = Callable[[], Iterable[str]]
@@ -105,7 +106,7 @@ class TokenFiles:
             if not isinstance(found, dict) or found.get("source") != source:
                 return None
             with contextlib.suppress(ValueError, KeyError):
-                return Vocabulary.from_json(found["vocabulary"])
+                return load_vocabulary(found["vocabulary"])
             return None
 
         def make() -> None:

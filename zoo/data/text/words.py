@@ -86,7 +86,7 @@ class WordVocabulary(Vocabulary):
         }
 
     @classmethod
-    def _stored(cls, stored: dict[str, Any]) -> Self:
+    def from_json(cls, stored: dict[str, Any]) -> Self:
         return cls(stored["words"], stored["special"], lower_case=stored["lower_case"])
 
 

@@ -9,9 +9,8 @@ its name when it is whole, and several processes that want the same entry make i
 import contextlib
 import hashlib
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from zoo.data.download import DataError
+from zoo.data.files import whole_file
 from zoo.data.text.strings import cut
 from zoo.data.text.vocabularies import load_vocabulary
 from zoo.data.text.vocabulary import Vocabulary
@@ -75,11 +75,10 @@ class TokenFiles:
             return found["count"] if size == found["count"] * dtype.itemsize else None
 
         def make() -> None:
-            with _whole(path) as part, open(part, "wb") as file:
+            with whole_file(path) as part, open(part, "wb") as file:
                 for piece in cut(chunks(), CHUNK):
                     file.write(vocabulary.encode_tensor(piece).to(dtype).numpy().data)
                 size = file.tell()
-                _sync(file)
             # Last, so that there is no header without the tokens.
             _write(path.with_suffix(".json"), header | {"count": size // dtype.itemsize})
 
@@ -147,23 +146,5 @@ def _read(path: Path) -> Any:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    with _whole(path) as part, open(part, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        _sync(file)
-
-
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A temporary file that takes its name when it is complete, and else is deleted."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=1), "utf-8")

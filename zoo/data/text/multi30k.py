@@ -7,10 +7,10 @@ https://github.com/multi30k/dataset. 29,000 pairs to train on, 1,014 for validat
 """
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Unpack
 
 from zoo.data.download import download
-from zoo.data.text.parallel_text import SentencePairs, TokenKind, read_pairs
+from zoo.data.text.parallel_text import PairOptions, SentencePairs, read_pairs
 
 Language = Literal["de", "en"]
 PARTS = {"train": "train", "val": "val", "test": "test_2016_flickr"}
@@ -26,15 +26,8 @@ class Multi30k(SentencePairs):
         source: language to translate from, ``de`` or ``en``.
         target: language to translate to, the other one.
         root: folder of all downloads; the files are ``root/multi30k/train.de.gz`` and so on.
-        batch_size: pairs a batch; null with ``tokens_per_batch``.
-        tokens_per_batch: see :class:`~zoo.data.text.parallel_text.SentencePairs`, as for all below.
-        vocabulary: ``words``, ``bpe`` or ``characters``.
-        lower_case: of words.
-        min_frequency: rarer words have no token.
-        vocab_size: most tokens of each language; bpe needs a number.
-        shared: one vocabulary for both languages.
-        max_length: longer training pairs are left out.
-        limit: the first so many training pairs alone.
+        lower_case: make no difference between upper and lower case (of words alone).
+        options: see :class:`~zoo.data.text.parallel_text.PairOptions`.
     """
 
     url = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
@@ -57,27 +50,10 @@ class Multi30k(SentencePairs):
         source: Language = "de",
         target: Language = "en",
         root: str = "data",
-        batch_size: int | None = 128,
-        tokens_per_batch: int | None = None,
-        vocabulary: TokenKind = "words",
         lower_case: bool = True,
-        min_frequency: int = 2,
-        vocab_size: int | None = None,
-        shared: bool = False,
-        max_length: int | None = None,
-        limit: int | None = None,
+        **options: Unpack[PairOptions],
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            tokens_per_batch=tokens_per_batch,
-            vocabulary=vocabulary,
-            lower_case=lower_case,
-            min_frequency=min_frequency,
-            vocab_size=vocab_size,
-            shared=shared,
-            max_length=max_length,
-            limit=limit,
-        )
+        super().__init__(lower_case=lower_case, **options)
         for name, language in (("source", source), ("target", target)):
             if language not in ("de", "en"):
                 raise ValueError(f"{name} must be de or en, not {language!r}")

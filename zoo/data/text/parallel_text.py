@@ -8,7 +8,7 @@ import warnings
 import zlib
 from abc import abstractmethod
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypedDict, Unpack, get_args
 
 import torch
 
@@ -20,8 +20,21 @@ from zoo.data.sequences.pairs import pair_loader
 from zoo.data.text.vocabularies import learn_vocabulary
 from zoo.data.text.vocabulary import Vocabulary
 
-TokenKind = Literal["words", "bpe", "characters"]
+PairVocabularyKind = Literal["words", "bpe", "characters"]
 SOURCE, TARGET = "source_vocabulary", "target_vocabulary"
+
+
+class PairOptions(TypedDict, total=False):
+    """Arguments of all sentence pairs, which :class:`SentencePairs` describes."""
+
+    batch_size: int | None
+    tokens_per_batch: int | None
+    vocabulary: PairVocabularyKind
+    min_frequency: int
+    vocab_size: int | None
+    shared: bool
+    max_length: int | None
+    limit: int | None
 
 
 class SentencePairs(DataModule):
@@ -31,11 +44,11 @@ class SentencePairs(DataModule):
     kept, whatever their length, and their references are the text as it is in the file.
 
     Args:
-        batch_size: pairs a batch; null with ``tokens_per_batch``.
+        lower_case: of words: make no difference between upper and lower case.
+        batch_size: pairs in a batch; null with ``tokens_per_batch``.
         tokens_per_batch: instead, most tokens a batch: pairs times the longest of their sentences.
         vocabulary: ``words`` (and punctuation), ``bpe`` (frequent parts of words) or
             ``characters``; see :mod:`zoo.data.text.vocabulary`.
-        lower_case: of words: make no difference between upper and lower case.
         min_frequency: rarer words have no token.
         vocab_size: most tokens of each language, special ones included; bpe needs a number, null
             for all words.
@@ -47,27 +60,27 @@ class SentencePairs(DataModule):
     def __init__(
         self,
         *,
-        batch_size: int | None,
-        tokens_per_batch: int | None,
-        vocabulary: TokenKind,
         lower_case: bool,
-        min_frequency: int,
-        vocab_size: int | None,
-        shared: bool,
-        max_length: int | None,
-        limit: int | None,
+        batch_size: int | None = 128,
+        tokens_per_batch: int | None = None,
+        vocabulary: PairVocabularyKind = "words",
+        min_frequency: int = 2,
+        vocab_size: int | None = None,
+        shared: bool = False,
+        max_length: int | None = None,
+        limit: int | None = None,
     ) -> None:
         super().__init__()
         check_sizes(batch_size, tokens_per_batch)
-        if vocabulary not in get_args(TokenKind):
-            known = ", ".join(get_args(TokenKind))
+        if vocabulary not in get_args(PairVocabularyKind):
+            known = ", ".join(get_args(PairVocabularyKind))
             raise ValueError(f"vocabulary must be one of {known}, not {vocabulary!r}")
         for name, value in (("max_length", max_length), ("limit", limit)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 or null, not {value}")
         self.batch_size = batch_size
         self.tokens_per_batch = tokens_per_batch
-        self.vocabulary: TokenKind = vocabulary
+        self.vocabulary: PairVocabularyKind = vocabulary
         self.lower_case = lower_case
         self.min_frequency = min_frequency
         self.vocab_size = vocab_size
@@ -165,15 +178,8 @@ class ParallelText(SentencePairs):
         root: folder of all data.
         val_fraction: share for validation where there are no files for it.
         split_seed: another seed, another choice of validation pairs.
-        batch_size: pairs a batch; null with ``tokens_per_batch``.
-        tokens_per_batch: see :class:`SentencePairs`, as for everything below.
-        vocabulary: ``words``, ``bpe`` or ``characters``.
-        lower_case: of words.
-        min_frequency: rarer words have no token.
-        vocab_size: most tokens of each language; bpe needs a number.
-        shared: one vocabulary for both languages.
-        max_length: longer training pairs are left out.
-        limit: the first so many training pairs alone.
+        lower_case: make no difference between upper and lower case (of words alone).
+        options: see :class:`PairOptions`.
     """
 
     def __init__(
@@ -185,27 +191,10 @@ class ParallelText(SentencePairs):
         root: str = "data",
         val_fraction: float = 0.1,
         split_seed: int = 0,
-        batch_size: int | None = 128,
-        tokens_per_batch: int | None = None,
-        vocabulary: TokenKind = "words",
         lower_case: bool = False,
-        min_frequency: int = 2,
-        vocab_size: int | None = None,
-        shared: bool = False,
-        max_length: int | None = None,
-        limit: int | None = None,
+        **options: Unpack[PairOptions],
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            tokens_per_batch=tokens_per_batch,
-            vocabulary=vocabulary,
-            lower_case=lower_case,
-            min_frequency=min_frequency,
-            vocab_size=vocab_size,
-            shared=shared,
-            max_length=max_length,
-            limit=limit,
-        )
+        super().__init__(lower_case=lower_case, **options)
         if not 0 < val_fraction < 1:
             raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
         given = {"train": train, "val": val, "test": test}

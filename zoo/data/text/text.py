@@ -9,7 +9,7 @@ import platform
 import sysconfig
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor
@@ -35,6 +35,17 @@ enum fileinput fractions functools gettext heapq http/client json/decoder json/e
 logging/__init__ os pprint queue random selectors shutil socket statistics string subprocess
 tempfile textwrap threading traceback urllib/parse weakref
 """
+
+
+class TextOptions(TypedDict, total=False):
+    """Arguments of every text, which :class:`Text` describes."""
+
+    batch_size: int
+    sequence_length: int
+    order: Order
+    vocabulary: VocabularyKind
+    vocab_size: int | None
+    mask_token: bool
 
 
 class Text(DataModule):
@@ -167,34 +178,14 @@ class StandardLibrary(WholeText):
     on with any other.
 
     Args:
-        batch_size: rows of a batch.
-        sequence_length: tokens of each row.
-        order: ``tracks`` or ``windows``, see :class:`Text`.
-        vocabulary: ``characters``, ``bytes``, ``words`` or ``bpe``.
-        vocab_size: most tokens of words or bpe, see :class:`Text`.
-        mask_token: have special tokens, ``<mask>`` among them.
         sha256: checksum of the text (UTF-8); ``auto``: take whatever this Python has.
+        options: see :class:`TextOptions`.
     """
 
     def __init__(
-        self,
-        *,
-        batch_size: int = 12,
-        sequence_length: int = 64,
-        order: Order = "tracks",
-        vocabulary: VocabularyKind = "characters",
-        vocab_size: int | None = None,
-        mask_token: bool = False,
-        sha256: Literal["auto"] | str = "auto",
+        self, *, sha256: Literal["auto"] | str = "auto", **options: Unpack[TextOptions]
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            sequence_length=sequence_length,
-            order=order,
-            vocabulary=vocabulary,
-            vocab_size=vocab_size,
-            mask_token=mask_token,
-        )
+        super().__init__(**options)
         self.sha256 = "" if sha256 == "auto" else sha256
 
     def text(self) -> str:
@@ -226,13 +217,8 @@ class TinyShakespeare(WholeText):
     characters, of 65 kinds. By convention there is no test split.
 
     Args:
-        batch_size: rows of a batch.
-        sequence_length: tokens of each row.
-        order: ``tracks`` or ``windows``, see :class:`Text`.
-        vocabulary: ``characters``, ``bytes``, ``words`` or ``bpe``.
-        vocab_size: most tokens of words or bpe, see :class:`Text`.
-        mask_token: have special tokens, ``<mask>`` among them.
         root: folder of all downloads; the file is ``root/tinyshakespeare/input.txt``.
+        options: see :class:`TextOptions`.
     """
 
     url = (
@@ -240,25 +226,8 @@ class TinyShakespeare(WholeText):
     )
     checksum = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
-    def __init__(
-        self,
-        *,
-        batch_size: int = 12,
-        sequence_length: int = 64,
-        order: Order = "tracks",
-        vocabulary: VocabularyKind = "characters",
-        vocab_size: int | None = None,
-        mask_token: bool = False,
-        root: str = "data",
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            sequence_length=sequence_length,
-            order=order,
-            vocabulary=vocabulary,
-            vocab_size=vocab_size,
-            mask_token=mask_token,
-        )
+    def __init__(self, *, root: str = "data", **options: Unpack[TextOptions]) -> None:
+        super().__init__(**options)
         self.root = root
 
     def text(self) -> str:

@@ -8,14 +8,14 @@ import codecs
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from zoo.data.download import DataError
-from zoo.data.text.text import Order, Text
+from zoo.data.text.text import Text, TextOptions
 from zoo.data.text.token_files import Chunks, TokenFiles
-from zoo.data.text.vocabulary import Vocabulary, VocabularyKind
+from zoo.data.text.vocabulary import Vocabulary
 
 READ = 1 << 20  # bytes of a file that are read at a time
 
@@ -33,12 +33,6 @@ class TextFiles(Text):
     Args:
         path: a file or a folder, absolute or within ``root``.
         root: folder of all data.
-        batch_size: rows of a batch.
-        sequence_length: tokens of each row.
-        order: ``tracks`` or ``windows``, see :class:`~zoo.data.text.text.Text`.
-        vocabulary: ``characters``, ``bytes``, ``words`` or ``bpe``.
-        vocab_size: most tokens of words or bpe, see :class:`~zoo.data.text.text.Text`.
-        mask_token: have special tokens, ``<mask>`` among them.
         pattern: names of the files that are taken from a folder.
         val_path: file or folder to evaluate on; ``None``: a part of ``path``.
         test_path: file or folder to test on; ``None``: a part of ``path``, if any.
@@ -47,6 +41,7 @@ class TextFiles(Text):
         cache: folder for files of tokens, absolute or within ``root``, for texts that are too big
             for the memory: they are tokenised once, and batches are read from there. A changed
             size or time of a source file makes new ones. ``None``: everything is in memory.
+        options: see :class:`~zoo.data.text.text.TextOptions`.
     """
 
     def __init__(
@@ -54,27 +49,15 @@ class TextFiles(Text):
         path: str,
         *,
         root: str = "data",
-        batch_size: int = 12,
-        sequence_length: int = 64,
-        order: Order = "tracks",
-        vocabulary: VocabularyKind = "characters",
-        vocab_size: int | None = None,
-        mask_token: bool = False,
         pattern: str = "*.txt",
         val_path: str | None = None,
         test_path: str | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.0,
         cache: str | None = None,
+        **options: Unpack[TextOptions],
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            sequence_length=sequence_length,
-            order=order,
-            vocabulary=vocabulary,
-            vocab_size=vocab_size,
-            mask_token=mask_token,
-        )
+        super().__init__(**options)
         if not 0 < val_fraction < 1:
             raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
         if not 0 <= test_fraction < 1 - val_fraction:

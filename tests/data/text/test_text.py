@@ -200,7 +200,7 @@ def test_another_standard_library_than_the_runs_is_refused():
 
 def test_a_standard_library_without_source_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(text_module.sysconfig, "get_path", lambda name: str(tmp_path))
-    with pytest.raises(DataError, match="source of Python's standard library is not complete"):
+    with pytest.raises(DataError, match="source of Python's standard library is incomplete"):
         StandardLibrary().setup()
 
 

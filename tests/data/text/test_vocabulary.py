@@ -301,7 +301,7 @@ def test_long_text_is_encoded_like_a_short_one():
         ({"kind": "bytes", "vocab_size": 256}, "vocab_size must be None with bytes, not 256"),
         ({"kind": "words", "min_frequency": 0}, "min_frequency must be at least 1, not 0"),
         ({"kind": "bpe", "lower_case": True}, "lower_case must be false with bpe"),
-        ({"kind": "characters", "texts": []}, "characters must be at least one"),
+        ({"kind": "characters", "texts": []}, "characters must not be empty"),
     ],
 )
 def test_nonsense_is_refused_with_the_value(arguments, message):
@@ -318,7 +318,7 @@ def test_nonsense_is_refused_with_the_value(arguments, message):
         ({"kind": "bytes"}, "kind bytes of a vocabulary is damaged"),
         ({"kind": "bytes", "special": ["<s>"]}, r"special must be one of .* not \['<s>'\]"),
         ({"kind": "words", "special": [], "words": 3, "lower_case": False}, "kind words .*damaged"),
-        ({"kind": "characters", "special": [], "characters": ["a", "a"]}, "characters must not"),
+        ({"kind": "characters", "special": [], "characters": ["a", "a"]}, "characters must differ"),
         ({"kind": "bpe", "special": [], "tokenizer": {}}, "tokenizer must be one of the tokenizer"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Vocabularies that read a text character by character, or byte by byte."""
+"""Vocabularies without learning: a token for each character, or for each byte."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
@@ -24,9 +24,9 @@ class CharacterVocabulary(Vocabulary):
     def __init__(self, characters: str, special: Sequence[str] = ()) -> None:
         super().__init__(special)
         if not characters:
-            raise ValueError("characters must be at least one, not ''")
+            raise ValueError("characters must not be empty")
         if len(set(characters)) != len(characters):
-            raise ValueError(f"characters must not repeat one, not {characters!r}")
+            raise ValueError(f"characters must differ from one another, not {characters!r}")
         self._characters = characters
         points = torch.tensor([ord(character) for character in characters])
         self._table = torch.full((int(points.max()) + 2,), -1)
@@ -63,7 +63,7 @@ class CharacterVocabulary(Vocabulary):
         return [*self.special, *map(printable, self._characters)]
 
     def characters(self) -> list[int]:
-        # An unknown character is one character, too.
+        # An unknown character is one character too.
         return [int(name == "<unk>") for name in self.special] + [1] * len(self._characters)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Texts with a label each, from tables of comma- or tab-separated values: sequence classification.
+"""Labelled texts from tables of comma- or tab-separated values, for sequence classification.
 
     text,label
     "A fine film, and funny.",positive
 
-A file with a header, one text a row; quoted as CSV is (RFC 4180), in UTF-8. Files that end in
+A file with a header and one text per row, quoted as in CSV (RFC 4180), in UTF-8. Files that end in
 ``.tsv`` or ``.tab`` are separated by tabs.
 """
 
@@ -26,7 +26,7 @@ LARGEST_FIELD = 1 << 30
 
 
 class Row(NamedTuple):
-    """A text, its label, and where it stands."""
+    """A text, its label, and the line where it begins."""
 
     text: str
     label: str
@@ -43,21 +43,21 @@ class LabelledText(DataModule):
         train: file of the training texts, absolute or within ``root``.
         val: file of the validation texts; null: taken from the training file.
         test: file of the test texts; null: taken from the training file, if ``val`` is too, else
-            there are none.
+            there is no test split.
         root: folder of all data.
         text_column: name of the column of texts.
         label_column: name of the column of labels.
-        batch_size: texts a batch.
+        batch_size: texts in a batch.
         vocabulary: ``words`` (and punctuation), ``bpe`` (frequent parts of words), ``characters``
             or ``bytes``; see :mod:`zoo.data.text.vocabulary`.
-        vocab_size: most tokens, special ones included; bpe needs a number, null for all words.
+        vocab_size: maximum number of tokens, special ones included; required for bpe, null for all
+            words.
         min_frequency: rarer words have no token.
-        lower_case: of words: make no difference between upper and lower case.
-        max_length: tokens of a text that are read; null for all.
-        val_fraction: share of the training file that is val, where it has no file.
-        test_fraction: share that is test, where neither has a file; 0: there are no test texts.
-        split_seed: another seed, another division of the training file. The classes are kept in
-            proportion.
+        lower_case: for words: ignore the difference between upper and lower case.
+        max_length: longer texts are cut after so many tokens; null for no limit.
+        val_fraction: share of the training file for val, if it has no file.
+        test_fraction: share for test, if neither has a file; 0: there is no test split.
+        split_seed: determines how the training file is divided; classes keep their proportions.
 
     Raises:
         ValueError: an argument is out of range.
@@ -90,8 +90,8 @@ class LabelledText(DataModule):
             raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
         if not 0 <= test_fraction < 1 - val_fraction:
             raise ValueError(
-                f"test_fraction must be at least 0 and leave something beside val_fraction "
-                f"{val_fraction}, not {test_fraction}"
+                f"test_fraction must be in [0, {1 - val_fraction:g}), so that some text is left "
+                f"for training, not {test_fraction}"
             )
         if test is not None and val is None:
             raise ValueError("test must be null unless val names a file too")
@@ -121,7 +121,7 @@ class LabelledText(DataModule):
         if len(self.class_names) < 2:
             raise DataError(
                 f"{self.files['train']}: all training texts have the label "
-                f"{self.class_names[0]!r}; there must be at least 2 classes"
+                f"{self.class_names[0]!r}: at least 2 classes are needed"
             )
         if not self.vocabularies:
             learned = learn_vocabulary(
@@ -140,12 +140,12 @@ class LabelledText(DataModule):
                 if row.label not in numbers:
                     raise DataError(
                         f"{file}, line {row.line}: the label {row.label!r} of this {split} text is "
-                        f"none of the training texts' ({', '.join(self.class_names[:20])})"
+                        f"not one of the training texts' ({', '.join(self.class_names[:20])})"
                     )
             encoded = self.vocabularies["vocabulary"].encode_batch([row.text for row in part])
             for row, tokens in zip(part, encoded, strict=True):
                 if not tokens:
-                    raise DataError(f"{file}, line {row.line}: the text {row.text!r} has no token")
+                    raise DataError(f"{file}, line {row.line}: the text {row.text!r} has no tokens")
             self.loaders[split] = sequence_loader(
                 [torch.tensor(tokens[: self.max_length]) for tokens in encoded],
                 [numbers[row.label] for row in part],
@@ -182,7 +182,7 @@ class LabelledText(DataModule):
         for split, part in divided.items():
             if not part:
                 raise DataError(
-                    f"{self.files['train']}: its {len(whole)} texts are too few to be divided, "
+                    f"{self.files['train']}: its {len(whole)} texts are too few to be divided: "
                     f"none is left for {split}"
                 )
         return divided
@@ -215,7 +215,7 @@ class LabelledText(DataModule):
                     continue
                 if len(fields) != len(header):
                     raise DataError(
-                        f"{path}, line {line}: there are {len(fields)} columns, and "
+                        f"{path}, line {line}: there are {len(fields)} columns, but "
                         f"{len(header)} in the header"
                     )
                 text, label = (fields[column].strip() for column in columns)

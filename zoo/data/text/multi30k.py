@@ -2,8 +2,8 @@
 
 Elliott, Frank, Sima'an and Specia, 2016, "Multi30K: multilingual English-German image
 descriptions", https://arxiv.org/abs/1605.00459; task 1 of WMT 2016, raw text, from
-https://github.com/multi30k/dataset. 29,000 pairs to train on, 1,014 for validation, and the test of
-2016 with 1,000.
+https://github.com/multi30k/dataset. 29,000 pairs for training, 1,014 for validation, and
+the 1,000 of the test set of 2016.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ PARTS = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 
 
 class Multi30k(SentencePairs):
-    """Short, simple sentences in two languages: German to English, unless asked otherwise.
+    """Short, simple sentences in two languages: German to English by default.
 
     The public recipe (lower-case words that occur twice, 7,853 German and 5,893 English ones with
     spaCy's tokenisation) gives 7,861 and 5,927 with ours.
@@ -26,7 +26,7 @@ class Multi30k(SentencePairs):
         source: language to translate from, ``de`` or ``en``.
         target: language to translate to, the other one.
         root: folder of all downloads; the files are ``root/multi30k/train.de.gz`` and so on.
-        lower_case: make no difference between upper and lower case (of words alone).
+        lower_case: see :class:`~zoo.data.text.parallel_text.SentencePairs`.
         options: see :class:`~zoo.data.text.parallel_text.PairOptions`.
     """
 
@@ -58,7 +58,7 @@ class Multi30k(SentencePairs):
             if language not in ("de", "en"):
                 raise ValueError(f"{name} must be de or en, not {language!r}")
         if source == target:
-            raise ValueError(f"target must be another language than the source, not {target!r}")
+            raise ValueError(f"target must differ from the source, not {target!r}")
         self.languages = source, target
         self.root = Path(root)
 

@@ -1,4 +1,4 @@
-"""Sentences with their translations, in pairs of text files with one sentence a line.
+"""Sentences and their translations, in pairs of text files with one sentence per line.
 
 Line n of one file is the translation of line n of the other, as in all corpora of WMT and OPUS.
 """
@@ -41,20 +41,21 @@ class SentencePairs(DataModule):
     """Batches of sentence pairs of similar length, see :mod:`zoo.data.loading.bucketing`.
 
     The vocabularies are learned from the training pairs alone. Those of the other splits are all
-    kept, whatever their length, and their references are the text as it is in the file.
+    kept, whatever their length, and their references are the text exactly as in the file.
 
     Args:
-        lower_case: of words: make no difference between upper and lower case.
+        lower_case: for words: ignore the difference between upper and lower case.
         batch_size: pairs in a batch; null with ``tokens_per_batch``.
-        tokens_per_batch: instead, most tokens a batch: pairs times the longest of their sentences.
+        tokens_per_batch: instead, maximum number of tokens in a batch: pairs times the longest of
+            their sentences.
         vocabulary: ``words`` (and punctuation), ``bpe`` (frequent parts of words) or
             ``characters``; see :mod:`zoo.data.text.vocabulary`.
         min_frequency: rarer words have no token.
-        vocab_size: most tokens of each language, special ones included; bpe needs a number, null
-            for all words.
+        vocab_size: maximum number of tokens of each language, special ones included; required for
+            bpe, null for all words.
         shared: one vocabulary for both languages, as models with shared embeddings need.
-        max_length: training pairs with more tokens on either side are left out; null for none.
-        limit: take only the first so many training pairs; null for all.
+        max_length: training pairs with more tokens on either side are omitted; null for no limit.
+        limit: use only the first so many training pairs; null for all.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class SentencePairs(DataModule):
                 raise ValueError(f"max_length must leave a training pair, and {most} leaves none")
             if len(pairs) < count:
                 warnings.warn(
-                    f"{count - len(pairs):,} of {count:,} training pairs are left out: they have "
+                    f"{count - len(pairs):,} of {count:,} training pairs are omitted: they have "
                     f"more than max_length={most} tokens",
                     stacklevel=2,
                 )
@@ -169,16 +170,16 @@ class SentencePairs(DataModule):
 
 
 class ParallelText(SentencePairs):
-    """Your own pairs of files, plain text in UTF-8 or packed with gzip (``.gz``).
+    """Your own pairs of files, plain text in UTF-8 or compressed with gzip (``.gz``).
 
     Args:
         train: the source's and the target's file, absolute or within ``root``.
         val: likewise; null: ``val_fraction`` of the training pairs are set aside.
-        test: likewise; null: there is no test.
+        test: likewise; null: there is no test split.
         root: folder of all data.
-        val_fraction: share for validation where there are no files for it.
-        split_seed: another seed, another choice of validation pairs.
-        lower_case: make no difference between upper and lower case (of words alone).
+        val_fraction: share for validation if there are no files for it.
+        split_seed: determines which pairs are set aside for validation.
+        lower_case: see :class:`SentencePairs`.
         options: see :class:`PairOptions`.
     """
 
@@ -219,7 +220,7 @@ class ParallelText(SentencePairs):
             parts = split_indices(len(sources), shares, seed=self.split_seed)
             if not all(map(len, parts)):
                 raise ValueError(
-                    f"val_fraction must leave a pair on either side of {len(sources)}, not be "
+                    f"val_fraction must leave a pair of {len(sources)} for each split, not be "
                     f"{self.val_fraction}"
                 )
             for split, part in zip(("train", "val"), parts, strict=True):
@@ -244,7 +245,7 @@ def read_pairs(source: Path, target: Path) -> tuple[list[str], list[str]]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file in UTF-8, plain or packed (``.gz``); none of them is empty.
+    """The lines of a text file in UTF-8, plain or compressed (``.gz``); none of them is empty.
 
     Raises:
         DataError: naming the file and the line.
@@ -257,8 +258,8 @@ def read_lines(path: Path) -> list[str]:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path} cannot be read ({reason})") from error
     if not content:
-        raise DataError(f"{path} is empty: name a file with a sentence a line")
-    # Only line feeds end a line: str.splitlines() also knows others, which sentences may hold.
+        raise DataError(f"{path} is empty: name a file with one sentence per line")
+    # Only line feeds end a line; str.splitlines() also splits at others, which sentences may hold.
     lines = content.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
     texts = []
     for number, line in enumerate(lines, start=1):
@@ -266,11 +267,9 @@ def read_lines(path: Path) -> list[str]:
             texts.append(line.removesuffix(b"\r").decode())
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{path}, line {number:,} is no UTF-8 (byte {error.start + 1}: "
+                f"{path}, line {number:,} is not UTF-8 (byte {error.start + 1}: "
                 f"0x{line[error.start]:02x}): convert the file"
             ) from error
         if not texts[-1].strip():
-            raise DataError(
-                f"{path}, line {number:,} is empty: take it out, and its translation too"
-            )
+            raise DataError(f"{path}, line {number:,} is empty: remove it and its translation")
     return texts

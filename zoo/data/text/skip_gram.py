@@ -31,11 +31,11 @@ from zoo.data.text.words import WordVocabulary
 class WordWindows(DataModule):
     """Windows over the words of a text.
 
-    The vocabulary is learned from the training text; other words are left out, of the other splits
+    The vocabulary is learned from the training text; other words are omitted, in the other splits
     too. Those have the same draws (dropped words, windows, negatives) each time.
 
     Args:
-        text: where the words and the splits come from; how it makes batches itself has no effect.
+        text: source of the words and the splits; its own options for batches have no effect.
         kind: ``skip_gram`` (predict the context from the word) or ``cbow`` (the word from its
             context).
         output: ``negative_sampling`` or ``hierarchical_softmax``.
@@ -43,11 +43,11 @@ class WordWindows(DataModule):
         window: most context words on either side.
         num_negatives: negatives drawn for each true word.
         subsample: t of the subsampling, a share of the text; 0 keeps every word.
-        min_frequency: rarer words are left out.
-        vocab_size: most words, the most frequent ones; null for all.
-        lower_case: make no difference between upper and lower case.
-        sha256: checksum of the text and its splits; ``auto``: take it as it is. It is part of the
-            run, which then refuses to go on with another text.
+        min_frequency: rarer words are omitted.
+        vocab_size: maximum number of words, the most frequent ones; null for all.
+        lower_case: ignore the difference between upper and lower case.
+        sha256: checksum of the text and its splits; ``auto``: accept it as it is. It is part of
+            the run, which then refuses to continue with another text.
     """
 
     def __init__(
@@ -126,8 +126,8 @@ class WordWindows(DataModule):
         found = checksum.hexdigest()
         if self.sha256 not in ("", found):
             raise DataError(
-                f"the text is not the one of this run (sha256 {found}, not {self.sha256}): put "
-                "that text back, or begin another run"
+                f"the text is not the one of this run (sha256 {found}, not {self.sha256}): "
+                "restore that text, or start another run"
             )
         self.sha256 = found
 

@@ -41,9 +41,9 @@ class WordBatch(NamedTuple):
 class SkipGramLoader:
     """Batches of center words and their contexts; a sample is a center word.
 
-    In training (``shuffle``), an epoch drops other occurrences each time, so it has now more, now
-    fewer words than the last. It has as many batches as go into the expected number: some words
-    are left over, or the first ones come a second time. In evaluation every word that is kept is
+    In training (``shuffle``), each epoch drops other occurrences, so the number of words varies. It
+    has as many whole batches as the expected number of words fills: some words are left over, or
+    some come a second time. In evaluation every word that is kept is
     visited once, in the order of the text.
 
     What is dropped, and in which order the rest is visited, is a function of (seed, epoch); the

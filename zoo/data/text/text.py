@@ -1,7 +1,7 @@
-"""Texts as sequences of tokens, for models of language: what all have in common, and two of them.
+"""Texts as sequences of tokens, for language models: what all have in common, and two of them.
 
 The tokens are characters, bytes, words or what byte-pair encoding makes, see
-`zoo.data.text.vocabulary`. `zoo.data.text.text_files` reads texts of one's own.
+`zoo.data.text.vocabulary`. `zoo.data.text.text_files` reads your own text files.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ __all__ = ["Order", "StandardLibrary", "Text", "TextBatch", "TinyShakespeare", "
 Order = Literal["tracks", "windows"]
 TRAIN_FRACTION = 0.9
 
-# Modules that every Python from 3.11 to 3.13 has as one file: about 1.4 million characters.
+# Modules that are one file in every Python from 3.11 to 3.13: about 1.4 million characters.
 MODULES = """
 argparse ast calendar codecs collections/__init__ configparser contextlib csv dataclasses difflib
 enum fileinput fractions functools gettext heapq http/client json/decoder json/encoder
@@ -51,19 +51,20 @@ class TextOptions(TypedDict, total=False):
 class Text(DataModule):
     """A text to train on and others, or other parts of it, to evaluate on, as batches of tokens.
 
-    The characters of a vocabulary are those of all splits, as is the custom for character models,
-    so that a character that only the validation text has can be encoded too. Words and bpe are
+    The characters of a vocabulary are those of all splits, as is usual for character models, so
+    that a character that only the validation text has can be encoded too. Words and bpe are
     learned from the training text alone.
 
     Args:
         batch_size: rows of a batch.
         sequence_length: tokens of each row.
-        order: ``tracks``: each row goes on where the same row of the batch before ended, for
-            networks that carry a state; ``windows``: rows are windows in random order.
+        order: ``tracks``: each row continues the same row of the previous batch, for networks that
+            carry a state; ``windows``: rows are windows in random order.
         vocabulary: ``characters``, ``bytes``, ``words`` or ``bpe``.
-        vocab_size: most tokens of words (None: a token for every word) or of bpe (needed); None
-            for the others, which have as many as they have.
-        mask_token: have special tokens, ``<mask>`` among them, as masked language modelling needs.
+        vocab_size: maximum number of tokens of words (None: a token for every word) or of bpe
+            (required); None for the others, whose number is fixed by the text.
+        mask_token: include special tokens, ``<mask>`` among them, as masked language modelling
+            needs.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Text(DataModule):
 
     @abstractmethod
     def parts(self) -> dict[str, Chunks]:
-        """The text of each split, in parts of any length, as often as it is asked for."""
+        """The text of each split, in parts of any length, as often as it is requested."""
 
     def text(self) -> str:
         """The text of all splits, one after the other."""
@@ -159,7 +160,7 @@ class Text(DataModule):
 
 
 class WholeText(Text):
-    """A text in one piece: the first 90 % of its characters to train on, the rest for val."""
+    """A text in one piece: the first 90 % of its characters for training, the rest for val."""
 
     @abstractmethod
     def text(self) -> str:
@@ -174,11 +175,11 @@ class WholeText(Text):
 class StandardLibrary(WholeText):
     """The source of a fixed list of modules of Python's standard library: nothing to download.
 
-    Another Python may have other text. Its checksum is part of the run, which then refuses to go
-    on with any other.
+    Another Python may have a different text. Its checksum is part of the run, which then refuses
+    to continue with any other.
 
     Args:
-        sha256: checksum of the text (UTF-8); ``auto``: take whatever this Python has.
+        sha256: checksum of the text (UTF-8); ``auto``: accept whatever this Python has.
         options: see :class:`TextOptions`.
     """
 
@@ -194,14 +195,14 @@ class StandardLibrary(WholeText):
             text = "\n".join((folder / f"{name}.py").read_text("utf-8") for name in MODULES.split())
         except OSError as error:
             raise DataError(
-                f"the source of Python's standard library is not complete in {folder} ({error}): "
-                f"use a Python that was installed with it, or another text"
+                f"the source of Python's standard library is incomplete in {folder} ({error}): "
+                f"use a Python that includes it, or another text"
             ) from error
         found = hashlib.sha256(text.encode()).hexdigest()
         if self.sha256 and found != self.sha256:
             raise DataError(
                 f"the standard library of Python {platform.python_version()} is not the text of "
-                f"this run (sha256 {found}, not {self.sha256}): use the Python that began the run"
+                f"this run (sha256 {found}, not {self.sha256}): use the Python that started the run"
             )
         self.sha256 = found
         return text
@@ -214,7 +215,7 @@ class TinyShakespeare(WholeText):
     """1.1 million characters of Shakespeare's plays, from Karpathy's char-rnn (2015).
 
     https://github.com/karpathy/char-rnn. With the split of nanoGPT: 1,003,854 and 111,540
-    characters, of 65 kinds. By convention there is no test split.
+    characters, 65 of them different. By convention there is no test split.
 
     Args:
         root: folder of all downloads; the file is ``root/tinyshakespeare/input.txt``.

@@ -1,9 +1,9 @@
-"""Tokens of big texts in files: made once, chunk by chunk, and read only where a batch needs them.
+"""Tokens of large texts in files: made once, chunk by chunk, and read only as batches need them.
 
 A text is an entry of two files in a folder: `<name>.bin`, the tokens as uint16 or uint32, and
-`<name>.json`, which says what they were made of. The name holds a checksum of that, so a changed
+`<name>.json`, which says what they were made from. The name holds a checksum of that, so a changed
 source or another vocabulary makes a new entry, and the old one can be deleted. A file appears under
-its name when it is whole, and several processes that want the same entry make it once.
+its name when it is complete, and several processes that need the same entry make it once.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ Chunks = Callable[[], Iterable[str]]
 """Gives a text in parts of any length, as often as it is called."""
 
 T = TypeVar("T")
-CHUNK = 1 << 20  # characters that are tokenised before they are written
+CHUNK = 1 << 20  # characters that are tokenised before their tokens are written
 
 
 class TokenFiles:
     """A folder of tokenised texts and of the vocabularies that were learned from texts.
 
     Args:
-        folder: made where it is missing; what is in it may be deleted at any time between runs.
+        folder: created if missing; its contents may be deleted at any time between runs.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -44,13 +44,13 @@ class TokenFiles:
     def tokens(
         self, name: str, source: dict[str, Any], vocabulary: Vocabulary, chunks: Chunks
     ) -> Tensor:
-        """The tokens of a text, in a file that is mapped into memory and never written to.
+        """The tokens of a text, in a file that is mapped into memory and never modified.
 
         Args:
-            name: beginning of the files' names.
+            name: prefix of the files' names.
             source: what the text depends on, as plain Python: files, sizes, times.
             vocabulary: makes the tokens.
-            chunks: the text, read only where there is no file of its tokens yet.
+            chunks: the text, read only if there is no file of its tokens yet.
 
         Returns:
             uint16 or uint32 ``(time,)``.
@@ -84,12 +84,12 @@ class TokenFiles:
 
         number = self._made(path, count, make)
         if number == 0:
-            return torch.empty(0, dtype=dtype)  # nothing cannot be mapped
-        # Not shared: the file is opened for reading alone.
+            return torch.empty(0, dtype=dtype)  # an empty file cannot be mapped
+        # Not shared: the file is opened read-only.
         return torch.from_file(str(path), shared=False, size=number, dtype=dtype)
 
     def vocabulary(self, source: dict[str, Any], learn: Callable[[], Vocabulary]) -> Vocabulary:
-        """The vocabulary that was learned from a source, learned only where there is none yet.
+        """The vocabulary that was learned from a source, learned only if there is none yet.
 
         Args:
             source: what it depends on, as plain Python.
@@ -118,7 +118,7 @@ class TokenFiles:
         return self.folder / f"{name}-{digest[:16]}.bin"
 
     def _made(self, path: Path, stored: Callable[[], T | None], make: Callable[[], None]) -> T:
-        """What is stored; made first, by one process alone, where it is not."""
+        """What is stored; if nothing is, one process makes it first."""
         if (found := stored()) is not None:
             return found
         try:
@@ -138,7 +138,7 @@ class TokenFiles:
 
 
 def _read(path: Path) -> Any:
-    """What a JSON file holds; None where there is none that can be read."""
+    """The content of a JSON file; None if there is none that can be read."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Makes a vocabulary of any kind: learned from texts, or read from what was stored of one."""
+"""A vocabulary of any kind: learned from texts, or restored from its stored form."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,10 +15,10 @@ KINDS: dict[str, type[Vocabulary]] = {
 
 
 def load_vocabulary(stored: Any) -> Vocabulary:
-    """The vocabulary that its ``to_json`` stored.
+    """The vocabulary whose ``to_json()`` was ``stored``.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: it is not a vocabulary's.
     """
     kind = str(stored.get("kind")) if isinstance(stored, dict) else str(stored)
     if kind not in KINDS:
@@ -46,22 +46,22 @@ def learn_vocabulary(
     Args:
         kind: see :mod:`zoo.data.text.vocabulary`.
         texts: read once, one after the other.
-        special: have ``<pad>``, ``<unk>``, ``<s>`` and ``</s>``.
-        mask: have these and ``<mask>``.
-        vocab_size: the most tokens that words or bpe may have, special ones included; None for all
+        special: include ``<pad>``, ``<unk>``, ``<s>`` and ``</s>``.
+        mask: include these and ``<mask>``.
+        vocab_size: maximum number of tokens for words or bpe, special ones included; None for all
             words. For bpe it is needed, and at least 256 more than the special ones.
         min_frequency: words, or pairs of bpe, that occur less often have no token of their own.
-        lower_case: words only: make no difference between upper and lower case.
+        lower_case: ignore the difference between upper and lower case; only for words.
 
     Raises:
-        ValueError: an argument is not for this kind or out of range, or there is no text at all.
+        ValueError: an argument does not apply to this kind or is out of range, or there is no text.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
     if min_frequency < 1:
         raise ValueError(f"min_frequency must be at least 1, not {min_frequency}")
     if lower_case and kind != "words":
-        raise ValueError(f"lower_case must be false with {kind}, which keep the text as it is")
+        raise ValueError(f"lower_case must be false with {kind}, which keeps the text as it is")
     check_vocab_size(kind, vocab_size, special=special, mask=mask)
     names = _names(special, mask)
     if kind == "bytes":

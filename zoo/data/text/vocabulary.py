@@ -1,14 +1,14 @@
-"""Vocabularies: what turns a text into numbers and back, and can be stored as plain JSON.
+"""What a vocabulary is: it turns a text into numbers and back, and is stored as plain JSON.
 
-| kind | a token is | any text | learned from the texts |
+| kind | a token is | takes any text | learned from the texts |
 |---|---|---|---|
 | characters | a character | refused by name, or `<unk>` | which characters there are |
 | bytes | a byte of the text in UTF-8 | yes | nothing |
 | words | a word, a number or punctuation | `<unk>` | the frequent words |
-| bpe | a sequence of bytes that often stand together | yes | which ones |
+| bpe | a frequent sequence of bytes | yes | which ones |
 
-Special tokens, where they are asked for, are always 0 `<pad>`, 1 `<unk>`, 2 `<s>` (begin), 3 `</s>`
-(end) and 4 `<mask>`. Encoding never makes them and decoding leaves them out.
+Special tokens, if asked for, are always 0 `<pad>`, 1 `<unk>`, 2 `<s>` (begin), 3 `</s>`
+(end) and 4 `<mask>`. Encoding never produces them and decoding omits them.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class Vocabulary(ABC):
     Attributes:
         kind: the word for it in configurations and files.
         special: the names of the special tokens.
-        pad: number of the token that fills rows of unequal length, None where there is none.
+        pad: number of the token that fills rows of unequal length, or None.
         unknown: number of the token for what has no token of its own, or None.
         begin: number of the token before a text, or None.
         end: number of the token after a text, or None.
@@ -62,7 +62,7 @@ class Vocabulary(ABC):
         """The tokens of a text, without special ones.
 
         Raises:
-            ValueError: the text has characters that this vocabulary cannot take.
+            ValueError: the text has characters that this vocabulary cannot encode.
         """
 
     def encode_tensor(self, text: str) -> Tensor:
@@ -75,28 +75,28 @@ class Vocabulary(ABC):
         return [self.encode(text) for text in texts]
 
     def decode(self, tokens: Tensor | Iterable[int]) -> str:
-        """The text of tokens; bytes that are no UTF-8 become ``U+FFFD``."""
+        """The text of tokens; bytes that are not UTF-8 become ``U+FFFD``."""
         numbers = tokens.tolist() if isinstance(tokens, Tensor) else tokens
         return "".join(self.decode_stream(numbers))
 
     @abstractmethod
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
-        """The text of tokens as they come: never half a character, nothing held longer than needed.
+        """The text of tokens as they arrive: whole characters only, each as soon as it is complete.
 
         Joined, the parts are what :meth:`decode` gives for all the tokens.
         """
 
     @abstractmethod
     def tokens(self) -> list[str]:
-        """A name for each token that can be printed on one line: ``␣`` for a blank."""
+        """A name for each token that can be printed on one line: ``␣`` for a space."""
 
     @abstractmethod
     def characters(self) -> list[int] | None:
-        """How many characters begin in each token; None where decoding does not give the text."""
+        """How many characters begin in each token; None if decoding does not restore the text."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain Python, see :func:`zoo.data.text.vocabularies.load_vocabulary`."""
+        """Everything as plain Python, see :func:`zoo.data.text.vocabularies.load_vocabulary`."""
 
     @classmethod
     @abstractmethod

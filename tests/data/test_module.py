@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from zoo.config.build import _signature
 from zoo.data.graphs.graph import KarateClub
 from zoo.data.images.digits import Digits
 from zoo.data.images.image_folder import ImageFolder
@@ -16,6 +17,17 @@ from zoo.data.text.text import StandardLibrary, TinyShakespeare
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "data").glob("*.yaml"))
+MODULES = [
+    (name, importlib.import_module(name))
+    for path in sorted((ROOT / "zoo" / "data").rglob("[a-z]*.py"))
+    for name in [".".join(path.relative_to(ROOT).with_suffix("").parts)]
+]
+DATA_SETS = [
+    kind
+    for name, module in MODULES
+    for _, kind in inspect.getmembers(module, inspect.isclass)
+    if kind.__module__ == name and issubclass(kind, DataModule) and not inspect.isabstract(kind)
+]
 # Of a class whose defaults another configuration shows.
 VARIANTS = {"imagenet", "reverse", "sorting"}
 
@@ -32,10 +44,10 @@ def test_an_unknown_split_is_refused_with_those_there_are():
         module.batches("valid", 0)
 
 
-def test_sizes_that_only_the_data_know_are_refused_before_setup():
+def test_facts_that_only_the_data_know_are_refused_before_setup():
     for module in (ImageFolder("x"), StandardLibrary(), TinyShakespeare()):
         with pytest.raises(RuntimeError, match="setup"):
-            module.sizes()
+            module.facts()
         assert module.resolved() == {}
 
 
@@ -80,12 +92,34 @@ def test_every_config_begins_with_a_comment_and_fits_its_target(path):
 
 def test_there_is_a_config_for_each_data_set():
     targets = {OmegaConf.load(path)["_target_"] for path in CONFIGS}
-    for path in sorted((ROOT / "zoo" / "data").glob("[a-z]*.py")):
-        module = importlib.import_module(f"zoo.data.{path.stem}")
-        for name, found in inspect.getmembers(module, inspect.isclass):
-            ours = found.__module__ == module.__name__ and issubclass(found, DataModule)
-            if ours and not inspect.isabstract(found):
-                assert f"{module.__name__}.{name}" in targets
+    assert {f"{kind.__module__}.{kind.__name__}" for kind in DATA_SETS} == targets
+
+
+@pytest.mark.parametrize("kind", DATA_SETS, ids=lambda kind: kind.__name__)
+def test_what_a_stored_run_may_change_are_arguments(kind):
+    arguments = _signature(kind)
+    for name in kind.changeable:
+        assert name.partition(".")[0] in arguments
+
+
+def test_artifacts_come_back_as_the_vocabularies_that_they_were(tmp_path):
+    module = StandardLibrary()
+    module.setup()
+    for name, text in module.artifacts().items():
+        (tmp_path / name).write_text(text)
+    again = StandardLibrary()
+    again.load_artifacts(tmp_path)
+    assert list(again.artifacts()) == ["vocabulary.json"]
+    assert again.artifacts() == module.artifacts()
+
+
+def test_artifacts_that_are_damaged_or_strange_are_named(tmp_path):
+    KarateClub().load_artifacts(tmp_path)
+    (tmp_path / "vocabulary.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"vocabulary.json cannot be read .* restore it"):
+        StandardLibrary().load_artifacts(tmp_path)
+    with pytest.raises(ValueError, match=r"vocabulary.json .*KarateClub has no vocabulary"):
+        KarateClub().load_artifacts(tmp_path)
 
 
 PROGRAM = """
@@ -93,19 +127,15 @@ import importlib, sys
 import torch
 before = set(sys.modules)
 for name in sys.argv[1:]:
-    importlib.import_module(f"zoo.data.{name}")
-from zoo.data.tabular.diabetes import Diabetes
-from zoo.data.images.digits import Digits
-Digits().setup()
-Diabetes().setup()
+    importlib.import_module(name)
 heavy = {"torchvision", "sklearn", "scipy", "networkx", "PIL", "matplotlib"}
 print(sorted(heavy & (set(sys.modules) - before)))
 print(sorted(n for n in sys.modules if n.startswith("zoo.") and not n.startswith("zoo.data")))
 """
 
 
-def test_importing_all_modules_and_setting_up_digits_imports_nothing_heavy_and_nothing_of_ours():
-    names = [path.stem for path in (ROOT / "zoo" / "data").glob("[a-z]*.py")]
+def test_importing_all_modules_imports_nothing_heavy_and_nothing_else_of_ours():
+    names = [name for name, _ in MODULES]
     command = [sys.executable, "-c", PROGRAM, *names]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["[]", "[]"]

@@ -4,7 +4,6 @@ The same few steps serve training, evaluation and `zoo.load`, so that a run is r
 was built. Components come from the configuration; nothing here knows which.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo.config.build import SIZES, beside, build, check_component, components, fill
+from zoo.config.build import beside, build, check_component, components, fill
 from zoo.config.errors import ConfigError, as_config_error, one_line
-from zoo.data.text.vocabularies import load_vocabulary
 from zoo.tasks.task import Task
 from zoo.training.callbacks import Callback, EarlyStopping, Profile
 from zoo.training.console import Console
@@ -32,9 +30,7 @@ def fill_from_data(config: dict[str, Any], data: Any) -> dict[str, Any]:
     Raises:
         ConfigError: the model or the task asks for something that these data do not have.
     """
-    facts = {name: getattr(data, name) for name in SIZES if getattr(data, name, None) is not None}
-    facts |= data.resolved() | data.sizes()
-    facts = {k: list(v) if isinstance(v, tuple) else v for k, v in facts.items()}
+    facts = {k: list(v) if isinstance(v, tuple) else v for k, v in data.facts().items()}
     source = f"the data ({config['data']['_target_'].rpartition('.')[2]})"
     filled = dict(config)
     filled["data"] = config["data"] | data.resolved()
@@ -79,21 +75,17 @@ def begin_from(
 def build_data(
     config: dict[str, Any], trusted: Sequence[str] = (), *, folder: Path | None = None
 ) -> Any:
-    """The data module, with the vocabularies that the run in `folder` has learned, if any.
+    """The data module, with what the run in `folder` has learned from the data, if any.
 
     Raises:
-        ConfigError: the configuration is wrong, or a vocabulary's file damaged.
+        ConfigError: the configuration is wrong, or a file of what was learned is damaged.
     """
     data = build(config["data"], "data", "data", trusted=trusted)
-    for file in sorted(folder.glob("*vocabulary.json")) if folder else ():
+    if folder is not None:
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            data.vocabularies[file.stem] = load_vocabulary(content)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{file} cannot be read ({one_line(error)}); without it this run's tokens have no "
-                "meaning: restore it"
-            ) from error
+            data.load_artifacts(folder)
+        except ValueError as error:
+            raise ConfigError(one_line(error)) from error
     return data
 
 

@@ -51,8 +51,8 @@ class RunLocation:
                 words = yaml.safe_dump(list(self.overrides), sort_keys=False)
                 self.folder.write("overrides.yaml", words)
             self.folder.write("environment.json", environment(str(device)))
-            for name, vocabulary in data.vocabularies.items():
-                self.folder.write(f"{name}.json", vocabulary.to_json())
+            for name, text in data.artifacts().items():
+                self.folder.write(name, text)
             verb = "going on" if self.resume else "training"
             print(f"{verb} in {shown(self.folder.path)} on {device}", flush=True)
             yield self.folder

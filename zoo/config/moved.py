@@ -21,6 +21,8 @@ TARGETS = {
     "zoo.data.mnist": "zoo.data.images.mnist",
     "zoo.data.multi30k": "zoo.data.text.multi30k",
     "zoo.data.parallel_text": "zoo.data.text.parallel_text",
+    "zoo.data.images.pets.PetsSegmentation": "zoo.data.masks.pets.PetsSegmentation",
+    "zoo.data.pets.PetsSegmentation": "zoo.data.masks.pets.PetsSegmentation",
     "zoo.data.pets": "zoo.data.images.pets",
     "zoo.data.shapes": "zoo.data.masks.shapes",
     "zoo.data.sines": "zoo.data.sequences.sines",

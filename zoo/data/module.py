@@ -1,16 +1,31 @@
 """What every data set looks like to the rest of the zoo: a few facts and a loader per split."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import torch
 
-from zoo.data.text.vocabulary import Vocabulary
+Part = tuple[int, int]
+"""Which process of how many: (rank, world); (0, 1) for a run of one process."""
+
+
+class Vocabulary(Protocol):
+    """What is known here of a vocabulary: it can be stored as JSON."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain Python."""
+        ...
 
 
 class Loader(Protocol):
-    """Gives the batches of one split, the same ones each time it is asked for the same epoch."""
+    """Gives the batches of one split, the same ones each time it is asked for the same epoch.
+
+    A loader of one part of several gives its slice of each batch (`zoo.data.loading.order`).
+    ``num_samples``, ``len()`` and ``indices`` are about the whole split nevertheless.
+    """
 
     num_samples: int
 
@@ -28,7 +43,7 @@ class Loader(Protocol):
 
 
 class DataModule(ABC):
-    """A data set: its sizes, its splits, and a loader for each of them.
+    """A data set: its facts, its splits, and a loader for each of them.
 
     The constructor only stores and checks its arguments. :meth:`setup` reads (and, where there is
     something to download, downloads) the data and makes the loaders. Arguments that were ``auto``
@@ -36,13 +51,18 @@ class DataModule(ABC):
     does without the data whatever needs none, such as preparing an image.
 
     Attributes:
-        vocabularies: those of a text, by the name of the task's argument that takes one:
-            :meth:`setup` learns them, unless they are there, from the folder of a run.
+        changeable: constructor arguments that a stored run may change, since they change nothing
+            about its batches: where the data lie and how they are read. One of a component within
+            this one is written with a dot (``text.root``).
+        vocabularies: those of a text, by the name of the task's argument that takes one.
+            :meth:`setup` learns them, unless :meth:`load_artifacts` has put them there.
     """
+
+    changeable: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         self.loaders: dict[str, Loader] = {}
-        self.vocabularies: dict[str, Vocabulary] = {}
+        self.vocabularies: dict[str, Any] = {}
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -50,21 +70,60 @@ class DataModule(ABC):
         return ("train", "val", "test")
 
     @abstractmethod
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         """Loads the data and makes the loaders.
 
         Args:
             seed: drives order and augmentation (never which sample is in which split).
             device: where the batches are; data that fit in memory live there altogether.
+            part: ``(rank, world)``: the loaders give slice ``rank`` of ``world`` of every batch.
         """
 
     @abstractmethod
-    def sizes(self) -> dict[str, int]:
-        """The sizes that a model may need: ``num_classes``, ``in_channels``, ``vocab_size`` ..."""
+    def facts(self) -> dict[str, Any]:
+        """What ``auto`` in the configuration of a model or a task can stand for.
+
+        ``num_classes``, ``in_channels``, ``image_size``, ``vocab_size``, ``class_names`` ...: plain
+        Python, named like the argument that it fills. ``None`` means that these data have none,
+        and fills ``null``.
+        """
 
     def resolved(self) -> dict[str, Any]:
         """Constructor arguments that were ``auto`` and are now known, as plain Python."""
         return {}
+
+    def artifacts(self) -> dict[str, str]:
+        """What :meth:`setup` has learned and a later process needs: file name to JSON text."""
+        return {
+            f"{name}.json": json.dumps(vocabulary.to_json(), indent=2) + "\n"
+            for name, vocabulary in self.vocabularies.items()
+        }
+
+    def load_artifacts(self, folder: Path) -> None:
+        """Takes up what an earlier :meth:`setup` has learned, before :meth:`setup` is called.
+
+        Args:
+            folder: of a run, where the files of :meth:`artifacts` are.
+
+        Raises:
+            ValueError: a file is damaged; it is named.
+        """
+        for file in sorted(folder.glob("*vocabulary.json")):
+            try:
+                content = json.loads(file.read_text(encoding="utf-8"))
+                self.vocabularies[file.stem] = self.restore_vocabulary(content)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                reason = " ".join(str(error).split())
+                raise ValueError(
+                    f"{file} cannot be read ({reason}); without it this run's tokens have no "
+                    "meaning: restore it"
+                ) from error
+
+    def restore_vocabulary(self, stored: dict[str, Any]) -> Vocabulary:
+        """The vocabulary whose ``to_json()`` was ``stored``; data sets of text override this."""
+        raise ValueError(f"{type(self).__name__} has no vocabulary")
 
     def batches(self, split: str, epoch: int, start: int = 0) -> Iterator[Any]:
         """The batches of one epoch of ``split``, from number ``start`` on."""
@@ -83,7 +142,7 @@ class DataModule(ABC):
 
 
 def check_batch_size(batch_size: int | None, *, optional: bool = False) -> None:
-    """Refuses a batch size that is no positive whole number (or ``None``, where allowed)."""
+    """Refuses a batch size that is not a positive whole number (or ``None``, where allowed)."""
     if batch_size is None and optional:
         return
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:

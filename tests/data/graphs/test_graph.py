@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.data import graph as graph_module
 from zoo.data.download import DataError
+from zoo.data.graphs import graph as graph_module
 from zoo.data.graphs.graph import GraphBatch, KarateClub, Planetoid, undirected
 from zoo.data.graphs.planetoid import load_pickle, read_planetoid
 
@@ -32,7 +32,12 @@ def test_karate_club_is_zacharys():
     assert batch.labels.bincount().tolist() == [17, 17]
     assert batch.mask.nonzero().squeeze(1).tolist() == [0, 33]
     assert batch.labels[[0, 33]].tolist() == [0, 1]
-    assert module.sizes() == {"num_nodes": 34, "in_features": 34, "num_classes": 2}
+    assert module.facts() == {
+        "num_nodes": 34,
+        "in_features": 34,
+        "num_classes": 2,
+        "class_names": ["Mr. Hi", "Officer"],
+    }
     networkx = pytest.importorskip("networkx")
     edges = {(i, j) for i, j in batch.edge_index.T.tolist() if i < j}
     assert edges == {tuple(sorted(edge)) for edge in networkx.karate_club_graph().edges}
@@ -131,7 +136,8 @@ def test_a_network_is_put_together_with_its_missing_nodes_isolated(
     module.setup()
     (batch,) = module.batches("train", 0)
     nodes = 527 if 527 in missing else 528
-    assert module.sizes() == {"num_nodes": nodes, "in_features": WORDS, "num_classes": CLASSES}
+    sizes = {"num_nodes": nodes, "in_features": WORDS, "num_classes": CLASSES}
+    assert module.facts() == sizes | {"class_names": None}
     assert batch.features.layout == (torch.sparse_csr if sparse else torch.strided)
     totals = features.sum(1, keepdims=True)
     expected = torch.from_numpy(features / np.where(totals == 0, 1, totals))[:nodes].float()
@@ -236,7 +242,8 @@ def cora(data_dir):
 
 @pytest.mark.data
 def test_real_cora_has_its_published_sizes(cora):
-    assert cora.sizes() == {"num_nodes": 2708, "in_features": 1433, "num_classes": 7}
+    sizes = {"num_nodes": 2708, "in_features": 1433, "num_classes": 7}
+    assert cora.facts() == sizes | {"class_names": None}
     (batch,) = cora.batches("train", 0)
     assert batch.edge_index.shape == (2, 10_556)
     assert batch.labels[batch.mask].bincount().tolist() == [20] * 7

@@ -185,9 +185,10 @@ def test_only_training_images_are_augmented_and_mixed(augment, tmp_path):
     assert targets.shape == (20, 10) and targets.is_floating_point()
 
 
-def test_sizes_are_known_without_the_data():
-    assert CIFAR10().sizes() == {
+def test_facts_are_known_without_the_data():
+    assert CIFAR10().facts() == {
         "num_classes": 10,
+        "class_names": list(CIFAR10.class_names),
         "in_channels": 3,
         "image_size": 32,
         "in_features": 3072,

@@ -1,10 +1,9 @@
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from zoo.data import tables
 from zoo.data.images.digits import Digits
 
 
@@ -13,23 +12,15 @@ def everything(module, split="train", epoch=0):
     return torch.cat(images), torch.cat(labels)
 
 
-def test_table_is_scikit_learns(monkeypatch):
-    datasets = pytest.importorskip("sklearn.datasets")
-    expected, expected_labels = datasets.load_digits(return_X_y=True)
-    for _ in range(2):
-        images, labels = tables.digits_table()
-        assert np.array_equal(images.flatten(1).numpy(), expected)
-        assert np.array_equal(labels.numpy(), expected_labels)
-        monkeypatch.setattr(tables, "_installed", lambda name: None)  # then by its own function
-
-
 def test_splits_are_disjoint_complete_and_stratified():
     module = Digits(image_size=8, batch_size=100)
     module.setup()
     parts = {split: everything(module, split) for split in module.splits}
     assert {k: len(v[1]) for k, v in parts.items()} == {"train": 1258, "val": 269, "test": 270}
     rows = torch.cat([images.flatten(1) for images, _ in parts.values()])
-    whole = module.normalize(tables.digits_table()[0].unsqueeze(1) / 16).flatten(1)
+    whole = module.normalize(
+        torch.from_numpy(load_digits().images).float().unsqueeze(1) / 16
+    ).flatten(1)
     assert torch.equal(rows[_order(rows)], whole[_order(whole)])
     for _, labels in parts.values():
         shares = labels.bincount(minlength=10) / len(labels)
@@ -61,8 +52,9 @@ def test_images_are_scaled_up_and_framed_in_black():
     inside = F.pad(torch.ones(24, 24), (4, 4, 4, 4)).bool()
     torch.testing.assert_close(images[..., ~inside], torch.full_like(images[..., ~inside], black))
     assert (images[..., inside] > black).float().mean() > 0.3
-    assert module.sizes() == {
+    assert module.facts() == {
         "num_classes": 10,
+        "class_names": list("0123456789"),
         "in_channels": 1,
         "image_size": 32,
         "in_features": 1024,
@@ -94,9 +86,9 @@ def test_augmentation_is_for_training_only_and_new_each_epoch():
     assert abs(first.mean() - everything(plain)[0].mean()) < 0.05
 
 
-def test_a_image_of_a_digit_is_prepared_as_the_data_are_without_setup():
+def test_an_image_of_a_digit_is_prepared_as_the_data_are_without_setup():
     module = Digits()
-    pixels = tables.digits_table()[0][3]
+    pixels = torch.from_numpy(load_digits().images[3]).float()
     image = Image.fromarray((pixels * 255 / 16).round().byte().numpy())
     module.setup()
     expected = module.normalize(

@@ -57,7 +57,7 @@ def test_the_published_split_is_read_as_torchvision_reads_it(in_memory, files):
     pixels = torch.stack([prepare(image) for image, _ in expected])
     torch.testing.assert_close(images, module.normalize(pixels))
     torch.testing.assert_close(images[2], module.preprocess(expected[2][0]))
-    assert module.sizes()["num_classes"] == 102 and module.class_names[0] == "pink primrose"
+    assert module.facts()["num_classes"] == 102 and module.class_names[0] == "pink primrose"
     again = Flowers102(**SETTINGS, **module.resolved())
     torch.testing.assert_close(images[2], again.preprocess(expected[2][0]))
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.data import file_images
 from zoo.data.download import DataError
+from zoo.data.images import from_files
 from zoo.data.images.base import fit_square
 from zoo.data.images.image_folder import ImageFolder
 from zoo.data.images.reading import STREAMED, ImageFiles
@@ -48,8 +48,9 @@ def test_class_folders_are_divided_disjointly_completely_and_stratified(tmp_path
     seen = torch.cat([images for s in data.splits for images, _ in data.batches(s, 0)])
     assert len(seen.flatten(1).unique(dim=0)) == 80
     assert data.resolved() == {"class_names": list(CLASSES)}
-    assert data.sizes() == {
+    assert data.facts() == {
         "num_classes": 3,
+        "class_names": list(CLASSES),
         "in_channels": 3,
         "image_size": 8,
         "in_features": 192,
@@ -141,11 +142,11 @@ def test_auto_streams_what_does_not_fit(tmp_path, monkeypatch):
     data = module(tmp_path)
     data.setup()
     assert isinstance(data.loaders["train"], TensorLoader)
-    monkeypatch.setattr(file_images, "MEMORY_LIMIT", 10 * 3 * 64 - 1)
+    monkeypatch.setattr(from_files, "MEMORY_LIMIT", 10 * 3 * 64 - 1)
     data.setup()
     assert isinstance(data.loaders["train"], StreamLoader)
-    monkeypatch.setattr(file_images, "MEMORY_LIMIT", 10 * 3 * 64)
-    monkeypatch.setattr(file_images, "available_memory", lambda device: 4 * 10 * 3 * 64 - 4)
+    monkeypatch.setattr(from_files, "MEMORY_LIMIT", 10 * 3 * 64)
+    monkeypatch.setattr(from_files, "available_memory", lambda device: 4 * 10 * 3 * 64 - 4)
     data.setup()
     assert isinstance(data.loaders["train"], StreamLoader)
 
@@ -190,7 +191,7 @@ def test_many_large_files_are_read_by_several_threads_into_their_places(tmp_path
 def test_class_names_of_the_run_give_the_labels_and_must_be_those_of_the_folder(tmp_path):
     draw(tmp_path, (4, 8, 4))
     data = module(tmp_path, class_names=["newt", "dog", "cat"], val_fraction=0.25)
-    assert data.sizes()["num_classes"] == 3
+    assert data.facts()["num_classes"] == 3
     data.setup()
     labels = torch.cat([labels for _, labels in data.batches("train", 0)])
     assert labels.bincount().argmax() == 1 and data.resolved()["class_names"][0] == "newt"
@@ -224,7 +225,7 @@ def test_a_class_in_val_that_training_lacks_is_named(tmp_path):
 
 def test_too_few_images_to_divide_are_told(tmp_path):
     draw(tmp_path, (1, 1))
-    with pytest.raises(DataError, match=r"too few images \(2\) to set some aside for val"):
+    with pytest.raises(DataError, match=r"too few samples \(2\) to set some aside for val"):
         module(tmp_path).setup()
 
 

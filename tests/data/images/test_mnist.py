@@ -134,7 +134,7 @@ def test_splits_are_stratified_padded_and_augmented_in_training_only(make, small
     (plain, labels), (changed, same_labels) = (next(m.batches("train", 0)) for m in modules)
     assert torch.equal(labels, same_labels) and changed.shape == plain.shape
     assert (plain != changed).flatten(1).any(1).sum() > 40
-    assert modules[0].sizes()["image_size"] == 32
+    assert modules[0].facts()["image_size"] == 32
 
 
 def test_augmentation_can_be_named_and_mixed(small, tmp_path):

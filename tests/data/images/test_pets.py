@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 from zoo.data.download import DataError
-from zoo.data.images.pets import Pets, PetsSegmentation
+from zoo.data.images.pets import Pets
 from zoo.data.masks.from_files import resize
+from zoo.data.masks.pets import PetsSegmentation
 from zoo.data.sampling import evaluation_order
 
 BREEDS = ("Abyssinian", "american_bulldog", "Bengal")
@@ -107,7 +108,7 @@ def test_breeds_are_those_that_torchvision_reads(in_memory, pets):
         file, expected = theirs[i]
         torch.testing.assert_close(data.preprocess(file), image)
         assert label == expected
-    assert data.sizes()["num_classes"] == 3
+    assert data.facts()["num_classes"] == 3
 
 
 def test_validation_images_are_taken_from_the_published_training_ones_by_breed(pets):
@@ -138,7 +139,7 @@ def test_outlines_are_those_that_torchvision_reads(border, number, pets):
         torch.testing.assert_close(data.preprocess(file), images[0])
         values = torch.from_numpy(np.array(trimap)).long()
         assert torch.equal(masks[0], torch.tensor([9, 1, 0, number])[values])
-    assert data.sizes()["num_classes"] == len(data.class_names) == (3 if border == "class" else 2)
+    assert data.facts()["num_classes"] == len(data.class_names) == (3 if border == "class" else 2)
 
 
 def test_photographs_and_outlines_are_resized_together(pets):

@@ -47,7 +47,12 @@ def test_training_sees_tiles_and_evaluation_whole_slices_with_membranes_as_class
     pixels = np.array(Image.open(slices / "isbi2012" / "image" / "20.png"))
     assert torch.equal(masks[0], torch.from_numpy((pixels > 80).astype(np.int64)))
     assert data.class_names == ("membrane", "inside")
-    assert data.sizes() == {"num_classes": 2, "in_channels": 1, "image_size": 16}
+    assert data.facts() == {
+        "num_classes": 2,
+        "class_names": ["membrane", "inside"],
+        "in_channels": 1,
+        "image_size": 16,
+    }
 
 
 def test_a_slice_is_prepared_as_the_data_are_without_setup(slices):

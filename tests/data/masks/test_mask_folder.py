@@ -90,13 +90,15 @@ def test_masks_are_turned_into_class_numbers(mode, values, resolved, tmp_path):
         "class_names": [str(value) for value in resolved],
         "mask_values": resolved,
     }
-    assert data.sizes() == {"num_classes": len(resolved), "in_channels": 3, "image_size": 8}
+    names = [str(value) for value in resolved]
+    sizes = {"num_classes": len(resolved), "in_channels": 3, "image_size": 8}
+    assert data.facts() == sizes | {"class_names": names}
 
 
 def test_values_and_names_can_be_given_and_255_is_then_ignored(tmp_path):
     draw(tmp_path, [(9, 9)] * 10, values=(1, 0, 255))
     data = module(tmp_path, mask_values=[1, 0, 7], class_names=["cell", "ground", "never"])
-    assert data.sizes()["num_classes"] == 3
+    assert data.facts()["num_classes"] == 3
     data.setup()
     images, masks = next(data.batches("val", 0))
     assert torch.equal(masks, torch.tensor([0, 1, 255])[(images[:, 0] / 40).round().long()])
@@ -106,12 +108,12 @@ def test_values_and_names_can_be_given_and_255_is_then_ignored(tmp_path):
     assert torch.equal(next(again.batches("val", 0))[1], masks)
 
 
-def test_what_a_run_stores_is_enough_to_prepare_a_image_without_data(tmp_path):
+def test_what_a_run_stores_is_enough_to_prepare_an_image_without_data(tmp_path):
     data = module("nowhere", class_names=["a", "b"], mask_values=[0, 255], in_channels=3)
     assert data.preprocess(Image.new("L", (7, 5), 9)).shape == (3, 5, 7)
-    assert data.sizes()["num_classes"] == 2
-    with pytest.raises(RuntimeError, match=r"MaskFolder.setup\(\) must be called before its size"):
-        module("nowhere").sizes()
+    assert data.facts()["num_classes"] == 2
+    with pytest.raises(RuntimeError, match=r"MaskFolder.setup\(\) must be called before its fact"):
+        module("nowhere").facts()
     assert module("nowhere").resolved() == {}
 
 
@@ -139,7 +141,7 @@ def test_whole_images_train_without_a_tile_size(tmp_path):
     data = module(tmp_path, tile_size=None)
     data.setup()
     assert next(data.batches("train", 0))[0].shape == (4, 3, 8, 12)
-    assert data.sizes() == {"num_classes": 2, "in_channels": 3}
+    assert "image_size" not in data.facts()
     draw(tmp_path, [(12, 8)] * 9 + [(8, 8)] * 3)
     with pytest.raises(ValueError, match="tile_size must be given"):
         module(tmp_path, tile_size=None).setup()
@@ -242,7 +244,7 @@ def test_a_missing_folder_and_too_few_images_are_told(tmp_path):
     with pytest.raises(DataError, match=r"nowhere is no folder: name one that holds images and"):
         MaskFolder("nowhere", root=str(tmp_path)).setup()
     draw(tmp_path, [(9, 9)] * 2)
-    with pytest.raises(DataError, match=r"too few images \(2\) to set some aside for val"):
+    with pytest.raises(DataError, match=r"too few samples \(2\) to set some aside for val"):
         module(tmp_path).setup()
 
 

@@ -64,11 +64,16 @@ def test_a_image_is_prepared_in_its_own_size():
     torch.testing.assert_close(prepared[:, 3, 5], expected)
 
 
-def test_sizes_hold_a_side_only_where_images_are_square():
+def test_facts_hold_a_side_only_where_images_are_square():
     module = Module()
-    assert module.sizes() == {"num_classes": 2, "in_channels": 3, "image_size": 8}
+    without = {
+        "num_classes": 2,
+        "class_names": list(Module.class_names),
+        "in_channels": 3,
+    }
+    assert module.facts() == without | {"image_size": 8}
     module.image_size = None
-    assert module.sizes() == {"num_classes": 2, "in_channels": 3}
+    assert module.facts() == without
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "CMYK"])
@@ -91,7 +96,7 @@ def test_images_of_sixteen_bits_are_refused_rather_than_cut_off(tmp_path):
 def test_an_unreadable_file_is_named(read, content, tmp_path):
     path = tmp_path / "broken.png"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"broken\.png cannot be read as a (image|mask)"):
+    with pytest.raises(DataError, match=r"broken\.png cannot be read as an? (image|mask)"):
         read(path)
 
 

@@ -29,7 +29,12 @@ def test_batches_are_normalised_images_and_whole_masks_with_all_classes():
         "val": 70,
         "test": 10,
     }
-    assert data.sizes() == {"num_classes": 4, "in_channels": 3, "image_size": 64}
+    assert data.facts() == {
+        "num_classes": 4,
+        "class_names": ["background", "circle", "square", "triangle"],
+        "in_channels": 3,
+        "image_size": 64,
+    }
     assert len(data.class_names) == 4 and data.resolved() == {}
 
 

@@ -92,7 +92,8 @@ def test_training_sees_tiles_and_evaluation_whole_photographs_one_by_one(tmp_pat
         assert masks.shape == (2, 32, 32) and masks.dtype == torch.int64
     shapes = [tuple(images.shape) for images, _ in data.batches("val", 0)]
     assert shapes == [(1, 3, 37, 50), (1, 3, 45, 24)]
-    assert data.sizes() == {"num_classes": 21, "in_channels": 3, "image_size": 32}
+    sizes = {"num_classes": 21, "in_channels": 3, "image_size": 32}
+    assert data.facts() == sizes | {"class_names": list(VOCSegmentation.class_names)}
 
 
 def test_what_a_tile_shows_beyond_its_image_is_black_and_ignored(tmp_path):

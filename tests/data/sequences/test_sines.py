@@ -63,9 +63,9 @@ def test_wave_is_what_its_vector_describes():
 
 
 def test_sizes_are_those_of_the_batches():
-    assert made(NoisySine, horizon=3).sizes() == {"in_features": 1, "out_features": 3}
+    assert made(NoisySine, horizon=3).facts() == {"in_features": 1, "out_features": 3}
     sizes = {"in_features": 4, "out_features": 1, "sequence_length": 40}
-    assert made(SineSynthesis, length=40).sizes() == sizes
+    assert made(SineSynthesis, length=40).facts() == sizes
 
 
 @pytest.mark.parametrize("kind", [NoisySine, SineSynthesis])

@@ -34,7 +34,8 @@ def test_batches_are_signals_of_22_electrodes_and_labels():
     signals, labels = next(module.batches("train", 0))
     assert signals.shape == (8, 22, 1000) and signals.dtype == torch.float32
     assert labels.shape == (8,) and labels.dtype == torch.int64
-    assert module.sizes() == {"num_classes": 4, "in_channels": 22, "in_features": 22_000}
+    sizes = {"num_classes": 4, "in_channels": 22, "in_features": 22_000}
+    assert module.facts() == sizes | {"class_names": list(module.class_names)}
     assert len(ELECTRODES) == len(set(ELECTRODES)) == 22
     assert set(SOURCES) <= set(ELECTRODES) and len(CLASS_NAMES) == 4
 

@@ -73,7 +73,7 @@ def test_adding_problem_depends_on_data_seed_and_its_order_on_seed():
     assert not torch.equal(adding(first, "train")[0], adding(order, "train")[0])
     assert not torch.equal(adding(first, "test")[0], adding(other, "test")[0])
     assert not torch.equal(adding(first, "val")[0], adding(first, "test")[0])
-    assert first.sizes() == {"in_features": 2, "out_features": 1}
+    assert first.facts() == {"in_features": 2, "out_features": 1}
 
 
 # -------------------------------------------------------------------------------------- parity
@@ -90,7 +90,7 @@ def test_parity_is_whether_the_ones_are_odd(every_step):
                 assert set(target[len(bits) :]) <= {-100}
             else:
                 assert target == sum(bits) % 2
-    assert module.sizes() == {"num_classes": 2, "vocab_size": 2}
+    assert module.facts() == {"num_classes": 2, "class_names": ["even", "odd"], "vocab_size": 2}
 
 
 def test_parity_of_all_lengths_is_undecided():
@@ -122,7 +122,7 @@ def test_target_is_the_source_in_the_stated_order(order, ordered):
             *symbols, end = source
             assert end == 3 and set(symbols) <= set(range(4, 10)) and 2 <= len(symbols) <= 12
             assert target == [2, *ordered(symbols), 3]
-    assert module.sizes() == {"source_vocab_size": 10, "target_vocab_size": 10}
+    assert module.facts() == {"source_vocab_size": 10, "target_vocab_size": 10}
     assert module.vocabularies == {}
 
 

@@ -1,19 +1,8 @@
-import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_diabetes
 
-from zoo.data import tables
 from zoo.data.tabular.diabetes import Diabetes
-
-
-def test_table_is_scikit_learns(monkeypatch):
-    datasets = pytest.importorskip("sklearn.datasets")
-    expected, expected_target = datasets.load_diabetes(return_X_y=True, scaled=False)
-    for _ in range(2):
-        features, target = tables.diabetes_table()
-        assert np.array_equal(features.numpy(), expected)
-        assert np.array_equal(target.numpy(), expected_target)
-        monkeypatch.setattr(tables, "_installed", lambda name: None)  # then by its own function
 
 
 def test_training_features_and_targets_have_mean_zero_and_deviation_one():
@@ -27,7 +16,7 @@ def test_training_features_and_targets_have_mean_zero_and_deviation_one():
         torch.testing.assert_close(
             values.std(0, correction=0), torch.ones(values.shape[1]), atol=1e-4, rtol=0
         )
-    assert module.sizes() == {"in_features": 10, "out_features": 1}
+    assert module.facts() == {"in_features": 10, "out_features": 1}
 
 
 def test_the_other_splits_are_scaled_as_training_is_and_targets_can_be_had_back():
@@ -51,7 +40,7 @@ def test_splits_are_disjoint_and_complete():
     counts = {split: module.loaders[split].num_samples for split in module.splits}
     assert counts == {"train": 309, "val": 67, "test": 66}
     total = sum(targets.sum().item() for s in module.splits for _, targets in module.batches(s, 0))
-    assert total == tables.diabetes_table()[1].sum().item()
+    assert total == load_diabetes(scaled=False).target.sum()
 
 
 def test_nonsense_is_refused_with_the_value():

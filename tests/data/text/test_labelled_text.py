@@ -114,7 +114,8 @@ def test_sizes_are_those_of_what_was_learned_and_batches_keep_within(table, voca
     module = made(train=table, vocabulary=vocabulary, **settings)
     learned = module.vocabularies["vocabulary"]
     assert isinstance(learned, Vocabulary) and learned.pad == 0
-    assert module.sizes() == {"num_classes": 2, "vocab_size": len(learned)}
+    names = list(module.class_names)
+    assert module.facts() == {"num_classes": 2, "class_names": names, "vocab_size": len(learned)}
     for batch in module.batches("train", 0):
         assert batch.inputs.max() < len(learned)
         padded = torch.arange(batch.inputs.size(1)) >= batch.lengths.unsqueeze(1)
@@ -128,7 +129,7 @@ def test_stored_vocabulary_is_used_and_not_learned_anew(table, tmp_path):
     again.vocabularies["vocabulary"] = load_vocabulary(stored)
     again.setup()
     assert again.vocabularies["vocabulary"].to_json() == stored
-    assert again.sizes()["vocab_size"] == first.sizes()["vocab_size"]
+    assert again.facts()["vocab_size"] == first.facts()["vocab_size"]
 
 
 def test_long_texts_are_cut_and_a_relative_file_lies_within_root(table, tmp_path):

@@ -89,7 +89,7 @@ def test_real_multi30k_has_its_published_sizes(data_dir):
     counts = {split: data.loaders[split].num_samples for split in data.splits}
     assert counts == {"train": 29_000, "val": 1_014, "test": 1_000}
     # The public recipe's 7,853 and 5,893 come from another division into words.
-    assert data.sizes() == {"source_vocab_size": 7_861, "target_vocab_size": 5_927}
+    assert data.facts() == {"source_vocab_size": 7_861, "target_vocab_size": 5_927}
     real = padded = 0
     for batch in data.batches("train", 0):
         real += int(batch.source_lengths.sum() + batch.target_lengths.sum())

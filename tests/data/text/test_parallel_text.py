@@ -59,7 +59,7 @@ def test_vocabularies_are_learned_from_the_training_pairs_alone(corpus):
     unknown = (batch.target[row] == 1).sum()
     assert unknown == 6  # all but "A" and "sleeps"
     assert "Sofa" not in data.vocabularies["source_vocabulary"].tokens()
-    assert data.sizes() == {
+    assert data.facts() == {
         "source_vocab_size": 4 + 8,  # Ein Der Hund Mann läuft schläft schnell .
         "target_vocab_size": 4 + 8,  # A The dog man runs sleeps fast .
     }
@@ -93,7 +93,7 @@ def test_vocabularies_of_a_run_are_used_and_not_learned_again(corpus):
     (corpus / "train.de").write_text("Ganz anderes\n" * 40)
     again = module(corpus)
     again.vocabularies = {name: load_vocabulary(v) for name, v in stored.items()}
-    assert again.sizes() == first.sizes()
+    assert again.facts() == first.facts()
     again.setup()
     a, b = (next(data.batches("test", 0)) for data in (first, again))
     assert torch.equal(a.source, b.source) and torch.equal(a.target, b.target)
@@ -222,4 +222,4 @@ def test_what_a_vocabulary_cannot_be_is_refused_before_anything_is_trained(
 
 def test_sizes_are_known_after_setup_only(corpus):
     with pytest.raises(RuntimeError, match=r"needs setup\(\) before it has vocabularies"):
-        module(corpus).sizes()
+        module(corpus).facts()

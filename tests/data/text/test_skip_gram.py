@@ -53,8 +53,8 @@ def test_vocabulary_is_the_frequent_words_of_the_training_text_without_punctuati
     names = data.vocabularies["vocabulary"].tokens()
     assert names[0] == "<unk>"
     assert sorted(names[1:]) == sorted(f"w{n}" for n in range(1, WORDS + 1))
-    assert data.sizes() == {"vocab_size": WORDS + 1, "out_features": WORDS + 1}
-    assert windows(output="hierarchical_softmax").sizes()["out_features"] == WORDS
+    assert data.facts() == {"vocab_size": WORDS + 1, "out_features": WORDS + 1}
+    assert windows(output="hierarchical_softmax").facts()["out_features"] == WORDS
     assert windows(vocab_size=5).vocabularies["vocabulary"].tokens() == names[:5]
     assert "W7" in windows(lower_case=False).vocabularies["vocabulary"].tokens()
     for split in data.splits:
@@ -74,7 +74,7 @@ def test_a_given_vocabulary_is_used_and_none_learned():
     first, second = windows(), WordWindows(Fable(), batch_size=64, min_frequency=1)
     second.vocabularies = first.vocabularies
     second.setup(seed=3)
-    assert second.sizes() == first.sizes()
+    assert second.facts() == first.facts()
     assert equal(next(first.batches("train", 0)), next(second.batches("train", 0)))
 
 

@@ -120,7 +120,7 @@ def test_every_lossless_kind_of_tokens_reads_the_last_tenth_of_the_characters(ki
     module = Small(batch_size=1, sequence_length=5, order=order, vocabulary=kind, vocab_size=size)
     module.setup()
     vocabulary = module.vocabularies["vocabulary"]
-    assert module.sizes() == {"vocab_size": len(vocabulary), "sequence_length": 5}
+    assert module.facts() == {"vocab_size": len(vocabulary), "sequence_length": 5}
     cut = int(0.9 * len(Small.content))
     assert text_of(module, "val") == Small.content[cut:]
     assert isinstance(module.loaders["val"], TrackLoader if order == "tracks" else WindowLoader)
@@ -157,7 +157,7 @@ def test_a_vocabulary_that_is_there_is_used_and_not_learned(monkeypatch):
     module.setup()
     again = Small(**settings)
     again.vocabularies["vocabulary"] = module.vocabularies["vocabulary"]
-    assert again.sizes() == module.sizes()  # needs no data
+    assert again.facts() == module.facts()  # needs no data
     monkeypatch.setattr(text_module, "learn_vocabulary", None)
     again.setup()
     assert again.vocabularies["vocabulary"] is module.vocabularies["vocabulary"]
@@ -190,7 +190,7 @@ def test_the_standard_library_is_the_same_text_each_time_and_its_checksum_is_in_
     again = StandardLibrary(**module.resolved())
     again.setup()
     assert again.resolved() == module.resolved()
-    assert 95 < again.sizes()["vocab_size"] < 120
+    assert 95 < again.facts()["vocab_size"] < 120
 
 
 def test_another_standard_library_than_the_runs_is_refused():
@@ -250,7 +250,7 @@ def test_real_tiny_shakespeare_has_its_known_sizes(data_dir):
         pytest.skip(f"no tinyshakespeare in {data_dir}")
     module = TinyShakespeare(root=str(data_dir))
     module.setup()
-    assert module.sizes()["vocab_size"] == 65
+    assert module.facts()["vocab_size"] == 65
     targets = sum(batch.targets.numel() for batch in module.batches("val", 0))
     assert targets == 111_540 - 1
     assert module.num_batches("train") == 1_003_854 // 12 // 64
@@ -263,7 +263,7 @@ def test_real_tiny_shakespeare_in_words_and_pieces_of_words(data_dir, kind, size
         pytest.skip(f"no tinyshakespeare in {data_dir}")
     module = TinyShakespeare(root=str(data_dir), vocabulary=kind, vocab_size=size)
     module.setup()
-    assert module.sizes()["vocab_size"] == size
+    assert module.facts()["vocab_size"] == size
     targets = sum(batch.targets.numel() for batch in module.batches("val", 0))
     assert 20_000 < targets < 60_000
     text = module.text()[-111_540:]

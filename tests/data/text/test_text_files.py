@@ -131,7 +131,7 @@ def test_a_cache_gives_the_batches_of_memory(tmp_path, monkeypatch, kind, size, 
         assert cached.vocabularies["vocabulary"].to_json() == (
             plain.vocabularies["vocabulary"].to_json()
         )
-        assert cached.sizes() == plain.sizes()
+        assert cached.facts() == plain.facts()
         monkeypatch.setattr(Reader, "__call__", None)
     names = {path.name.partition("-")[0] for path in (tmp_path / "tokens").glob("[a-z]*")}
     assert names == {"train", "val", "vocabulary"}
@@ -165,7 +165,7 @@ def test_a_run_that_has_its_vocabulary_learns_none(tmp_path):
     module.vocabularies["vocabulary"] = vocabulary
     module.setup()
     assert not list((tmp_path / "x").glob("vocabulary-*"))
-    assert module.sizes()["vocab_size"] == 260
+    assert module.facts()["vocab_size"] == 260
 
 
 def tokens_of(folder, text="the text", **changes):

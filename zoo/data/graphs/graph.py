@@ -14,8 +14,9 @@ from torch import Tensor
 
 from zoo.data.download import DataError, download, file_digest
 from zoo.data.graphs.planetoid import CHECKSUMS, PARTS, URL, read_planetoid
-from zoo.data.module import DataModule, Loader
-from zoo.data.sampling import seeded_generator, split_indices
+from zoo.data.module import DataModule, Loader, Part
+from zoo.data.sampling import seeded_generator
+from zoo.data.splits import split_indices
 
 
 class GraphBatch(NamedTuple):
@@ -116,7 +117,9 @@ class KarateClub(DataModule):
         self.labels_per_class = labels_per_class
         self.split_seed = split_seed
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         import networkx
 
         club = networkx.karate_club_graph()
@@ -132,8 +135,13 @@ class KarateClub(DataModule):
         edge_index = undirected(torch.tensor(list(club.edges)).T, 34)
         self.loaders = split_loaders(torch.eye(34), edge_index, labels, nodes, device=device)
 
-    def sizes(self) -> dict[str, int]:
-        return {"num_nodes": 34, "in_features": 34, "num_classes": 2}
+    def facts(self) -> dict[str, Any]:
+        return {
+            "num_nodes": 34,
+            "in_features": 34,
+            "num_classes": 2,
+            "class_names": list(self.class_names),
+        }
 
 
 class Planetoid(DataModule):
@@ -155,6 +163,7 @@ class Planetoid(DataModule):
     """
 
     splits = ("train", "val", "test")
+    changeable = ("root",)
 
     def __init__(
         self,
@@ -171,9 +180,11 @@ class Planetoid(DataModule):
         self.root = root
         self.sparse_features = sparse_features
         self.sha256 = "" if sha256 == "auto" else sha256
-        self._sizes: dict[str, int] = {}
+        self._facts: dict[str, Any] = {}
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         network = read_planetoid(self._files(), self.name.lower())
         num_nodes = len(network.labels)
         features = _row_normalized(network.features)
@@ -191,16 +202,17 @@ class Planetoid(DataModule):
         }
         edge_index = undirected(network.links, num_nodes)
         self.loaders = split_loaders(features, edge_index, network.labels, nodes, device=device)
-        self._sizes = {
+        self._facts = {
             "num_nodes": num_nodes,
             "in_features": features.shape[1],
             "num_classes": network.num_classes,
+            "class_names": None,  # the files do not say
         }
 
-    def sizes(self) -> dict[str, int]:
-        if not self._sizes:
-            raise RuntimeError("Planetoid.setup() must be called before its sizes are known")
-        return self._sizes
+    def facts(self) -> dict[str, Any]:
+        if not self._facts:
+            raise RuntimeError("Planetoid.setup() must be called before its facts are known")
+        return self._facts
 
     def resolved(self) -> dict[str, Any]:
         return {"sha256": self.sha256} if self.sha256 else {}

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -91,9 +91,10 @@ class ImageModule(DataModule):
     class_names: Sequence[str]
     normalize: Normalize
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         return {
             "num_classes": len(self.class_names),
+            "class_names": list(self.class_names),
             "in_channels": self.in_channels,
             "image_size": self.image_size,
             "in_features": self.in_channels * self.image_size**2,

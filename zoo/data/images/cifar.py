@@ -54,6 +54,7 @@ class CIFAR10(ImagesInMemory):
     """
 
     dataset: ClassVar[str] = "CIFAR10"  # torchvision's name
+    changeable = ("root", "folder")
     image_size = SIZE
     class_names: tuple[str, ...] = (
         "airplane",

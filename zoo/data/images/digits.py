@@ -13,15 +13,13 @@ from torch.nn import functional as F
 from zoo.data.augmentation.base import RandomAffine
 from zoo.data.images.base import ImageModule, Normalize, check_scaling, fit_square
 from zoo.data.loading.loaders import TensorLoader
-from zoo.data.module import check_batch_size
-from zoo.data.sampling import split_indices
-from zoo.data.tables import digits_table
+from zoo.data.module import Part, check_batch_size
+from zoo.data.splits import SHARES, divide
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 GRID = 8  # pixels a side, as the digits come
-FRACTIONS = {"train": 0.70, "val": 0.15, "test": 0.15}
 MEAN, STD = 0.3053, 0.3760  # over all 1,797 images, values 0 to 1
 
 
@@ -73,11 +71,16 @@ class Digits(ImageModule):
         mean, std = (MEAN, STD) if scaling == "standard" else (0.5, 0.5)
         self.normalize = Normalize([mean], [std], max_value=1.0)
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
-        images, labels = digits_table()
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
+        from sklearn.datasets import load_digits  # here, because importing it takes a second
+
+        table, classes = load_digits(return_X_y=True)
+        images = torch.from_numpy(table).float().view(-1, GRID, GRID)
+        labels = torch.from_numpy(classes).long()
         images = self._enlarge(images.unsqueeze(1) / 16)  # (n, 1, image_size, image_size)
-        indices = split_indices(labels, list(FRACTIONS.values()), seed=self.split_seed)
-        for split, index in zip(FRACTIONS, indices, strict=True):
+        for split, index in divide(labels, SHARES, seed=self.split_seed).items():
             augment = self.augment and split == "train"
             self.loaders[split] = TensorLoader(
                 (images[index] if augment else self.normalize(images[index]), labels[index]),

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -16,11 +16,11 @@ from zoo.data.images.reading import (
     ImageFiles,
     Sample,
     StreamedPreset,
-    available_memory,
     load_all,
 )
 from zoo.data.loading.loaders import StreamLoader, TensorLoader
-from zoo.data.module import check_batch_size
+from zoo.data.loading.memory import available_memory
+from zoo.data.module import Part, check_batch_size
 from zoo.data.sampling import evaluation_order
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class ImagesFromFiles(ImageModule):
             memory of the device.
         num_workers: processes that read files while streaming.
     """
+
+    changeable: ClassVar[tuple[str, ...]] = ("root", "num_workers")
 
     def __init__(
         self,
@@ -110,33 +112,35 @@ class ImagesFromFiles(ImageModule):
     def _samples(self) -> dict[str, list[Sample]]:
         """Files and labels of each split; makes sure of ``class_names``."""
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         samples = self._samples()
         in_memory = self._fits(samples, torch.device(device))
-        for split, part in samples.items():
+        for split, found in samples.items():
             train = split == "train"
             if not train:
-                part = [part[i] for i in evaluation_order(len(part)).tolist()]
+                found = [found[i] for i in evaluation_order(len(found)).tolist()]
             batches: dict[str, Any] = {
                 "batch_size": self.batch_size,
                 "shuffle": train,
                 "seed": seed,
                 "transform": self._finish,
-                "augment": self._augmentations(part) if train else (),
+                "augment": self._augmentations(found) if train else (),
                 "device": device,
             }
-            files = self._files(part, self.augment if train and self.augment in STREAMED else None)
+            files = self._files(found, self.augment if train and self.augment in STREAMED else None)
             if in_memory:
                 self.loaders[split] = TensorLoader(load_all(files), **batches)
             else:
                 self.loaders[split] = StreamLoader(files, num_workers=self.num_workers, **batches)
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         if not self.class_names:
             raise RuntimeError(
-                f"{type(self).__name__}.setup() must be called before its sizes are known"
+                f"{type(self).__name__}.setup() must be called before its facts are known"
             )
-        return super().sizes()
+        return super().facts()
 
     def resolved(self) -> dict[str, Any]:
         return {"class_names": list(self.class_names)} if self.class_names else {}

@@ -15,7 +15,8 @@ from typing import Literal
 
 from zoo.data.download import DataError
 from zoo.data.images.from_files import FilePreset, ImagesFromFiles
-from zoo.data.images.reading import Sample, class_folders, divide, list_images
+from zoo.data.images.reading import Sample, class_folders, list_images
+from zoo.data.splits import check_fractions, divide_folder, folder_splits
 
 
 class ImageFolder(ImagesFromFiles):
@@ -49,6 +50,8 @@ class ImageFolder(ImagesFromFiles):
         test_fraction: share for the test where there are no split folders at all; 0 for none.
         split_seed: another seed, another division.
     """
+
+    changeable = ("root", "folder", "num_workers")
 
     def __init__(
         self,
@@ -84,13 +87,7 @@ class ImageFolder(ImagesFromFiles):
             in_memory=in_memory,
             num_workers=num_workers,
         )
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
-        if not 0 <= test_fraction < 1 - val_fraction:
-            raise ValueError(
-                f"test_fraction must be in [0, {1 - val_fraction:g}), so that something is left "
-                f"for training, not {test_fraction}"
-            )
+        check_fractions(val_fraction, test_fraction)
         self.folder = Path(root) / folder
         self.class_names = () if class_names == "auto" else tuple(class_names)
         self.val_fraction = val_fraction
@@ -100,12 +97,7 @@ class ImageFolder(ImagesFromFiles):
     @property
     def splits(self) -> tuple[str, ...]:
         """Train, val and, if the folder has one or is divided by us, test."""
-        has_test = (
-            (self.folder / "test").is_dir()
-            if (self.folder / "train").is_dir()
-            else self.test_fraction > 0
-        )
-        return ("train", "val", "test") if has_test else ("train", "val")
+        return folder_splits(self.folder, self.test_fraction)
 
     def _samples(self) -> dict[str, list[Sample]]:
         """Files and labels of each split."""
@@ -114,8 +106,7 @@ class ImageFolder(ImagesFromFiles):
                 f"{self.folder} is no folder: name one that holds a folder of images per class, "
                 f"or train/<class> and val/<class>"
             )
-        has_splits = (self.folder / "train").is_dir()
-        train_folder = self.folder / "train" if has_splits else self.folder
+        train_folder = self.folder / "train" if (self.folder / "train").is_dir() else self.folder
         found = class_folders(train_folder)
         if self.class_names and set(self.class_names) != set(found):
             raise DataError(
@@ -123,17 +114,11 @@ class ImageFolder(ImagesFromFiles):
                 f"{', '.join(self.class_names)} as class_names says"
             )
         self.class_names = self.class_names or tuple(found)
-        samples = {"train": list_images(train_folder, self.class_names)}
-        if has_splits:
-            for split in ("val", "test"):
-                if (self.folder / split).is_dir():
-                    samples[split] = list_images(self.folder / split, self.class_names)
-        if "val" not in samples:
-            shares = {"val": self.val_fraction}
-            if not has_splits and self.test_fraction > 0:
-                shares["test"] = self.test_fraction
-            labels = [label for _, label in samples["train"]]
-            samples |= divide(
-                samples["train"], shares, labels=labels, seed=self.split_seed, folder=self.folder
-            )
-        return {split: samples[split] for split in self.splits}
+        return divide_folder(
+            self.folder,
+            lambda folder: list_images(folder, self.class_names),
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            label=lambda sample: sample[1],
+            seed=self.split_seed,
+        )

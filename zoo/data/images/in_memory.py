@@ -11,8 +11,9 @@ from zoo.data.augmentation.mixing import check_mixing, mixing
 from zoo.data.augmentation.presets import Preset, check_preset, preset
 from zoo.data.images.base import ImageModule, Normalize, fit_square
 from zoo.data.loading.loaders import TensorLoader
-from zoo.data.module import check_batch_size
-from zoo.data.sampling import evaluation_order, split_indices
+from zoo.data.module import Part, check_batch_size
+from zoo.data.sampling import evaluation_order
+from zoo.data.splits import hold_out
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,6 +38,7 @@ class ImagesInMemory(ImageModule):
     """
 
     splits = ("train", "val", "test")
+    changeable: ClassVar[tuple[str, ...]] = ("root",)
     in_channels = 3
     statistics: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]]  # mean and std, values 0 to 1
 
@@ -78,14 +80,11 @@ class ImagesInMemory(ImageModule):
         """
         return False
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         (images, labels), test = self._read()
-        if self.val_size >= len(labels):
-            raise ValueError(
-                f"val_size must be less than the {len(labels)} training images, not {self.val_size}"
-            )
-        share = self.val_size / len(labels)
-        train, val = split_indices(labels, (1 - share, share), seed=self.split_seed)
+        train, val = hold_out(labels, self.val_size, seed=self.split_seed).values()
         if self._is_sorted():
             val, order = val[evaluation_order(len(val))], evaluation_order(len(test[1]))
             test = test[0][order], test[1][order]

@@ -18,8 +18,8 @@ from zoo.data.augmentation.presets import Preset, check_preset, preset
 from zoo.data.download import DataError, import_torchvision, torchvision_download, verify
 from zoo.data.images.base import ImageModule, Normalize, check_scaling, fit_square
 from zoo.data.loading.loaders import TensorLoader
-from zoo.data.module import check_batch_size
-from zoo.data.sampling import split_indices
+from zoo.data.module import Part, check_batch_size
+from zoo.data.splits import hold_out
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,6 +56,7 @@ class MNIST(ImageModule):
 
     dataset: ClassVar[str] = "MNIST"  # torchvision's name, and the folder's
     splits = ("train", "val", "test")
+    changeable = ("root",)
     in_channels = 1
     class_names: tuple[str, ...] = tuple("0123456789")
     statistics: ClassVar[tuple[float, float]] = (0.1307, 0.3081)  # of the 60,000, values 0 to 1
@@ -103,15 +104,12 @@ class MNIST(ImageModule):
         mean, std = self.statistics if scaling == "standard" else (0.5, 0.5)
         self.normalize = Normalize([mean], [std])
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         folder = self._files()
         images, labels = self._read(folder, "train")
-        if self.val_size >= len(labels):
-            raise ValueError(
-                f"val_size must be less than the {len(labels)} training images, not {self.val_size}"
-            )
-        share = self.val_size / len(labels)
-        train, val = split_indices(labels, (1 - share, share), seed=self.split_seed)
+        train, val = hold_out(labels, self.val_size, seed=self.split_seed).values()
         parts = {
             "train": (images[train], labels[train]),
             "val": (images[val], labels[val]),

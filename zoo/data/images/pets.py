@@ -1,23 +1,19 @@
-"""Oxford-IIIT Pet: 7,349 photographs of cats and dogs of 37 breeds, with outlines of the animals.
+"""Oxford-IIIT Pet: 7,349 photographs of cats and dogs of 37 breeds.
 
 Parkhi, Vedaldi, Zisserman and Jawahar, 2012, "Cats and Dogs",
 https://www.robots.ox.ac.uk/~vgg/data/pets. The published split has 3,680 photographs for training
 and validation and 3,669 for the test; some of the former are set aside for validation, stratified
-by breed, the same ones for breeds and for outlines.
+by breed. Its outlines of the animals are in `zoo.data.masks.pets`, with the same splits.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor
-
-from zoo.data.augmentation.deformation import IGNORED
 from zoo.data.download import torchvision_download
 from zoo.data.images.from_files import FilePreset, ImagesFromFiles
 from zoo.data.images.reading import Sample
-from zoo.data.masks.from_files import Pair, StreamedMasks
-from zoo.data.sampling import split_indices
+from zoo.data.splits import check_fractions, divide
 
 SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/pets"
 
@@ -80,91 +76,24 @@ class Pets(ImagesFromFiles):
             in_memory=in_memory,
             num_workers=num_workers,
         )
-        _check_fraction(val_fraction)
+        check_fractions(val_fraction)
         self.root = root
         self.class_names = () if class_names == "auto" else tuple(class_names)
         self.val_fraction = val_fraction
         self.split_seed = split_seed
 
     def _samples(self) -> dict[str, list[Sample]]:
-        trainval, test = _published(self.root, "category")
+        trainval, test = published(self.root, "category")
         self.class_names = self.class_names or tuple(trainval.classes)
         every = [(str(p), n) for p, n in zip(trainval._images, trainval._labels, strict=True)]
-        train, val = _divide(trainval._labels, self.val_fraction, self.split_seed)
+        parts = divide(trainval._labels, {"val": self.val_fraction}, seed=self.split_seed)
         return {
-            "train": [every[i] for i in train.tolist()],
-            "val": [every[i] for i in val.tolist()],
+            **{split: [every[i] for i in index.tolist()] for split, index in parts.items()},
             "test": [(str(p), n) for p, n in zip(test._images, test._labels, strict=True)],
         }
 
 
-class PetsSegmentation(StreamedMasks):
-    """Photographs and their outlines, resized: tiles for training, whole ones for evaluation.
-
-    The files are those of :class:`Pets`. In them, a narrow border around each animal is neither
-    animal nor background.
-
-    Args:
-        root: folder of all downloads.
-        batch_size: tiles a batch.
-        tile_size: height and width of a tile.
-        short_side: length that the shorter side of a photograph is resized to, its mask with it;
-            ``None``: its own.
-        border: ``class``: the border is a class of its own; ``ignore``: it does not count.
-        flips: of training tiles. ``horizontal``: mirror half of them; ``all``: the eight
-            symmetries of a square.
-        jitter: greatest change of brightness and contrast; 0 for none.
-        num_workers: processes that read files.
-        val_fraction: share of the published training images for validation.
-        split_seed: another seed, another choice of validation images.
-    """
-
-    splits = ("train", "val", "test")
-
-    def __init__(
-        self,
-        *,
-        root: str = "data",
-        batch_size: int = 16,
-        tile_size: int = 128,
-        short_side: int | None = 128,
-        border: Literal["class", "ignore"] = "class",
-        flips: Literal["none", "horizontal", "all"] = "horizontal",
-        jitter: float = 0.0,
-        num_workers: int = 2,
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
-    ) -> None:
-        if border not in ("class", "ignore"):
-            raise ValueError(f"border must be 'class' or 'ignore', not {border!r}")
-        _check_fraction(val_fraction)
-        super().__init__(
-            batch_size=batch_size,
-            tile_size=tile_size,
-            short_side=short_side,
-            flips=flips,
-            jitter=jitter,
-            num_workers=num_workers,
-            classes={1: 1, 2: 0, 3: 2 if border == "class" else IGNORED},
-        )
-        names = ("background", "pet", "border")
-        self.class_names = names if border == "class" else names[:2]
-        self.root = root
-        self.val_fraction = val_fraction
-        self.split_seed = split_seed
-
-    def _pairs(self) -> dict[str, list[Pair]]:
-        trainval, test = _published(self.root, "segmentation")
-        every = list(zip(trainval._images, trainval._segs, strict=True))
-        train, val = _divide(trainval._labels, self.val_fraction, self.split_seed)
-        return {
-            "train": [every[i] for i in train.tolist()],
-            "val": [every[i] for i in val.tolist()],
-            "test": list(zip(test._images, test._segs, strict=True)),
-        }
-
-
-def _published(root: str, target: str) -> tuple[Any, Any]:
+def published(root: str, target: str) -> tuple[Any, Any]:
     """Both published parts, as torchvision's data sets; downloads them if they are missing."""
     with torchvision_download(
         f"Oxford-IIIT Pet not found in {Path(root) / 'oxford-iiit-pet'}",
@@ -178,12 +107,3 @@ def _published(root: str, target: str) -> tuple[Any, Any]:
             for split in ("trainval", "test")
         )
     return trainval, test
-
-
-def _divide(labels: list[int], val_fraction: float, split_seed: int) -> list[Tensor]:
-    return split_indices(labels, (1 - val_fraction, val_fraction), seed=split_seed)
-
-
-def _check_fraction(val_fraction: float) -> None:
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")

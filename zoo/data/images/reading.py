@@ -4,14 +4,13 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from zoo.data.download import DataError, import_torchvision
 from zoo.data.images.base import fit_square
-from zoo.data.sampling import split_indices
 
 StreamedPreset = Literal[
     "resized_crop_flip", "resized_crop_flip_colour", "resized_crop_randaugment"
@@ -20,7 +19,6 @@ STREAMED: tuple[str, ...] = get_args(StreamedPreset)
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 LARGE_FILE = 20_000  # bytes from which on threads pay
 Sample = tuple[str, int]  # path of the file, label
-T = TypeVar("T")
 
 
 class ImageFiles:
@@ -153,51 +151,3 @@ def list_images(folder: Path, class_names: Sequence[str]) -> list[Sample]:
             )
         samples += [(str(path), label) for path in files]
     return samples
-
-
-def divide(
-    samples: Sequence[T],
-    shares: dict[str, float],
-    *,
-    labels: Sequence[int] | None = None,
-    seed: int,
-    folder: Path,
-) -> dict[str, list[T]]:
-    """Takes the shares of other splits, at random, away from the training samples.
-
-    Args:
-        samples: all samples.
-        shares: split to its share of them.
-        labels: the class of each sample, to keep the classes in proportion.
-        seed: another seed, another division.
-        folder: where the samples are, for messages.
-
-    Returns:
-        ``train`` and the splits of ``shares``.
-
-    Raises:
-        DataError: there are too few samples.
-    """
-    fractions = (1 - sum(shares.values()), *shares.values())
-    indices = split_indices(len(samples) if labels is None else labels, fractions, seed=seed)
-    parts: dict[str, list[T]] = {}
-    for split, index in zip(("train", *shares), indices, strict=True):
-        parts[split] = [samples[i] for i in index.tolist()]
-        if not parts[split]:
-            raise DataError(
-                f"{folder} holds too few images ({len(samples)}) to set some aside for "
-                f"{split}: add images, or raise {split}_fraction"
-            )
-    return parts
-
-
-def available_memory(device: torch.device) -> int:
-    """Free memory of a device in bytes; without limit where the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as file:
-            fields = dict(line.split(":") for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return 2**63 - 1

@@ -7,7 +7,7 @@ pixels without a class, and float32 ``(batch, height, width)``.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -50,9 +50,13 @@ class MaskModule(DataModule):
     class_names: Sequence[str]
     normalize: Normalize
 
-    def sizes(self) -> dict[str, int]:
-        sizes = {"num_classes": len(self.class_names), "in_channels": self.in_channels}
-        return sizes if self.image_size is None else {**sizes, "image_size": self.image_size}
+    def facts(self) -> dict[str, Any]:
+        facts = {
+            "num_classes": len(self.class_names),
+            "class_names": list(self.class_names),
+            "in_channels": self.in_channels,
+        }
+        return facts if self.image_size is None else facts | {"image_size": self.image_size}
 
     def preprocess(self, image: "Image") -> Tensor:
         """Prepares an image for a trained model; it keeps its size.

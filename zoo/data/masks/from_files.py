@@ -25,7 +25,7 @@ from zoo.data.masks.base import (
     to_classes,
 )
 from zoo.data.masks.tiles import Flips, check_flips, flip_augmentations
-from zoo.data.module import check_batch_size
+from zoo.data.module import Part, check_batch_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,6 +99,7 @@ class StreamedMasks(MaskModule):
         classes: the number of each value in the masks; 255 for those to be ignored.
     """
 
+    changeable = ("root", "num_workers")
     in_channels = 3
     image_size: int
 
@@ -137,7 +138,9 @@ class StreamedMasks(MaskModule):
     def _pairs(self) -> dict[str, list[Pair]]:
         """The files of each split."""
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         for split, pairs in self._pairs().items():
             if missing := [path for pair in pairs for path in pair if not path.is_file()]:
                 raise DataError(

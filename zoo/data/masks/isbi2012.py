@@ -25,6 +25,7 @@ from zoo.data.masks.base import (
     to_classes,
 )
 from zoo.data.masks.tiles import Tiling, tiled_loaders, training_tile
+from zoo.data.module import Part
 
 SLICES = {"train": range(20), "val": range(20, 24), "test": range(24, 30)}
 MEAN, STD = 0.4865, 0.1665  # of the training slices, values 0 to 1
@@ -53,6 +54,7 @@ class ISBI2012(MaskModule):
     """
 
     splits = ("train", "val", "test")
+    changeable = ("root",)
     in_channels = 1
     class_names = ("membrane", "inside")
 
@@ -84,7 +86,9 @@ class ISBI2012(MaskModule):
         self.image_size = 512 if tile_size is None else tile_size
         self.normalize = NormalizeAnySize([MEAN], [STD])
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         self._check_files()
         splits = {
             split: [self._read(number) for number in numbers] for split, numbers in SLICES.items()

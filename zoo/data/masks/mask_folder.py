@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.data.augmentation.deformation import IGNORED
 from zoo.data.download import DataError
 from zoo.data.images.from_files import GREY_MEAN, GREY_STD, IMAGENET_MEAN, IMAGENET_STD
-from zoo.data.images.reading import SUFFIXES, divide
+from zoo.data.images.reading import SUFFIXES
 from zoo.data.masks.base import (
     UNKNOWN,
     Labelled,
@@ -27,6 +27,8 @@ from zoo.data.masks.base import (
     to_classes,
 )
 from zoo.data.masks.tiles import Tiling, tiled_loaders, training_tile
+from zoo.data.module import Part
+from zoo.data.splits import check_fractions, divide_folder, folder_splits
 
 MAX_GREYS = 32  # more different values in grey masks mean that these are no masks
 Pair = tuple[Path, Path]  # image, mask
@@ -65,6 +67,8 @@ class MaskFolder(MaskModule):
         split_seed: another seed, another division.
     """
 
+    changeable = ("root", "folder")
+
     def __init__(
         self,
         folder: str,
@@ -100,13 +104,7 @@ class MaskFolder(MaskModule):
         )
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels must be 1 or 3, not {in_channels}")
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
-        if not 0 <= test_fraction < 1 - val_fraction:
-            raise ValueError(
-                f"test_fraction must be in [0, {1 - val_fraction:g}), so that something is left "
-                f"for training, not {test_fraction}"
-            )
+        check_fractions(val_fraction, test_fraction)
         grey = in_channels == 1
         self.normalize = NormalizeAnySize(
             (GREY_MEAN if grey else IMAGENET_MEAN) if mean is None else mean,
@@ -128,14 +126,11 @@ class MaskFolder(MaskModule):
     @property
     def splits(self) -> tuple[str, ...]:
         """Train, val and, if the folder has one or is divided by us, test."""
-        has_test = (
-            (self.folder / "test").is_dir()
-            if (self.folder / "train").is_dir()
-            else self.test_fraction > 0
-        )
-        return ("train", "val", "test") if has_test else ("train", "val")
+        return folder_splits(self.folder, self.test_fraction)
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         pairs = self._pairs()
         masks = {mask: read_mask(mask) for part in pairs.values() for _, mask in part}
         if not self.mask_values:
@@ -157,10 +152,10 @@ class MaskFolder(MaskModule):
             device=device,
         )
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         if not self.class_names:
-            raise RuntimeError("MaskFolder.setup() must be called before its sizes are known")
-        return super().sizes()
+            raise RuntimeError("MaskFolder.setup() must be called before its facts are known")
+        return super().facts()
 
     def resolved(self) -> dict[str, Any]:
         if not (self.mask_values and self.class_names):
@@ -181,18 +176,13 @@ class MaskFolder(MaskModule):
                 f"{self.folder} is no folder: name one that holds images and masks, or "
                 f"train/images and train/masks"
             )
-        has_splits = (self.folder / "train").is_dir()
-        pairs = {"train": list_pairs(self.folder / "train" if has_splits else self.folder)}
-        if has_splits:
-            for split in ("val", "test"):
-                if (self.folder / split).is_dir():
-                    pairs[split] = list_pairs(self.folder / split)
-        if "val" not in pairs:
-            shares = {"val": self.val_fraction}
-            if not has_splits and self.test_fraction > 0:
-                shares["test"] = self.test_fraction
-            pairs |= divide(pairs["train"], shares, seed=self.split_seed, folder=self.folder)
-        return {split: pairs[split] for split in self.splits}
+        return divide_folder(
+            self.folder,
+            list_pairs,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            seed=self.split_seed,
+        )
 
     def _sample(self, pair: Pair, values: Tensor) -> Labelled:
         numbers = {value: number for number, value in enumerate(self.mask_values)}

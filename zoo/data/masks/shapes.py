@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from zoo.data.masks.base import Labelled, MaskModule, NormalizeAnySize
 from zoo.data.masks.tiles import Tiling, tiled_loaders
+from zoo.data.module import Part
 from zoo.data.sampling import seeded_generator
 
 BLOCK = 64  # images drawn at a time
@@ -73,7 +74,9 @@ class Shapes(MaskModule):
         self.split_seed = split_seed
         self.normalize = NormalizeAnySize([0.5] * 3, [0.25] * 3)
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         splits = {split: self._draw(split, count) for split, count in self.counts.items()}
         self.loaders = tiled_loaders(
             splits,

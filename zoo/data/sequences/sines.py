@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zoo.data.loading.loaders import TensorLoader
-from zoo.data.module import DataModule, check_batch_size
+from zoo.data.module import DataModule, Part, check_batch_size
 from zoo.data.sampling import seeded_generator
 from zoo.data.sequences.synthetic import SPLITS, check_samples
 
@@ -77,7 +78,9 @@ class NoisySine(DataModule):
         self.num_samples, self.eval_samples = num_samples, eval_samples
         self.data_seed = data_seed
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         counts = (self.num_samples, self.eval_samples)
         name = partial(seeded_generator, "noisy sine", self.data_seed)
         self.loaders |= _loaders(self._draw, name, counts, self.batch_size, seed, device)
@@ -92,7 +95,7 @@ class NoisySine(DataModule):
         given, following = waves.split([self.window, self.horizon], dim=1)
         return given.unsqueeze(2).contiguous(), following.contiguous()  # (count, window, 1)
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         return {"in_features": 1, "out_features": self.horizon}
 
 
@@ -144,7 +147,9 @@ class SineSynthesis(DataModule):
         self.num_samples, self.eval_samples = num_samples, eval_samples
         self.data_seed = data_seed
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         counts = (self.num_samples, self.eval_samples)
         name = partial(seeded_generator, "sine synthesis", self.data_seed)
         self.loaders |= _loaders(self._draw, name, counts, self.batch_size, seed, device)
@@ -158,7 +163,7 @@ class SineSynthesis(DataModule):
         vectors = torch.cat([amplitude, periods, phase.cos(), phase.sin()], dim=1)  # (count, 4)
         return vectors, waves.unsqueeze(2)  # (count, length, 1)
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         return {"in_features": 4, "out_features": 1, "sequence_length": self.length}
 
 

@@ -10,13 +10,13 @@ The samples of a split are drawn once, from `data_seed`; no sequence is in two s
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from zoo.data.loading.loaders import TensorLoader
-from zoo.data.module import DataModule, check_batch_size
+from zoo.data.module import DataModule, Part, check_batch_size
 from zoo.data.sampling import seeded_generator
 from zoo.data.sequences.batches import sequence_loader
 from zoo.data.sequences.pairs import pair_loader
@@ -71,7 +71,9 @@ class AddingProblem(DataModule):
         self.eval_samples = eval_samples
         self.data_seed = data_seed
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         for split in SPLITS:
             count = self.num_samples if split == "train" else self.eval_samples
             self.loaders[split] = TensorLoader(
@@ -91,7 +93,7 @@ class AddingProblem(DataModule):
         sums = (values * marks).sum(1, keepdim=True)  # (count, 1)
         return torch.stack([values, marks], dim=2), sums  # (count, length, 2)
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         return {"in_features": 2, "out_features": 1}
 
 
@@ -148,7 +150,9 @@ class Parity(DataModule):
         self.eval_samples = eval_samples
         self.data_seed = data_seed
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         counts = (self.num_samples, self.eval_samples, self.eval_samples)
         lengths = (self.min_length, self.max_length)
         sequences = distinct_sequences(2, lengths, counts=counts, seed=self.data_seed)
@@ -166,8 +170,8 @@ class Parity(DataModule):
                 device=device,
             )
 
-    def sizes(self) -> dict[str, int]:
-        return {"num_classes": 2, "vocab_size": 2}
+    def facts(self) -> dict[str, Any]:
+        return {"num_classes": 2, "class_names": list(self.class_names), "vocab_size": 2}
 
 
 class TokenPairs(DataModule):
@@ -218,7 +222,9 @@ class TokenPairs(DataModule):
         self.eval_samples = eval_samples
         self.data_seed = data_seed
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         sequences = distinct_sequences(
             self.num_symbols,
             (self.min_length, self.max_length),
@@ -241,7 +247,7 @@ class TokenPairs(DataModule):
             return sorted(source)
         return source[::-1] if self.order == "reverse" else source
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         tokens = len(SPECIAL) + self.num_symbols
         return {"source_vocab_size": tokens, "target_vocab_size": tokens}
 

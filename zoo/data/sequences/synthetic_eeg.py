@@ -9,18 +9,20 @@ true signals before they are decoded. Each rhythm has another phase and another 
 trial, so that nothing but its power at its electrodes tells the classes apart.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from zoo.data.loading.loaders import TensorLoader
-from zoo.data.module import DataModule, check_batch_size
-from zoo.data.sampling import seeded_generator, split_indices
+from zoo.data.module import DataModule, Part, check_batch_size
+from zoo.data.sampling import seeded_generator
+from zoo.data.splits import SHARES, divide
 
 SAMPLING_RATE = 250  # Hz
 LENGTH = 1000  # samples a trial, 4 s
 BAND = (4.0, 38.0)  # Hz
 WIDTH = 1.5  # Hz, deviation of a rhythm about its frequency
-FRACTIONS = {"train": 0.70, "val": 0.15, "test": 0.15}
 CLASS_NAMES = ("left hand", "right hand", "feet", "tongue")
 
 # Electrodes in rows from front to back: (row, number in the row counted from the middle).
@@ -77,11 +79,12 @@ class SyntheticEEG(DataModule):
         self.rhythm = rhythm
         self.data_seed = data_seed
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         labels = torch.arange(self.num_samples) % len(CLASS_NAMES)
         signals = make_trials(labels, rhythm=self.rhythm, seed=self.data_seed)
-        indices = split_indices(labels, list(FRACTIONS.values()), seed=self.data_seed)
-        for split, index in zip(FRACTIONS, indices, strict=True):
+        for split, index in divide(labels, SHARES, seed=self.data_seed).items():
             self.loaders[split] = TensorLoader(
                 (signals[index], labels[index]),
                 batch_size=self.batch_size,
@@ -90,10 +93,11 @@ class SyntheticEEG(DataModule):
                 device=device,
             )
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         electrodes = len(ELECTRODES)
         return {
             "num_classes": len(CLASS_NAMES),
+            "class_names": list(CLASS_NAMES),
             "in_channels": electrodes,
             "in_features": electrodes * LENGTH,
         }

@@ -6,15 +6,14 @@ sex, body mass index, blood pressure, six of blood serum), and how far the disea
 later. Divided 70/15/15.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from zoo.data.loading.loaders import TensorLoader
-from zoo.data.module import DataModule, check_batch_size
-from zoo.data.sampling import split_indices
-from zoo.data.tables import diabetes_table
-
-FRACTIONS = {"train": 0.70, "val": 0.15, "test": 0.15}
+from zoo.data.module import DataModule, Part, check_batch_size
+from zoo.data.splits import SHARES, divide
 
 
 class Diabetes(DataModule):
@@ -51,17 +50,22 @@ class Diabetes(DataModule):
         self.target_mean = 0.0
         self.target_std = 1.0
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
-        features, targets = diabetes_table()  # (n, 10), (n,), float64
-        indices = split_indices(len(targets), list(FRACTIONS.values()), seed=self.split_seed)
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
+        from sklearn.datasets import load_diabetes  # here, because importing it takes a second
+
+        table, progression = load_diabetes(return_X_y=True, scaled=False)
+        features, targets = torch.from_numpy(table), torch.from_numpy(progression)  # (n, 10), (n,)
+        indices = divide(len(targets), SHARES, seed=self.split_seed)
         if self.standardize:
-            train = indices[0]
+            train = indices["train"]
             features = _standardized(features, features[train])
             self.target_mean = targets[train].mean().item()
             self.target_std = targets[train].std(correction=0).item()
             targets = _standardized(targets, targets[train])
         features, targets = features.float(), targets.float().unsqueeze(1)
-        for split, index in zip(FRACTIONS, indices, strict=True):
+        for split, index in indices.items():
             self.loaders[split] = TensorLoader(
                 (features[index], targets[index]),
                 batch_size=self.batch_size,
@@ -70,7 +74,7 @@ class Diabetes(DataModule):
                 device=device,
             )
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         return {"in_features": len(self.feature_names), "out_features": 1}
 
 

@@ -10,14 +10,15 @@ A file with a header and one text per row, quoted as in CSV (RFC 4180), in UTF-8
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from zoo.data.download import DataError
-from zoo.data.module import DataModule, check_batch_size
-from zoo.data.sampling import split_indices
+from zoo.data.module import check_batch_size
 from zoo.data.sequences.batches import sequence_loader
+from zoo.data.splits import split_indices
+from zoo.data.text.base import TextModule
 from zoo.data.text.vocabularies import learn_vocabulary
 from zoo.data.text.vocabulary import VocabularyKind
 
@@ -33,7 +34,7 @@ class Row(NamedTuple):
     line: int
 
 
-class LabelledText(DataModule):
+class LabelledText(TextModule):
     """Batches of tokens and classes, see :class:`~zoo.data.sequences.batches.SequenceBatch`.
 
     The classes are the labels of the training texts, sorted; the vocabulary is learned from the
@@ -155,11 +156,12 @@ class LabelledText(DataModule):
                 device=device,
             )
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         if self.class_names is None or not self.vocabularies:
-            raise RuntimeError("LabelledText needs setup() before its sizes are known")
+            raise RuntimeError("LabelledText needs setup() before its facts are known")
         return {
             "num_classes": len(self.class_names),
+            "class_names": list(self.class_names),
             "vocab_size": len(self.vocabularies["vocabulary"]),
         }
 

@@ -8,15 +8,15 @@ import warnings
 import zlib
 from abc import abstractmethod
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import torch
 
 from zoo.data.download import DataError
 from zoo.data.loading.bucketing import BucketLoader, check_sizes
-from zoo.data.module import DataModule
-from zoo.data.sampling import split_indices
 from zoo.data.sequences.pairs import pair_loader
+from zoo.data.splits import split_indices
+from zoo.data.text.base import TextModule
 from zoo.data.text.vocabularies import learn_vocabulary
 from zoo.data.text.vocabulary import Vocabulary
 
@@ -37,7 +37,7 @@ class PairOptions(TypedDict, total=False):
     limit: int | None
 
 
-class SentencePairs(DataModule):
+class SentencePairs(TextModule):
     """Batches of sentence pairs of similar length, see :mod:`zoo.data.loading.bucketing`.
 
     The vocabularies are learned from the training pairs alone. Those of the other splits are all
@@ -160,7 +160,7 @@ class SentencePairs(DataModule):
             device=device,
         )
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         if not self.vocabularies:
             raise RuntimeError(f"{type(self).__name__} needs setup() before it has vocabularies")
         return {

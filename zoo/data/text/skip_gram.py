@@ -20,7 +20,8 @@ from typing import Any, Literal
 import torch
 
 from zoo.data.download import DataError
-from zoo.data.module import DataModule, check_batch_size
+from zoo.data.module import check_batch_size
+from zoo.data.text.base import TextModule
 from zoo.data.text.skip_gram_loader import Architecture, Output, SkipGramLoader
 from zoo.data.text.text import Text
 from zoo.data.text.token_files import Chunks
@@ -28,7 +29,7 @@ from zoo.data.text.vocabularies import learn_vocabulary
 from zoo.data.text.words import WordVocabulary
 
 
-class WordWindows(DataModule):
+class WordWindows(TextModule):
     """Windows over the words of a text.
 
     The vocabulary is learned from the training text; other words are omitted, in the other splits
@@ -144,9 +145,9 @@ class WordWindows(DataModule):
         most = None if self.vocab_size is None else self.vocab_size - 1  # the first is <unk>
         return WordVocabulary(words[:most], lower_case=self.lower_case)
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         if not self.vocabularies:
-            raise RuntimeError("WordWindows needs setup() before its sizes are known")
+            raise RuntimeError("WordWindows needs setup() before its facts are known")
         words = len(self.vocabularies["vocabulary"])
         rows = words if self.output == "negative_sampling" else words - 1
         return {"vocab_size": words, "out_features": rows}

@@ -17,7 +17,8 @@ from torch import Tensor
 from zoo.data.download import DataError, download
 from zoo.data.loading.bptt import TextBatch, TrackLoader
 from zoo.data.loading.windows import WindowLoader
-from zoo.data.module import DataModule, check_batch_size
+from zoo.data.module import check_batch_size
+from zoo.data.text.base import TextModule
 from zoo.data.text.strings import cut
 from zoo.data.text.token_files import CHUNK, Chunks
 from zoo.data.text.vocabularies import check_vocab_size, learn_vocabulary
@@ -48,7 +49,7 @@ class TextOptions(TypedDict, total=False):
     mask_token: bool
 
 
-class Text(DataModule):
+class Text(TextModule):
     """A text to train on and others, or other parts of it, to evaluate on, as batches of tokens.
 
     The characters of a vocabulary are those of all splits, as is usual for character models, so
@@ -150,11 +151,11 @@ class Text(DataModule):
         pieces = [vocabulary.encode_tensor(piece) for piece in cut(chunks(), CHUNK)]
         return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int64)
 
-    def sizes(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         vocabulary = self.vocabularies.get("vocabulary")
         if vocabulary is None:
             raise RuntimeError(
-                f"{type(self).__name__} needs setup(), or a vocabulary, to know its sizes"
+                f"{type(self).__name__} needs setup(), or a vocabulary, to know its facts"
             )
         return {"vocab_size": len(vocabulary), "sequence_length": self.sequence_length}
 

@@ -1,0 +1,167 @@
+"""Which samples are for training, which for val and which for the test.
+
+Parts of the same samples are drawn at random from a seed alone, with the classes in proportion, so
+that they are the same in every run.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from zoo.data.download import DataError
+from zoo.data.sampling import seeded_generator
+
+T = TypeVar("T")
+
+SPLITS = ("train", "val", "test")
+SHARES = {"val": 0.15, "test": 0.15}
+"""Shares of val and test in a data set that comes without splits; 70 % is left for training."""
+
+
+def split_indices(
+    labels_or_n: int | Sequence[int] | Tensor,
+    fractions: Sequence[float],
+    *,
+    seed: int = 0,
+    stratify: bool = True,
+) -> list[Tensor]:
+    """Divides samples at random into disjoint parts that together hold every sample.
+
+    The sizes of the parts are exact (rounded cumulative fractions). With ``stratify``, each class
+    is spread evenly over a common line before the line is cut, so every part holds each class in
+    proportion, up to one sample at either cut.
+
+    Args:
+        labels_or_n: the label of each sample; or the number of samples, where there are no classes.
+        fractions: the share of each part; they add up to 1.
+        seed: another seed, another split.
+        stratify: keep the classes in proportion; has no effect without labels.
+
+    Returns:
+        For each fraction the ascending indices of its samples, int64.
+    """
+    if any(fraction < 0 for fraction in fractions) or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(
+            f"fractions must not be negative and must add up to 1, not {list(fractions)}"
+        )
+    labels = None if isinstance(labels_or_n, int) else torch.as_tensor(labels_or_n)
+    num_samples = labels_or_n if isinstance(labels_or_n, int) else len(labels_or_n)
+    order = torch.randperm(num_samples, generator=seeded_generator("split", seed))
+    if labels is not None and stratify:
+        shuffled = labels[order]
+        position = torch.empty(num_samples, dtype=torch.float64)
+        for label in shuffled.unique():
+            members = (shuffled == label).nonzero().squeeze(1)
+            position[members] = (torch.arange(len(members)) + 0.5).double() / len(members)
+        order = order[position.argsort(stable=True)]
+    cuts = [round(num_samples * sum(fractions[:i])) for i in range(1, len(fractions))]
+    return [part.sort().values for part in order.tensor_split(cuts)]
+
+
+def divide(
+    labels_or_n: int | Sequence[int] | Tensor,
+    shares: Mapping[str, float],
+    *,
+    seed: int,
+    source: object = "the data set",
+) -> dict[str, Tensor]:
+    """Takes the shares of other splits away from the training samples.
+
+    Args:
+        labels_or_n: the label of each sample; or the number of samples, where there are no classes.
+        shares: split to its share of all samples, ``val`` to 0.1 for example.
+        seed: another seed, another division.
+        source: where the samples are from, for the message.
+
+    Returns:
+        The indices of the samples of ``train`` and of each of ``shares``.
+
+    Raises:
+        DataError: nothing is left for one of them.
+    """
+    fractions = (1 - sum(shares.values()), *shares.values())
+    parts = split_indices(labels_or_n, fractions, seed=seed)
+    found = dict(zip(("train", *shares), parts, strict=True))
+    for split, part in found.items():
+        if not len(part):
+            count = labels_or_n if isinstance(labels_or_n, int) else len(labels_or_n)
+            raise DataError(
+                f"{source} holds too few samples ({count}) to set some aside for {split}: add "
+                f"some, or raise the share of {split}"
+            )
+    return found
+
+
+def hold_out(labels: Tensor, val_size: int, *, seed: int) -> dict[str, Tensor]:
+    """Sets a number of the published training samples aside for val, stratified.
+
+    Raises:
+        ValueError: nothing would be left for training.
+    """
+    if val_size >= len(labels):
+        raise ValueError(
+            f"val_size must be less than the {len(labels)} training images, not {val_size}"
+        )
+    return divide(labels, {"val": val_size / len(labels)}, seed=seed)
+
+
+def check_fractions(val_fraction: float, test_fraction: float = 0.0) -> None:
+    """Refuses shares of val and test that leave nothing for one of them or for training."""
+    if not 0 < val_fraction < 1:
+        raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
+    if not 0 <= test_fraction < 1 - val_fraction:
+        raise ValueError(
+            f"test_fraction must be in [0, {1 - val_fraction:g}), so that something is left "
+            f"for training, not {test_fraction}"
+        )
+
+
+def folder_splits(folder: Path, test_fraction: float) -> tuple[str, ...]:
+    """Train, val and, if the folder has one or is divided by us, test."""
+    has_splits = (folder / "train").is_dir()
+    has_test = (folder / "test").is_dir() if has_splits else test_fraction > 0
+    return SPLITS if has_test else SPLITS[:2]
+
+
+def divide_folder(
+    folder: Path,
+    find: Callable[[Path], list[T]],
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    label: Callable[[T], int] | None = None,
+    seed: int,
+) -> dict[str, list[T]]:
+    """The samples of each split of a folder of your own.
+
+    Either there is ``folder/train`` with ``val`` and ``test`` next to it (a missing ``val`` is
+    taken from ``train``; a missing ``test`` stays missing), or the whole folder is divided.
+
+    Args:
+        folder: the folder.
+        find: gives the samples below a folder.
+        val_fraction: share of val where it has no folder.
+        test_fraction: share of the test where there are no folders of splits at all.
+        label: the class of a sample, to keep the classes in proportion.
+        seed: another seed, another division.
+
+    Raises:
+        DataError: there are too few samples to divide.
+    """
+    has_splits = (folder / "train").is_dir()
+    samples = {"train": find(folder / "train" if has_splits else folder)}
+    if has_splits:
+        there = [split for split in SPLITS[1:] if (folder / split).is_dir()]
+        samples |= {split: find(folder / split) for split in there}
+    if "val" not in samples:
+        shares = {"val": val_fraction}
+        if not has_splits and test_fraction > 0:
+            shares["test"] = test_fraction
+        whole = samples["train"]
+        labels = len(whole) if label is None else [label(sample) for sample in whole]
+        for split, part in divide(labels, shares, seed=seed, source=folder).items():
+            samples[split] = [whole[i] for i in part.tolist()]
+    return {split: samples[split] for split in folder_splits(folder, test_fraction)}

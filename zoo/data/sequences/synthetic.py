@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule, Part, check_batch_size
 from zoo.data.sampling import seeded_generator
 from zoo.data.sequences.batches import sequence_loader
@@ -82,6 +82,7 @@ class AddingProblem(DataModule):
                 shuffle=split == "train",
                 seed=seed,
                 device=device,
+                part=part,
             )
 
     def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -168,6 +169,7 @@ class Parity(DataModule):
                 shuffle=split == "train",
                 seed=seed,
                 device=device,
+                part=part,
             )
 
     def facts(self) -> dict[str, Any]:
@@ -240,6 +242,7 @@ class TokenPairs(DataModule):
                 shuffle=split == "train",
                 seed=seed,
                 device=device,
+                part=part,
             )
 
     def _ordered(self, source: list[int]) -> list[int]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.download import DataError, download
-from zoo.data.loading.bptt import TextBatch, TrackLoader
+from zoo.data.loading.bptt import ContiguousLoader, TextBatch
 from zoo.data.loading.windows import WindowLoader
 from zoo.data.module import check_batch_size
 from zoo.data.text.base import TextModule
@@ -119,7 +119,7 @@ class Text(TextModule):
                 f"vocabulary must be {vocabulary.kind} {has_mask} mask_token, as the one given, "
                 f"not {self.vocabulary} and mask_token {self.mask_token}"
             )
-        kind = TrackLoader if self.order == "tracks" else WindowLoader
+        kind = ContiguousLoader if self.order == "tracks" else WindowLoader
         for split, chunks in parts.items():
             tokens = self.tokens(split, chunks, vocabulary)
             if split != "train" and len(tokens) < 2:

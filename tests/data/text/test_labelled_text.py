@@ -157,7 +157,7 @@ def test_no_share_for_test_means_no_test_split(table):
         (["text,label", "a,x,y"], "line 2: there are 3 columns, but 2 in the header"),
         (["text,label", "a,x", '"b,y'], "t.csv, line 3: not a valid table"),
         (["text,label", *["a,x"] * 20], "all training texts have the label 'x'"),
-        (["text,label", "a,x", "b,y"], "its 2 texts are too few to be divided"),
+        (["text,label", "a,x", "b,y"], "holds too few samples .2. to set some aside for test"),
     ],
 )
 def test_a_bad_table_is_refused_in_one_sentence_with_the_line(tmp_path, lines, message):

@@ -210,7 +210,6 @@ def test_nonsense_is_refused_with_the_value(settings, message):
         ({"vocabulary": "bpe"}, "vocab_size must be .*, not None"),
         ({"vocabulary": "bpe", "vocab_size": 300, "lower_case": True}, "lower_case must be false"),
         ({"min_frequency": 0}, "min_frequency must be at least 1, not 0"),
-        ({"val": None, "val_fraction": 0.001}, "val_fraction must leave a pair of 40"),
     ],
 )
 def test_what_a_vocabulary_cannot_be_is_refused_before_anything_is_trained(
@@ -218,6 +217,11 @@ def test_what_a_vocabulary_cannot_be_is_refused_before_anything_is_trained(
 ):
     with pytest.raises(ValueError, match=message):
         module(corpus, **settings).setup()
+
+
+def test_too_few_pairs_for_a_val_split_are_refused(corpus):
+    with pytest.raises(DataError, match=r"train.de holds too few samples \(40\) .* for val"):
+        module(corpus, val=None, val_fraction=0.001).setup()
 
 
 def test_sizes_are_known_after_setup_only(corpus):

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from zoo.data.download import DataError
-from zoo.data.loading.bptt import ContiguousLoader
+from zoo.data.loading.bptt import ContiguousLoader, TextBatch
 from zoo.data.loading.windows import WindowLoader
 from zoo.data.text import text as text_module
-from zoo.data.text.text import StandardLibrary, TextBatch, TinyShakespeare, WholeText
+from zoo.data.text.text import StandardLibrary, TinyShakespeare, WholeText
 from zoo.data.text.vocabularies import learn_vocabulary
 
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 
 from zoo.data.download import DataError
-from zoo.data.module import check_batch_size
+from zoo.data.module import Part, check_batch_size
 from zoo.data.sequences.batches import sequence_loader
-from zoo.data.splits import split_indices
+from zoo.data.splits import SPLITS, check_fractions, divide
 from zoo.data.text.base import TextModule
 from zoo.data.text.vocabularies import learn_vocabulary
 from zoo.data.text.vocabulary import VocabularyKind
@@ -59,10 +59,13 @@ class LabelledText(TextModule):
         val_fraction: share of the training file for val, if it has no file.
         test_fraction: share for test, if neither has a file; 0: there is no test split.
         split_seed: determines how the training file is divided; classes keep their proportions.
+        drop_last: omit a smaller batch at the end of a training epoch.
 
     Raises:
         ValueError: an argument is out of range.
     """
+
+    changeable = ("root",)
 
     def __init__(
         self,
@@ -82,18 +85,13 @@ class LabelledText(TextModule):
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
         split_seed: int = 0,
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
         if max_length is not None and max_length < 1:
             raise ValueError(f"max_length must be at least 1 or null, not {max_length}")
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
-        if not 0 <= test_fraction < 1 - val_fraction:
-            raise ValueError(
-                f"test_fraction must be in [0, {1 - val_fraction:g}), so that some text is left "
-                f"for training, not {test_fraction}"
-            )
+        check_fractions(val_fraction, test_fraction)
         if test is not None and val is None:
             raise ValueError("test must be null unless val names a file too")
         if text_column == label_column:
@@ -107,16 +105,19 @@ class LabelledText(TextModule):
         self.min_frequency = min_frequency
         self.lower_case = lower_case
         self.max_length = max_length
-        self.fractions = (1 - val_fraction - test_fraction, val_fraction, test_fraction)
+        self.shares = {"val": val_fraction} | ({"test": test_fraction} if test_fraction else {})
         self.split_seed = split_seed
+        self.drop_last = drop_last
         self.class_names: tuple[str, ...] | None = None
 
     @property
     def splits(self) -> tuple[str, ...]:
-        has_test = self.files["test"] if self.files["val"] else self.fractions[2] > 0
-        return ("train", "val", "test") if has_test else ("train", "val")
+        has_test = self.files["test"] is not None if self.files["val"] else "test" in self.shares
+        return SPLITS if has_test else SPLITS[:2]
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         rows = self._rows()
         self.class_names = tuple(sorted({row.label for row in rows["train"]}))
         if len(self.class_names) < 2:
@@ -135,25 +136,27 @@ class LabelledText(TextModule):
             )
             self.vocabularies = {"vocabulary": learned}
         numbers = {name: number for number, name in enumerate(self.class_names)}
-        for split, part in rows.items():
+        for split, texts in rows.items():
             file = self.files[split] or self.files["train"]
-            for row in part:
+            for row in texts:
                 if row.label not in numbers:
                     raise DataError(
                         f"{file}, line {row.line}: the label {row.label!r} of this {split} text is "
                         f"not one of the training texts' ({', '.join(self.class_names[:20])})"
                     )
-            encoded = self.vocabularies["vocabulary"].encode_batch([row.text for row in part])
-            for row, tokens in zip(part, encoded, strict=True):
+            encoded = self.vocabularies["vocabulary"].encode_batch([row.text for row in texts])
+            for row, tokens in zip(texts, encoded, strict=True):
                 if not tokens:
                     raise DataError(f"{file}, line {row.line}: the text {row.text!r} has no tokens")
             self.loaders[split] = sequence_loader(
                 [torch.tensor(tokens[: self.max_length]) for tokens in encoded],
-                [numbers[row.label] for row in part],
+                [numbers[row.label] for row in texts],
                 batch_size=self.batch_size,
                 shuffle=split == "train",
                 seed=seed,
+                drop_last=split == "train" and self.drop_last,
                 device=device,
+                part=part,
             )
 
     def facts(self) -> dict[str, Any]:
@@ -173,21 +176,9 @@ class LabelledText(TextModule):
             return rows
         whole = rows["train"]
         names = sorted({row.label for row in whole})
-        indices = split_indices(
-            [names.index(row.label) for row in whole], self.fractions, seed=self.split_seed
-        )
-        divided = {
-            split: [whole[index] for index in part.tolist()]
-            for split, part in zip(("train", "val", "test"), indices, strict=True)
-            if split in self.splits
-        }
-        for split, part in divided.items():
-            if not part:
-                raise DataError(
-                    f"{self.files['train']}: its {len(whole)} texts are too few to be divided: "
-                    f"none is left for {split}"
-                )
-        return divided
+        labels = [names.index(row.label) for row in whole]
+        parts = divide(labels, self.shares, seed=self.split_seed, source=self.files["train"])
+        return {split: [whole[i] for i in indices.tolist()] for split, indices in parts.items()}
 
     def _read(self, path: Path) -> list[Row]:
         try:

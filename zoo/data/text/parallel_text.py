@@ -14,8 +14,9 @@ import torch
 
 from zoo.data.download import DataError
 from zoo.data.loading.bucketing import BucketLoader, check_sizes
+from zoo.data.module import Part
 from zoo.data.sequences.pairs import pair_loader
-from zoo.data.splits import split_indices
+from zoo.data.splits import check_fractions, divide
 from zoo.data.text.base import TextModule
 from zoo.data.text.vocabularies import learn_vocabulary
 from zoo.data.text.vocabulary import Vocabulary
@@ -35,6 +36,7 @@ class PairOptions(TypedDict, total=False):
     shared: bool
     max_length: int | None
     limit: int | None
+    drop_last: bool
 
 
 class SentencePairs(TextModule):
@@ -56,7 +58,10 @@ class SentencePairs(TextModule):
         shared: one vocabulary for both languages, as models with shared embeddings need.
         max_length: training pairs with more tokens on either side are omitted; null for no limit.
         limit: use only the first so many training pairs; null for all.
+        drop_last: omit a smaller batch at the end of a training epoch.
     """
+
+    changeable = ("root",)
 
     def __init__(
         self,
@@ -70,6 +75,7 @@ class SentencePairs(TextModule):
         shared: bool = False,
         max_length: int | None = None,
         limit: int | None = None,
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(batch_size, tokens_per_batch)
@@ -88,12 +94,15 @@ class SentencePairs(TextModule):
         self.shared = shared
         self.max_length = max_length
         self.limit = limit
+        self.drop_last = drop_last
 
     @abstractmethod
     def texts(self) -> dict[str, tuple[list[str], list[str]]]:
         """Reads the sources and targets of each split."""
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         texts = self.texts()
         sources, targets = texts["train"]
         texts["train"] = sources[: self.limit], targets[: self.limit]
@@ -101,7 +110,7 @@ class SentencePairs(TextModule):
             self._learn(*texts["train"])
         for split, pairs in texts.items():
             self.loaders[split] = self._pair_loader(
-                *pairs, is_training=split == "train", seed=seed, device=device
+                *pairs, is_training=split == "train", seed=seed, device=device, part=part
             )
 
     def _learn(self, sources: list[str], targets: list[str]) -> None:
@@ -128,6 +137,7 @@ class SentencePairs(TextModule):
         is_training: bool,
         seed: int,
         device: torch.device | str,
+        part: Part,
     ) -> BucketLoader:
         pairs = list(
             zip(
@@ -157,7 +167,9 @@ class SentencePairs(TextModule):
             tokens_per_batch=self.tokens_per_batch,
             shuffle=is_training,
             seed=seed,
+            drop_last=is_training and self.drop_last,
             device=device,
+            part=part,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -196,8 +208,7 @@ class ParallelText(SentencePairs):
         **options: Unpack[PairOptions],
     ) -> None:
         super().__init__(lower_case=lower_case, **options)
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
+        check_fractions(val_fraction)
         given = {"train": train, "val": val, "test": test}
         self.files = {split: files for split, files in given.items() if files is not None}
         self.root = Path(root)
@@ -216,14 +227,11 @@ class ParallelText(SentencePairs):
         }
         if "val" not in texts:
             sources, targets = texts["train"]
-            shares = (1 - self.val_fraction, self.val_fraction)
-            parts = split_indices(len(sources), shares, seed=self.split_seed)
-            if not all(map(len, parts)):
-                raise ValueError(
-                    f"val_fraction must leave a pair of {len(sources)} for each split, not be "
-                    f"{self.val_fraction}"
-                )
-            for split, part in zip(("train", "val"), parts, strict=True):
+            shares = {"val": self.val_fraction}
+            parts = divide(
+                len(sources), shares, seed=self.split_seed, source=self.files["train"][0]
+            )
+            for split, part in parts.items():
                 rows = part.tolist()
                 texts[split] = [sources[i] for i in rows], [targets[i] for i in rows]
         return texts

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 
 from zoo.data.download import DataError
-from zoo.data.module import check_batch_size
+from zoo.data.module import Part, check_batch_size
 from zoo.data.text.base import TextModule
 from zoo.data.text.skip_gram_loader import Architecture, Output, SkipGramLoader
 from zoo.data.text.text import Text
@@ -50,6 +50,8 @@ class WordWindows(TextModule):
         sha256: checksum of the text and its splits; ``auto``: accept it as it is. It is part of
             the run, which then refuses to continue with another text.
     """
+
+    changeable = ("text.root", "text.cache")
 
     def __init__(
         self,
@@ -92,19 +94,23 @@ class WordWindows(TextModule):
     def splits(self) -> tuple[str, ...]:
         return self._text.splits
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         parts = self._text.parts()
         self._check(parts)
         if "vocabulary" not in self.vocabularies:
             self.vocabularies["vocabulary"] = self._learned(parts["train"])
         vocabulary = self.vocabularies["vocabulary"]
-        tokens = {split: self._text.tokens(split, c, vocabulary) for split, c in parts.items()}
-        tokens = {s: part.long() for s, part in tokens.items()}  # files may hold a smaller type
-        tokens = {s: part[part != vocabulary.unknown] for s, part in tokens.items()}
-        counts = torch.bincount(tokens["train"], minlength=len(vocabulary))
-        for split, part in tokens.items():
+        words = {}
+        for split, chunks in parts.items():
+            # Files may hold a smaller type.
+            tokens = self._text.tokens(split, chunks, vocabulary).long()
+            words[split] = tokens[tokens != vocabulary.unknown]
+        counts = torch.bincount(words["train"], minlength=len(vocabulary))
+        for split, tokens in words.items():
             self.loaders[split] = SkipGramLoader(
-                part,
+                tokens,
                 counts,
                 kind=self.kind,
                 output=self.output,
@@ -115,6 +121,7 @@ class WordWindows(TextModule):
                 shuffle=split == "train",
                 seed=seed,
                 device=device,
+                part=part,
             )
 
     def _check(self, parts: dict[str, Chunks]) -> None:

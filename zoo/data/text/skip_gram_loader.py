@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.data.loading.order import BatchOrder, share
+from zoo.data.module import Part
 from zoo.data.sampling import seeded_generator
 from zoo.data.text.huffman import huffman_tree
 from zoo.data.text.word_sampling import (
@@ -42,12 +44,12 @@ class SkipGramLoader:
     """Batches of center words and their contexts; a sample is a center word.
 
     In training (``shuffle``), each epoch drops other occurrences, so the number of words varies. It
-    has as many whole batches as the expected number of words fills: some words are left over, or
-    some come a second time. In evaluation every word that is kept is
-    visited once, in the order of the text.
+    has as many whole batches as the expected number of words fills: a piece of the text, another
+    one each time, is left over or comes twice. In evaluation every word that is kept is visited
+    once, in the order of the text.
 
-    What is dropped, and in which order the rest is visited, is a function of (seed, epoch); the
-    windows and the negatives of a batch are one of (seed, epoch, batch).
+    What is dropped and in which order the rest is visited is a function of (seed, epoch); the
+    windows and the negatives of a batch are one of (seed, epoch, batch), whatever the parts.
 
     Args:
         tokens: the words of the text, int64 ``(time,)``.
@@ -62,6 +64,7 @@ class SkipGramLoader:
         seed: of the draws; evaluation does without it.
         device: where the batches are put. They are made on the CPU, since how many rows they have
             is known only there.
+        part: ``(rank, world)``: give the rows of these center words, ``None`` if there are none.
 
     Raises:
         ValueError: the text is too short.
@@ -81,12 +84,12 @@ class SkipGramLoader:
         shuffle: bool = False,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        part: Part = (0, 1),
     ) -> None:
         if len(tokens) < 2:
             raise ValueError(f"text must have two frequent words in every split, not {len(tokens)}")
         self._tokens = tokens
         self._kind = kind
-        self._batch_size = batch_size
         self._window = window
         self._num_negatives = num_negatives
         self._shuffle = shuffle
@@ -96,7 +99,7 @@ class SkipGramLoader:
         self._noise = NoiseDistribution(counts)
         self._tree = huffman_tree(counts) if output == "hierarchical_softmax" else None
         self._signs = torch.tensor([1.0] + [-1.0] * num_negatives)
-        self._draws: tuple[int, Tensor, Tensor] | None = None
+        self._draws: tuple[int, Tensor, int] | None = None
         if shuffle:
             expected = int(self._keep.double().sum())
             if expected < batch_size:
@@ -104,65 +107,63 @@ class SkipGramLoader:
                     f"batch_size must be at most {expected}, the words that are left of the text "
                     f"after subsampling, not {batch_size}"
                 )
-            self._batches = expected // batch_size
-            self.num_samples = self._batches * batch_size
+            self.num_samples = expected // batch_size * batch_size
         else:
             self.num_samples = len(self._epoch(0)[0])
-            self._batches = -(-self.num_samples // batch_size)
+        self._order = BatchOrder(
+            self.num_samples, batch_size, shuffle=shuffle, seed=seed, part=part
+        )
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return self._batches
+        return len(self._order)
 
     def indices(self, epoch: int, batch: int) -> list[int]:
         """The center words, by their places among the frequent words of the split."""
-        places, order = self._epoch(epoch)
-        found: list[int] = places[self._chunk(order, batch)].tolist()
+        places, first = self._epoch(epoch)
+        samples = self._order.batches(epoch, batch)[0]
+        found: list[int] = places[(samples + first) % len(places)].tolist()
         return found
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[WordBatch]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[WordBatch | None]:
         epoch = epoch if self._shuffle else 0
-        places, order = self._epoch(epoch)
+        places, first = self._epoch(epoch)
         words = self._tokens[places]
-        for number in range(start, len(self)):
+        for number, samples in enumerate(self._order.batches(epoch, start), start):
             generator = seeded_generator("windows", self._seed, epoch, number)
-            inputs, targets = self._pairs(words, self._chunk(order, number), generator)
-            outputs, signs = self._decisions(targets, generator)
-            yield WordBatch(
-                inputs.to(self._device, non_blocking=True),
-                outputs.to(self._device, non_blocking=True),
-                signs.to(self._device, non_blocking=True),
-                self._tree is not None,
-            )
+            yield self._batch(words, (samples + first) % len(places), generator)
 
-    def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """The places in the text that are kept, and the order in which they are visited."""
+    def _epoch(self, epoch: int) -> tuple[Tensor, int]:
+        """The places in the text that are kept, and at which of them the numbering begins."""
         epoch = epoch if self._shuffle else 0
         if self._draws is None or self._draws[0] != epoch:
             generator = seeded_generator("words", self._seed, epoch)
             places = kept_places(self._keep, generator)
-            count = len(places)
-            order = (
-                torch.randperm(count, generator=generator) if self._shuffle else torch.arange(count)
-            )
-            self._draws = (epoch, places, order)
+            first = int(torch.randint(len(places), (1,), generator=generator))
+            self._draws = (epoch, places, first if self._shuffle else 0)
         return self._draws[1:]
 
-    def _chunk(self, order: Tensor, batch: int) -> Tensor:
-        first = batch * self._batch_size
-        if not self._shuffle:
-            return order[first : first + self._batch_size]
-        return order[torch.arange(first, first + self._batch_size) % len(order)]
-
-    def _pairs(
+    def _batch(
         self, words: Tensor, centers: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Inputs and target words; skip-gram has a row for each word of the context."""
+    ) -> WordBatch | None:
+        """This part's rows of a batch; everything is drawn for the whole batch, then sliced."""
+        own = share(len(centers), self._order.part)
+        if own.start == own.stop:
+            return None
         context, is_reached = contexts(words, centers, self._window, generator)
-        center = words[centers]  # (centers,)
         if self._kind == "cbow":
-            return context.where(is_reached, -1), center
-        return center.repeat_interleave(is_reached.sum(1)), context[is_reached]  # (batch,) each
+            inputs, targets = context.where(is_reached, -1), words[centers]
+        else:  # a row for each word of the context
+            sizes = is_reached.sum(1)  # (centers,)
+            inputs, targets = words[centers].repeat_interleave(sizes), context[is_reached]
+            own = slice(int(sizes[: own.start].sum()), int(sizes[: own.stop].sum()))
+        outputs, signs = self._decisions(targets, generator)
+        return WordBatch(
+            inputs[own].to(self._device, non_blocking=True),
+            outputs[own].to(self._device, non_blocking=True),
+            signs[own].to(self._device, non_blocking=True),
+            self._tree is not None,
+        )
 
     def _decisions(self, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows of the output matrix and their signs, ``(batch, rows)`` each."""

@@ -8,6 +8,8 @@ import hashlib
 import platform
 import sysconfig
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
@@ -15,16 +17,14 @@ import torch
 from torch import Tensor
 
 from zoo.data.download import DataError, download
-from zoo.data.loading.bptt import ContiguousLoader, TextBatch
+from zoo.data.loading.bptt import ContiguousLoader
 from zoo.data.loading.windows import WindowLoader
-from zoo.data.module import check_batch_size
+from zoo.data.module import Loader, Part, check_batch_size
 from zoo.data.text.base import TextModule
 from zoo.data.text.strings import cut
 from zoo.data.text.token_files import CHUNK, Chunks
 from zoo.data.text.vocabularies import check_vocab_size, learn_vocabulary
 from zoo.data.text.vocabulary import Vocabulary, VocabularyKind
-
-__all__ = ["Order", "StandardLibrary", "Text", "TextBatch", "TinyShakespeare", "WholeText"]
 
 Order = Literal["tracks", "windows"]
 TRAIN_FRACTION = 0.9
@@ -47,6 +47,7 @@ class TextOptions(TypedDict, total=False):
     vocabulary: VocabularyKind
     vocab_size: int | None
     mask_token: bool
+    drop_last: bool
 
 
 class Text(TextModule):
@@ -66,6 +67,8 @@ class Text(TextModule):
             (required); None for the others, whose number is fixed by the text.
         mask_token: include special tokens, ``<mask>`` among them, as masked language modelling
             needs.
+        drop_last: omit the last batch of windows of a training epoch if it is smaller; batches of
+            tracks are all of one size.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Text(TextModule):
         vocabulary: VocabularyKind = "characters",
         vocab_size: int | None = None,
         mask_token: bool = False,
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
@@ -91,7 +95,7 @@ class Text(TextModule):
         self.batch_size = batch_size
         self.sequence_length = sequence_length
         self.order = order
-
+        self.drop_last = drop_last
         self.vocabulary = vocabulary
         self.vocab_size = vocab_size
         self.mask_token = mask_token
@@ -108,7 +112,9 @@ class Text(TextModule):
         """The text of all splits, one after the other."""
         return "".join(chunk for chunks in self.parts().values() for chunk in chunks())
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         parts = self.parts()
         vocabulary = self.vocabularies.get("vocabulary")
         if vocabulary is None:
@@ -119,7 +125,6 @@ class Text(TextModule):
                 f"vocabulary must be {vocabulary.kind} {has_mask} mask_token, as the one given, "
                 f"not {self.vocabulary} and mask_token {self.mask_token}"
             )
-        kind = ContiguousLoader if self.order == "tracks" else WindowLoader
         for split, chunks in parts.items():
             tokens = self.tokens(split, chunks, vocabulary)
             if split != "train" and len(tokens) < 2:
@@ -127,13 +132,18 @@ class Text(TextModule):
                     f"the {split} text has {len(tokens)} tokens and 2 are needed: give it more "
                     f"({split}_fraction) or a file of its own ({split}_path)"
                 )
-            self.loaders[split] = kind(
+            is_training = split == "train"
+            make: Callable[..., Loader] = ContiguousLoader
+            if self.order == "windows":
+                make = partial(WindowLoader, drop_last=is_training and self.drop_last)
+            self.loaders[split] = make(
                 tokens,
                 batch_size=self.batch_size,
                 sequence_length=self.sequence_length,
-                shuffle=split == "train",
+                shuffle=is_training,
                 seed=seed,
                 device=device,
+                part=part,
             )
 
     def learn(self, parts: dict[str, Chunks]) -> Vocabulary:
@@ -223,6 +233,7 @@ class TinyShakespeare(WholeText):
         options: see :class:`TextOptions`.
     """
 
+    changeable = ("root",)
     url = (
         "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
     )

@@ -13,6 +13,7 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from zoo.data.download import DataError
+from zoo.data.splits import check_fractions
 from zoo.data.text.text import Text, TextOptions
 from zoo.data.text.token_files import Chunks, TokenFiles
 from zoo.data.text.vocabulary import Vocabulary
@@ -44,6 +45,8 @@ class TextFiles(Text):
         options: see :class:`~zoo.data.text.text.TextOptions`.
     """
 
+    changeable = ("root", "cache")
+
     def __init__(
         self,
         path: str,
@@ -58,13 +61,7 @@ class TextFiles(Text):
         **options: Unpack[TextOptions],
     ) -> None:
         super().__init__(**options)
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
-        if not 0 <= test_fraction < 1 - val_fraction:
-            raise ValueError(
-                f"test_fraction must be in [0, {1 - val_fraction:g}), so that some text is left "
-                f"for training, not {test_fraction}"
-            )
+        check_fractions(val_fraction, test_fraction)
         if not pattern or pattern.startswith("/"):
             raise ValueError(f"pattern must match file names, such as *.txt, not {pattern!r}")
         self.root = Path(root)

@@ -7,7 +7,8 @@ from torch import nn
 
 from tests.tasks.seen import images_of, texts_of, vectors_of
 from zoo.data.loading.bptt import TextBatch
-from zoo.data.text.vocabulary import MASK, SPECIAL, CharacterVocabulary
+from zoo.data.sequences.special import MASK, SPECIAL
+from zoo.data.text.characters import CharacterVocabulary
 from zoo.data.text.words import WordVocabulary
 from zoo.layers.attention import padding_mask
 from zoo.tasks.masked_language_modeling import MaskedLanguageModeling

@@ -11,10 +11,10 @@ from zoo.tasks.task import Image, Shown, Vectors
 
 
 class Vocabulary(Protocol):
-    """Text to tokens and back; made by the data and passed on by the run.
+    """Text to tokens and back; made by the data and handed to the task by the run.
 
     Attributes:
-        pad, unknown, begin, end, mask: numbers of the special tokens, None where there are none.
+        pad, unknown, begin, end, mask: numbers of the special tokens, None if it has none.
     """
 
     pad: int | None
@@ -30,19 +30,19 @@ class Vocabulary(Protocol):
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens, without the special ones."""
+        """The text of tokens, special ones omitted."""
         ...
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
-        """The text piece by piece, never a part of a character."""
+        """The text piece by piece, in whole characters."""
         ...
 
     def tokens(self) -> list[str]:
-        """Every token as it is shown."""
+        """Every token as it should be displayed."""
         ...
 
     def characters(self) -> list[int] | None:
-        """How many characters begin in each token; None where tokens do not spell the text."""
+        """How many characters begin in each token; None if tokens do not spell the text."""
         ...
 
 

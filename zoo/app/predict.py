@@ -248,7 +248,7 @@ def draw_samples(parts: Evaluation, count: int, *, seed: int, out: Path | None, 
     Raises:
         ConfigError: this run draws no samples, or the file cannot be written.
     """
-    draw = ability(parts, "sample", "sample: this run does not draw samples; name a GAN's run")
+    draw = ability(parts, "sample", "sample: this run does not draw samples; name one of a generator")
     with parts.autocast:
         samples = draw(count, seed=seed).samples
     out = out or run / f"samples.{'png' if are_images(samples) else 'pt'}"

@@ -18,12 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from zoo.app.failures import report  # noqa: E402
-from zoo.config.command_line import CommandLine, parse_words  # noqa: E402
-from zoo.config.errors import ConfigError, as_config_error  # noqa: E402
+from zoo.app.program import program
+from zoo.config.command_line import CommandLine
+from zoo.config.errors import ConfigError, as_config_error
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,8 +32,8 @@ SMALLEST, LARGEST = 96, 256  # pixels a side of an image in the grid
 LINE = 14  # height of a line of text
 
 
-def show(line: CommandLine) -> Path:
-    """Writes the grid that the command line asks for and returns its path."""
+def show(line: CommandLine) -> None:
+    """Writes the grid that the command line asks for and prints its path."""
     out = Path(line.options.get("out", "data.png"))
     if out.exists():
         raise ConfigError(f"out={out}: is there already; remove it or name another file")
@@ -62,7 +59,7 @@ def show(line: CommandLine) -> Path:
             break
     out.parent.mkdir(parents=True, exist_ok=True)
     grid(cells[:count]).save(out)
-    return out
+    print(out)
 
 
 def drawn(batch: Any, data: Any) -> list[tuple["Image", str]]:
@@ -124,19 +121,7 @@ def grid(cells: Sequence[tuple["Image", str]]) -> "Image":
     return sheet
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Runs the program; returns the exit code."""
-    try:
-        given = sys.argv[1:] if words is None else words
-        line = parse_words(given, options=PATHS, flags=("--help", "--config-dir"))
-        if "--help" in line.flags:
-            print(__doc__)
-            return 0
-        print(show(line))
-        return 0
-    except (Exception, KeyboardInterrupt) as error:
-        return report(error)
-
+main = program(show, __doc__, options=PATHS, flags=("--config-dir",))
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,93 +1,10 @@
-"""Translates lines of text with a trained model, from its run folder alone.
-
-    python scripts/translate.py run=<run folder> < german.txt > english.txt
-    python scripts/translate.py run=<run folder> beam_size=5 length_penalty=1 out=english.txt < file
-
-Reads standard input, UTF-8 with one sentence a line, and writes a translation for each line, in the
-same order; an empty line stays one. Besides the run's folder:
-
-beam_size=         hypotheses that the search follows, 1 for greedy search; as in training
-length_penalty=    exponent: 0 prefers short translations, above 1 long ones; as in training
-batch_size=64      lines translated together; at a terminal, one
-out=               a new file instead of standard output
-checkpoint=best    best, last or a file
-
-Values of the stored configuration that do not make another run may be overridden as well:
-`trainer.device=cpu`.
-"""
+"""Translates lines of text: the program is `zoo/app/translate.py`."""
 
 import sys
-from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from zoo.app.translate import main
 
-from zoo.app.evaluate import rebuilt  # noqa: E402
-from zoo.app.failures import report  # noqa: E402
-from zoo.config.command_line import CommandLine, parse_words  # noqa: E402
-from zoo.config.errors import ConfigError  # noqa: E402
-
-OPTIONS = ("run", "beam_size", "length_penalty", "batch_size", "out", "checkpoint")
-
-
-def lines_of(file: Iterable[bytes]) -> Iterator[str]:
-    """The lines of a file as they come, without what ends them.
-
-    Raises:
-        ConfigError: a line is not UTF-8.
-    """
-    for number, line in enumerate(file, start=1):
-        if number == 1:
-            line = line.removeprefix(BOM_UTF8)
-        try:
-            yield line.removesuffix(b"\n").removesuffix(b"\r").decode()
-        except UnicodeDecodeError as error:
-            raise ConfigError(
-                f"line {number:,} of standard input is not UTF-8 ({error})"
-            ) from error
-
-
-def translate(line: CommandLine) -> None:
-    """Writes the translations as they are made."""
-    if "run" not in line.options:
-        raise ConfigError("run=<run folder> is required")
-    beam_size, alpha = line.integer("beam_size", None, least=1), line.number("length_penalty", None)
-    batch_size = line.integer("batch_size", 1 if sys.stdin.isatty() else 64, least=1)
-    out = Path(line.options["out"]) if "out" in line.options else None
-
-    from zoo.app.predict import write_text
-    from zoo.app.prediction_files import check_new
-
-    if out is not None:
-        check_new(out)
-    write_text(
-        rebuilt(line),
-        "translate",
-        f"run={line.options['run']}: this run does not translate",
-        lines_of(sys.stdin.buffer),
-        beam_size=beam_size,
-        length_penalty=alpha,
-        batch_size=batch_size,
-        out=out,
-        end="\n",
-    )
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    """Runs the program; returns the exit code."""
-    try:
-        given = sys.argv[1:] if words is None else words
-        line = parse_words(given, options=OPTIONS, flags=("--help",))
-        if "--help" in line.flags:
-            print(__doc__)
-        else:
-            translate(line)
-    except (Exception, KeyboardInterrupt) as error:
-        return report(error)
-    return 0
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
     sys.exit(main())

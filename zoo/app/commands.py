@@ -17,12 +17,11 @@ def python() -> str:
     return "python" if shutil.which("python") == sys.executable else relative(Path(sys.executable))
 
 
-def command(program: str) -> str:
-    """A program of the zoo: `python train.py` in a clone of the repository, else `zoo-train`."""
-    own = Path(sys.argv[0])
-    if own.name.startswith("zoo-"):
-        return installed(f"zoo-{program}")
-    return f"{python()} {program}.py"
+def command(file: str) -> str:
+    """A program of the zoo, `train.py` say: `python train.py` in a clone, else `zoo-train`."""
+    if Path(sys.argv[0]).name.startswith("zoo-"):
+        return installed(f"zoo-{Path(file).stem}")
+    return f"{python()} {file}"
 
 
 def installed(name: str) -> str:

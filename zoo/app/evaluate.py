@@ -22,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.app.commands import relative
 from zoo.app.failures import report
 from zoo.app.main import show_version
 from zoo.app.place import change_of_data
@@ -89,7 +90,7 @@ def evaluate_run(line: CommandLine) -> None:
     """Prints the metrics of one split and writes them to `evaluation-<split>.json`."""
     from zoo.tasks.task import Shown, Table, Text
     from zoo.training.evaluation import markdown_table, measure
-    from zoo.training.run_folder import RunFolder, shown
+    from zoo.training.run_folder import RunFolder
 
     parts = rebuilt(line)
     augmentation = augment(parts, line)
@@ -124,13 +125,12 @@ def evaluate_run(line: CommandLine) -> None:
                 print(f"\n{markdown_table(rows if len(rows) <= LONGEST else rows[-1:])}\n")
             case Text(text):
                 print(f"\n{name}\n{text}\n")
-    print(shown(folder.path / file))
+    print(relative(folder.path / file))
 
 
 def predict_with_run(line: CommandLine) -> None:
     """Writes what the run's task predicts for images."""
     from zoo.app.predict import image_files, predict_images
-    from zoo.training.run_folder import shown
 
     if "split" in line.options:
         raise ConfigError("split and predict exclude each other")
@@ -143,7 +143,7 @@ def predict_with_run(line: CommandLine) -> None:
         done, out = predict_images(parts, source, out=out, run=run)
     print("\n".join(done[:10]))
     print(f"{len(done)} predictions")
-    print(shown(out))
+    print(relative(out))
 
 
 def sample_from_run(line: CommandLine) -> None:
@@ -157,10 +157,9 @@ def sample_from_run(line: CommandLine) -> None:
     if out is not None:
         check_new(out)
     from zoo.app.predict import draw_samples
-    from zoo.training.run_folder import shown
 
     run = Path(line.options["run"])
-    print(shown(draw_samples(rebuilt(line), count, seed=seed, out=out, run=run)))
+    print(relative(draw_samples(rebuilt(line), count, seed=seed, out=out, run=run)))
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from zoo.app.commands import relative
 from zoo.app.prediction_files import (
     mask_files,
     rows_of,
@@ -27,7 +28,6 @@ from zoo.config.errors import ConfigError, as_config_error
 from zoo.data.images.reading import SUFFIXES
 from zoo.figures.grids import are_images
 from zoo.tasks.prediction import Masks, Prediction, Samples
-from zoo.training.run_folder import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -199,7 +199,7 @@ def predict_images(
     check_takes_images(parts)
     if parts.task.predicts is Masks:
         out = out or run / "predictions"
-        return [f"{file}: {shown(target)}" for file, target in _masks(parts, source, out)], out
+        return [f"{file}: {relative(target)}" for file, target in _masks(parts, source, out)], out
     out = out or run / "predictions.csv"
     table = list(_rows(parts, image_files(source)))
     write_table(table, out)
@@ -248,7 +248,7 @@ def draw_samples(parts: Evaluation, count: int, *, seed: int, out: Path | None, 
     Raises:
         ConfigError: this run draws no samples, or the file cannot be written.
     """
-    draw = ability(parts, "sample", "sample: this run does not draw samples; name one of a generator")
+    draw = ability(parts, "sample", "sample: this run draws no samples; name a generator's")
     with parts.autocast:
         samples = draw(count, seed=seed).samples
     out = out or run / f"samples.{'png' if are_images(samples) else 'pt'}"

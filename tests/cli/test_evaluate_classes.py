@@ -190,8 +190,5 @@ def test_run_that_is_no_classification_is_told_so(tmp_path, capsys):
     assert evaluate.main([f"run={folder}", "tta=flip"]) == 2
     assert "tta=flip: this run does not classify images" in capsys.readouterr().err
     assert evaluate.main([f"run={folder}", f"predict={tmp_path}/a.png"]) == 2
-    assert (
-        "this run is not one on images, since Diabetes cannot prepare one"
-        in capsys.readouterr().err
-    )
+    assert "Diabetes cannot prepare an image for this run" in capsys.readouterr().err
     shutil.rmtree(folder)

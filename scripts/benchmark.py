@@ -22,20 +22,18 @@ startup  `train.py --help` and refused command lines against `python -c "import 
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from benchmarks.loader import images, loader
+from benchmarks.models import compiled_models, models
+from benchmarks.recurrent import recurrent
+from benchmarks.startup import startup
+from benchmarks.trainer import trainer
+from benchmarks.transformers import generation, gpt
+from zoo.training.run_folder import environment
 
-from benchmarks.loader import images, loader  # noqa: E402
-from benchmarks.models import compiled_models, models  # noqa: E402
-from benchmarks.recurrent import recurrent  # noqa: E402
-from benchmarks.startup import startup  # noqa: E402
-from benchmarks.trainer import trainer  # noqa: E402
-from benchmarks.transformers import generation, gpt  # noqa: E402
-from zoo.training.run_folder import environment  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 AVAILABLE = {
     "trainer": trainer,

@@ -1,79 +1,10 @@
-"""Lets a trained language model write, from its run folder alone.
-
-    python scripts/generate.py run=<run folder> prompt="To be, or not" length=500
-    python scripts/generate.py run=<run folder> temperature=0.7 top_k=40 top_p=0.9 seed=3
-
-The text appears as it is drawn. Beside the run's folder:
-
-prompt=            how it begins; without one, after a line break
-length=500         tokens to write
-temperature=1      divides the logits; 0 always takes the most probable token
-top_k=             draw among the so many most probable tokens only
-top_p=             draw among the fewest tokens that together have this probability only
-seed=0             of the random numbers: the same seed, the same text
-checkpoint=best    best, last or a file
-
-Values of the stored configuration that do not make another run may be overridden beside:
-`trainer.device=cpu`.
-"""
+"""Lets a trained language model write: the program is `zoo/app/generate.py`."""
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from zoo.app.generate import main
 
-from zoo.app.failures import report  # noqa: E402
-from zoo.config.command_line import CommandLine, parse_words  # noqa: E402
-from zoo.config.errors import ConfigError, as_config_error  # noqa: E402
-
-OPTIONS = ("run", "prompt", "length", "temperature", "top_k", "top_p", "seed", "checkpoint")
-
-
-def generate(line: CommandLine) -> None:
-    """Writes the text to standard output as it is drawn."""
-    if "run" not in line.options:
-        raise ConfigError("run=<run folder> is required")
-    length = line.integer("length", 500, least=1)
-    temperature, top_p = line.number("temperature", 1.0), line.number("top_p", None)
-    top_k, seed = line.integer("top_k", None, least=1), line.integer("seed", 0, least=0)
-    if seed >= 2**63:
-        raise ConfigError(f"seed={seed}: must be below 2**63")
-
-    from zoo.app.rebuild import prepare_evaluation
-    from zoo.inference.generation import Sampler
-    from zoo.tasks.language_modeling import LanguageModeling
-
-    with as_config_error():
-        sampler = Sampler(temperature, top_k=top_k, top_p=top_p, seed=seed)
-    parts = prepare_evaluation(
-        line.options["run"],
-        line.overrides,
-        checkpoint=line.options.get("checkpoint", "best"),
-        trusted=line.trusted,
-    )
-    if not isinstance(parts.task, LanguageModeling):
-        raise ConfigError(f"run={line.options['run']}: is no language model's")
-    with as_config_error(), parts.autocast:
-        for text in parts.task.generate(line.options.get("prompt"), length, sampler):
-            print(text, end="", flush=True)
-    print()
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    """Runs the program; returns the exit code."""
-    try:
-        given = sys.argv[1:] if words is None else words
-        line = parse_words(given, options=OPTIONS, flags=("--help",))
-        if "--help" in line.flags:
-            print(__doc__)
-        else:
-            generate(line)
-    except (Exception, KeyboardInterrupt) as error:
-        return report(error)
-    return 0
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,7 +9,6 @@ Sizes that only the data know are the builders' defaults; a model without defaul
 import argparse
 import importlib
 import inspect
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import torch
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 PAGE = ROOT / "docs" / "models.md"
 HEAD = """# Models

@@ -14,16 +14,11 @@ split=val      which split to predict
 
 import math
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from zoo.app.failures import report  # noqa: E402
-from zoo.config.command_line import CommandLine, parse_words  # noqa: E402
-from zoo.config.errors import ConfigError, as_config_error  # noqa: E402
+from zoo.app.program import program
+from zoo.config.command_line import CommandLine
+from zoo.config.errors import ConfigError, as_config_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,19 +78,7 @@ def loss(model: "NGram", tokens: "Tensor") -> float:
     return total / len(targets)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Runs the program; returns the exit code."""
-    try:
-        given = sys.argv[1:] if words is None else words
-        line = parse_words(given, options=PATHS, flags=("--help", "--config-dir"))
-        if "--help" in line.flags:
-            print(__doc__)
-        else:
-            baseline(line)
-    except (Exception, KeyboardInterrupt) as error:
-        return report(error)
-    return 0
-
+main = program(baseline, __doc__, options=PATHS, flags=("--config-dir",))
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,7 +5,7 @@
 
 What is shown is what the training of that configuration and seed sees at the beginning of the
 epoch, with the normalisation undone; masks are laid over their images, pixels without a class
-in white. Configuration words are those of train.py; beside them:
+in cream. Configuration words are those of train.py; besides them:
 
 split=train    which split; val and test are never augmented
 epoch=0        which epoch's augmentation
@@ -13,18 +13,14 @@ count=32       how many images
 out=data.png   the file, which must not exist yet
 """
 
-import colorsys
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from zoo.app.failures import report  # noqa: E402
-from zoo.config.command_line import CommandLine, parse_words  # noqa: E402
-from zoo.config.errors import ConfigError, as_config_error  # noqa: E402
+from zoo.app.program import program
+from zoo.config.command_line import CommandLine
+from zoo.config.errors import ConfigError, as_config_error
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,11 +30,10 @@ PATHS = ("split", "epoch", "count", "out")
 COLUMNS = 8
 SMALLEST, LARGEST = 96, 256  # pixels a side of an image in the grid
 LINE = 14  # height of a line of text
-IGNORED = 255  # pixels of a mask that have no class
 
 
-def show(line: CommandLine) -> Path:
-    """Writes the grid that the command line asks for and returns its path."""
+def show(line: CommandLine) -> None:
+    """Writes the grid that the command line asks for and prints its path."""
     out = Path(line.options.get("out", "data.png"))
     if out.exists():
         raise ConfigError(f"out={out}: is there already; remove it or name another file")
@@ -64,13 +59,15 @@ def show(line: CommandLine) -> Path:
             break
     out.parent.mkdir(parents=True, exist_ok=True)
     grid(cells[:count]).save(out)
-    return out
+    print(out)
 
 
 def drawn(batch: Any, data: Any) -> list[tuple["Image", str]]:
     """Each image of a batch and what stands below it."""
     import torch
     from PIL import Image
+
+    from zoo.figures.masks import overlay
 
     normalize = getattr(data, "normalize", None)
     if normalize is None or not isinstance(batch, tuple) or batch[0].ndim != 4:
@@ -82,7 +79,7 @@ def drawn(batch: Any, data: Any) -> list[tuple["Image", str]]:
     for image, target in zip(images, targets, strict=True):
         text = ""
         if target.ndim == 2:
-            image = overlaid(image, target, len(names))
+            image = overlay(image, target)
         else:
             text = label(target, names)
         pixels = image.permute(1, 2, 0).mul(255).round().byte()  # (height, width, 3)
@@ -96,17 +93,6 @@ def label(target: "Tensor", names: Sequence[str]) -> str:
         return names[int(target)]
     shares = [(float(share), name) for share, name in zip(target, names, strict=True) if share > 0]
     return "\n".join(f"{share:.2f} {name}" for share, name in sorted(shares, reverse=True))
-
-
-def overlaid(image: "Tensor", mask: "Tensor", num_classes: int) -> "Tensor":
-    """The image with each class in a colour of its own, half transparent, class 0 left alone."""
-    import torch
-
-    hues = [colorsys.hsv_to_rgb(i / max(1, num_classes - 1), 1, 1) for i in range(num_classes)]
-    colours = torch.tensor([*hues, (1.0, 1.0, 1.0)])
-    classes = mask.where(mask != IGNORED, num_classes)
-    layer = colours[classes].permute(2, 0, 1)  # (3, height, width)
-    return torch.where(mask == 0, image, (image + layer) / 2)
 
 
 def grid(cells: Sequence[tuple["Image", str]]) -> "Image":
@@ -135,19 +121,7 @@ def grid(cells: Sequence[tuple["Image", str]]) -> "Image":
     return sheet
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Runs the program; returns the exit code."""
-    try:
-        given = sys.argv[1:] if words is None else words
-        line = parse_words(given, options=PATHS, flags=("--help", "--config-dir"))
-        if "--help" in line.flags:
-            print(__doc__)
-            return 0
-        print(show(line))
-        return 0
-    except (Exception, KeyboardInterrupt) as error:
-        return report(error)
-
+main = program(show, __doc__, options=PATHS, flags=("--config-dir",))
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,23 +20,19 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
-import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.autograd.graph import saved_tensors_hooks  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-
-from receptive_field import ReceptiveFields, tensors_in  # noqa: E402
-from zoo.app.failures import report  # noqa: E402
-from zoo.config.command_line import parse_words  # noqa: E402
-from zoo.config.component import Component  # noqa: E402
-from zoo.config.compose import compose  # noqa: E402
-from zoo.config.errors import ConfigError, one_line  # noqa: E402
+from receptive_field import ReceptiveFields, tensors_in
+from zoo.app.program import program
+from zoo.config.command_line import CommandLine
+from zoo.config.component import Component
+from zoo.config.compose import compose
+from zoo.config.errors import ConfigError, one_line
 
 WIDTH = 140  # of the table, where the output is no terminal
 
@@ -190,10 +186,16 @@ def fill(model: Component, size: Sequence[int] | None) -> tuple[Component, tuple
     were made for ImageNet, 32 pixels for others.
     """
     import inspect
+    import typing
 
-    node = model.node
-    signature = inspect.signature(model.target).parameters
-    defaults = {n: p.default for n, p in signature.items() if p.default is not p.empty}
+    node, target = model.node, model.target
+    defaults = {  # Those of a builder, and those of the network for what it hands on.
+        name: parameter.default
+        for function in (typing.get_type_hints(target).get("return"), target)
+        if function is not None
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is not parameter.empty
+    }
     given = {n: v for n, v in node.items() if v != "auto"}
     if size is None:
         pixels = given.get("image_size") or defaults.get("image_size")
@@ -236,39 +238,33 @@ def show(summary: Summary, title: str) -> None:
     print(f"kept for backward    {memory} in fp32")
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Runs the program; returns the exit code."""
-    try:
-        words = sys.argv[1:] if words is None else words
-        line = parse_words(words, options=("input",), flags=("--help",))
-        if "--help" in line.flags or not line.overrides:
-            print(__doc__)
-            return 0
-        size = None
-        if "input" in line.options:
-            if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", line.options["input"]):
-                raise ConfigError(f"input={line.options['input']}: must be sizes such as 3x224x224")
-            size = tuple(map(int, line.options["input"].split("x")))
-        component, size = fill(compose(line.overrides, trusted=line.trusted).model, size)
-        shown = "x".join(map(str, size))
-        with torch.device("meta"):
-            model = component.build()
-            try:
-                summary = summarize(model, size)
-            except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
-                raise ConfigError(
-                    f"the model cannot be run on an input of {shown} ({one_line(error)[:200]}); "
-                    "name another: input=3x224x224"
-                ) from error
-        given = {
-            k: v for k, v in component.arguments.items() if k in ("num_classes", "in_channels")
-        }
-        sizes = "".join(f", {key}={value}" for key, value in given.items())
-        show(summary, f"{component.name}, input {shown}{sizes}")
-    except (Exception, KeyboardInterrupt) as error:
-        return report(error)
-    return 0
+def run(line: CommandLine) -> None:
+    """Prints the summary of the model that the command line composes."""
+    if not line.overrides:
+        print(__doc__)
+        return
+    size = None
+    if "input" in line.options:
+        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", line.options["input"]):
+            raise ConfigError(f"input={line.options['input']}: must be sizes such as 3x224x224")
+        size = tuple(map(int, line.options["input"].split("x")))
+    component, size = fill(compose(line.overrides, trusted=line.trusted).model, size)
+    shown = "x".join(map(str, size))
+    with torch.device("meta"):
+        model = component.build()
+        try:
+            summary = summarize(model, size)
+        except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
+            raise ConfigError(
+                f"the model cannot be run on an input of {shown} ({one_line(error)[:200]}); "
+                "name another: input=3x224x224"
+            ) from error
+    given = {k: v for k, v in component.arguments.items() if k in ("num_classes", "in_channels")}
+    sizes = "".join(f", {key}={value}" for key, value in given.items())
+    show(summary, f"{component.name}, input {shown}{sizes}")
 
+
+main = program(run, __doc__, options=("input",))
 
 if __name__ == "__main__":
     sys.exit(main())

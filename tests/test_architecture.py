@@ -110,7 +110,7 @@ ROOMS = {
     "app": ("zoo",),
 }
 
-GROUND = ("module", "download", "sampling", "splits")
+GROUND = ("module", "files", "download", "sampling", "splits")
 # What a room of the data may import of the others beside the ground on which they all stand.
 KINDS_OF_DATA = {
     "augmentation": (),
@@ -166,12 +166,17 @@ INTERFACES = ("data/module.py", "tasks/task.py", "tasks/prediction.py")
 def components():
     """Every class of models, data and tasks but the interfaces, and every target in `configs`."""
     files = [f for room in ("models", "data", "tasks") for f in files_of(room)]
-    trees = [ast.parse(f.read_text()) for f in files if not f.as_posix().endswith(INTERFACES)]
-    names = {n.name for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+    interfaces = [f for f in files if f.as_posix().endswith(INTERFACES)]
+    names = classes_in(set(files) - set(interfaces)) - classes_in(interfaces)
     for file in (ROOT / "configs").rglob("*.yaml"):
         targets = re.findall(r"_target_: (zoo\.(?:models|data|tasks)\.\S+)", file.read_text())
         names |= {target.rpartition(".")[2] for target in targets}
     return names
+
+
+def classes_in(files):
+    trees = [ast.parse(f.read_text()) for f in files]
+    return {n.name for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
 
 
 def words_of(tree):

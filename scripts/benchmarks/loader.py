@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from benchmarks.timing import interleave, ratio
 from zoo.data.augmentation.base import HorizontalFlip, RandomCrop
 from zoo.data.images.base import Normalize
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.models.vision.resnet_cifar import resnet20
 from zoo.training.optimizers import make_optimizer
 
@@ -96,7 +96,7 @@ def images(blocks: int) -> list[dict[str, Any]]:
     )
     model = resnet20().to(memory_format=torch.channels_last)
     optimizer = make_optimizer(torch.optim.SGD, model, lr=0.1, momentum=0.9)
-    ready = list(batches.batches(0))
+    ready = [batch for batch in batches.batches(0) if batch is not None]
 
     def load() -> float:
         began = time.perf_counter()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.timing import interleave, ratio
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.models.vision.alexnet import alexnet
 from zoo.models.vision.convnext import convnext_tiny
 from zoo.models.vision.densenet import densenet121

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.timing import interleave, ratio
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.models.mlp import MLP
 from zoo.tasks.classification import Classification
 from zoo.training.callbacks import Callback
@@ -59,7 +59,7 @@ def _by_hand(data: _Data, steps: int, schedule: Cosine | None = None) -> tuple[f
     model, optimizer = _network()
     model.train()
     epochs = steps * BATCH // SAMPLES + 1
-    orders = [o for e in range(epochs) for o in data.loaders["train"]._sampler.chunks(e)]
+    orders = [o for e in range(epochs) for o in data.loaders["train"]._order.chunks(e)]
     inputs, targets = data.inputs, data.targets
     began = time.perf_counter()
     for step, order in enumerate(orders[:steps]):

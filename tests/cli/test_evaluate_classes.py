@@ -11,6 +11,7 @@ from PIL import Image
 import evaluate
 import train
 import zoo
+from zoo.app import evaluate as program
 
 WORDS = (
     "experiment=lenet_digits",
@@ -88,7 +89,7 @@ def test_report_is_printed(run, here, capsys):
 
 
 def test_long_report_is_printed_without_its_rows(run, here, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate, "LONGEST", 5)
+    monkeypatch.setattr(program, "LONGEST", 5)
     assert judge(run) == 0
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len(table) == 3 and "macro mean" in table[-1]
@@ -160,10 +161,10 @@ def test_classes_of_images_are_a_table(run, here, capsys):
         (["crop=3"], "crop=3: goes with tta=ten_crop"),
         (["tta=ten_crop", "crop=big"], "crop=big: must be a number of pixels"),
         (["tta=ten_crop", "crop=17"], "crop=17: must be at most the images' 16x16"),
-        (["tta=ten_crop", "crop=3"], "takes no images of 3x3 pixels"),
+        (["tta=ten_crop", "crop=3"], "does not take images of 3x3 pixels"),
         (["tta="], "tta=: has no value"),
         (["predict=nowhere"], "predict=nowhere: there is no such file or folder"),
-        (["predict=text.txt"], "text.txt is no readable image"),
+        (["predict=text.txt"], "text.txt is not a readable image"),
         (["predict=."], "holds no image"),
         (["predict=text.txt", "split=val"], "split and predict exclude each other"),
         (["out=x.csv"], "out goes with predict="),
@@ -187,7 +188,10 @@ def test_run_that_is_no_classification_is_told_so(tmp_path, capsys):
     assert evaluate.main([f"run={folder}"]) == 0
     capsys.readouterr()
     assert evaluate.main([f"run={folder}", "tta=flip"]) == 2
-    assert "tta=flip: this run is no classification of images" in capsys.readouterr().err
+    assert "tta=flip: this run does not classify images" in capsys.readouterr().err
     assert evaluate.main([f"run={folder}", f"predict={tmp_path}/a.png"]) == 2
-    assert "no classification or segmentation of images" in capsys.readouterr().err
+    assert (
+        "this run is not one on images, since Diabetes cannot prepare one"
+        in capsys.readouterr().err
+    )
     shutil.rmtree(folder)

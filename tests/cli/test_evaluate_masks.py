@@ -6,7 +6,8 @@ from PIL import Image
 
 import evaluate
 import train
-from zoo.app import predict
+from zoo.app import prediction_files
+from zoo.figures.palette import voc_colours
 
 # Stand-ins: images keep their size, and the class of a pixel is its grey value.
 PACKAGE = """
@@ -14,15 +15,16 @@ import numpy as np
 import torch
 from zoo.data.images.digits import Digits
 from zoo.tasks.classification import Classification
+from zoo.tasks.prediction import Masks
 
 class AnySize(Digits):
     def preprocess(self, image):
         return torch.from_numpy(np.array(image.convert("L"))).float()[None]
 
 class Grey(Classification):
-    predicts = "masks"
+    predicts = Masks
     def predict(self, batch):
-        return batch[:, 0].long()
+        return Masks(batch[:, 0].long())
 """
 
 
@@ -101,7 +103,7 @@ def test_colours_are_those_of_pascal_voc(run, here):
         20: (0, 64, 128),
         255: (224, 224, 192),
     }
-    full = np.array(predict.voc_palette()).reshape(256, 3)
+    full = voc_colours().numpy()
     for number, colour in published.items():
         assert tuple(full[number]) == colour
         assert number >= len(palette) or tuple(palette[number]) == colour
@@ -114,7 +116,7 @@ def test_mask_of_one_image_may_be_named(run, here):
     assert np.array_equal(numbers(here / "sub" / "mask.png"), pixels)
 
 
-def test_second_prediction_replaces_the_first_and_takes_no_mask_for_a_image(run, here, capsys):
+def test_second_prediction_replaces_the_first_and_takes_no_mask_for_an_image(run, here, capsys):
     draw(here / "in" / "a.png")
     for seed in (1, 2):
         pixels = draw(here / "in" / "a.png", seed=seed)
@@ -141,7 +143,7 @@ def test_files_of_others_are_never_replaced(make, run, here, capsys):
     before = {p: p.is_file() and p.read_bytes() for p in here.rglob("*")}
     assert segment(run, "predict=in", "out=out") == 2
     err = capsys.readouterr().err
-    assert "out/b.png is there, and it is no mask that evaluate.py wrote" in err
+    assert "out/b.png exists, and it is not a mask that evaluate.py wrote" in err
     assert {p: p.is_file() and p.read_bytes() for p in here.rglob("*")} == before
 
 
@@ -150,10 +152,10 @@ def test_files_of_others_are_never_replaced(make, run, here, capsys):
     [
         (["predict=in", "out=in"], "out=in: must be another folder than that of the images"),
         (["predict=both"], "the masks of both/a.bmp and both/a.png would both be"),
-        (["predict=in/a.png", "out=in/a.png"], "in/a.png is there, and it is no mask"),
+        (["predict=in/a.png", "out=in/a.png"], "in/a.png exists, and it is not a mask"),
         (["predict=in", "out=file"], "cannot be written"),
-        (["predict=broken.png"], "broken.png is no readable image"),
-        (["predict=in", "tta=flip"], "tta=flip: this run is no classification"),
+        (["predict=broken.png"], "broken.png is not a readable image"),
+        (["predict=in", "tta=flip"], "tta=flip: this run does not classify images"),
     ],
 )
 def test_what_cannot_be_done_is_refused_and_nothing_is_lost(words, said, run, here, capsys):
@@ -175,4 +177,4 @@ def test_more_classes_than_a_byte_has_are_refused():
     from zoo.config.errors import ConfigError
 
     with pytest.raises(ConfigError, match="class 256 does not fit a mask, which ends at 255"):
-        predict.indexed(torch.tensor([[256]]))
+        prediction_files.indexed(torch.tensor([[256]]))

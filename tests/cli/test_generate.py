@@ -158,7 +158,7 @@ def test_run_of_another_kind_is_refused(tmp_path, monkeypatch, capsys):
     assert train.main(words) == 0
     (folder,) = Path("runs").glob("*/*")
     assert generate.main([f"run={folder}"]) == 2
-    assert "is no language model's" in capsys.readouterr().err
+    assert "this run is not a language model" in capsys.readouterr().err
 
 
 def test_end_of_a_run_says_how_to_let_it_write(tmp_path, monkeypatch, capsys):

@@ -8,6 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from zoo.data.images.base import Normalize
+from zoo.figures.palette import voc_colours
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -65,12 +68,19 @@ def test_images_of_files_are_shown_with_the_names_and_shares_of_their_classes(pr
 
 
 def test_masks_are_laid_over_their_images(program):
-    image = torch.full((3, 2, 2), 0.5)
+    class Data:
+        normalize = Normalize((0.0,), (1.0,))
+        class_names = ("background", "cell", "border")
+
     mask = torch.tensor([[0, 1], [2, 255]])
-    shown = program.overlaid(image, mask, 3)
-    assert torch.equal(shown[:, 0, 0], image[:, 0, 0])
-    assert torch.equal(shown[:, 1, 1], torch.full((3,), 0.75))
-    assert len(shown.flatten(1).unique(dim=1).T) == 4
+    ((image, text),) = program.drawn((torch.full((1, 1, 2, 2), 0.5), mask.unsqueeze(0)), Data())
+    assert text == ""
+    shown = np.array(image)
+    assert shown[0, 0].tolist() == [128] * 3
+    for number in (1, 2, 255):
+        (place,) = (mask == number).nonzero().tolist()
+        colour = voc_colours()[number].numpy()
+        assert abs(shown[tuple(place)] - (127.5 + colour) / 2).max() <= 1
 
 
 @pytest.mark.parametrize(

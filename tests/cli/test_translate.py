@@ -112,14 +112,14 @@ def test_translations_may_go_to_a_new_file(say, tmp_path):
     assert say("der Hund läuft.\n", "out=a b.txt") == (0, "", "")
     assert (tmp_path / "a b.txt").read_text() == "the dog runs.\n"
     code, _, err = say("ein Mann läuft.\n", "out=a b.txt")
-    assert code == 2 and "out=a b.txt: is there already" in err
+    assert code == 2 and "out=a b.txt: already exists" in err
     assert (tmp_path / "a b.txt").read_text() == "the dog runs.\n"
 
 
 def test_a_failure_leaves_no_half_file(say, tmp_path):
     before = {*tmp_path.iterdir()}
     code, _, err = say(b"der Hund l\xe4uft.\n", "out=out.txt", "batch_size=1")
-    assert code == 2 and "line 1 of standard input is no UTF-8" in err
+    assert code == 2 and "line 1 of standard input is not UTF-8" in err
     assert {*tmp_path.iterdir()} == before
 
 
@@ -156,11 +156,11 @@ def test_a_run_is_required_and_must_be_a_translation(capsys, tmp_path):
     assert train.main([*words, f"paths.runs_dir={tmp_path}"]) == 0
     (folder,) = tmp_path.glob("*/*")
     assert translate.main([f"run={folder}"]) == 2
-    assert "is no translation's" in capsys.readouterr().err
+    assert "this run does not translate" in capsys.readouterr().err
     words = ("experiment=copy_seq2seq", "trainer.steps=1", "data.num_samples=64", "logger=off")
     assert train.main([*words, f"paths.runs_dir={tmp_path}"]) == 0
     (folder,) = tmp_path.glob("copy_seq2seq/*")
     assert translate.main([f"run={folder}"]) == 2
-    assert "its data are numbers; name a run on sentences" in capsys.readouterr().err
+    assert "the data of this model are numbers; name a run on sentences" in capsys.readouterr().err
     assert translate.main(["--help"]) == 0
     assert "beam_size=" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from zoo.figures.grids import (
     are_images,
     confusion_matrix_image,
     image_grid,
-    input_images,
+    input_grid,
     labelled_image_grid,
     rescale,
 )
@@ -47,18 +47,18 @@ def test_rescaling_equal_images_is_finite():
     assert torch.equal(rescale(torch.full((2, 1, 3, 3), 7.0)), torch.zeros(2, 1, 3, 3))
 
 
-def test_input_images_show_the_first_sixteen_with_or_without_targets():
+def test_input_grid_shows_the_first_sixteen():
     inputs = torch.randn(20, 1, 8, 8)
-    image = input_images((inputs, torch.zeros(20)))["inputs"]
+    image = input_grid(inputs)
     assert_shows(image)
     assert image.shape == (3, 40, 40)
-    assert torch.equal(image, input_images(inputs[:16])["inputs"])
+    assert torch.equal(image, input_grid(inputs[:16]))
 
 
-def test_what_is_not_a_image_is_not_shown():
+def test_what_is_not_a_batch_of_images_is_told_apart():
     for inputs in (torch.rand(4, 3), torch.rand(4, 2, 8, 8), torch.zeros(4, 1, 8, 8).long(), [[1]]):
         assert not are_images(inputs)
-        assert input_images((inputs, None)) == {}
+    assert are_images(torch.rand(4, 1, 8, 8)) and are_images(torch.rand(4, 3, 8, 8))
 
 
 @pytest.mark.parametrize("classes", [1, 5, 20, 40])

@@ -17,7 +17,7 @@ def test_flip_is_the_mean_of_the_image_and_its_mirror_image():
     model, x = small(), torch.rand(4, 3, 8, 10)
     expected = (model(x).softmax(1) + model(x.flip(3)).softmax(1)) / 2
     task = Classification(AveragedViews(model, "flip"), num_classes=5)
-    torch.testing.assert_close(task.predict(x), expected)
+    torch.testing.assert_close(task.predict(x).probabilities, expected)
     targets = torch.tensor([0, 1, 2, 3])
     task.evaluate((x, targets))
     values = task.compute()
@@ -37,7 +37,7 @@ def test_ten_crops_are_torchvisions(crop, size):
     seen = []
     model[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     task = Classification(AveragedViews(model, "ten_crop", crop=crop), num_classes=5)
-    torch.testing.assert_close(task.predict(x), expected)
+    torch.testing.assert_close(task.predict(x).probabilities, expected)
 
     def as_set(views):
         return {tuple(view.flatten().tolist()) for view in views}
@@ -78,7 +78,7 @@ def test_arguments_that_cannot_be_meant_are_refused(arguments, message):
 def test_images_that_do_not_fit_are_refused_with_the_reason():
     with pytest.raises(ValueError, match="crop=9: must be at most the images' 8x8"):
         AveragedViews(small(), "ten_crop", crop=9)(torch.rand(1, 3, 8, 8))
-    with pytest.raises(ValueError, match="tta=ten_crop: the model takes no images of 7x7 pixels"):
+    with pytest.raises(ValueError, match="the model does not take images of 7x7 pixels"):
         AveragedViews(small(8), "ten_crop")(torch.rand(1, 3, 8, 8))
-    with pytest.raises(ValueError, match="tta=flip: these data are no images"):
+    with pytest.raises(ValueError, match="tta=flip: these data are not images"):
         AveragedViews(small(), "flip")(torch.rand(1, 8))

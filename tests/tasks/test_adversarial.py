@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.tasks.seen import images_of
 from zoo.tasks.adversarial import Adversarial
 
 
@@ -241,22 +242,22 @@ def test_samples_are_a_repeatable_grid_and_leave_random_state_and_modes_alone():
     task = Adversarial(model)
     state = torch.get_rng_state()
     with torch.inference_mode():
-        image = task.images()["samples"]
+        image = images_of(task)["samples"]
     assert image.shape == (3, 80, 80) and image.min() == 0 and image.max() == 1
-    assert torch.equal(image, task.images()["samples"])
+    assert torch.equal(image, images_of(task)["samples"])
     assert torch.equal(torch.get_rng_state(), state)
     assert model.generator.training
-    assert not torch.equal(task.sample(4), task.sample(4, seed=1))
+    assert not torch.equal(task.sample(4).samples, task.sample(4, seed=1).samples)
 
 
-def test_samples_that_are_no_images_are_not_shown():
-    assert Adversarial(pair()).images() == {}
+def test_samples_that_are_not_images_are_not_shown():
+    assert images_of(Adversarial(pair())) == {}
 
 
 def test_prediction_is_what_the_generator_makes_of_noise():
     model = pair().eval()
     z = torch.randn(4, 3)
-    assert torch.equal(Adversarial(model).predict(z), model.generator(z))
+    assert torch.equal(Adversarial(model).predict(z).samples, model.generator(z))
 
 
 def test_networks_wrapped_after_the_task_was_built_are_the_ones_used():

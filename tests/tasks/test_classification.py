@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.tasks.seen import images_of, tables_of
 from zoo.metrics.mistakes import ConfidentMistakes
 from zoo.tasks.classification import Classification
 
@@ -100,7 +101,7 @@ def test_images_of_an_evaluation_are_the_confusion_matrix_and_the_mistakes(chann
     )
     with torch.inference_mode():
         task.evaluate((numbered_images(3, channels), torch.tensor([0, 2, 1])))
-        images = task.images()
+        images = images_of(task)
     assert set(images) == {"confusion_matrix", "mistakes"}
     for image in images.values():
         assert image.shape[0] == 3 and image.min() >= 0 and image.max() <= 1
@@ -109,23 +110,23 @@ def test_images_of_an_evaluation_are_the_confusion_matrix_and_the_mistakes(chann
 def test_without_mistakes_or_image_inputs_there_is_the_confusion_matrix_alone():
     task = Classification(Given(torch.eye(3)), num_classes=3)
     task.evaluate((numbered_images(3), torch.arange(3)))
-    assert set(task.images()) == {"confusion_matrix"}
+    assert set(images_of(task)) == {"confusion_matrix"}
     task.evaluate((numbered_images(3).flatten(1), torch.zeros(3, dtype=torch.int64)))
-    assert set(task.images()) == {"confusion_matrix"}
+    assert set(images_of(task)) == {"confusion_matrix"}
 
 
 def test_predictions_are_probabilities_and_need_no_targets():
     logits = torch.randn(4, 3)
     task = Classification(Given(logits), num_classes=3)
     x = numbered_images(4)
-    torch.testing.assert_close(task.predict(x), logits.softmax(1))
-    assert torch.equal(task.predict(x), task.predict((x, None)))
+    torch.testing.assert_close(task.predict(x).probabilities, logits.softmax(1))
+    assert torch.equal(task.predict(x).probabilities, task.predict((x, None)).probabilities)
 
 
 def test_probabilities_sum_to_one_under_autocast():
     task = Classification(nn.Linear(8, 300), num_classes=300)
     with torch.autocast("cpu", torch.bfloat16):
-        probabilities = task.predict(torch.randn(4, 8))
+        probabilities = task.predict(torch.randn(4, 8)).probabilities
     assert probabilities.dtype == torch.float32
     torch.testing.assert_close(probabilities.sum(1), torch.ones(4))
 
@@ -306,6 +307,11 @@ def test_auxiliary_heads_count_in_training_with_their_weight_and_not_in_evaluati
         model.train()
         expected = alone[0] + aux_weight * (alone[1] + alone[2])
         torch.testing.assert_close(task.loss(batch)[0], expected)
+        (objective,) = task.objectives(batch)
+        assert list(objective.terms) == ["main_loss", "auxiliary_loss"]
+        assert not any(term.requires_grad for term in objective.terms.values())
+        torch.testing.assert_close(objective.terms["main_loss"], alone[0])
+        torch.testing.assert_close(objective.terms["auxiliary_loss"], alone[1] + alone[2])
         model.eval()
         torch.testing.assert_close(task.loss(batch)[0], alone[0])
         task.evaluate(batch)
@@ -353,7 +359,7 @@ def test_table_of_the_classes_is_scikit_learns_report():
         output_dict=True,
         zero_division=0,
     )
-    (name,), (rows,) = task.tables().keys(), task.tables().values()
+    (name,), (rows,) = tables_of(task).keys(), tables_of(task).values()
     assert name == "classes"
     assert [row["class"] for row in rows] == [*names, "macro mean"]
     for row in rows:

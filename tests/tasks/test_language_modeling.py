@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.data.text.vocabulary import ByteVocabulary, CharacterVocabulary
+from tests.tasks.seen import texts_of
+from zoo.data.text.characters import ByteVocabulary, CharacterVocabulary
 from zoo.data.text.words import WordVocabulary
 from zoo.inference.generation import Sampler
 from zoo.tasks.language_modeling import LanguageModeling
@@ -85,7 +86,6 @@ def test_a_model_may_return_logits_alone():
         assert task.loss(batch)[0].item() == pytest.approx(math.log(5))
         task.evaluate(batch)
     assert task.compute()["loss"] == pytest.approx(math.log(5))
-    assert task.predict(batches()[0]).shape == (3, 4, 5)
 
 
 def test_perplexity_of_a_hopeless_model_is_infinite_and_no_error():
@@ -176,11 +176,11 @@ def test_sample_is_repeatable_leaves_the_global_random_state_and_the_models_mode
     expected = torch.rand(3)
     torch.manual_seed(7)
     with torch.inference_mode():
-        first = task.texts()
+        first = texts_of(task)
     assert torch.equal(torch.rand(3), expected)
     assert model.training and not model.dropout.training
     model.train()
-    assert first == task.texts() and len(first["sample"]) == 40
+    assert first == texts_of(task) and len(first["sample"]) == 40
     assert "".join(task.generate(sampler=Sampler(seed=1))) != first["sample"]
 
 
@@ -189,7 +189,7 @@ def test_generated_text_begins_with_the_prompt_and_carries_the_state():
     text = "".join(task.generate("abba", length=6))
     assert text.startswith("abba") and len(text) == 10
     tokens = torch.tensor([LETTERS.encode(text)])
-    expected = task.predict(tokens).argmax(-1)[0, 3:-1]
+    expected = task.model.eval()(tokens)[0].argmax(-1)[0, 3:-1]
     assert tokens[0, 4:].tolist() == expected.tolist()
 
 
@@ -231,19 +231,22 @@ def test_low_temperature_sharpens_and_high_flattens():
 
 
 def test_there_is_no_sample_without_a_vocabulary_or_a_length():
-    assert LanguageModeling(Recurrent(5)).texts() == {}
+    assert texts_of(LanguageModeling(Recurrent(5))) == {}
     task = LanguageModeling(Recurrent(5), vocabulary=LETTERS, sample_length=0)
-    assert task.texts() == {}
+    assert texts_of(task) == {}
     assert list(task.generate("ab", length=0)) == ["ab"]
 
 
-def test_predictions_are_probabilities_and_need_no_targets():
-    task = LanguageModeling(Recurrent(5))
-    tokens, targets, _ = batches()[0]
-    probabilities = task.predict(tokens)
-    assert probabilities.shape == (3, 4, 5)
-    torch.testing.assert_close(probabilities.sum(-1), torch.ones(3, 4))
-    assert torch.equal(probabilities, task.predict((tokens, targets, False)))
+def test_a_prediction_is_what_follows_each_row():
+    task = LanguageModeling(Recurrent(5), vocabulary=LETTERS, sample_length=6, temperature=0)
+    tokens = torch.tensor([LETTERS.encode(text) for text in ("abba", "dcba")])
+    found = task.predict((tokens, None, True))
+    assert found == task.predict(tokens)
+    for text, more in zip(("abba", "dcba"), found.texts, strict=True):
+        assert "".join(task.generate(text, 6)) == text + more
+    assert LanguageModeling(task.model, sample_length=0).predict(tokens).texts == ["", ""]
+    numbers = LanguageModeling(task.model, sample_length=6, temperature=0).predict(tokens).texts
+    assert [LETTERS.decode(map(int, text.split())) for text in numbers] == found.texts
 
 
 def test_short_text_is_learned_by_heart():

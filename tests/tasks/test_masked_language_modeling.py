@@ -5,12 +5,14 @@ import pytest
 import torch
 from torch import nn
 
+from tests.tasks.seen import images_of, texts_of, vectors_of
 from zoo.data.loading.bptt import TextBatch
-from zoo.data.text.vocabulary import MASK, SPECIAL, CharacterVocabulary
+from zoo.data.sequences.special import MASK, SPECIAL
+from zoo.data.text.characters import CharacterVocabulary
 from zoo.data.text.words import WordVocabulary
 from zoo.layers.attention import padding_mask
 from zoo.tasks.masked_language_modeling import MaskedLanguageModeling
-from zoo.training.evaluation import evaluate
+from zoo.training.evaluation import measure
 
 VOCABULARY = CharacterVocabulary("abcdefghij", (*SPECIAL, MASK))  # 15 tokens, 5 of them special
 
@@ -182,9 +184,9 @@ def test_untrained_metrics_are_those_of_guessing():
 def test_evaluation_weighs_by_chosen_tokens_and_is_the_same_every_time():
     learner = task(Mixer(20))
     batches = [(text(1),), (text(7),)]
-    first = evaluate(learner, batches)
+    first = measure(learner, batches)
     torch.rand(3)
-    assert evaluate(learner, batches) == first
+    assert measure(learner, batches) == first
     torch.manual_seed(1234)
     losses = [learner.loss(batch) for batch in batches]
     total = sum(loss.item() * count.item() for loss, count in losses)
@@ -212,12 +214,12 @@ def test_texts_show_what_was_hidden_and_what_was_guessed():
     with torch.no_grad():
         model.logits[VOCABULARY.encode("j")[0]] = 1
     learner = task(model, mask_probability=0.3)
-    assert learner.texts() == {}
+    assert texts_of(learner) == {}
     sentence = "abcdefghab"
     tokens = torch.tensor([[*VOCABULARY.encode(sentence), 0, 0], [6] * 12])
     learner.evaluate(SequenceBatch(tokens, tokens, torch.tensor([10, 12])))
     learner.evaluate((text(),))  # the first batch is shown
-    texts = learner.texts()
+    texts = texts_of(learner)
     assert list(texts) == ["masked", "filled", "original"]
     assert texts["original"].replace("[", "").replace("]", "") == sentence
     assert texts["filled"].count("[j]") == texts["masked"].count("[") == 3
@@ -225,7 +227,7 @@ def test_texts_show_what_was_hidden_and_what_was_guessed():
         if (at := texts["filled"].replace("[j]", "*"))[place] != "*":
             assert at[place] == letter
     learner.reset()
-    assert learner.texts() == {}
+    assert texts_of(learner) == {}
 
 
 def test_mask_token_is_shown_as_an_empty_bracket_and_words_stay_apart():
@@ -238,7 +240,7 @@ def test_mask_token_is_shown_as_an_empty_bracket_and_words_stay_apart():
         random_token_share=0.0,
     )
     learner.evaluate((torch.tensor([vocabulary.encode("the cat sat")]),))
-    texts = learner.texts()
+    texts = texts_of(learner)
     assert texts["masked"] in ("[ ] cat sat", "the [ ] sat", "the cat [ ]")
     assert texts["original"] in ("[the] cat sat", "the [cat] sat", "the cat [sat]")
 
@@ -250,29 +252,30 @@ def test_attention_is_shown_where_the_model_has_maps():
             return {"layer.0": torch.full((len(tokens), 2, time, time), 1 / time)}
 
     learner = task(Attentive())
-    assert learner.images() == {}
+    assert images_of(learner) == {}
     learner.evaluate((text(2, 50),))
-    (name, image), *others = learner.images().items()
+    (name, image), *others = images_of(learner).items()
     assert name == "attention/layer.0" and not others
     assert image.ndim == 3 and image.size(0) == 3
     assert 0 <= image.min() < image.max() <= 1
     plain = task()
     plain.evaluate((text(),))
-    assert plain.images() == {}
+    assert images_of(plain) == {}
 
 
 def test_embeddings_are_labelled_with_the_tokens():
     model = Mixer(20)
-    ((name, (matrix, labels)),) = task(model).embeddings().items()
+    ((name, (matrix, labels)),) = vectors_of(task(model)).items()
     assert name == "tokens"
     assert torch.equal(matrix, model.embedding.weight) and not matrix.requires_grad
     assert labels == VOCABULARY.tokens()
-    assert task(Constant()).embeddings() == {}
+    assert vectors_of(task(Constant())) == {}
 
 
 def test_predictions_are_probabilities_of_every_place_and_hide_nothing():
     model, tokens = Constant(), text()
-    probabilities = task(model).predict(tokens)
+    probabilities, names = task(model).predict(tokens)
+    assert names == VOCABULARY.tokens()
     assert torch.equal(model.seen, tokens)
     assert probabilities.shape == (3, 20, 15)
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(3, 20))

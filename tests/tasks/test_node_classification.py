@@ -80,8 +80,10 @@ def test_predictions_are_probabilities_of_every_node_and_need_neither_labels_nor
     task = NodeClassification(model, num_classes=3)
     features, edge_index, labels, mask = graph()
     expected = model(features, edge_index).softmax(1)
-    torch.testing.assert_close(task.predict((features, edge_index)), expected)
-    torch.testing.assert_close(task.predict((features, edge_index, labels, mask)), expected)
+    torch.testing.assert_close(task.predict((features, edge_index)).probabilities, expected)
+    torch.testing.assert_close(
+        task.predict((features, edge_index, labels, mask)).probabilities, expected
+    )
 
 
 def test_handful_of_nodes_is_learned_by_heart():

@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.figures.masks import Sample, colour_masks, comparison, overlay, voc_colours
+from tests.tasks.seen import images_of, tables_of
+from zoo.figures.masks import Sample, colour_masks, comparison, overlay
+from zoo.figures.palette import voc_colours
 from zoo.inference.tiling import mirror
 from zoo.models.segmentation.unet import UNet, unet_padded
+from zoo.tasks.prediction import Masks
 from zoo.tasks.segmentation import Segmentation
 
 
@@ -62,7 +65,7 @@ def test_evaluation_judges_every_pixel_with_the_image_mirrored_at_its_border():
     assert values["pixel_accuracy"] == pytest.approx(right)
     assert values["pixel_error"] == pytest.approx(1 - right)
     assert set(values) == {"loss", "mean_iou", "dice", "pixel_accuracy", "pixel_error"}
-    assert (task.monitor, task.mode, task.predicts) == ("mean_iou", "max", "masks")
+    assert (task.monitor, task.mode, task.predicts) == ("mean_iou", "max", Masks)
 
 
 def test_metrics_weigh_uneven_batches_by_their_pixels():
@@ -74,7 +77,7 @@ def test_metrics_weigh_uneven_batches_by_their_pixels():
         parts.evaluate((images[part], masks[part]))
     assert parts.compute() == pytest.approx(whole.compute())
     whole.reset()
-    assert math.isnan(whole.compute()["loss"]) and not whole.images()
+    assert math.isnan(whole.compute()["loss"]) and not images_of(whole)
 
 
 @pytest.mark.parametrize("tile_size", [None, 9])
@@ -82,17 +85,17 @@ def test_metrics_weigh_uneven_batches_by_their_pixels():
 def test_predictions_have_the_images_size_and_need_no_targets(tile_size, tta):
     task = Segmentation(Valid(), num_classes=3, tile_size=tile_size, tta=tta)
     images = torch.randn(2, 1, 13, 21)
-    masks = task.predict(images)
+    masks = task.predict(images).masks
     assert masks.shape == (2, 13, 21) and masks.dtype == torch.int64
-    assert torch.equal(masks, task.predict((images, None)))
+    assert torch.equal(masks, task.predict((images, None)).masks)
 
 
 def test_tiles_and_symmetries_change_nothing_where_the_network_sees_single_pixels():
     images = torch.randn(2, 1, 13, 21)
-    plain = Segmentation(pointwise(), num_classes=3).predict(images)
+    plain = Segmentation(pointwise(), num_classes=3).predict(images).masks
     for arguments in ({"tile_size": 8}, {"tta": "dihedral"}, {"tile_size": 8, "tta": "flips"}):
         assert torch.equal(
-            Segmentation(pointwise(), num_classes=3, **arguments).predict(images), plain
+            Segmentation(pointwise(), num_classes=3, **arguments).predict(images).masks, plain
         )
 
 
@@ -102,7 +105,7 @@ def test_unpadded_u_net_gives_every_pixel_of_any_image_a_class(tile_size):
     task = Segmentation(model, num_classes=3, tile_size=tile_size)
     images, masks = torch.randn(1, 1, 23, 41), torch.randint(3, (1, 23, 41))
     task.evaluate((images, masks))
-    assert task.predict(images).shape == (1, 23, 41)
+    assert task.predict(images).masks.shape == (1, 23, 41)
     assert task.scores.sums["matrix"].sum() == 23 * 41
 
 
@@ -170,7 +173,7 @@ def test_images_of_an_evaluation_show_its_first_samples_whatever_their_size(chan
             images, masks = batch(size, channels=channels)
             masks[0, 0] = 255
             task.evaluate((images, masks))
-        images = task.images()
+        images = images_of(task)
     assert [sample.image.size(-1) for sample in task.samples.kept] == [8, 8, 8, 12]
     assert set(images) == {"samples"}
     image = images["samples"]
@@ -183,12 +186,12 @@ def test_images_of_an_evaluation_show_its_first_samples_whatever_their_size(chan
 def test_many_channels_are_segmented_without_images():
     task, data = Segmentation(pointwise(channels=5), num_classes=3), batch(channels=5)
     task.evaluate(data)
-    assert task.images() == {} and task.input_images(data) == {}
+    assert images_of(task) == {} and task.show_inputs(data) == {}
 
 
-def test_images_of_a_batch_stand_beside_their_masks():
+def test_images_of_a_batch_stand_next_to_their_masks():
     images, masks = batch()
-    grid = Segmentation(pointwise(), num_classes=3).input_images((images, masks))["inputs"]
+    grid = Segmentation(pointwise(), num_classes=3).show_inputs((images, masks))["inputs"].pixels
     assert grid.shape == (3, 2 * 10, 4 * 10)
     assert torch.equal(grid[:, :8, 10:18], colour_masks(masks[0]))
     assert grid.min() >= 0 and grid.max() <= 1
@@ -227,7 +230,7 @@ def test_table_of_an_evaluation_is_the_iou_of_each_class_that_occurs():
     task = Segmentation(nn.Identity(), num_classes=3, class_names=("sky", "cat", "dog"))
     masks = torch.tensor([[[0, 0], [1, 1]]])
     task.evaluate((torch.eye(3)[torch.tensor([[[0, 0], [1, 0]]])].movedim(-1, 1), masks))
-    assert task.tables()["classes"] == [
+    assert tables_of(task)["classes"] == [
         {"class": "sky", "iou": pytest.approx(2 / 3), "pixels": 2},
         {"class": "cat", "iou": 0.5, "pixels": 2},
     ]

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.tasks.seen import images_of, tables_of, vectors_of
 from zoo.tasks.sequence_classification import SequenceClassification
 
 
@@ -95,12 +96,12 @@ def test_padding_changes_no_metric():
     task, logits = of_steps()
     task.evaluate((inputs(), STEPS, LENGTHS))
     expected = task.compute()
-    table = task.tables()
+    table = tables_of(task)
     task.reset()
     task.model.logits = F.pad(logits, (0, 0, 0, 4), value=7.0)
     task.evaluate((inputs(3, 9), F.pad(STEPS, (0, 4), value=-100), LENGTHS))
     assert task.compute() == pytest.approx(expected)
-    assert task.tables() == table
+    assert tables_of(task) == table
 
 
 def test_metrics_over_uneven_batches_are_those_of_all_steps():
@@ -132,8 +133,14 @@ def test_one_class_a_sequence_has_the_metrics_of_classification():
         "accuracy": pytest.approx((logits.argmax(1) == targets).double().mean().item()),
         "top2_accuracy": pytest.approx((top == targets[:, None]).any(1).double().mean().item()),
     }
-    assert set(task.images()) == {"confusion_matrix"}
-    assert [row["class"] for row in task.tables()["classes"]] == ["a", "b", "c", "d", "macro mean"]
+    assert set(images_of(task)) == {"confusion_matrix"}
+    assert [row["class"] for row in tables_of(task)["classes"]] == [
+        "a",
+        "b",
+        "c",
+        "d",
+        "macro mean",
+    ]
     assert (task.monitor, task.mode) == ("accuracy", "max")
 
 
@@ -149,18 +156,20 @@ def test_balanced_weights_are_those_of_the_targets_that_count():
 
 def test_predictions_are_probabilities_and_need_neither_targets_nor_lengths():
     task, logits = of_steps()
-    torch.testing.assert_close(task.predict((inputs(), None, LENGTHS)), logits.softmax(-1))
-    torch.testing.assert_close(task.predict(inputs()), logits.softmax(-1))
+    torch.testing.assert_close(
+        task.predict((inputs(), None, LENGTHS)).probabilities, logits.softmax(-1)
+    )
+    torch.testing.assert_close(task.predict(inputs()).probabilities, logits.softmax(-1))
     assert task.model.lengths == [LENGTHS, None]
 
 
 def test_tokens_of_the_embedding_bear_the_names_of_the_vocabulary():
     model = Reader(every_step=True)
     task = SequenceClassification(model, num_classes=4, vocabulary=Names())
-    ((name, (vectors, labels)),) = task.embeddings().items()
+    ((name, (vectors, labels)),) = vectors_of(task).items()
     assert name == "tokens" and labels == Names().tokens()
     assert torch.equal(vectors, model.embedding.weight)
-    assert SequenceClassification(model, num_classes=4).embeddings() == {}
+    assert vectors_of(SequenceClassification(model, num_classes=4)) == {}
 
 
 @pytest.mark.parametrize("every_step", [False, True])

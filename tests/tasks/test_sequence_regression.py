@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.tasks.seen import images_of
 from zoo.tasks.regression import Regression
 from zoo.tasks.sequence_regression import SequenceRegression
 
@@ -53,17 +54,17 @@ def test_image_shows_the_curves_of_the_last_evaluation(shape, time):
             return torch.zeros(len(inputs), time)
 
     task = SequenceRegression(Zeros(), num_curves=3)
-    assert task.images() == {}
+    assert images_of(task) == {}
     inputs, targets = torch.randn(shape), torch.randn(4, time)
     task.evaluate((inputs, targets))
     task.evaluate((torch.randn(shape), torch.randn(4, time)))
     assert torch.equal(task.curves.targets, targets[:3])
     assert (task.curves.given is None) == (len(shape) == 2)
-    (image,) = task.images().values()
+    (image,) = images_of(task).values()
     assert image.shape[0] == 3 and image.min() >= 0 and image.max() <= 1
     assert image.std() > 0
     task.reset()
-    assert task.images() == {}
+    assert images_of(task) == {}
 
 
 def test_no_curves_are_kept_where_none_are_wanted_or_there_is_one_number_a_sample():
@@ -72,7 +73,7 @@ def test_no_curves_are_kept_where_none_are_wanted_or_there_is_one_number_a_sampl
         (SequenceRegression(nn.Linear(3, 1)), torch.randn(4)),
     ):
         task.evaluate((torch.randn(4, 3), targets))
-        assert task.images() == {}
+        assert images_of(task) == {}
 
 
 def test_kept_curves_do_not_hold_on_to_their_batch():

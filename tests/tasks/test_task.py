@@ -1,6 +1,7 @@
 import inspect
 from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ import yaml
 from torch import nn
 
 from zoo.metrics.sums import ConfusionMatrix, Mean
-from zoo.tasks.task import Objective, Task, evaluation_mode, inputs_of
+from zoo.tasks.prediction import Prediction
+from zoo.tasks.task import Image, Objective, Task, evaluation_mode, inputs_of
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "task").glob("*.yaml"))
 
@@ -24,6 +26,32 @@ def test_ordinary_task_yields_its_loss_as_the_one_objective_of_the_one_network()
     (objective,) = task.objectives(batch)
     assert objective == Objective(torch.tensor(5.0), 2, "model")
     assert task.networks() == {"model": model}
+
+
+def test_a_loss_may_name_its_parts():
+    class Parts(SquaredDistance):
+        def loss(self, batch):
+            loss, count = super().loss(batch)
+            return loss, count, {"half": loss.detach() / 2}
+
+    (objective,) = Parts(nn.Identity()).objectives(torch.tensor([1.0, 3.0]))
+    assert objective.network == "model" and objective.count == 2
+    assert objective.terms == {"half": torch.tensor(2.5)}
+
+
+def test_an_image_is_drawn_only_if_somebody_looks():
+    drawn = []
+    image = Image(lambda: drawn.append(1) or torch.zeros(3, 2, 2))
+    assert drawn == []
+    assert image.pixels.shape == (3, 2, 2)
+    assert drawn == [1]
+    assert torch.equal(Image(torch.ones(3, 1, 1)).pixels, torch.ones(3, 1, 1))
+
+
+def test_a_task_that_predicts_nothing_says_so():
+    assert Task.predicts is None
+    with pytest.raises(NotImplementedError, match="SquaredDistance does not define predict"):
+        SquaredDistance(nn.Identity()).predict(torch.zeros(1))
 
 
 def test_nothing_is_computed_before_an_objective_is_asked_for():
@@ -85,6 +113,9 @@ def test_config_names_a_task_and_arguments_that_it_has(path):
     task = getattr(import_module(module), name)
     assert issubclass(task, Task) and path.stem == module.rsplit(".", 1)[1]
     parameters = inspect.signature(task).parameters
+    assert task.predicts in get_args(Prediction)
+    assert {*task.given, *task.changeable} <= set(parameters)
+    assert set(task.given) == {name for name in parameters if name.endswith("vocabulary")}
     assert set(config) == set(parameters) - {"model", *task.given}
     for key, value in config.items():
         value = tuple(value) if isinstance(value, list) else value

@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.tasks.seen import images_of, texts_of, vectors_of
 from zoo.inference.decoding import beam_search
 from zoo.layers.attention import KeyValueCache
 from zoo.metrics.bleu import Bleu, tokenized
 from zoo.tasks.translation import Translation
-from zoo.training.evaluation import evaluate
+from zoo.training.evaluation import measure
 
 PAD, UNKNOWN, BEGIN, END = range(4)
 
@@ -176,13 +177,14 @@ def test_metrics_of_two_batches_are_those_of_the_whole(trained):
 
 def test_a_few_sentences_are_learned_by_heart(trained):
     batch = batch_of()
-    metrics = evaluate(trained, [batch])
+    metrics = measure(trained, [batch])
     assert metrics["loss"] < 0.1
     assert metrics["accuracy"] == metrics["sequence_accuracy"] == 1.0
     assert metrics["bleu_tokenized"] == pytest.approx(100)
     assert metrics["bleu"] < 90  # The references begin with a capital, the translations do not.
-    assert trained.predict(batch).tolist() == batch.target[:, 1:].tolist()
-    assert trained.predict(batch[:2]).tolist() == batch.target[:, 1:].tolist()
+    assert trained.search(*batch[:2]).tolist() == batch.target[:, 1:].tolist()
+    assert trained.predict(batch).texts == [english for _, english in PAIRS]
+    assert trained.predict(batch[:2]) == trained.predict(batch)
     for beam_size in (1, 3):
         found = list(trained.translate((g for g, _ in PAIRS), beam_size=beam_size))
         assert found == [english for _, english in PAIRS]
@@ -192,22 +194,22 @@ def test_sequence_accuracy_counts_whole_sequences_alone(trained):
     wrong_end = [*PAIRS[:3], ("ein Mann läuft ein Mann", "a man runs a dog")]
     longer = [*PAIRS[:3], ("ein Mann läuft ein Mann", "a man runs a man runs a man")]
     for pairs in (wrong_end, longer):
-        assert evaluate(trained, [batch_of(pairs)])["sequence_accuracy"] == 0.75
+        assert measure(trained, [batch_of(pairs)])["sequence_accuracy"] == 0.75
 
 
 def test_without_a_vocabulary_there_is_no_bleu_and_without_a_beam_nothing_is_written(trained):
     numbers = Translation(trained.model)
-    metrics = evaluate(numbers, [batch_of(references=False)])
+    metrics = measure(numbers, [batch_of(references=False)])
     assert metrics["sequence_accuracy"] == 1.0
     assert set(metrics) == {"loss", "perplexity", "accuracy", "sequence_accuracy"}
-    assert numbers.texts() == {}
+    assert texts_of(numbers) == {}
     silent = task_of(trained.model, beam_size=0)
-    assert set(evaluate(silent, [batch_of()])) == {"loss", "perplexity", "accuracy"}
-    assert "ours" not in silent.texts()["translations"]
+    assert set(measure(silent, [batch_of()])) == {"loss", "perplexity", "accuracy"}
+    assert "ours" not in texts_of(silent)["translations"]
 
 
 def test_targets_without_text_are_their_own_reference(trained):
-    assert evaluate(trained, [batch_of(references=False)])["bleu"] == pytest.approx(100)
+    assert measure(trained, [batch_of(references=False)])["bleu"] == pytest.approx(100)
 
 
 def test_translations_keep_their_order_and_are_made_as_they_are_asked_for(trained):
@@ -231,24 +233,24 @@ def test_translations_keep_their_order_and_are_made_as_they_are_asked_for(traine
 
 
 def test_texts_show_source_reference_and_translation(trained):
-    evaluate(trained, [batch_of()])
-    text = trained.texts()["translations"]
+    measure(trained, [batch_of()])
+    text = texts_of(trained)["translations"]
     assert text.startswith(
         "source     ein Hund läuft\nreference  A dog runs\nours       a dog runs\n"
     )
     assert text.count("source") == 4
-    evaluate(trained, [batch_of(PAIRS * 4)])
-    assert trained.texts()["translations"].count("source") == 5
+    measure(trained, [batch_of(PAIRS * 4)])
+    assert texts_of(trained)["translations"].count("source") == 5
 
 
 def test_images_are_attention_maps_of_one_sentence(trained):
-    evaluate(trained, [batch_of()])
-    (image,) = trained.images().values()
-    assert set(trained.images()) == {"attention/decoder"}
+    measure(trained, [batch_of()])
+    (image,) = images_of(trained).values()
+    assert set(images_of(trained)) == {"attention/decoder"}
     assert image.shape[0] == 3 and image.min() >= 0 and image.max() <= 1
-    evaluate(Translation(trained.model), [batch_of()])
+    measure(Translation(trained.model), [batch_of()])
     trained.reset()
-    assert trained.images() == {} and trained.texts() == {}
+    assert images_of(trained) == {} and texts_of(trained) == {}
 
 
 def test_images_name_tokens_and_the_end_where_there_is_no_vocabulary(trained, monkeypatch):
@@ -258,12 +260,12 @@ def test_images_name_tokens_and_the_end_where_there_is_no_vocabulary(trained, mo
         shown.append((source, target))
         assert weights.shape[1:] == (len(target), len(source))
 
-    monkeypatch.setattr("zoo.tasks.translation.alignment_image", draw)
+    monkeypatch.setattr("zoo.tasks.vocabulary.alignment_image", draw)
     bare = Translation(trained.model)
-    evaluate(bare, [batch_of()])
-    bare.images()
-    evaluate(trained, [batch_of()])
-    trained.images()
+    measure(bare, [batch_of()])
+    images_of(bare)
+    measure(trained, [batch_of()])
+    images_of(trained)
     (numbers, found), (words, translation) = shown
     assert words == ["ein", "Hund", "läuft", "</s>"]
     assert translation == ["a", "dog", "runs", "</s>"]
@@ -274,10 +276,10 @@ def test_images_name_tokens_and_the_end_where_there_is_no_vocabulary(trained, mo
 
 def test_embeddings_are_labelled_with_the_right_language():
     task = task_of(target_vocabulary=Words("a dog man runs sleeps more"), model=Recurrent(10))
-    assert {name: labels for name, (_, labels) in task.embeddings().items()} == {
+    assert {name: labels for name, (_, labels) in vectors_of(task).items()} == {
         "embedding": task.target_vocabulary.names
     }
-    assert set(task_of().embeddings()) == {"source_embedding", "embedding"}
+    assert set(vectors_of(task_of())) == {"source_embedding", "embedding"}
 
 
 def test_forced_teaching_shows_the_target_and_free_running_the_guesses():
@@ -327,7 +329,7 @@ def test_scheduled_sampling_is_refused_where_decoding_has_a_cache():
 
 def test_dropout_is_off_while_searching_and_the_mode_is_kept():
     task, batch = task_of(Recurrent(dropout=0.9)), batch_of()
-    found = [task.predict(batch) for _ in range(3)]
+    found = [task.search(*batch[:2]) for _ in range(3)]
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
     assert task.model.training and not found[0].requires_grad
 
@@ -335,7 +337,7 @@ def test_dropout_is_off_while_searching_and_the_mode_is_kept():
 def test_search_uses_the_beam_and_the_limits_of_the_task():
     task, batch = task_of(beam_size=3, length_factor=0.5, length_constant=2), batch_of()
     most = batch.source_lengths // 2 + 2
-    found = task.predict(batch)
+    found = task.search(*batch[:2])
     assert ((found != PAD).sum(1) <= most).all()
     task.model.eval()
     with torch.no_grad():

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from tests.tasks.seen import texts_of, vectors_of
 from zoo.data.text.huffman import huffman_tree
-from zoo.data.text.skip_gram import WindowLoader
+from zoo.data.text.skip_gram_loader import SkipGramLoader
 from zoo.data.text.words import WordVocabulary
 from zoo.models.embedding.word2vec import cbow, skip_gram
 from zoo.tasks.word_embeddings import WordEmbeddings, decision_loss
@@ -160,7 +161,7 @@ def test_words_of_like_company_become_neighbours(kind, output):
         words += [NAMES[3 * group + first], NAMES[6 + group], NAMES[3 * group + last]]
     tokens = torch.tensor(vocabulary.encode(" ".join(words)))
     counts = torch.bincount(tokens, minlength=len(vocabulary))
-    loader = WindowLoader(
+    loader = SkipGramLoader(
         tokens, counts, kind=kind, output=output, batch_size=200, window=1, shuffle=True
     )
     rows = len(vocabulary) - (output == "hierarchical_softmax")
@@ -180,7 +181,7 @@ def test_words_of_like_company_become_neighbours(kind, output):
         for word in group:
             near = {name for name, _ in task.neighbours(word)}
             assert near == set(group) - {word}, (word, near)
-    lines = task.texts()["neighbours"].splitlines()
+    lines = texts_of(task)["neighbours"].splitlines()
     assert [line.split(":")[0] for line in lines] == ["red", "two"]
     assert all("<unk>" not in line for line in lines)
 
@@ -201,8 +202,8 @@ def test_neighbours_are_near_in_angle_not_in_distance():
     assert [name for name, _ in found] == ["green", "sun"]
     assert found[1][1] == pytest.approx(0.5**0.5)
     assert len(task.neighbours("red", 100)) == 7  # all but itself and <unk>
-    assert task.texts()["neighbours"].splitlines()[0] == "red: green 0.99, sun 0.71"
-    assert len(task.texts()["neighbours"].splitlines()) == len(NAMES)  # <unk> is no word
+    assert texts_of(task)["neighbours"].splitlines()[0] == "red: green 0.99, sun 0.71"
+    assert len(texts_of(task)["neighbours"].splitlines()) == len(NAMES)  # <unk> is no word
 
 
 def test_an_analogy_is_the_difference_of_unit_vectors_added():
@@ -219,18 +220,18 @@ def test_an_analogy_is_the_difference_of_unit_vectors_added():
 
 def test_embeddings_have_a_label_for_each_row():
     task = placed([[float(i), 1.0] for i in range(8)])
-    ((name, (matrix, labels)),) = task.embeddings().items()
+    ((name, (matrix, labels)),) = vectors_of(task).items()
     assert name == "words" and labels == ["<unk>", *NAMES]
     assert torch.equal(matrix, task.model.embedding.weight) and not matrix.requires_grad
-    assert WordEmbeddings(skip_gram(9, 2)).embeddings() == {}
-    assert WordEmbeddings(skip_gram(9, 2)).texts() == {}
+    assert vectors_of(WordEmbeddings(skip_gram(9, 2))) == {}
+    assert texts_of(WordEmbeddings(skip_gram(9, 2))) == {}
 
 
 def test_predictions_are_probabilities_of_the_decisions():
     model, batch = drawn(skip_gram), negative_sampling_batch()
     task = WordEmbeddings(model)
     torch.testing.assert_close(
-        task.predict(batch).double(), model(batch.inputs, batch.outputs).sigmoid()
+        task.predict(batch).values.double(), model(batch.inputs, batch.outputs).sigmoid()
     )
     torch.testing.assert_close(model(*task.example_inputs(batch)), model(*batch[:2]))
 

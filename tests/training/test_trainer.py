@@ -25,7 +25,7 @@ from tests.training.tiny import (
     without_timings,
 )
 from zoo.data.images.digits import Digits
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.models.generative.gan import GAN
 from zoo.models.recurrent.language_model import RecurrentLanguageModel
 from zoo.tasks.adversarial import Adversarial

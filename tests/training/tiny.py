@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from zoo.data.graphs.graph import KarateClub
 from zoo.data.images.digits import Digits
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule
 from zoo.data.text.text import WholeText
 from zoo.models.generative.gan import GAN

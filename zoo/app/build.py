@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from zoo.config.errors import ConfigError, as_config_error
+from zoo.config.errors import ConfigError, as_config_error, one_line
 from zoo.config.recipe import Recipe
 from zoo.data.module import DataModule
 from zoo.tasks.task import Task
@@ -53,9 +53,11 @@ def load_initial_weights(model: nn.Module, recipe: Recipe, *, fresh: bool) -> li
     file = recipe.model.options.get("weights")
     notes = []
     if file is not None and fresh:
-        with as_config_error("model"):
+        try:
             classes = recipe.model.arguments.get("num_classes")
             notes.append(str(load_pretrained(model, file, num_classes=classes)))
+        except ValueError as error:
+            raise ConfigError(f"model.weights={one_line(error)}") from error
     with as_config_error():
         notes.append(freeze(model, recipe.settings.freeze))
     return list(filter(None, notes))

@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from zoo.app.commands import command, installed, relative
 from zoo.app.place import RunLocation
 
 
@@ -22,8 +23,6 @@ def _sweep(run: Path) -> str:
 
 def conclude(place: RunLocation) -> None:
     """Prints the results table, what to do next and, last, the run folder."""
-    from zoo.training.run_folder import python_command, shown
-
     results, folder = place.results, place.folder
     assert folder is not None
     splits = [split for split in ("val", "test") if results.get(split)]
@@ -39,14 +38,14 @@ def conclude(place: RunLocation) -> None:
     )
     if (folder.path / "operators.txt").exists():
         print((folder.path / "operators.txt").read_text(encoding="utf-8"))
-        print(f"trace for https://ui.perfetto.dev: {shown(folder.path / 'trace.json')}\n")
+        print(f"trace for https://ui.perfetto.dev: {relative(folder.path / 'trace.json')}\n")
     runs = folder.path.parent.parent
-    path, python = shown(folder.path), python_command()
-    tensorboard = python.removesuffix(Path(python).name) + "tensorboard"
-    print(f"look at it:  {tensorboard} --logdir {shown(runs)}")
-    print(f"judge it:    {python} evaluate.py run={path}")
+    path = relative(folder.path)
+    print(f"look at it:  {installed('tensorboard')} --logdir {relative(runs)}")
+    print(f"judge it:    {command('evaluate.py')} run={path}")
     for step in place.next_steps:
-        print(f"use it:      {python} {step.replace('{run}', path)}")
-    print(f"try next:    {python} train.py -m {_sweep(folder.path)}")
-    print(f"             {python} train.py --help")
+        file, _, arguments = step.replace("{run}", path).partition(" ")
+        print(f"use it:      {command(file)} {arguments}")
+    print(f"try next:    {command('train.py')} -m {_sweep(folder.path)}")
+    print(f"             {command('train.py')} --help")
     print(path, flush=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.app.closing import conclude
+from zoo.app.commands import relative
 from zoo.app.failures import report
 from zoo.app.place import RunLocation, Train
 from zoo.config.command_line import FLAGS, CommandLine, parse_words
@@ -100,7 +101,7 @@ def _single(train: Train, line: CommandLine) -> int:
 
 def _resume(train: Train, line: CommandLine) -> int:
     from zoo.config.run_config import load, merge
-    from zoo.training.run_folder import RunFolder, shown
+    from zoo.training.run_folder import RunFolder
 
     path = Path(line.options["resume"])
     if line.flags:
@@ -112,7 +113,7 @@ def _resume(train: Train, line: CommandLine) -> int:
     folder = RunFolder(path)
     finished = folder.read("status.json").get("state") == "finished"
     if finished and not line.overrides:
-        print(f"this run is finished; extend it with trainer.epochs=<more>\n{shown(path)}")
+        print(f"this run is finished; extend it with trainer.epochs=<more>\n{relative(path)}")
         return 0
     place = RunLocation(path.parent, folder=folder, resume=True)
     place.results = train(recipe, place)

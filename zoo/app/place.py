@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.app.commands import relative
 from zoo.config.errors import ConfigError, as_config_error
 from zoo.config.recipe import Recipe
 
@@ -63,7 +64,7 @@ class RunLocation:
         import yaml
 
         from zoo.config.run_config import dump
-        from zoo.training.run_folder import RunFolder, environment, shown
+        from zoo.training.run_folder import RunFolder, environment
 
         if self.folder is None:
             self.folder = RunFolder.create(self.parent, self.name)
@@ -79,7 +80,9 @@ class RunLocation:
             for name, text in data.artifacts().items():
                 self.folder.write(name, text)
             verb = "going on" if self.resume else "training"
-            print(f"{verb} in {shown(self.folder.path)} on {device}", flush=True)
+            where = f"{relative(self.folder.path)} on {device}"
+            kept = relative(Path(recipe.settings.paths.data_dir))
+            print(f"{verb} in {where}, data in {kept}", flush=True)
             yield self.folder
 
 

@@ -1,26 +1,144 @@
-"""What `evaluate.py predict=...` writes: a table of classes, or a mask for each image."""
+"""What a run predicts, from its folder alone: for images, from a text, or out of noise.
 
-import csv
-from collections.abc import Iterator, Sequence
+A task says which kind of prediction it makes (:mod:`zoo.tasks.prediction`); nothing here knows
+which task that is. :class:`Predictor` is for Python, the rest for the programs.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from zoo.app.rebuild import Evaluation
-from zoo.config.errors import ConfigError
+from zoo.app.commands import relative
+from zoo.app.prediction_files import (
+    mask_files,
+    rows_of,
+    text_output,
+    write_mask,
+    write_samples,
+    write_table,
+)
+from zoo.app.rebuild import Evaluation, prepare_evaluation
+from zoo.config.errors import ConfigError, as_config_error
+from zoo.data.images.reading import SUFFIXES
+from zoo.figures.grids import are_images
+from zoo.tasks.prediction import Masks, Prediction, Samples
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+    AnyImage = str | os.PathLike[str] | Image | np.ndarray[Any, Any]
+
 BATCH_SIZE = 64
-WRITER = "zoo evaluate.py"
-"""Stands in every mask that is written, so that a later prediction knows what it may replace."""
 
 
-def images(path: Path, *, outside: Path | None = None) -> list[Path]:
+class Predictor:
+    """Predicts with a trained run.
+
+    ::
+
+        predictor = Predictor("runs/lenet_digits/<run>")
+        prediction = predictor("digit.png")
+        print(prediction.best())  # [("7", 0.98)]
+
+    Args:
+        run: the run folder.
+        checkpoint: `best`, `last` or a path.
+        device: where to compute: `auto`, `cpu`, `cuda`, ...
+        trusted: packages of your own whose components the run uses.
+
+    Raises:
+        ConfigError: it is not a run folder, or the run does not predict from images.
+        CheckpointError: the checkpoint cannot be used.
+    """
+
+    def __init__(
+        self,
+        run: str | os.PathLike[str],
+        *,
+        checkpoint: str = "best",
+        device: str = "auto",
+        trusted: Sequence[str] = (),
+    ) -> None:
+        self.parts = prepare_evaluation(
+            run, [f"trainer.device={device}"], checkpoint=checkpoint, trusted=trusted
+        )
+        check_takes_images(self.parts)
+
+    def __call__(self, image: "AnyImage") -> Prediction:
+        """The prediction for one image, as a batch of one.
+
+        Args:
+            image: a path, a PIL image, or uint8 ``(height, width)`` or ``(height, width, 3)``.
+
+        Raises:
+            ConfigError: the file is not a readable image.
+            ValueError: the image does not suit this run, or is an array of another kind.
+        """
+        if isinstance(image, str | os.PathLike):
+            pixels = read(self.parts, Path(image))
+        else:
+            pixels = self.parts.data.preprocess(_as_image(image))
+        return predicted(self.parts, pixels.unsqueeze(0))
+
+
+def _as_image(image: Any) -> "Image":
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image
+    with suppress(TypeError, AttributeError, ValueError):
+        if image.dtype == "uint8":
+            return Image.fromarray(image)
+    raise ValueError(
+        "image must be a path, a PIL image or a uint8 array (height, width) or (height, width, 3), "
+        f"not {type(image).__name__}{getattr(image, 'shape', '')}"
+    )
+
+
+def predicted(parts: Evaluation, inputs: Tensor) -> Prediction:
+    """The prediction for a batch of inputs."""
+    with torch.inference_mode(), parts.autocast:
+        return parts.task.predict(inputs.to(parts.device))
+
+
+def check_takes_images(parts: Evaluation) -> None:
+    """Refuses a run that predicts nothing for an image.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    task, data = parts.task, parts.data
+    if task.predicts is None:
+        raise ConfigError(f"predict: {type(task).__name__} does not predict anything")
+    if task.predicts is Samples:
+        raise ConfigError("predict: this run draws samples; write sample=<count> instead")
+    if not hasattr(data, "preprocess"):
+        raise ConfigError(
+            f"predict: {type(data).__name__} cannot prepare an image for this run; name a run on "
+            "images"
+        )
+
+
+def ability(parts: Evaluation, name: str, refusal: str) -> Callable[..., Any]:
+    """A method that only some tasks have.
+
+    Raises:
+        ConfigError: this run's does not have it.
+    """
+    method: Callable[..., Any] | None = getattr(parts.task, name, None)
+    if method is None:
+        raise ConfigError(refusal)
+    return method
+
+
+def image_files(path: Path, *, outside: Path | None = None) -> list[Path]:
     """The image files of a path: itself, or all below it.
 
     Args:
@@ -38,7 +156,7 @@ def images(path: Path, *, outside: Path | None = None) -> list[Path]:
     if outside is not None and outside.resolve() != path.resolve():
         found = [p for p in found if not p.resolve().is_relative_to(outside.resolve())]
     if not found:
-        raise ConfigError(f"predict={path}: holds no image ({', '.join(SUFFIXES)})")
+        raise ConfigError(f"predict={path}: holds no image ({', '.join(sorted(SUFFIXES))})")
     return found
 
 
@@ -46,7 +164,7 @@ def read(parts: Evaluation, file: Path) -> Tensor:
     """An image file as the model wants it: ``(channels, height, width)``.
 
     Raises:
-        ConfigError: it is no image, or none for this run.
+        ConfigError: it is not an image, or not one for this run.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -54,148 +172,114 @@ def read(parts: Evaluation, file: Path) -> Tensor:
         with Image.open(file) as image:
             pixels: Tensor = parts.data.preprocess(image)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ConfigError(f"predict: {file} is no readable image") from error
+        raise ConfigError(f"predict: {file} is not a readable image") from error
     except ValueError as error:
         raise ConfigError(f"predict: {file}: {error}") from error
     return pixels
 
 
-def classes(parts: Evaluation, files: Sequence[Path]) -> Iterator[tuple[Path, str, float]]:
-    """The most probable class of each image, with its probability."""
-    names = parts.config["task"].get("class_names")
-    for start in range(0, len(files), BATCH_SIZE):
-        group = files[start : start + BATCH_SIZE]
-        inputs = torch.stack([read(parts, file) for file in group])
-        with torch.inference_mode(), parts.autocast:
-            probabilities = parts.task.predict(inputs.to(parts.device))
-        confidences, indices = probabilities.float().max(1)
-        for file, index, confidence in zip(
-            group, indices.tolist(), confidences.tolist(), strict=True
-        ):
-            yield file, names[index] if names else str(index), confidence
-
-
-def write_table(rows: Sequence[tuple[Path, str, float]], out: Path) -> None:
-    """Writes path, class and probability of every image as CSV, in one step.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
-    temporary = out.with_name(out.name + ".tmp")
-    try:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "class", "probability"])
-            writer.writerows([str(p), name, f"{value:.6f}"] for p, name, value in rows)
-        temporary.replace(out)
-    except OSError as error:
-        raise ConfigError(f"out={out}: cannot be written ({error.strerror})") from error
-
-
-def mask_files(source: Path, files: Sequence[Path], out: Path) -> list[Path]:
-    """Where the mask of each image goes: `<out>/<folder below source>/<stem>.png`.
-
-    A single image's may be named itself: `out=<file>.png`. Nothing but masks that were written
-    here is ever replaced.
+def predict_images(
+    parts: Evaluation, source: Path, *, out: Path | None, run: Path
+) -> tuple[list[str], Path]:
+    """Writes what a run predicts for images: a mask for each, or a table of all.
 
     Args:
-        source: the image or folder that was asked for.
-        files: the images.
-        out: folder of the masks.
+        parts: of the run.
+        source: an image, or a folder of images.
+        out: where to; None: in the run folder.
+        run: the run folder.
+
+    Returns:
+        A line for each image, and what was written.
 
     Raises:
-        ConfigError: two masks would have one name, or a file is in the way.
+        ConfigError: this run predicts nothing for images, one cannot be read, or a file cannot be
+            written.
     """
-    if source.is_file() and out.suffix.lower() == ".png":
-        targets = [out]
-    elif source.is_dir() and out.resolve() == source.resolve():
-        raise ConfigError(f"out={out}: must be another folder than that of the images")
-    else:
-        base = source if source.is_dir() else source.parent
-        targets = [out / file.relative_to(base).with_suffix(".png") for file in files]
-    taken: dict[Path, Path] = {}
+    check_takes_images(parts)
+    if parts.task.predicts is Masks:
+        out = out or run / "predictions"
+        return [f"{file}: {relative(target)}" for file, target in _masks(parts, source, out)], out
+    out = out or run / "predictions.csv"
+    table = list(_rows(parts, image_files(source)))
+    write_table(table, out)
+    return [_line(row) for row in table], out
+
+
+def _rows(parts: Evaluation, files: Sequence[Path]) -> Iterator[dict[str, str | float]]:
+    """A row for each image; those that have one size are predicted together."""
+    images = ((file, read(parts, file)) for file in files)
+    for _, same in groupby(images, lambda pair: pair[1].shape):
+        while group := list(islice(same, BATCH_SIZE)):
+            prediction = predicted(parts, torch.stack([pixels for _, pixels in group]))
+            for (file, _), row in zip(group, rows_of(prediction), strict=True):
+                yield {"path": str(file), **row}
+
+
+def _line(row: dict[str, str | float]) -> str:
+    path, *values = (f"{v:.3f}" if isinstance(v, float) else v for v in row.values())
+    if "probability" in row:
+        values[-1] = f"({values[-1]})"
+    return f"{path}: {' '.join(values)}"
+
+
+def _masks(parts: Evaluation, source: Path, out: Path) -> Iterator[tuple[Path, Path]]:
+    """Writes the mask of one image after the other, since their sizes differ."""
+    files = image_files(source, outside=out)
+    targets = mask_files(source, files, out)
     for file, target in zip(files, targets, strict=True):
-        if target in taken:
-            raise ConfigError(
-                f"predict: the masks of {taken[target]} and {file} would both be {target}; rename "
-                "one of the images"
-            )
-        taken[target] = file
-        if target.exists() and not _is_ours(target):
-            raise ConfigError(
-                f"out={out}: {target} is there, and it is no mask that evaluate.py wrote; name "
-                "another folder"
-            )
-    return targets
-
-
-def _is_ours(path: Path) -> bool:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.mode == "P" and image.info.get("Software") == WRITER
-    except (OSError, SyntaxError):
-        return False
-
-
-def write_masks(
-    parts: Evaluation, files: Sequence[Path], targets: Sequence[Path]
-) -> Iterator[tuple[Path, Path]]:
-    """Writes the mask of one image after the other, since their sizes differ.
-
-    Yields:
-        Each image with its mask, once that is complete.
-
-    Raises:
-        ConfigError: an image cannot be read, or a mask not be written.
-    """
-    from PIL.PngImagePlugin import PngInfo
-
-    note = PngInfo()
-    note.add_text("Software", WRITER)
-    for file, target in zip(files, targets, strict=True):
-        inputs = read(parts, file).unsqueeze(0).to(parts.device)  # (1, channels, height, width)
-        with torch.inference_mode(), parts.autocast:
-            mask = parts.task.predict(inputs)[0]  # (height, width)
-        temporary = target.with_name(target.name + ".tmp")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            indexed(mask).save(temporary, format="PNG", pnginfo=note)
-            temporary.replace(target)
-        except OSError as error:
-            raise ConfigError(f"out={target}: cannot be written ({error.strerror})") from error
+        prediction = predicted(parts, read(parts, file).unsqueeze(0))
+        assert isinstance(prediction, Masks)
+        write_mask(prediction.masks[0], target)
         yield file, target
 
 
-def indexed(mask: Tensor) -> "Image":
-    """A mask of class numbers as an image whose pixels are those numbers, in VOC's colours.
+def draw_samples(parts: Evaluation, count: int, *, seed: int, out: Path | None, run: Path) -> Path:
+    """Writes samples that a generative model draws, and returns the file.
 
-    Shape:
-        - mask: ``(height, width)``
+    Args:
+        parts: of the run.
+        count: how many.
+        seed: of the random numbers.
+        out: a new file; None: `samples.png` or, if they are not images, `samples.pt` in the run
+            folder.
+        run: the run folder.
 
     Raises:
-        ConfigError: a number does not fit into a byte.
+        ConfigError: this run draws no samples, or the file cannot be written.
     """
-    from PIL import Image
-
-    if mask.numel() and int(mask.max()) > 255:
-        raise ConfigError(
-            f"predict: class {int(mask.max())} does not fit a mask, which ends at 255"
-        )
-    image = Image.fromarray(mask.to("cpu", torch.uint8).numpy())
-    image.putpalette(voc_palette())
-    return image
+    draw = ability(parts, "sample", "sample: this run draws no samples; name a generator's")
+    with parts.autocast:
+        samples = draw(count, seed=seed).samples
+    out = out or run / f"samples.{'png' if are_images(samples) else 'pt'}"
+    write_samples(samples, out)
+    return out
 
 
-def voc_palette() -> list[int]:
-    """Red, green and blue of the 256 classes, as Pascal VOC colours them.
+def write_text(
+    parts: Evaluation,
+    name: str,
+    refusal: str,
+    *arguments: Any,
+    out: Path | None = None,
+    end: str = "",
+    **options: Any,
+) -> None:
+    """Writes the text that a task makes piece by piece, as it is made.
 
-    The bits of the class number are dealt out in turn to red, green and blue, the lowest ones to
-    the highest bits, so that small numbers have colours far apart.
+    Args:
+        parts: of the run.
+        name: the task's method that makes the text.
+        refusal: what to say where the task has no such method.
+        *arguments: of the method.
+        out: a new file; None: standard output.
+        end: what follows each piece.
+        **options: keyword arguments of the method.
+
+    Raises:
+        ConfigError: the task writes no such text, or refuses the arguments.
     """
-    return [
-        sum((number >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8))
-        for number in range(256)
-        for channel in range(3)
-    ]
+    pieces = ability(parts, name, refusal)(*arguments, **options)
+    with as_config_error(), parts.autocast, text_output(out) as file:
+        for piece in pieces:
+            print(piece, end=end, file=file, flush=True)

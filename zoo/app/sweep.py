@@ -19,11 +19,13 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 
+from zoo.app.commands import relative
 from zoo.app.failures import failure, report
 from zoo.app.place import RunLocation, Train
 from zoo.config.command_line import CommandLine
-from zoo.config.compose import CONFIGS, compose, compose_plain, expand, parse, prepare, quoted
+from zoo.config.compose import compose, compose_plain, expand, parse, prepare, quoted
 from zoo.config.errors import ConfigError
+from zoo.config.paths import CONFIGS
 from zoo.config.recipe import Recipe
 from zoo.config.run_config import dump
 from zoo.training.interruption import Interrupted
@@ -40,7 +42,7 @@ def sweep(train: Train, line: CommandLine) -> int:
     Raises:
         ConfigError: any combination is wrong; then none has run.
     """
-    from zoo.training.run_folder import RunFolderError, shown
+    from zoo.training.run_folder import RunFolderError
 
     config_dir = line.flags.get("--config-dir")
     words = prepare(line.overrides, config_dir, sweep=True)
@@ -86,8 +88,8 @@ def sweep(train: Train, line: CommandLine) -> int:
         sys.argv = arguments
     rows = collect(folder)
     print(table(rows))
-    print(f"\nlook at it:  tensorboard --logdir {shown(folder)}")
-    print(f"{shown(folder / 'sweep.csv')}\n{shown(folder)}", flush=True)
+    print(f"\nlook at it:  tensorboard --logdir {relative(folder)}")
+    print(f"{relative(folder / 'sweep.csv')}\n{relative(folder)}", flush=True)
     if interruption is not None:
         return report(interruption)
     return 1 if any(row["state"] != "finished" for row in rows) else 0

@@ -24,10 +24,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zoo.config.check import settings
 from zoo.config.errors import ConfigError, as_cli_text, did_you_mean, one_line
+from zoo.config.paths import CONFIGS
 from zoo.config.recipe import Recipe, make_recipe
 from zoo.training.settings import RunSettings
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 DEFAULT_EXPERIMENT = "lenet_digits"
 GROUPS = (
     "data",

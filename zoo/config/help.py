@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+from zoo.config.paths import CONFIGS
 
 USAGE = """\
 Trains and evaluates the models of the zoo.

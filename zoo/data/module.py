@@ -23,8 +23,8 @@ class Vocabulary(Protocol):
 class Loader(Protocol):
     """Gives the batches of one split, the same ones each time it is asked for the same epoch.
 
-    A loader of one part of several gives its slice of each batch (`zoo.data.loading.order`).
-    ``num_samples``, ``len()`` and ``indices`` are about the whole split nevertheless.
+    A loader of one part of several gives its slice of each batch, ``None`` where that is empty
+    (`zoo.data.loading.order`); ``num_samples``, ``len()`` and ``indices`` are about whole batches.
     """
 
     num_samples: int

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.tasks.task import inputs_of
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -55,12 +53,9 @@ def image_grid(images: Tensor, *, columns: int, padding: int = 2) -> Tensor:
     return tiles.permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2, 3)
 
 
-def input_images(batch: Any) -> dict[str, Tensor]:
-    """The first 16 inputs of a batch in a grid, or nothing if the inputs are not images."""
-    inputs = inputs_of(batch)
-    if not are_images(inputs):
-        return {}
-    return {"inputs": image_grid(rescale(inputs[:16]), columns=4)}
+def input_grid(inputs: Tensor) -> Tensor:
+    """The first 16 inputs of a batch of images in a grid: ``(3, height, width)``."""
+    return image_grid(rescale(inputs[:16]), columns=4)
 
 
 def render(figure: "Figure") -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from zoo.figures.grids import MAX_NAMED_CLASSES, image_grid, render, rescale
+from zoo.figures.palette import voc_colours
 
 
 class Sample(NamedTuple):
@@ -15,20 +16,6 @@ class Sample(NamedTuple):
     image: Tensor  # (1 or 3, height, width)
     target: Tensor  # (height, width)
     predicted: Tensor  # (height, width)
-
-
-def voc_colours() -> Tensor:
-    """The colour of each of 256 classes, uint8 ``(256, 3)``: 0 is black, 255 (ignored) cream.
-
-    Bits 0, 3 and 6 of the class number are the leading bits of red, 1, 4 and 7 those of green, and
-    2 and 5 those of blue, so neighbouring classes differ most.
-    """
-    classes = torch.arange(256)
-    channels = []
-    for first in range(3):
-        bits = ((classes >> first + 3 * place & 1) << 7 - place for place in range(3))
-        channels.append(torch.stack(list(bits)).sum(0))
-    return torch.stack(channels, dim=1).to(torch.uint8)  # (256, 3)
 
 
 def colour_masks(masks: Tensor) -> Tensor:
@@ -43,7 +30,7 @@ def overlay(images: Tensor, masks: Tensor) -> Tensor:
 
 
 def input_grid(images: Tensor, masks: Tensor, *, size: int = 8) -> Tensor:
-    """The first images of a batch, each with its mask on its right: ``(3, height, width)``."""
+    """The first images of a batch, each with its mask to its right: ``(3, height, width)``."""
     images, masks = rescale(images[:size]).float(), masks[:size]
     pairs = torch.stack((images.expand(-1, 3, -1, -1), colour_masks(masks)), dim=1)
     return image_grid(pairs.flatten(0, 1), columns=4)

@@ -10,9 +10,9 @@ A hypothesis is judged by its log-probability divided by the length penalty of W
 .. math:: lp(y) = \left( \frac{5 + |y|}{6} \right)^\alpha
 
 where the end counts as a token. With :math:`\alpha = 0` short ones are preferred, since every
-factor is below 1. Of that paper, the coverage penalty and the pruning are left out. The search of a
+factor is below 1. Of that paper, the coverage penalty and the pruning are omitted. The search of a
 sentence is over when as many hypotheses have ended within the beam as it is wide, as in fairseq
-(https://arxiv.org/abs/1904.01038), and none that goes on is better so far than the best of them; so
+(https://arxiv.org/abs/1904.01038), and no open one is better so far than the best of them; so
 a beam of 1 is greedy search.
 """
 
@@ -25,9 +25,9 @@ from torch import Tensor
 PAD, UNKNOWN, BEGIN, END = range(4)
 """Special tokens, the same in every vocabulary that has them."""
 NEVER = (PAD, UNKNOWN, BEGIN)
-"""What is never written: an unknown word, too, says nothing to a reader."""
+"""What is never written: an unknown word means nothing to a reader either."""
 CHECK_EVERY = 8
-"""Steps between two looks at whether all is done: off the CPU, each waits for the device."""
+"""Steps between two checks whether all is done: off the CPU, each waits for the device."""
 
 
 class EncoderDecoder(Protocol):
@@ -117,7 +117,7 @@ def beam_search(
         steps = _allowed(logits, (limits == step).expand(-1, beam_size))
         vocabulary = steps.size(-1)
         candidates = (scores.unsqueeze(2) + steps).flatten(1)  # (batch, beams * vocabulary)
-        # At most one candidate of each beam is its end, so enough are left to go on with.
+        # At most one candidate of each beam is its end, so enough are left to continue with.
         top, place = candidates.topk(min(2 * beam_size, candidates.size(1)))
         parent, token = place // vocabulary, place % vocabulary  # (batch, candidates)
         is_end = token == END
@@ -132,9 +132,9 @@ def beam_search(
         best_score = torch.maximum(score, best_score)
         ended = ended + ends.sum(1)
 
-        going_on = is_end.byte().argsort(dim=1, stable=True)[:, :beam_size]  # (batch, beams)
-        scores, parent = top.gather(1, going_on), parent.gather(1, going_on)
-        token = token.gather(1, going_on)
+        kept = is_end.byte().argsort(dim=1, stable=True)[:, :beam_size]  # (batch, beams)
+        scores, parent = top.gather(1, kept), parent.gather(1, kept)
+        token = token.gather(1, kept)
         is_beaten = scores[:, 0] / length_penalty(step, alpha) <= best_score
         done = done | (is_beaten & ((ended >= beam_size) | (limits[:, 0] <= step)))
         if step == longest or (_looks(step, source) and bool(done.all())):
@@ -152,7 +152,7 @@ def _looks(step: int, source: Tensor) -> bool:
 
 
 def _allowed(logits: Tensor, is_last: Tensor) -> Tensor:
-    """Log-probabilities, without what no hypothesis may go on with; the last token is the end.
+    """Log-probabilities, without what no hypothesis may continue with; the last token is the end.
 
     Shape:
         - logits and output: ``(*, vocabulary)``

@@ -1,4 +1,4 @@
-"""Text that goes on: tokens drawn one after the other from what a language model expects."""
+"""Continuing a text: tokens drawn one after the other from what a language model expects."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +17,8 @@ class Sampler:
     at least the probability ``top_p`` (nucleus sampling, Holtzman et al. 2020,
     https://arxiv.org/abs/1904.09751).
 
-    The random numbers are its own, from the CPU: a sample changes nothing of a training that goes
-    on after it, and they are the same on every device.
+    The random numbers are its own, from the CPU: a sample does not change the training that
+    continues after it, and they are the same on every device.
 
     Args:
         temperature: divides the logits; 0 always takes the most probable token.
@@ -91,11 +91,11 @@ def without(tokens: Sequence[int], draw: Draw) -> Draw:
 
 
 def continuation(model: nn.Module, tokens: Tensor, draw: Draw) -> Iterator[Tensor]:
-    """The tokens that follow, without end.
+    """The tokens that follow, endlessly.
 
     The model says itself how it reads on: one that returns a state is given it back; one with a
     cache (``new_cache``) reads each token once, until the cache is full; from then on, and where
-    there is no cache, the last ``sequence_length`` tokens are read anew for every token. A model
+    there is no cache, the last ``sequence_length`` tokens are read again for every token. A model
     with neither reads all from the start.
 
     Args:

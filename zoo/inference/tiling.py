@@ -1,7 +1,7 @@
 """Segmenting images of any size: the overlap-tile strategy, and test-time augmentation.
 
 Ronneberger et al., 2015, figure 2 (https://arxiv.org/abs/1505.04597): a large image is cut into
-tiles that overlap, and what lies beyond its border is made up by mirroring it.
+tiles that overlap, and what lies beyond its border is filled in by mirroring it.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class OverlapTile:
     r"""Applies a network to images of any size, so that every pixel gets its probabilities.
 
     The size of the network's output says how wide a margin its unpadded convolutions need. The
-    image is continued by that margin, mirrored at its border; so is an image smaller than a
+    image is extended by that margin, mirrored at its border; so is an image smaller than a
     tile.
 
     Where tiles overlap, the output is their weighted mean. The weight of an output pixel falls
@@ -105,7 +105,7 @@ class OverlapTile:
 
 
 def mirror(images: Tensor, height: int, width: int) -> Tensor:
-    """Continues images on all sides by their reflections, as often as it takes.
+    """Extends images on all sides by their reflections, as often as it takes.
 
     The outermost pixels are the axes and are not repeated. A side that is long enough already
     stays as it is.

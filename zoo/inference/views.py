@@ -43,7 +43,7 @@ class AveragedViews(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not are_images(x):
-            raise ValueError(f"tta={self.views}: these data are no images")
+            raise ValueError(f"tta={self.views}: these data are not images")
         total: Tensor | None = None
         views = [x] if self.views == "flip" else self._crops(x)
         for view in views:
@@ -89,6 +89,6 @@ class AveragedViews(nn.Module):
         except (ValueError, RuntimeError) as error:
             size = "x".join(map(str, view.shape[2:]))
             raise ValueError(
-                f"tta={self.views}: the model takes no images of {size} pixels ({error})"
+                f"tta={self.views}: the model does not take images of {size} pixels ({error})"
             ) from error
         return logits

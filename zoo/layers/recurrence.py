@@ -20,6 +20,7 @@ carries on unchanged stays whole. Differences from the paper: the inputs have no
 own, and the masks of a text that is read in pieces with carried state are drawn anew every time.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -173,10 +174,14 @@ class Recurrence(nn.RNNBase):
     # torch's classes have overloads, each with its own state: those of both differ from this one
     # (hence `type: ignore[misc]` at the subclasses).
     def forward(self, x: Any, state: State | None = None) -> tuple[Any, State]:
-        if torch.compiler.is_compiling():
-            # Like torch's own layers: compiled, the loop would be unrolled, for minutes.
-            return torch.compiler.disable(self._run)(x, state)
-        return self._run(x, state)
+        # Like torch's own layers: compiled, the loop would be unrolled, for minutes. That something
+        # compiles is not asked of torch.compiler.is_compiling(), false in a frame that the compiler
+        # has given up, while it still traces the frames below. Where the compiler has not been
+        # imported, which takes seconds, nothing is traced.
+        run = self._run
+        if "torch._dynamo" in sys.modules:
+            run = torch.compiler.disable(run)
+        return run(x, state)
 
     def _run(self, x: Any, state: State | None) -> tuple[Any, State]:
         packed = isinstance(x, PackedSequence)

@@ -39,6 +39,10 @@ class Bleu:
         self.translations += translations
         self.references += references
 
+    def merge(self, other: "Bleu") -> None:
+        """Adds what another one has seen."""
+        self.update(other.translations, other.references)
+
     def compute(self) -> dict[str, float]:
         if not self.translations:
             return {"bleu": float("nan"), "bleu_tokenized": float("nan")}
@@ -57,5 +61,5 @@ class Bleu:
 
 
 def tokenized(text: str) -> str:
-    """Words and signs in lower case with blanks between them."""
+    """Words and signs in lower case with spaces between them."""
     return " ".join(WORD.findall(text.lower()))

@@ -33,11 +33,20 @@ class ConfidentMistakes:
         predicted = logits.argmax(1)
         confidence = logits.softmax(1, dtype=torch.float32).amax(1)
         confidence = confidence.masked_fill(predicted == targets, -1.0)
-        batch = self._leading(Mistakes(images, predicted, targets, confidence))
+        self._add(self._leading(Mistakes(images, predicted, targets, confidence)))
+
+    def merge(self, other: "ConfidentMistakes") -> None:
+        """Takes in what another one has kept."""
+        if other.kept is not None:
+            self._add(other.kept)
+
+    def _add(self, candidates: Mistakes) -> None:
         if self.kept is not None:
-            pairs = zip(self.kept, batch, strict=True)
-            batch = self._leading(Mistakes(*(torch.cat(pair) for pair in pairs)))
-        self.kept = batch
+            pairs = zip(self.kept, candidates, strict=True)
+            candidates = self._leading(
+                Mistakes(*(torch.cat((kept, new.to(kept.device))) for kept, new in pairs))
+            )
+        self.kept = candidates
 
     def _leading(self, mistakes: Mistakes) -> Mistakes:
         size = min(self.size, len(mistakes.confidence))

@@ -1,13 +1,16 @@
 """Metrics that accumulate where the data is and cost no device sync until they are read.
 
-They have torchmetrics' face (``update``, ``compute``, ``reset``, ``to``). Each is a handful of sums
-over samples, so evaluations of two halves of a data set combine by adding their ``sums``.
+They have torchmetrics' interface (``update``, ``compute``, ``reset``, ``to``). Each is a handful of
+sums over samples, so ``merge`` combines the evaluations of two halves of a data set by adding them.
 """
 
 from typing import Self
 
 import torch
 from torch import Tensor
+
+IGNORED = -100
+"""A target that does not count, as in torch."""
 
 
 class SumMetric:
@@ -30,6 +33,10 @@ class SumMetric:
             if isinstance(term, Tensor):
                 term = term.detach().to(total)
             self.sums[name] = total + term
+
+    def merge(self, other: "SumMetric") -> None:
+        """Adds what another metric of the same kind has seen."""
+        self.add(**other.sums)
 
     def reset(self) -> None:
         self.sums = {name: torch.zeros_like(total) for name, total in self.sums.items()}
@@ -74,7 +81,7 @@ class Accuracy(SumMetric):
         - targets: ``(batch, *)``
     """
 
-    def __init__(self, top_k: int = 1, *, ignore_index: int = -100) -> None:
+    def __init__(self, top_k: int = 1, *, ignore_index: int = IGNORED) -> None:
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, not {top_k}")
         super().__init__(correct=zero(), count=zero())
@@ -102,7 +109,7 @@ class ConfusionMatrix(SumMetric):
 
     Shape:
         - predicted: classes ``(batch,)`` or scores ``(batch, classes)``
-        - targets: ``(batch,)``
+        - targets: ``(batch,)``; -100 does not count
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -111,9 +118,10 @@ class ConfusionMatrix(SumMetric):
     def update(self, predicted: Tensor, targets: Tensor) -> None:
         if predicted.ndim > targets.ndim:
             predicted = predicted.argmax(1)  # (batch,)
+        counted = targets != IGNORED
         # bincount would be shorter, but it waits for the device to learn the size of its result.
         self.sums["matrix"].index_put_(
-            (targets, predicted), torch.ones_like(targets), accumulate=True
+            (targets.masked_fill(~counted, 0), predicted), counted.long(), accumulate=True
         )
 
     def compute(self) -> Tensor:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.figures.grids import are_images, image_grid, input_images, rescale
+from zoo.figures.grids import are_images, image_grid, input_grid, rescale
 from zoo.metrics.frechet import FrechetDistance, PrincipalComponents
 from zoo.metrics.sums import Mean
-from zoo.tasks.task import Objective, Task, evaluation_mode, inputs_of
+from zoo.tasks.prediction import Samples
+from zoo.tasks.task import Image, Objective, Shown, Task, evaluation_mode, inputs_of
 
 _PARTS = ("generator", "discriminator", "latent_dim")
 
@@ -48,6 +49,7 @@ class Adversarial(Task):
     """
 
     monitor = "frechet_distance"
+    predicts = Samples
 
     def __init__(
         self,
@@ -132,29 +134,30 @@ class Adversarial(Task):
         self.metrics["discriminator_loss"].update(self.discriminator_loss(real, fake), len(real))
         self.metrics["generator_loss"].update(self.generator_loss(fake), len(real))
 
-    def predict(self, batch: Any) -> Tensor:
+    def predict(self, batch: Any) -> Samples:
         """Generated samples for a batch of noise ``(batch, latent_dim)``."""
-        return self.generator(inputs_of(batch))
+        return Samples(self.generator(inputs_of(batch)))
 
-    def sample(self, count: int, *, seed: int = 0) -> Tensor:
+    def sample(self, count: int, *, seed: int = 0) -> Samples:
         """Generated samples from random numbers of their own: ``(count, *)``."""
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(count, self.latent_dim, generator=generator)
         with evaluation_mode(self.generator):
-            return self.generator(noise.to(next(self.generator.parameters())))
+            return self.predict(noise.to(next(self.generator.parameters())))
 
     def example_inputs(self, batch: Any) -> tuple[Any, ...]:
         return (self._noise_for(inputs_of(batch)),)
 
-    def input_images(self, batch: Any) -> dict[str, Tensor]:
-        return input_images(batch)
+    def show_inputs(self, batch: Any) -> dict[str, Image]:
+        inputs = inputs_of(batch)
+        return {"inputs": Image(input_grid(inputs))} if are_images(inputs) else {}
 
-    def images(self) -> dict[str, Tensor]:
+    def show(self) -> dict[str, Shown]:
         """``samples``, of the same noise after every evaluation, if the samples are images."""
-        samples = self.sample(64)
+        samples = self.sample(64).samples
         if not are_images(samples):
             return {}
-        return {"samples": image_grid(rescale(samples), columns=8)}
+        return {"samples": Image(image_grid(rescale(samples), columns=8))}
 
     def state_dict(self) -> dict[str, Any]:
         return {"components": self.components.state_dict()}

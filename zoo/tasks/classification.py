@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Literal, Self
 
 import torch
@@ -11,13 +12,14 @@ from torch.nn import functional as F
 from zoo.figures.grids import (
     are_images,
     confusion_matrix_image,
-    input_images,
+    input_grid,
     labelled_image_grid,
     rescale,
 )
 from zoo.metrics.mistakes import ConfidentMistakes
 from zoo.metrics.sums import Accuracy, ConfusionMatrix, Mean, class_scores
-from zoo.tasks.task import Task, inputs_of
+from zoo.tasks.prediction import Classes, Table
+from zoo.tasks.task import Image, Loss, Shown, Task, inputs_of
 
 
 class Classification(Task):
@@ -32,12 +34,13 @@ class Classification(Task):
 
     A batch is ``(inputs, targets)``, where the targets are class numbers or, where training
     images are mixed (mixup, CutMix), the share :math:`t` of every class. The metrics are ``loss``
-    and ``accuracy`` (of mixed targets: against the largest share) and ``top<k>_accuracy``. After an
+    and ``accuracy`` (for mixed targets: of the largest share) and ``top<k>_accuracy``. After an
     evaluation there are a table of the classes, images of the confusion matrix and, of image
     inputs, of the most confident mistakes.
 
-    A model may have auxiliary heads: in training it returns a tuple whose first field are the
-    logits, and the loss of each further field is added with ``aux_weight``.
+    A model may have auxiliary heads: in training it returns a tuple whose first field is the
+    logits, and the loss of each further field is added with ``aux_weight``. The training curve then
+    shows ``main_loss`` and ``auxiliary_loss``, their sum before it is weighted, besides the loss.
 
     Args:
         model: inputs to logits.
@@ -46,8 +49,8 @@ class Classification(Task):
         class_weights: a number for each class, of which only the ratios matter; or ``"balanced"``:
             inversely proportional to the class's share of the training samples (a class without
             any weighs 1).
-        aux_weight: of the losses of auxiliary heads (0.3: Szegedy et al., 2015, section 5).
-        top_k: for each number a metric counts the samples whose class is among so many guesses.
+        aux_weight: weight of the losses of auxiliary heads (0.3: Szegedy et al., 2015, section 5).
+        top_k: for each k, a metric counts the samples whose class is among the k best guesses.
         class_names: for the tables and images; the class numbers if None.
 
     Shape:
@@ -57,7 +60,7 @@ class Classification(Task):
 
     monitor = "accuracy"
     mode: Literal["min", "max"] = "max"
-    predicts = "classes"
+    predicts = Classes
 
     def __init__(
         self,
@@ -115,13 +118,18 @@ class Classification(Task):
         weights = counts.sum() / (self.num_classes * counts)
         self.class_weights = weights.where(counts > 0, 1.0).to(self.class_weights)
 
-    def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | int]:
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Loss:
         inputs, targets = batch
         logits, *auxiliary = self._outputs(inputs)
-        loss, count = self._loss(logits, targets)
-        for other in auxiliary:
-            loss = loss + self.aux_weight * self._loss(other, targets)[0]
-        return loss, count
+        main, count = self._loss(logits, targets)
+        if not auxiliary:
+            return main, count
+        others = [self._loss(other, targets)[0] for other in auxiliary]
+        loss = main
+        for other in others:
+            loss = loss + self.aux_weight * other
+        terms = {"main_loss": main.detach(), "auxiliary_loss": torch.stack(others).detach().sum()}
+        return loss, count, terms
 
     def evaluate(self, batch: tuple[Tensor, Tensor]) -> None:
         inputs, targets = batch
@@ -136,17 +144,26 @@ class Classification(Task):
         if are_images(inputs):
             self.mistakes.update(inputs, logits, targets)
 
-    def predict(self, batch: Any) -> Tensor:
+    def predict(self, batch: Any) -> Classes:
         """Probabilities of the classes: ``(batch, classes)``."""
-        return self._outputs(inputs_of(batch))[0].softmax(1, dtype=torch.float32)
+        logits = self._outputs(inputs_of(batch))[0]
+        return Classes(logits.softmax(1, dtype=torch.float32), self.class_names)
 
-    def input_images(self, batch: Any) -> dict[str, Tensor]:
-        return input_images(batch)
+    def show_inputs(self, batch: Any) -> dict[str, Image]:
+        inputs = inputs_of(batch)
+        return {"inputs": Image(input_grid(inputs))} if are_images(inputs) else {}
 
-    def images(self) -> dict[str, Tensor]:
-        """``confusion_matrix``, and ``mistakes`` if the inputs are images and there are any."""
+    def show(self) -> dict[str, Shown]:
+        """The confusion matrix, the mistakes, and a report of the classes.
+
+        Returns:
+            ``confusion_matrix``; ``mistakes``, if the inputs are images and there are any; and
+            ``classes``: precision, recall, F1 and support of each, in the last row their means.
+        """
         matrix = self.confusion_matrix.compute()
-        images = {"confusion_matrix": confusion_matrix_image(matrix, self.class_names)}
+        shown: dict[str, Shown] = {
+            "confusion_matrix": Image(partial(confusion_matrix_image, matrix, self.class_names))
+        }
         if (mistakes := self.mistakes.compute()) is not None:
             labels = [
                 f"{self._name(target)} → {self._name(predicted)}, {confidence:.2f}"
@@ -154,12 +171,12 @@ class Classification(Task):
                     *(entry.tolist() for entry in mistakes[1:]), strict=True
                 )
             ]
-            images["mistakes"] = labelled_image_grid(rescale(mistakes.images), labels)
-        return images
+            images = rescale(mistakes.images)
+            shown["mistakes"] = Image(partial(labelled_image_grid, images, labels))
+        return shown | {"classes": self._report(matrix)}
 
-    def tables(self) -> dict[str, list[dict[str, str | float]]]:
-        """``classes``: precision, recall, F1 and support of each; in the last row their means."""
-        scores = class_scores(self.confusion_matrix.compute())
+    def _report(self, matrix: Tensor) -> Table:
+        scores = class_scores(matrix)
         columns = {name: values.tolist() for name, values in scores.items()}
         rows: list[dict[str, str | float]] = [
             {"class": self._name(index), **{n: column[index] for n, column in columns.items()}}
@@ -167,7 +184,7 @@ class Classification(Task):
         ]
         mean = {name: values.double().mean().item() for name, values in scores.items()}
         rows.append({"class": "macro mean", **mean, "support": sum(columns["support"])})
-        return {"classes": rows}
+        return Table(rows)
 
     def to(self, device: torch.device | str) -> Self:
         if self.class_weights is not None:

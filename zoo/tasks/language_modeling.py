@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.inference.generation import Draw, Sampler, continuation, step, without
+from zoo.metrics.perplexity import Perplexity
 from zoo.metrics.sums import Mean
-from zoo.tasks.task import Task, evaluation_mode, inputs_of
-from zoo.tasks.vocabulary import Vocabulary
+from zoo.tasks.prediction import Texts
+from zoo.tasks.task import Shown, Task, Text, evaluation_mode, inputs_of
+from zoo.tasks.vocabulary import Vocabulary, as_text, special_tokens
 
 
 class LanguageModeling(Task):
@@ -22,16 +24,16 @@ class LanguageModeling(Task):
 
     A batch is ``(inputs, targets, is_start)``; the targets are the inputs one token later. Where
     ``is_start`` is false, it continues the texts of the batch before: a model that returns a state
-    is given it back, cut off from the gradient (truncated back-propagation through time); where it
+    is given it back, detached from the gradient (truncated back-propagation through time); where it
     is true, the texts begin anew. Evaluation carries a state of its own. The metrics are ``loss``,
     ``perplexity`` (its exponential) and, where the tokens spell the text, ``bits_per_character``.
 
     Args:
         model: tokens to logits, ``model(tokens)``, or to logits and a state, which ``model(tokens,
-            state)`` takes up again: tensors, in tuples if several.
+            state)`` takes again: tensors, in tuples if several.
         vocabulary: of the text, from the data. Without it no text is written.
         sample_length: tokens of the sample that follows an evaluation, 0 for none.
-        prompt: beginning of the sample; if None, it begins after a line break, where the vocabulary
+        prompt: beginning of the sample; if None, it begins after a line break, if the vocabulary
             has one, else after its first token.
         temperature: of the sample, see :class:`~zoo.inference.generation.Sampler`.
         top_k: of the sample.
@@ -45,6 +47,7 @@ class LanguageModeling(Task):
         ValueError: if an argument is outside its range, or a prompt not of the vocabulary.
     """
 
+    predicts = Texts
     given = ("vocabulary",)
 
     def __init__(
@@ -66,7 +69,7 @@ class LanguageModeling(Task):
         self.sample_length = sample_length
         self.prompt = prompt
         self.sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        self.metrics = {"loss": Mean()}
+        self.metrics = {"loss": Perplexity()}
         self._characters: Tensor | None = None
         if prompt is not None:
             _encode(vocabulary, prompt)
@@ -90,28 +93,23 @@ class LanguageModeling(Task):
         if self._characters is not None:
             count = self._characters[targets].sum()
             bits = loss * targets.numel() / math.log(2)
-            # A batch may hold no character's beginning: of a mean over none there is no value.
+            # No character may begin in a batch, and a mean over nothing has no value.
             self.metrics["bits_per_character"].add(total=bits, count=count)  # type: ignore[attr-defined]
 
     def reset(self) -> None:
         super().reset()
         self._evaluation_state = None
 
-    def compute(self) -> dict[str, float]:
-        values = super().compute()
-        # math.exp raises where a diverged model's perplexity is infinite.
-        values["perplexity"] = torch.tensor(values["loss"], dtype=torch.float64).exp().item()
-        return values
-
     def to(self, device: torch.device | str) -> Self:
         if self._characters is not None:
             self._characters = self._characters.to(device)
         return super().to(device)
 
-    def predict(self, batch: Any) -> Tensor:
-        """Probabilities of each next token, from the start of a text: (batch, time, vocabulary)."""
-        logits, _ = self._logits(inputs_of(batch), None)
-        return logits.softmax(-1, dtype=torch.float32)
+    def predict(self, batch: Any) -> Texts:
+        """What follows each row of tokens ``(batch, time)``: ``sample_length`` more of them."""
+        drawn = [*self.generate_tokens(inputs_of(batch), self.sample_length, self._writer())]
+        rows = torch.cat(drawn, 1).tolist() if drawn else [[]] * len(inputs_of(batch))
+        return Texts([as_text(row, self.vocabulary) for row in rows])
 
     def state_dict(self) -> dict[str, Any]:
         return {"state": self._state}
@@ -122,11 +120,11 @@ class LanguageModeling(Task):
     def next_steps(self, data: Any) -> list[str]:
         return [] if self.vocabulary is None else ["scripts/generate.py run={run} length=500"]
 
-    def texts(self) -> dict[str, str]:
+    def show(self) -> dict[str, Shown]:
         """``sample``, the same one from the same weights."""
         if self.vocabulary is None or self.sample_length == 0:
             return {}
-        return {"sample": "".join(self.generate(self.prompt, self.sample_length))}
+        return {"sample": Text("".join(self.generate(self.prompt, self.sample_length)))}
 
     def generate(
         self,
@@ -134,7 +132,7 @@ class LanguageModeling(Task):
         length: int | None = None,
         sampler: Draw | None = None,
     ) -> Iterator[str]:
-        """Continues a text. Special tokens, which say nothing to a reader, are never drawn.
+        """Continues a text. Special tokens, which mean nothing to a reader, are never drawn.
 
         Args:
             prompt: the beginning, part of the result; if None, see the class.
@@ -153,11 +151,9 @@ class LanguageModeling(Task):
             yield prompt
         start = torch.tensor([given or [_first(vocabulary)]])
         length = self.sample_length if length is None else length
-        names = (vocabulary.pad, vocabulary.unknown, vocabulary.begin, vocabulary.end)
-        special = [number for number in (*names, vocabulary.mask) if number is not None]
-        draw = without(special, sampler or self._sampler())
+        draw = self._writer(sampler)
         drawn = (int(token) for token in self.generate_tokens(start, length, draw))
-        # Words are written as they stand after those of the prompt: with a blank, or without.
+        # Words are written as they stand after those of the prompt: with a space, or without.
         known = sum(1 for _ in vocabulary.decode_stream(given))
         yield from islice(vocabulary.decode_stream(chain(given, drawn)), known, None)
 
@@ -170,6 +166,11 @@ class LanguageModeling(Task):
         with evaluation_mode(self.model):
             for _, token in zip(range(length), continuation(self.model, tokens, sampler)):  # noqa: B905 - one is endless
                 yield token
+
+    def _writer(self, sampler: Draw | None = None) -> Draw:
+        """Draws with a sampler, by default the task's own, but never a special token."""
+        special = () if self.vocabulary is None else special_tokens(self.vocabulary)
+        return without(special, sampler or self._sampler())
 
     def _sampler(self) -> Sampler:
         return Sampler(**self.sampling)  # type: ignore[arg-type]

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.figures.alignment import alignment_image
 from zoo.layers.attention import padding_mask
-from zoo.metrics.sums import Accuracy, Mean
-from zoo.tasks.task import Task, inputs_of
-from zoo.tasks.vocabulary import Vocabulary
+from zoo.metrics.perplexity import Perplexity
+from zoo.metrics.sums import IGNORED, Accuracy
+from zoo.tasks.prediction import Classes
+from zoo.tasks.task import Shown, Task, Text, inputs_of
+from zoo.tasks.vocabulary import Vocabulary, shown_attention, special_tokens, token_vectors
 
-IGNORED = -100
-"""Target of a token that was not chosen, as in torch."""
 MOST_SHOWN = 32
 """Tokens in an image of attention; more are too small to be read."""
 
@@ -59,6 +58,7 @@ class MaskedLanguageModeling(Task):
         ValueError: if an argument is outside its range or the vocabulary has no mask token.
     """
 
+    predicts = Classes
     given = ("vocabulary",)
 
     def __init__(
@@ -90,11 +90,10 @@ class MaskedLanguageModeling(Task):
         self.mask_probability = mask_probability
         self.mask_token_share = mask_token_share
         self.random_token_share = random_token_share
-        special = vocabulary.pad, vocabulary.unknown, vocabulary.begin, vocabulary.end, self.mask
         self._is_special = torch.zeros(len(vocabulary), dtype=torch.bool)
-        self._is_special[[number for number in special if number is not None]] = True
+        self._is_special[special_tokens(vocabulary)] = True
         self._ordinary = (~self._is_special).nonzero().squeeze(1)  # (ordinary tokens,)
-        self.metrics = {"loss": Mean(), "accuracy": Accuracy(ignore_index=IGNORED)}
+        self.metrics = {"loss": Perplexity(), "accuracy": Accuracy(ignore_index=IGNORED)}
         self._sample: Sample | None = None
 
     def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
@@ -137,54 +136,40 @@ class MaskedLanguageModeling(Task):
         seen = torch.where(is_random, self._ordinary[numbers], seen)
         return seen, tokens.masked_fill(~is_chosen, IGNORED)
 
-    def predict(self, batch: Any) -> Tensor:
-        """Probabilities of every place, masks and all: (batch, time, vocabulary)."""
+    def predict(self, batch: Any) -> Classes:
+        """Probabilities of the tokens at every place: ``(batch, time, vocabulary)``."""
         logits = self._logits(inputs_of(batch), _lengths(batch))
-        return logits.softmax(-1, dtype=torch.float32)
+        return Classes(logits.softmax(-1, dtype=torch.float32), self.vocabulary.tokens())
 
     def reset(self) -> None:
         super().reset()
         self._sample = None
-
-    def compute(self) -> dict[str, float]:
-        values = super().compute()
-        # math.exp raises where a diverged model's perplexity is infinite.
-        values["perplexity"] = torch.tensor(values["loss"], dtype=torch.float64).exp().item()
-        return values
 
     def to(self, device: torch.device | str) -> Self:
         self._is_special = self._is_special.to(device)
         self._ordinary = self._ordinary.to(device)
         return super().to(device)
 
-    def texts(self) -> dict[str, str]:
-        """``masked``, ``filled``, ``original``: a text in which what was chosen is in brackets."""
+    def show(self) -> dict[str, Shown]:
+        """A text, where the model looked in it, and the vectors of the vocabulary.
+
+        Returns:
+            ``masked``, ``filled``, ``original``: a text in which what was chosen is in brackets;
+            ``attention/<layer>``: where each token at its beginning looked; ``tokens``.
+        """
+        shown = token_vectors(self.model, self.vocabulary)
         if (sample := self._sample) is None:
-            return {}
+            return shown
         versions = {"masked": sample.seen, "filled": sample.guesses, "original": sample.tokens}
-        return {name: self._marked(tokens, sample) for name, tokens in versions.items()}
-
-    def images(self) -> dict[str, Tensor]:
-        """``attention/<layer>``: where each token of that text looked, at its beginning."""
+        shown |= {name: Text(self._marked(tokens, sample)) for name, tokens in versions.items()}
         model: Any = self.model
-        if (sample := self._sample) is None or not hasattr(model, "attention_maps"):
-            return {}
-        lengths = torch.tensor([sample.length])
-        maps = model.attention_maps(sample.seen.unsqueeze(0), lengths)
-        shown = min(sample.length, MOST_SHOWN)
-        names = [self.vocabulary.tokens()[number] for number in sample.seen[:shown].tolist()]
-        return {
-            f"attention/{name}": alignment_image(weights[0, :, :shown, :shown], names, names)
-            for name, weights in maps.items()
-        }
-
-    def embeddings(self) -> dict[str, tuple[Tensor, list[str]]]:
-        """``tokens``: the vectors of the vocabulary."""
-        names = self.vocabulary.tokens()
-        for module in self.model.modules():
-            if isinstance(module, nn.Embedding) and module.num_embeddings == len(names):
-                return {"tokens": (module.weight.detach(), names)}
-        return {}
+        if hasattr(model, "attention_maps"):
+            maps = model.attention_maps(sample.seen.unsqueeze(0), torch.tensor([sample.length]))
+            seen = sample.seen[: min(sample.length, MOST_SHOWN)].tolist()
+            names = self.vocabulary.tokens()
+            looking = [names[number] for number in seen]
+            shown |= shown_attention(maps, looking, looking)
+        return shown
 
     def _logits(self, tokens: Tensor, lengths: Tensor | None) -> Tensor:
         logits: Tensor = self.model(tokens) if lengths is None else self.model(tokens, lengths)

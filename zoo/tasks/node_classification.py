@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.metrics.sums import Accuracy, Mean
+from zoo.metrics.sums import IGNORED, Accuracy, Mean
+from zoo.tasks.prediction import Classes
 from zoo.tasks.task import Task
-
-IGNORED = -100  # the target that cross-entropy and accuracy pass over
 
 
 class NodeClassification(Task):
@@ -30,6 +29,7 @@ class NodeClassification(Task):
 
     monitor = "accuracy"
     mode: Literal["min", "max"] = "max"
+    predicts = Classes
 
     def __init__(self, model: nn.Module, *, num_classes: int) -> None:
         super().__init__(model)
@@ -53,10 +53,10 @@ class NodeClassification(Task):
     def example_inputs(self, batch: Any) -> tuple[Any, ...]:
         return tuple(batch[:2])
 
-    def predict(self, batch: Any) -> Tensor:
+    def predict(self, batch: Any) -> Classes:
         """Probabilities of the classes for every node: ``(nodes, classes)``."""
         features, edge_index = batch[:2]
-        return self._logits(features, edge_index).softmax(1, dtype=torch.float32)
+        return Classes(self._logits(features, edge_index).softmax(1, dtype=torch.float32))
 
     def _logits(self, features: Tensor, edge_index: Tensor) -> Tensor:
         logits = self.model(features, edge_index)

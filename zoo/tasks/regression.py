@@ -1,12 +1,14 @@
 """Regression: real numbers, learned by mean squared error."""
 
 import math
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.metrics.sums import R2, Mean
-from zoo.tasks.task import Task
+from zoo.tasks.prediction import Values
+from zoo.tasks.task import Task, inputs_of
 
 
 class Regression(Task):
@@ -35,6 +37,8 @@ class Regression(Task):
         - targets: as the predictions, where ``(batch,)`` also goes with ``(batch, 1)``
     """
 
+    predicts = Values
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.metrics = {"loss": Mean(), "r2": R2()}
@@ -49,6 +53,10 @@ class Regression(Task):
         predictions = self._predictions(inputs, targets)
         self.metrics["loss"].update(F.mse_loss(predictions, targets), targets.numel())
         self.metrics["r2"].update(predictions, targets)
+
+    def predict(self, batch: Any) -> Values:
+        """The model's predictions: ``(batch, *)``."""
+        return Values(self.model(inputs_of(batch)))
 
     def compute(self) -> dict[str, float]:
         values = super().compute()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, Self, get_args
 
 import torch
@@ -12,8 +13,9 @@ from zoo.figures.masks import Sample, comparison, input_grid
 from zoo.inference.tiling import TTA, OverlapTile, average_symmetries, center
 from zoo.metrics.segmentation import SegmentationScores
 from zoo.metrics.sums import Mean
+from zoo.tasks.prediction import Masks, Table
 from zoo.tasks.segmentation_losses import Loss, SegmentationLoss
-from zoo.tasks.task import Task, inputs_of
+from zoo.tasks.task import Image, Shown, Task, inputs_of
 
 
 class FirstSamples:
@@ -32,6 +34,10 @@ class FirstSamples:
         for entries in zip(images[:missing], targets[:missing], predicted[:missing], strict=True):
             # Copies, since a view would hold on to its whole batch.
             self.kept.append(Sample(*(entry.clone() for entry in entries)))
+
+    def merge(self, other: "FirstSamples") -> None:
+        """Fills up with what another one has kept."""
+        self.kept = [*self.kept, *other.kept][: self.size]
 
     def compute(self) -> list[Sample]:
         return self.kept
@@ -84,7 +90,7 @@ class Segmentation(Task):
 
     monitor = "mean_iou"
     mode: Literal["min", "max"] = "max"
-    predicts = "masks"
+    predicts = Masks
 
     def __init__(
         self,
@@ -158,28 +164,37 @@ class Segmentation(Task):
         if are_images(images):
             self.samples.update(images, labels[0], predicted)
 
-    def predict(self, batch: Any) -> Tensor:
+    def predict(self, batch: Any) -> Masks:
         """The most probable class of each pixel: int64 ``(batch, height, width)``."""
-        return self._probabilities(inputs_of(batch)).argmax(1)
+        return Masks(self._probabilities(inputs_of(batch)).argmax(1))
 
-    def input_images(self, batch: Any) -> dict[str, Tensor]:
+    def show_inputs(self, batch: Any) -> dict[str, Image]:
         images, masks, *_ = batch
-        return {"inputs": input_grid(images, masks)} if are_images(images) else {}
+        return {"inputs": Image(input_grid(images, masks))} if are_images(images) else {}
 
-    def images(self) -> dict[str, Tensor]:
-        """``samples``: input, target, prediction and overlay, if the inputs are images."""
+    def show(self) -> dict[str, Shown]:
+        """A few samples, and a table of the classes.
+
+        Returns:
+            ``samples``: input, target, prediction and overlay, if the inputs are images; and
+            ``classes``: IoU and pixels of each class that is there or predicted.
+        """
         samples = self.samples.compute()
-        return {"samples": comparison(samples, self.class_names)} if samples else {}
+        shown: dict[str, Shown] = {}
+        if samples:
+            shown["samples"] = Image(partial(comparison, samples, self.class_names))
+        if rows := self._report():
+            shown["classes"] = Table(rows)
+        return shown
 
-    def tables(self) -> dict[str, list[dict[str, str | float]]]:
-        """``classes``: IoU and pixels of each class that is there or predicted."""
+    def _report(self) -> list[dict[str, str | float]]:
         pixels = self.scores.sums["matrix"].sum(1).tolist()
         rows: list[dict[str, str | float]] = []
         for index, iou in enumerate(self.scores.iou().tolist()):
             if not math.isnan(iou):
                 name = str(index) if self.class_names is None else self.class_names[index]
                 rows.append({"class": name, "iou": iou, "pixels": pixels[index]})
-        return {"classes": rows}
+        return rows
 
     def _logits(self, images: Tensor) -> Tensor:
         logits = self.model(images)

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.metrics.sums import Accuracy, ConfusionMatrix, Mean
+from zoo.metrics.sums import IGNORED, Accuracy, Mean
 from zoo.tasks.classification import Classification
-from zoo.tasks.task import inputs_of
-from zoo.tasks.vocabulary import Vocabulary
-
-IGNORED = -100
-"""Target of a step that does not count, as in torch."""
+from zoo.tasks.prediction import Classes
+from zoo.tasks.task import Shown, inputs_of
+from zoo.tasks.vocabulary import Vocabulary, token_vectors
 
 
 class SequenceClassification(Classification):
@@ -34,7 +32,7 @@ class SequenceClassification(Classification):
         label_smoothing: share of the target that is spread over all classes.
         class_weights: a number for each class, of which only the ratios matter; or ``"balanced"``:
             inversely proportional to the class's share of the training targets.
-        top_k: for each number a metric counts the targets whose class is among so many guesses.
+        top_k: for each k, a metric counts the targets whose class is among the k best guesses.
         class_names: for the tables and images; the class numbers if None.
         vocabulary: names the tokens in the embedding projector; nothing else depends on it.
 
@@ -45,7 +43,6 @@ class SequenceClassification(Classification):
         - logits: ``(batch, classes)``, or ``(batch, time, classes)``
     """
 
-    predicts = None  # type: ignore[assignment]  # neither images nor their classes
     given = ("vocabulary",)
 
     def __init__(
@@ -68,8 +65,6 @@ class SequenceClassification(Classification):
             class_names=class_names,
         )
         self.vocabulary = vocabulary
-        self.confusion_matrix = StepConfusionMatrix(num_classes)
-        self.metrics["confusion_matrix"] = self.confusion_matrix
         self.metrics["sequence_accuracy"] = SequenceAccuracy()
         del self.metrics["mistakes"]  # of images
 
@@ -98,17 +93,14 @@ class SequenceClassification(Classification):
             del values["sequence_accuracy"]
         return values
 
-    def predict(self, batch: Any) -> Tensor:
+    def predict(self, batch: Any) -> Classes:
         """Probabilities of the classes: ``(batch, classes)`` or ``(batch, time, classes)``."""
-        return self._logits(batch).softmax(-1, dtype=torch.float32)
+        logits = self._logits(batch)
+        return Classes(logits.softmax(-1, dtype=torch.float32), self.class_names)
 
-    def embeddings(self) -> dict[str, tuple[Tensor, list[str]]]:
-        """``tokens``: the vectors of the vocabulary."""
-        names = [] if self.vocabulary is None else self.vocabulary.tokens()
-        for module in self.model.modules():
-            if isinstance(module, nn.Embedding) and module.num_embeddings == len(names):
-                return {"tokens": (module.weight.detach(), names)}
-        return {}
+    def show(self) -> dict[str, Shown]:
+        """As for classification, and ``tokens``: the vectors of the vocabulary."""
+        return super().show() | token_vectors(self.model, self.vocabulary)
 
     def _logits(self, batch: Any) -> Tensor:
         lengths = None if isinstance(batch, Tensor) or len(batch) < 3 else batch[2]
@@ -138,19 +130,8 @@ class SequenceClassification(Classification):
         return loss, (weights[targets.clamp_min(0)] * counted).sum()
 
 
-class StepConfusionMatrix(ConfusionMatrix):
-    """A confusion matrix in which targets of -100 do not count."""
-
-    def update(self, predicted: Tensor, targets: Tensor) -> None:
-        if predicted.ndim > targets.ndim:
-            predicted = predicted.argmax(1)  # (steps,)
-        self.sums["matrix"].index_put_(
-            (targets.clamp_min(0), predicted), (targets != IGNORED).long(), accumulate=True
-        )
-
-
 class SequenceAccuracy(Mean):
-    """Share of sequences of which every step is classified right; steps of -100 do not count.
+    """Share of sequences of which every step is classified correctly; steps of -100 do not count.
 
     Sequences with a single target are not counted at all, since theirs is the plain accuracy.
 

@@ -1,5 +1,6 @@
-"""Regression with sequences: what a series goes on with, or a sequence made from a vector."""
+"""Regression with sequences: how a series continues, or a sequence made from a vector."""
 
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -7,6 +8,7 @@ from torch.nn import functional as F
 
 from zoo.figures.curves import curves_image
 from zoo.tasks.regression import Regression, matched
+from zoo.tasks.task import Image, Shown
 
 
 class Curves(NamedTuple):
@@ -26,7 +28,7 @@ class SequenceRegression(Regression):
     evaluation there is an image of some curves: what was given, what followed, and what was
     predicted; of several features the first.
 
-    With ``teacher_forcing``, training hands the targets to the model too, which may feed back each
+    With ``teacher_forcing``, training gives the targets to the model too, which may feed back each
     of them in place of its own output (Williams and Zipser 1989,
     https://doi.org/10.1162/neco.1989.1.2.270). Evaluation never does: its loss is that of free
     running, and the curve of training may lie far below.
@@ -72,11 +74,11 @@ class SequenceRegression(Regression):
         super().reset()
         self.curves = None
 
-    def images(self) -> dict[str, Tensor]:
+    def show(self) -> dict[str, Shown]:
         """``curves``, unless there are none."""
         if self.curves is None:
             return {}
-        return {"curves": curves_image(*self.curves)}
+        return {"curves": Image(partial(curves_image, *self.curves))}
 
 
 def _first_feature(x: Tensor | None, count: int) -> Tensor | None:

@@ -4,16 +4,21 @@ A task says what is learned from a batch and how it is judged; a model only comp
 trainer only updates. A new learning problem is a new task and leaves both of them alone.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
+from zoo.tasks.prediction import Prediction, Table
+
 
 class Metric(Protocol):
-    """What a task expects of a metric: the face of torchmetrics, whose metrics fit too."""
+    """What a task expects of a metric: the interface of torchmetrics, whose metrics fit too.
+
+    The metrics of the zoo also have ``merge(other)``, which adds what another one has seen.
+    """
 
     def update(self, *args: Any, **kwargs: Any) -> None: ...  # never forces a device sync
 
@@ -28,15 +33,56 @@ class Objective(NamedTuple):
     """A loss, what it is the mean of, and whose parameters it updates.
 
     Attributes:
-        loss: scalar, the mean over ``count`` terms.
-        count: images, tokens, nodes: the terms of the mean, so that gradients accumulated over
+        loss: scalar, a mean.
+        count: of how many images, tokens or nodes, so that gradients accumulated over
             uneven batches equal those of one large batch.
         network: the key of :meth:`Task.networks` whose optimizer takes the step.
+        terms: parts of the loss by name (reconstruction, KL, penalty) for the training curve:
+            scalars on the device, detached, each a mean like the loss.
     """
 
     loss: Tensor
     count: Tensor | int  # type: ignore[assignment]  # hides tuple.count
     network: str = "model"
+    terms: Mapping[str, Tensor] | None = None
+
+
+Loss = tuple[Tensor, Tensor | int] | tuple[Tensor, Tensor | int, Mapping[str, Tensor]]
+"""A loss, its count and, if its parts are to be seen, its terms."""
+
+
+class Image:
+    """An image to look at.
+
+    Args:
+        pixels: ``(3, height, width)`` in [0, 1], or what draws them, which is called only if
+            somebody looks.
+    """
+
+    def __init__(self, pixels: Tensor | Callable[[], Tensor]) -> None:
+        self._pixels = pixels
+
+    @property
+    def pixels(self) -> Tensor:
+        """The image, ``(3, height, width)``."""
+        return self._pixels if isinstance(self._pixels, Tensor) else self._pixels()
+
+
+class Text(NamedTuple):
+    """A text to read, as it is."""
+
+    text: str
+
+
+class Vectors(NamedTuple):
+    """Vectors to look at from all sides: ``(count, dim)``, and a label for each."""
+
+    vectors: Tensor
+    labels: list[str]
+
+
+Shown = Image | Text | Table | Vectors
+"""What there is to look at; a table is for what is too long for a curve."""
 
 
 class Task:
@@ -57,15 +103,14 @@ class Task:
         monitor: the metric that selects checkpoints, unless the trainer is told otherwise.
         mode: whether the monitored metric is better when small or when large.
         metrics: what :meth:`evaluate` updates, by name.
-        predicts: what :meth:`predict` makes of images, if anything: probabilities of ``classes``
-            (batch, classes), or ``masks`` of class numbers (batch, height, width).
+        predicts: the kind of what :meth:`predict` returns; None for a task that predicts nothing.
         given: arguments of the constructor that the run hands over besides the model.
         changeable: arguments of the constructor that a stored run may change.
     """
 
     monitor: str = "loss"
     mode: Literal["min", "max"] = "min"
-    predicts: Literal["classes", "masks"] | None = None
+    predicts: ClassVar[type[Prediction] | None] = None
     given: ClassVar[tuple[str, ...]] = ()
     changeable: ClassVar[tuple[str, ...]] = ()
 
@@ -84,21 +129,25 @@ class Task:
         whatever is kept goes through :meth:`state_dict`.
         """
 
-    def loss(self, batch: Any) -> tuple[Tensor, Tensor | int]:
-        """The loss of a batch and the number of terms that it is the mean of."""
+    def loss(self, batch: Any) -> Loss:
+        """The loss of a batch, and of how many images, tokens or nodes it is the mean.
+
+        A third entry may name parts of the loss, see :class:`Objective`.
+        """
         raise NotImplementedError(f"{type(self).__name__} defines neither loss nor objectives")
 
     def objectives(self, batch: Any) -> Iterator[Objective]:
         """The objectives of a batch in the order of their updates."""
-        yield Objective(*self.loss(batch))
+        loss, count, *terms = self.loss(batch)
+        yield Objective(loss, count, terms=terms[0] if terms else None)
 
     def evaluate(self, batch: Any) -> None:
         """Updates the metrics. The trainer provides evaluation mode and a fixed random state."""
         raise NotImplementedError(f"{type(self).__name__} does not define evaluate")
 
-    def predict(self, batch: Any) -> Any:
+    def predict(self, batch: Any) -> Prediction:
         """What a user wants back for a batch, or for its inputs alone."""
-        return self.model(inputs_of(batch))
+        raise NotImplementedError(f"{type(self).__name__} does not define predict")
 
     def reset(self) -> None:
         """Forgets the previous evaluation."""
@@ -108,7 +157,7 @@ class Task:
     def compute(self) -> dict[str, float]:
         """The metrics that are numbers, by name; a metric may also return several in a dictionary.
 
-        Other values (a matrix, say) are what :meth:`images` and :meth:`texts` show.
+        Other values (a matrix, say) are for :meth:`show`.
         """
         values: dict[str, float] = {}
         for name, metric in self.metrics.items():
@@ -124,7 +173,7 @@ class Task:
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next step depends on beside the networks: tensors and plain Python."""
+        """What the next step depends on besides the networks: tensors and plain Python."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -143,24 +192,15 @@ class Task:
         """Arguments of the model for a batch, for tracing its graph."""
         return (inputs_of(batch),)
 
-    def input_images(self, batch: Any) -> dict[str, Tensor]:
-        """Images of a batch's inputs: name to ``(3, height, width)`` in [0, 1]."""
+    def show_inputs(self, batch: Any) -> dict[str, Image]:
+        """What a batch's inputs look like, by name."""
         return {}
 
-    def images(self) -> dict[str, Tensor]:
-        """Images of the last evaluation: name to ``(3, height, width)`` in [0, 1]."""
-        return {}
+    def show(self) -> dict[str, Shown]:
+        """What there is to look at after an evaluation, by name.
 
-    def texts(self) -> dict[str, str]:
-        """Texts of the last evaluation by name."""
-        return {}
-
-    def embeddings(self) -> dict[str, tuple[Tensor, list[str]]]:
-        """Vectors to look at from all sides: name to ``(count, dim)`` and a label for each."""
-        return {}
-
-    def tables(self) -> dict[str, list[dict[str, str | float]]]:
-        """Tables of the last evaluation by name, too long for a curve: rows by column name."""
+        Asked while the networks are in evaluation mode, without gradients.
+        """
         return {}
 
 

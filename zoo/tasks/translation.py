@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.figures.alignment import alignment_image
 from zoo.inference.decoding import BEGIN, END, PAD, beam_search, greedy_search
 from zoo.layers.attention import KeyValueCache
 from zoo.metrics.bleu import Bleu
+from zoo.metrics.perplexity import Perplexity
 from zoo.metrics.sums import Accuracy, Mean
-from zoo.tasks.task import Task, evaluation_mode
-from zoo.tasks.vocabulary import Vocabulary
+from zoo.tasks.prediction import Texts
+from zoo.tasks.task import Shown, Task, Text, Vectors, evaluation_mode
+from zoo.tasks.vocabulary import Vocabulary, as_text, shown_attention
 
 SAMPLES = 5
 
@@ -75,8 +76,8 @@ class Translation(Task):
         teacher_forcing: probability of a true token; see above.
         beam_size: hypotheses that the search follows; 1: greedy, 0: evaluations write nothing.
         length_penalty: exponent of the length penalty of beam search.
-        length_factor: what is written has at most this times the source's tokens,
-        length_constant: and so many more.
+        length_factor: a translation has at most this many times the source's tokens,
+        length_constant: plus this many.
 
     Shape:
         - source: ``(batch, S)``
@@ -84,6 +85,7 @@ class Translation(Task):
         - logits: ``(batch, T - 1, vocabulary)``
     """
 
+    predicts = Texts
     given = ("source_vocabulary", "target_vocabulary")
     changeable = ("beam_size", "length_penalty")
 
@@ -120,7 +122,7 @@ class Translation(Task):
         self.length_penalty = length_penalty
         self.length_factor = length_factor
         self.length_constant = length_constant
-        self.metrics = {"loss": Mean(), "accuracy": Accuracy(ignore_index=PAD)}
+        self.metrics = {"loss": Perplexity(), "accuracy": Accuracy(ignore_index=PAD)}
         if beam_size > 0:
             self.metrics["sequence_accuracy"] = Mean()
             if target_vocabulary is not None:
@@ -173,7 +175,7 @@ class Translation(Task):
         logits = self.model(batch.source, batch.target[:, :-1], batch.source_lengths)
         self.metrics["loss"].update(*self._cross_entropy(logits, targets))
         self.metrics["accuracy"].update(logits.flatten(0, 1), targets.flatten())
-        found = targets if self.beam_size == 0 else self.predict(batch)
+        found = targets if self.beam_size == 0 else self.search(batch.source, batch.source_lengths)
         texts: list[str] | None = None
         if self.beam_size > 0:
             self.metrics["sequence_accuracy"].update(
@@ -189,7 +191,7 @@ class Translation(Task):
     def _keep(self, batch: Pairs, found: Tensor, texts: Sequence[str] | None) -> None:
         for row in range(min(SAMPLES - len(self._samples), len(found))):
             source, target, own = (
-                [number for number in tokens[row].tolist() if number != PAD]
+                _unpadded(tokens[row].tolist())
                 for tokens in (batch.source, batch.target[:, 1:], found)
             )
             self._samples.append(Sample(source, target, own, texts[row] if texts else None))
@@ -198,20 +200,15 @@ class Translation(Task):
         super().reset()
         self._samples = []
 
-    def compute(self) -> dict[str, float]:
-        values = super().compute()
-        # math.exp raises where a diverged model's perplexity is infinite.
-        values["perplexity"] = torch.tensor(values["loss"], dtype=torch.float64).exp().item()
-        return values
-
-    def predict(self, batch: Any) -> Tensor:
-        """What the model writes: tokens with their end, and padding, ``(batch, T)``.
+    def predict(self, batch: Any) -> Texts:
+        """What the model writes for each source; without a vocabulary, the numbers of the tokens.
 
         Args:
             batch: pairs, or only their source and its lengths.
         """
         source, source_lengths = batch[:2]
-        return self.search(source, source_lengths)
+        rows = self.search(source, source_lengths).tolist()
+        return Texts([as_text(_unpadded(row), self.target_vocabulary) for row in rows])
 
     def search(
         self,
@@ -221,7 +218,14 @@ class Translation(Task):
         beam_size: int | None = None,
         length_penalty: float | None = None,
     ) -> Tensor:
-        """As :meth:`predict`, with a beam and a length penalty of its own."""
+        """What the model writes: tokens with their end, and padding, ``(batch, T)``.
+
+        Args:
+            source: ``(batch, S)``.
+            source_lengths: ``(batch,)`` on the CPU.
+            beam_size: the task's if None.
+            length_penalty: the task's if None.
+        """
         beam_size = max(1, self.beam_size) if beam_size is None else beam_size
         alpha = self.length_penalty if length_penalty is None else length_penalty
         check_beam(beam_size, alpha)
@@ -242,7 +246,7 @@ class Translation(Task):
         length_penalty: float | None = None,
         batch_size: int = 64,
     ) -> Iterator[str]:
-        """Translates texts, a batch of them at a time; of an empty one there is nothing to say.
+        """Translates texts, a batch of them at a time; an empty one stays empty.
 
         Args:
             lines: read only as far as they are needed.
@@ -251,7 +255,10 @@ class Translation(Task):
             batch_size: texts that are translated together.
         """
         if self.source_vocabulary is None or self.target_vocabulary is None:
-            raise ValueError("source_vocabulary and target_vocabulary must be given to translate")
+            raise ValueError(
+                "source_vocabulary and target_vocabulary must be given to translate, but the data "
+                "of this model are numbers; name a run on sentences"
+            )
         device = next(self.model.parameters()).device
         texts = iter(lines)
         while group := list(islice(texts, batch_size)):
@@ -278,8 +285,17 @@ class Translation(Task):
     def example_inputs(self, batch: Pairs) -> tuple[Any, ...]:
         return batch.source, batch.target[:, :-1], batch.source_lengths
 
-    def texts(self) -> dict[str, str]:
-        """``translations``: a few sources, the right targets and what the model wrote."""
+    def show(self) -> dict[str, Shown]:
+        """A few translations, where the model looked, and its embeddings.
+
+        Returns:
+            ``translations``: a few sources, the right targets and what the model wrote;
+            ``attention/<layer>``: where the model looked while it wrote the first of these; and the
+            vectors of the vocabularies, by the names of the model's modules.
+        """
+        return self._translations() | self._attention() | self._embeddings()
+
+    def _translations(self) -> dict[str, Shown]:
         if self.target_vocabulary is None or self.source_vocabulary is None:
             return {}
         blocks = []
@@ -290,10 +306,9 @@ class Translation(Task):
             blocks.append(f"source     {source}\nreference  {sample.reference or target}")
             if self.beam_size > 0:
                 blocks[-1] += f"\nours       {own}"
-        return {"translations": "\n\n".join(blocks)} if blocks else {}
+        return {"translations": Text("\n\n".join(blocks))} if blocks else {}
 
-    def images(self) -> dict[str, Tensor]:
-        """``attention/<layer>``: where the model looked while it wrote the first of these."""
+    def _attention(self) -> dict[str, Shown]:
         model: Any = self.model
         if not self._samples or not hasattr(model, "attention_maps"):
             return {}
@@ -304,21 +319,17 @@ class Translation(Task):
         maps = model.attention_maps(source, shown, torch.tensor([len(sample.source)]))
         read = _shown(sample.source, self.source_vocabulary)
         written = _shown(sample.found, self.target_vocabulary)
-        return {
-            f"attention/{name}": alignment_image(weights[0], read, written)
-            for name, weights in maps.items()
-        }
+        return shown_attention(maps, read, written)
 
-    def embeddings(self) -> dict[str, tuple[Tensor, list[str]]]:
-        """The model's embeddings of the vocabularies, by the names of its modules."""
-        found = {}
+    def _embeddings(self) -> dict[str, Shown]:
+        found: dict[str, Shown] = {}
         for name, module in self.model.named_modules():
             is_source = name.startswith(("source", "encoder"))
             vocabulary = self.source_vocabulary if is_source else self.target_vocabulary
             if vocabulary is None or not isinstance(module, nn.Embedding):
                 continue
             if len(module.weight) == len(vocabulary):
-                found[name] = (module.weight.detach(), vocabulary.tokens())
+                found[name] = Vectors(module.weight.detach(), vocabulary.tokens())
         return found
 
 
@@ -330,8 +341,12 @@ def check_beam(beam_size: int, length_penalty: float, *, least: int = 1) -> None
         raise ValueError(f"length_penalty must be between 0 and 10, not {length_penalty}")
 
 
+def _unpadded(tokens: Sequence[int]) -> list[int]:
+    return [number for number in tokens if number != PAD]
+
+
 def _shown(numbers: Sequence[int], vocabulary: Vocabulary | None) -> list[str]:
-    """Tokens as they are to be read; where there is no vocabulary, by their numbers."""
+    """Tokens as they are shown; without a vocabulary, their numbers."""
     if vocabulary is None:
         return ["</s>" if number == END else str(number) for number in numbers]
     tokens = vocabulary.tokens()

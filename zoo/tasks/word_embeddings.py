@@ -7,16 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.metrics.sums import Mean
-from zoo.tasks.task import Task
-from zoo.tasks.vocabulary import Vocabulary
+from zoo.metrics.perplexity import Perplexity
+from zoo.tasks.prediction import Values
+from zoo.tasks.task import Shown, Task, Text, Vectors
+from zoo.tasks.vocabulary import Vocabulary, special_tokens
 
 SHOWN = 10
 """Words whose neighbours are shown where none are named."""
 
 
 class WordEmbeddings(Task):
-    r"""Negative sampling or hierarchical softmax, in nats a word that is to be told.
+    r"""Negative sampling or hierarchical softmax, in nats per predicted word.
 
     Both are one sum of logistic losses over rows o of the output matrix, with signs of +1 and -1,
     which the data have chosen:
@@ -26,7 +27,7 @@ class WordEmbeddings(Task):
     Negative sampling (Mikolov et al. 2013, https://arxiv.org/abs/1310.4546, equation 4) has +1 for
     the true word and -1 for k drawn ones, so the loss begins at (1 + k) log 2. Hierarchical softmax
     (equation 3) has the turns left and right on the path to the true word, so the loss is
-    :math:`-\log p(w)`, and there is a ``perplexity`` beside the ``loss``.
+    :math:`-\log p(w)`, and there is a ``perplexity`` besides the ``loss``.
 
     Args:
         model: ``scores = model(inputs, outputs)``, with the words' vectors in
@@ -43,6 +44,7 @@ class WordEmbeddings(Task):
         ValueError: if a word is not in the vocabulary, or ``num_neighbours`` is below 1.
     """
 
+    predicts = Values
     given = ("vocabulary",)
 
     def __init__(
@@ -58,7 +60,7 @@ class WordEmbeddings(Task):
             raise ValueError(f"num_neighbours must be at least 1, not {num_neighbours}")
         self.num_neighbours = num_neighbours
         self.vocabulary = vocabulary
-        self.metrics = {"loss": Mean()}
+        self.metrics = {"loss": Perplexity()}
         self._is_tree = False
         self._names: list[str] = [] if vocabulary is None else vocabulary.tokens()
         self._numbers = {name: number for number, name in enumerate(self._names)}
@@ -78,32 +80,29 @@ class WordEmbeddings(Task):
 
     def compute(self) -> dict[str, float]:
         values = super().compute()
-        if self._is_tree:
-            # math.exp raises where a diverged model's perplexity is infinite.
-            values["perplexity"] = torch.tensor(values["loss"], dtype=torch.float64).exp().item()
+        if not self._is_tree:
+            del values["perplexity"]  # the loss of negative sampling is not that of a distribution
         return values
 
-    def predict(self, batch: Any) -> Tensor:
+    def predict(self, batch: Any) -> Values:
         """Probabilities of the decisions, each that of +1: ``(batch, rows)``."""
-        return self.model(batch[0], batch[1]).float().sigmoid()
+        return Values(self.model(batch[0], batch[1]).float().sigmoid())
 
     def example_inputs(self, batch: Any) -> tuple[Any, ...]:
         return tuple(batch[:2])
 
-    def texts(self) -> dict[str, str]:
-        """``neighbours``: a line for each of ``words``, with the cosines."""
-        if not self.words or self.vocabulary is None:
+    def show(self) -> dict[str, Shown]:
+        """``neighbours``: a line for each of ``words``, with the cosines; and all the ``words``."""
+        if self.vocabulary is None:
             return {}
+        shown: dict[str, Shown] = {"words": Vectors(self._vectors(), self._names)}
         lines = []
         for word in self.words:
             near = ", ".join(f"{name} {cosine:.2f}" for name, cosine in self.neighbours(word))
             lines.append(f"{word}: {near}")
-        return {"neighbours": "\n".join(lines)}
-
-    def embeddings(self) -> dict[str, tuple[Tensor, list[str]]]:
-        if self.vocabulary is None:
-            return {}
-        return {"words": (self._vectors().float().cpu(), self._names)}
+        if lines:
+            shown["neighbours"] = Text("\n".join(lines))
+        return shown
 
     def neighbours(self, word: str, count: int | None = None) -> list[tuple[str, float]]:
         """The words whose vectors point most nearly where that of a word does.
@@ -128,7 +127,7 @@ class WordEmbeddings(Task):
 
         Mikolov, Yih and Zweig 2013, "Linguistic regularities in continuous space word
         representations", https://aclanthology.org/N13-1090: of unit vectors, and the three words
-        themselves are no answer.
+        themselves are not an answer.
 
         Raises:
             ValueError: one of the words is not in the vocabulary.
@@ -153,11 +152,8 @@ class WordEmbeddings(Task):
         return self.model.get_parameter("embedding.weight").detach()
 
     def _special(self) -> set[int]:
-        """Tokens that are no words, and have no vector worth the name."""
-        v = self.vocabulary
-        if v is None:
-            return set()
-        return {n for n in (v.pad, v.unknown, v.begin, v.end, v.mask) if n is not None}
+        """Tokens that are not words, and have no vector worth the name."""
+        return set() if self.vocabulary is None else set(special_tokens(self.vocabulary))
 
     def _rows(self, words: Sequence[str], name: str) -> list[int]:
         if unknown := [word for word in words if word not in self._numbers]:

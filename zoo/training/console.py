@@ -3,6 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
+from zoo.tasks.task import Text
 from zoo.training.callbacks import TIMINGS, Callback
 from zoo.training.settings import LoggerSettings
 
@@ -66,8 +67,9 @@ class Console(Callback):
     def on_evaluation_end(self, trainer: "Trainer", split: str, metrics: dict[str, float]) -> None:
         last = trainer.step >= trainer.total_steps or trainer.stopped
         if self.style != "off" and last:
-            for name, text in trainer.task.texts().items():
-                self._print(f"\n{name}:\n{text}\n")
+            for name, shown in trainer.task.show().items():
+                if isinstance(shown, Text):
+                    self._print(f"\n{name}:\n{shown.text}\n")
 
     def _print(self, text: str) -> None:
         if self._bar is not None:

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,11 @@ from torch import Tensor
 
 LARGEST_PENDING = 1000
 """Losses kept before they are summed, in a window without end."""
+TAKEN = (
+    *("step", "epoch", "split", "loss", "lr", "grad_norm"),
+    *("samples_per_second", "data_wait", "memory_mib"),
+)
+"""Names in a line that a part of a loss must not have."""
 
 
 class TrainingCurve:
@@ -27,6 +33,8 @@ class TrainingCurve:
         self._counts: dict[str, Tensor | float] = dict.fromkeys(networks, 0)
         # Updates not yet in the sums: keeping a tensor costs a tenth of adding to one.
         self._pending: dict[str, list[tuple[Tensor, Tensor | int]]] = {n: [] for n in networks}
+        # Of each part of a loss: its sum, weighted by the counts, and their sum.
+        self._terms: dict[str, tuple[Tensor, Tensor | float]] = {}
         self._began = time.perf_counter()
         self.waited = 0.0
         self.items = 0.0
@@ -37,6 +45,27 @@ class TrainingCurve:
         pending.append((loss, count))
         if len(pending) == LARGEST_PENDING:
             self._gather(network)
+
+    def add_terms(self, network: str, terms: Mapping[str, Tensor], count: Tensor | int) -> None:
+        """Takes in parts of a loss, each a mean over `count` terms like the loss.
+
+        A name that is not there in every step is averaged over the steps in which it is.
+
+        Raises:
+            ValueError: a part is not a scalar tensor, or has the name of something else in a line.
+        """
+        for name, value in terms.items():
+            key = self._prefix[network] + name
+            if key not in self._terms:
+                self._check_term(name, value)
+            total, counted = self._terms.get(key, (0.0, 0))
+            self._terms[key] = (total + value.detach().float() * count, counted + count)
+
+    def _check_term(self, name: str, value: Any) -> None:
+        if name in TAKEN:
+            raise ValueError(f"terms must not have the name {name!r}, which the curve itself uses")
+        if not isinstance(value, Tensor) or value.ndim > 0:
+            raise ValueError(f"terms must be scalar tensors, but {name!r} is {value!r}")
 
     def _gather(self, network: str) -> None:
         pending = self._pending[network]
@@ -64,9 +93,9 @@ class TrainingCurve:
             layers: gradient norm of each parameter by name.
 
         Returns:
-            Name to value: mean losses over the window, the rates and norms of its last step, items
-            (what the loss is a mean over) per second, share of the time spent waiting for data, and
-            peak memory in MiB.
+            Name to value: mean losses over the window and their parts, the rates and norms of its
+            last step, items (what the loss is a mean over) per second, share of the time spent
+            waiting for data, and peak memory in MiB.
         """
         row: dict[str, Any] = {}
         for name in self._pending:
@@ -74,6 +103,8 @@ class TrainingCurve:
         counts = {name: float(count) for name, count in self._counts.items()}
         for name, prefix in self._prefix.items():
             row[f"{prefix}loss"] = float(self._sums[name]) / (counts[name] or 1.0)
+        for key, (total, counted) in self._terms.items():
+            row[key] = float(total) / (float(counted) or 1.0)
         for name, prefix in self._prefix.items():
             row[f"{prefix}lr"] = rates[name]
             if name in norms:
@@ -87,6 +118,7 @@ class TrainingCurve:
         for total in self._sums.values():
             total.zero_()
         self._counts = dict.fromkeys(self._counts, 0)
+        self._terms.clear()
         self.restart()
         return row
 
@@ -100,6 +132,7 @@ class TrainingCurve:
             "sums": dict(self._sums),
             "counts": {name: float(count) for name, count in self._counts.items()},
             "pending": {name: list(pairs) for name, pairs in self._pending.items()},
+            "terms": {key: (total, float(count)) for key, (total, count) in self._terms.items()},
             "items": self.items,
         }
 
@@ -112,6 +145,10 @@ class TrainingCurve:
                 for loss, c in state["pending"][name]
             ]
         self._counts, self.items = dict(state["counts"]), state["items"]
+        self._terms = {
+            key: (total.to(self._device), count)
+            for key, (total, count) in state.get("terms", {}).items()  # not in earlier checkpoints
+        }
 
 
 def _memory(device: torch.device) -> float:

@@ -11,7 +11,7 @@ SEED = 1234
 """Evaluations draw from a random state of their own, the same at every evaluation."""
 
 
-def evaluate(
+def measure(
     task: Task,
     batches: Iterable[Any],
     *,

@@ -190,6 +190,9 @@ def make_optimizer(
         with contextlib.suppress(RuntimeError):
             # Copies, since torch writes into what it is given even where it then refuses.
             optimizer = kind([dict(group) for group in parameters], **arguments, fused=True)
+    if kind is torch.optim.Adagrad and optimizer is not None and not takes_found_inf(optimizer):
+        # That of torch 2.11 is for CPUs alone, and would say so at the first step.
+        optimizer = optimizer if all(p.is_cpu for p in trainable) else None
     if optimizer is None:
         optimizer = kind(parameters, **arguments)
     for pattern, changes in (groups or {}).items():

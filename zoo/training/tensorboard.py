@@ -2,8 +2,8 @@
 
 The run folder is the training curve's run, `val/` and `test/` below it are those of the
 evaluations, so that each metric is one chart with a line for every split. Hyperparameters and final
-metrics are in the HParams tab, of the same run. A resumed run goes on in the same folder: what the
-killed process had written beyond the checkpoint is purged.
+metrics are in the HParams tab, of the same run. A resumed run continues in the same folder: what
+the killed process had written beyond the checkpoint is purged.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.tasks.task import evaluation_mode
+from zoo.tasks.task import Image, Shown, Table, Text, Vectors, evaluation_mode
 from zoo.training.callbacks import Callback
 from zoo.training.evaluation import markdown_table
 from zoo.training.settings import LoggerSettings
@@ -70,8 +70,8 @@ class TensorBoard(Callback):
             return
         writer = self._writer("train")
         batch = next(iter(trainer.data.batches("train", 0)))
-        for name, image in trainer.task.input_images(batch).items():
-            writer.add_image(name, image, 0)
+        for name, shown in trainer.task.show_inputs(batch).items():
+            _write(writer, name, shown, 0)
         if self.settings.graph:
             self._write_graph(trainer, writer, batch)
 
@@ -116,19 +116,9 @@ class TensorBoard(Callback):
         if not last and not (every and (self._evaluations - 1) % every == 0):
             return
         writer = self._writer(split)
-        for name, image in trainer.task.images().items():
-            writer.add_image(name, image, trainer.step)
-        for name, text in trainer.task.texts().items():
-            # Four blanks make Markdown show the text as it is.
-            block = "\n".join("    " + line for line in text.splitlines())
-            writer.add_text(name, block, trainer.step)
-        for name, rows in trainer.task.tables().items():
-            writer.add_text(name, markdown_table(rows), trainer.step)
-        if last:
-            # A resumed run may write the same folder again, about which torch prints a warning.
-            with contextlib.redirect_stdout(None):
-                for name, (vectors, labels) in trainer.task.embeddings().items():
-                    writer.add_embedding(vectors, labels, tag=name, global_step=trainer.step)
+        for name, shown in trainer.task.show().items():
+            if last or not isinstance(shown, Vectors):
+                _write(writer, name, shown, trainer.step)
 
     def _describe(self, trainer: "Trainer", metrics: dict[str, float]) -> None:
         """Writes hyperparameters and the names of the final metrics for the HParams tab."""
@@ -189,6 +179,22 @@ class TensorBoard(Callback):
         self._evaluations, self._last_row = state["evaluations"], state["last_row"]
 
 
+def _write(writer: Any, name: str, shown: Shown, step: int) -> None:
+    match shown:
+        case Image():
+            writer.add_image(name, shown.pixels, step)
+        case Text():
+            # Four spaces make Markdown show the text as it is.
+            block = "\n".join("    " + line for line in shown.text.splitlines())
+            writer.add_text(name, block, step)
+        case Table():
+            writer.add_text(name, markdown_table(shown.rows), step)
+        case Vectors():
+            # A resumed run may write the same folder again, about which torch prints a warning.
+            with contextlib.redirect_stdout(None):
+                writer.add_embedding(shown.vectors, shown.labels, tag=name, global_step=step)
+
+
 def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names and plain values of what may differ between runs."""
     for name, value in config.items():
@@ -199,7 +205,7 @@ def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
         elif value is not None:
             shown = value if isinstance(value, bool | int | float) else str(value)
             if not isinstance(shown, str) or len(shown) <= 100:
-                # Where the data are on this machine is no hyperparameter.
+                # Where the data are on this machine is not a hyperparameter.
                 if name in ("root", "path"):
                     continue
                 yield f"{prefix}{name}".removesuffix("._target_"), shown

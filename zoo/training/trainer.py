@@ -24,7 +24,7 @@ from zoo.training.averaging import WeightAverage
 from zoo.training.callbacks import Callback, MetricsFile
 from zoo.training.checkpoint import CheckpointError, CheckpointFolder, read, require_space
 from zoo.training.curve import TrainingCurve
-from zoo.training.evaluation import SEED, evaluate
+from zoo.training.evaluation import SEED, measure
 from zoo.training.freezing import training_mode
 from zoo.training.interruption import Interrupted, Signals
 from zoo.training.optimizers import load_optimizer
@@ -333,6 +333,7 @@ class Trainer:
         while True:
             loss: Tensor | None = None
             count: Tensor | int = 0
+            terms = []
             for run in runs:
                 with updater.autocast:
                     objective = next(run, None)
@@ -344,6 +345,8 @@ class Trainer:
                 updater.backward(part, network)
                 loss = part.detach() if loss is None else loss + part.detach()
                 count = objective.count + count
+                if objective.terms:
+                    terms.append((objective.terms, objective.count))
             if loss is None:
                 break
             if measure and self.layer_gradients:
@@ -354,6 +357,8 @@ class Trainer:
                 raise self._non_finite(str(error)) from None
             if stepped:
                 self.curve.add(network, loss, count)
+                for parts, weight in terms:
+                    self.curve.add_terms(network, parts, weight)
             taken &= stepped
         updater.end_step()
         self.updates += taken
@@ -388,7 +393,7 @@ class Trainer:
                 callback.on_evaluation_end(self, split, metrics)
 
         with self.average.applied() if self.average else nullcontext():
-            return evaluate(
+            return measure(
                 self.task,
                 islice(self.data.batches(split, 0), self.settings.limit_eval_batches),
                 autocast=self.updater.autocast,
@@ -428,7 +433,7 @@ class Trainer:
         limits = (self.data.num_batches("val"), self.settings.limit_eval_batches)
         count = min(limit for limit in limits if limit is not None)
         with self.average.applied() if self.average else nullcontext():
-            metrics = evaluate(
+            metrics = measure(
                 self.task,
                 islice(self.data.batches("train", 0), min(count, self.batches_per_epoch)),
                 autocast=self.updater.autocast,

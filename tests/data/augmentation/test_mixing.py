@@ -9,7 +9,7 @@ from zoo.data.augmentation.mixing import (
     mixing,
     soft_targets,
 )
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 
 EVERY = [Mixup(10, 0.4), CutMix(10, 1.0), MixupOrCutMix(10, mixup=0.4, cutmix=1.0)]
 

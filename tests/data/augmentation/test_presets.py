@@ -7,7 +7,7 @@ from zoo.data.augmentation.colour import pixel_covariance
 from zoo.data.augmentation.mixing import mixing
 from zoo.data.augmentation.presets import Preset, check_preset, preset
 from zoo.data.images.base import Normalize
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 
 NAMES = get_args(Preset)
 GREY = [name for name in NAMES if name not in ("crop_flip_colour", "alexnet")]

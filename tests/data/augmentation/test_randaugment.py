@@ -36,7 +36,7 @@ def test_each_operation_is_that_of_torchvision(name, magnitude, channels):
         expected = torch.stack(
             [
                 theirs._apply_image_or_video_transform(
-                    image, NAMES[name], level, "nearest", {torch.Tensor: None}
+                    image, NAMES[name], level, theirs.interpolation, {torch.Tensor: None}
                 )
                 for image in images
             ]

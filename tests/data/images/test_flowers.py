@@ -7,7 +7,8 @@ from PIL import Image
 
 from zoo.data.download import DataError
 from zoo.data.images.flowers import Flowers102
-from zoo.data.loading.loaders import StreamLoader, TensorLoader
+from zoo.data.loading.stream import StreamLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.data.sampling import evaluation_order
 
 SETTINGS = {"image_size": 16, "resize": 20, "batch_size": 4, "num_workers": 0}

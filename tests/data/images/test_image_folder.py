@@ -8,7 +8,8 @@ from zoo.data.images import from_files
 from zoo.data.images.base import fit_square
 from zoo.data.images.image_folder import ImageFolder
 from zoo.data.images.reading import STREAMED, ImageFiles
-from zoo.data.loading.loaders import StreamLoader, TensorLoader
+from zoo.data.loading.stream import StreamLoader
+from zoo.data.loading.tensor import TensorLoader
 
 CLASSES = ("cat", "dog", "newt")
 

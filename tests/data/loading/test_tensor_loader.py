@@ -6,7 +6,7 @@ import torch
 
 from zoo.data.augmentation.base import HorizontalFlip, RandomAffine, RandomCrop
 from zoo.data.images.base import Normalize
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 
 
 def numbers(n=10):

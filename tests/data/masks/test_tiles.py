@@ -8,7 +8,8 @@ from zoo.data.augmentation.deformation import (
     ElasticDeformation,
     RandomTile,
 )
-from zoo.data.loading.loaders import StreamLoader, TensorLoader
+from zoo.data.loading.stream import StreamLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.data.masks.base import NormalizeAnySize
 from zoo.data.masks.tiles import TileStore, Tiling, tiled_loaders
 

@@ -4,12 +4,12 @@ import itertools
 import pytest
 import torch
 
-from zoo.data import text as text_module
 from zoo.data.download import DataError
-from zoo.data.loading.bptt import TrackLoader
+from zoo.data.loading.bptt import ContiguousLoader, TextBatch
 from zoo.data.loading.windows import WindowLoader
-from zoo.data.text.text import StandardLibrary, TextBatch, TinyShakespeare, WholeText
-from zoo.data.text.vocabulary import learn_vocabulary
+from zoo.data.text import text as text_module
+from zoo.data.text.text import StandardLibrary, TinyShakespeare, WholeText
+from zoo.data.text.vocabularies import learn_vocabulary
 
 
 class Small(WholeText):
@@ -21,7 +21,7 @@ class Small(WholeText):
 
 def tracks(n=100, **changes):
     settings = {"batch_size": 3, "sequence_length": 4}
-    return TrackLoader(torch.arange(n), **(settings | changes))
+    return ContiguousLoader(torch.arange(n), **(settings | changes))
 
 
 def test_targets_are_the_next_tokens_and_rows_go_on_from_batch_to_batch():
@@ -96,9 +96,9 @@ def test_a_text_too_short_for_its_tracks_is_refused_with_the_numbers():
 def test_narrow_tokens_of_a_file_give_the_batches_of_those_in_memory(n, batch_size, shuffle, dtype):
     tokens = torch.randint(60_000, (n,))
     settings = {"batch_size": batch_size, "sequence_length": 4, "shuffle": shuffle}
-    loader = TrackLoader(tokens.to(dtype), **settings)
+    loader = ContiguousLoader(tokens.to(dtype), **settings)
     for epoch, start in itertools.product(range(8), (0, 2)):
-        there = TrackLoader(tokens, **settings).batches(epoch, start)
+        there = ContiguousLoader(tokens, **settings).batches(epoch, start)
         for a, b in zip(loader.batches(epoch, start), there, strict=True):
             assert a.inputs.dtype == a.targets.dtype == torch.int64
             assert torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets)
@@ -123,7 +123,9 @@ def test_every_lossless_kind_of_tokens_reads_the_last_tenth_of_the_characters(ki
     assert module.facts() == {"vocab_size": len(vocabulary), "sequence_length": 5}
     cut = int(0.9 * len(Small.content))
     assert text_of(module, "val") == Small.content[cut:]
-    assert isinstance(module.loaders["val"], TrackLoader if order == "tracks" else WindowLoader)
+    assert isinstance(
+        module.loaders["val"], ContiguousLoader if order == "tracks" else WindowLoader
+    )
     batches = list(module.batches("train", 0))
     assert all(batch.inputs.shape[1] == 5 for batch in batches)
     if order == "windows":
@@ -200,7 +202,7 @@ def test_another_standard_library_than_the_runs_is_refused():
 
 def test_a_standard_library_without_source_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(text_module.sysconfig, "get_path", lambda name: str(tmp_path))
-    with pytest.raises(DataError, match="source of Python's standard library is not complete"):
+    with pytest.raises(DataError, match="source of Python's standard library is incomplete"):
         StandardLibrary().setup()
 
 

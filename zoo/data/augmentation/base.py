@@ -11,6 +11,7 @@ where 0 is black, and so is what is filled in from outside the image.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class Augmentation(ABC):
 
     Attributes:
         num_draws: how many uniform random numbers it needs for each image.
+        reach: how many of the samples that follow in the batch it mixes into each.
 
     Shape:
         - images: ``(batch, channels, height, width)``, uint8 or float
@@ -32,6 +34,7 @@ class Augmentation(ABC):
     """
 
     num_draws: int
+    reach: ClassVar[int] = 0
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor: ...
@@ -52,7 +55,7 @@ class RandomCrop(Augmentation):
     (width, channels), so that every row of a window is one contiguous piece of memory: cutting a
     batch out is one gather of rows. What comes out is in ``channels_last`` memory format.
 
-    :class:`~zoo.data.loading.loaders.TensorLoader` pads the whole data set once and calls
+    :class:`~zoo.data.loading.tensor.TensorLoader` pads the whole data set once and calls
     :meth:`gather`; calling the object on a batch does both steps and gives the same images.
 
     Args:
@@ -221,6 +224,7 @@ class AugmentationSequence:
         device: torch.device | str,
     ) -> None:
         self.augmentations = tuple(augmentations)
+        self.reach = sum(augmentation.reach for augmentation in self.augmentations)
         self._num_samples = num_samples
         self._seed = seed
         self._device = device

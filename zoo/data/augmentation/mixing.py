@@ -28,6 +28,7 @@ class Mixup(Augmentation):
     """  # noqa: E501
 
     num_draws = 1
+    reach = 1
 
     def __init__(self, num_classes: int, alpha: float = 1.0) -> None:
         self.num_classes = num_classes
@@ -62,6 +63,7 @@ class CutMix(Augmentation):
     """
 
     num_draws = 3
+    reach = 1
 
     def __init__(self, num_classes: int, alpha: float = 1.0) -> None:
         self.num_classes = num_classes
@@ -104,6 +106,7 @@ class MixupOrCutMix(Augmentation):
     """
 
     num_draws = 1 + Mixup.num_draws + CutMix.num_draws
+    reach = 1
 
     def __init__(self, num_classes: int, *, mixup: float, cutmix: float) -> None:
         self.mixup = Mixup(num_classes, mixup)

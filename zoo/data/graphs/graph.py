@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.data.download import DataError, download, file_digest
 from zoo.data.graphs.planetoid import CHECKSUMS, PARTS, URL, read_planetoid
+from zoo.data.loading.order import BatchOrder
 from zoo.data.module import DataModule, Loader, Part
 from zoo.data.sampling import seeded_generator
 from zoo.data.splits import split_indices
@@ -39,26 +40,39 @@ class GraphBatch(NamedTuple):
 class GraphLoader:
     """One batch an epoch, always the same: the graph. A sample is a node of the split.
 
+    Every part has the whole graph, since each node needs its neighbours, and a slice of the nodes
+    that count: the nodes of all parts together are those of the split.
+
     Args:
         batch: the graph and the split's mask.
         device: where it is put.
+        part: ``(rank, world)``: only this slice of the nodes counts.
     """
 
-    def __init__(self, batch: GraphBatch, *, device: torch.device | str = "cpu") -> None:
-        self._batch = GraphBatch(*(tensor.to(device) for tensor in batch))
-        self._indices: list[int] = batch.mask.nonzero().squeeze(1).tolist()
-        self.num_samples = len(self._indices)
+    def __init__(
+        self, batch: GraphBatch, *, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
+        nodes = batch.mask.nonzero().squeeze(1)
+        self.num_samples = len(nodes)
+        self._nodes: list[int] = nodes.tolist()
+        self._order = BatchOrder(
+            self.num_samples, self.num_samples, shuffle=False, seed=0, part=part
+        )
+        (own,) = self._order.chunks(0)  # places in the list of nodes
+        mask = torch.zeros_like(batch.mask)
+        mask[nodes[own]] = True
+        self._batch = GraphBatch(*(tensor.to(device) for tensor in batch._replace(mask=mask)))
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return 1
+        return len(self._order)
 
     def indices(self, epoch: int, batch: int) -> list[int]:
-        return list(self._indices)
+        return [self._nodes[place] for place in self._order.indices(epoch, batch)]
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[GraphBatch]:
-        if start < 1:
-            yield self._batch
+    def batches(self, epoch: int, start: int = 0) -> Iterator[GraphBatch | None]:
+        for own in self._order.chunks(epoch, start):
+            yield self._batch if len(own) else None
 
 
 def split_loaders(
@@ -68,6 +82,7 @@ def split_loaders(
     nodes: dict[str, Tensor],
     *,
     device: torch.device | str,
+    part: Part = (0, 1),
 ) -> dict[str, Loader]:
     """A loader for each split of one graph, given the nodes of each."""
     loaders: dict[str, Loader] = {}
@@ -75,7 +90,7 @@ def split_loaders(
         mask = torch.zeros(len(labels), dtype=torch.bool)
         mask[index] = True
         batch = GraphBatch(features, edge_index, labels, mask)
-        loaders[split] = GraphLoader(batch, device=device)
+        loaders[split] = GraphLoader(batch, device=device, part=part)
     return loaders
 
 
@@ -133,7 +148,9 @@ class KarateClub(DataModule):
         val, test = split_indices(labels[rest], (0.5, 0.5), seed=self.split_seed)
         nodes = {"train": torch.tensor(train), "val": rest[val], "test": rest[test]}
         edge_index = undirected(torch.tensor(list(club.edges)).T, 34)
-        self.loaders = split_loaders(torch.eye(34), edge_index, labels, nodes, device=device)
+        self.loaders = split_loaders(
+            torch.eye(34), edge_index, labels, nodes, device=device, part=part
+        )
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -201,7 +218,9 @@ class Planetoid(DataModule):
             "test": network.test,
         }
         edge_index = undirected(network.links, num_nodes)
-        self.loaders = split_loaders(features, edge_index, network.labels, nodes, device=device)
+        self.loaders = split_loaders(
+            features, edge_index, network.labels, nodes, device=device, part=part
+        )
         self._facts = {
             "num_nodes": num_nodes,
             "in_features": features.shape[1],

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from zoo.data.augmentation.base import RandomAffine
 from zoo.data.images.base import ImageModule, Normalize, check_scaling, fit_square
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import Part, check_batch_size
 from zoo.data.splits import SHARES, divide
 
@@ -90,6 +90,7 @@ class Digits(ImageModule):
                 augment=(RandomAffine(10, 0.08, (0.9, 1.1), shear=10),) if augment else (),
                 transform=self.normalize if augment else None,
                 device=device,
+                part=part,
             )
 
     def preprocess(self, image: "Image") -> Tensor:

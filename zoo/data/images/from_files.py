@@ -18,8 +18,9 @@ from zoo.data.images.reading import (
     StreamedPreset,
     load_all,
 )
-from zoo.data.loading.loaders import StreamLoader, TensorLoader
 from zoo.data.loading.memory import available_memory
+from zoo.data.loading.stream import StreamLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import Part, check_batch_size
 from zoo.data.sampling import evaluation_order
 
@@ -128,6 +129,7 @@ class ImagesFromFiles(ImageModule):
                 "transform": self._finish,
                 "augment": self._augmentations(found) if train else (),
                 "device": device,
+                "part": part,
             }
             files = self._files(found, self.augment if train and self.augment in STREAMED else None)
             if in_memory:

@@ -10,7 +10,7 @@ from zoo.data.augmentation.base import Augmentation
 from zoo.data.augmentation.mixing import check_mixing, mixing
 from zoo.data.augmentation.presets import Preset, check_preset, preset
 from zoo.data.images.base import ImageModule, Normalize, fit_square
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import Part, check_batch_size
 from zoo.data.sampling import evaluation_order
 from zoo.data.splits import hold_out
@@ -104,6 +104,7 @@ class ImagesInMemory(ImageModule):
                 augment=self._augmentations(pixels) if split == "train" else (),
                 transform=self.normalize,
                 device=device,
+                part=part,
             )
 
     def _augmentations(self, images: Tensor) -> tuple[Augmentation, ...]:

@@ -17,7 +17,7 @@ from zoo.data.augmentation.mixing import check_mixing, mixing
 from zoo.data.augmentation.presets import Preset, check_preset, preset
 from zoo.data.download import DataError, import_torchvision, torchvision_download, verify
 from zoo.data.images.base import ImageModule, Normalize, check_scaling, fit_square
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import Part, check_batch_size
 from zoo.data.splits import hold_out
 
@@ -128,6 +128,7 @@ class MNIST(ImageModule):
                 augment=augment,
                 transform=self.normalize if augment else None,
                 device=device,
+                part=part,
             )
 
     def preprocess(self, image: "Image") -> Tensor:

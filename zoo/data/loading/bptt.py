@@ -2,7 +2,8 @@
 
 The sequence is cut into `batch_size` tracks side by side; each batch holds the next
 `sequence_length` tokens of every track, and its targets are the tokens one further on. Row `i` of a
-batch goes on where row `i` of the batch before ended.
+batch goes on where row `i` of the batch before ended, which is what truncated backpropagation
+through time (BPTT) wants.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.data.loading.order import check_part, share
+from zoo.data.module import Part
 from zoo.data.sampling import mix_seed
 
 
@@ -28,7 +31,7 @@ class TextBatch(NamedTuple):
     is_start: bool
 
 
-class TrackLoader:
+class ContiguousLoader:
     """Walks along the tracks of a text; a sample is one row of a batch.
 
     In training (``shuffle``), the text is taken as a ring that each epoch enters at another place,
@@ -48,6 +51,7 @@ class TrackLoader:
         shuffle: begin at a place that depends on the epoch.
         seed: together with the epoch, all that the place depends on.
         device: where the batches are.
+        part: ``(rank, world)``: give these of the tracks, ``None`` where there are none.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class TrackLoader:
         shuffle: bool = False,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        part: Part = (0, 1),
     ) -> None:
         self._in_memory = tokens.dtype == torch.int64 or len(tokens) <= sequence_length
         self._tokens = tokens.to(device, torch.int64) if self._in_memory else tokens
@@ -67,6 +72,8 @@ class TrackLoader:
         self._time = sequence_length
         self._shuffle = shuffle
         self._seed = seed
+        check_part(part, batch_size if shuffle else None)
+        self._part = part
         num_targets = len(tokens) - (0 if shuffle else 1)
         self._length = num_targets // batch_size  # of a track
         self._rest = 0 if shuffle else num_targets % batch_size
@@ -94,7 +101,7 @@ class TrackLoader:
         first = self._offset(epoch) + batch * self._time
         return [(first + track * self._length) % len(self._tokens) for track in range(self._tracks)]
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[TextBatch]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[TextBatch | None]:
         if not self._shuffle:
             return self._evaluation(start)
         return self._training(epoch, start) if self._in_memory else self._gathered(epoch, start)
@@ -106,10 +113,11 @@ class TrackLoader:
 
     def _training(self, epoch: int, start: int) -> Iterator[TextBatch]:
         offset = self._offset(epoch)
+        own = share(self._tracks, self._part)
         inputs, targets = (
             self._tokens.roll(-offset - ahead)[: self._tracks * self._length]
-            .view(self._tracks, self._length)[:, : self._steps * self._time]
-            .reshape(self._tracks, self._steps, self._time)
+            .view(self._tracks, self._length)[own, : self._steps * self._time]
+            .reshape(-1, self._steps, self._time)
             .transpose(0, 1)
             .contiguous()  # (steps, batch, time)
             for ahead in (0, 1)
@@ -120,7 +128,7 @@ class TrackLoader:
     def _gathered(self, epoch: int, start: int) -> Iterator[TextBatch]:
         size = self._time + 1
         windows = self._tokens.unfold(0, size, 1)  # (len - time, time + 1), one at each place
-        tracks = torch.tensor(self.indices(epoch, 0))  # (batch,)
+        tracks = torch.tensor(self.indices(epoch, 0))[share(self._tracks, self._part)]  # (batch,)
         for step in range(start, self._steps):
             firsts = (tracks + step * self._time) % len(self._tokens)
             rows = windows.index_select(0, firsts.clamp(max=len(windows) - 1)).long()
@@ -129,7 +137,7 @@ class TrackLoader:
                 rows[row] = self._tokens[places].long()
             yield self._batch(rows[:, :-1], rows[:, 1:], step == 0)
 
-    def _evaluation(self, start: int) -> Iterator[TextBatch]:
+    def _evaluation(self, start: int) -> Iterator[TextBatch | None]:
         whole = self._tracks * self._length
         parts = []
         for begin, end, tracks in ((0, whole, self._tracks), (whole, whole + self._rest, 1)):
@@ -139,8 +147,11 @@ class TrackLoader:
                 times = range(0, inputs.shape[1], self._time)
                 parts += [(inputs, targets, time) for time in times]
         for inputs, targets, time in parts[start:]:
-            window = slice(time, time + self._time)
-            yield self._batch(inputs[:, window], targets[:, window], time == 0)
+            own, window = share(len(inputs), self._part), slice(time, time + self._time)
+            if own.start == own.stop:
+                yield None
+            else:
+                yield self._batch(inputs[own, window], targets[own, window], time == 0)
 
     def _batch(self, inputs: Tensor, targets: Tensor, is_start: bool) -> TextBatch:
         return TextBatch(

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.data.module import check_batch_size
+from zoo.data.loading.order import BatchOrder
+from zoo.data.module import Part, check_batch_size
 from zoo.data.sampling import evaluation_order, seeded_generator
 
 Collate = Callable[[list[Tensor], list[Tensor], list[int]], Any]
@@ -50,6 +51,80 @@ class Ragged:
         return values.masked_fill(past.view(*past.shape, *(1,) * (values.ndim - 2)), 0)
 
 
+class BucketOrder(BatchOrder):
+    """Batches of samples of similar length, cut out of buckets that are sorted from long to short.
+
+    Args:
+        lengths: of each sample's sequences, int64 ``(columns, samples)``.
+        batch_size: samples a batch, or
+        tokens_per_batch: budget of a batch.
+        shuffle: whether epochs differ.
+        seed: together with the epoch, all that the order depends on.
+        drop_last: omit the smaller batch of the last bucket, if there is one.
+        part: ``(rank, world)``.
+    """
+
+    def __init__(
+        self,
+        lengths: Tensor,
+        *,
+        batch_size: int | None,
+        tokens_per_batch: int | None,
+        shuffle: bool,
+        seed: int,
+        drop_last: bool = False,
+        part: Part = (0, 1),
+    ) -> None:
+        longest = lengths.amax(0)  # (samples,)
+        self._total = lengths.sum(0)  # (samples,)
+        # From long to short; samples of equal length stay in their order.
+        self._sorted = (longest * (self._total.max() + 1) + self._total).argsort(
+            descending=True, stable=True
+        )
+        self._bucket, self._sizes = _cut(
+            longest[self._sorted], batch_size, tokens_per_batch, drop_last=drop_last
+        )
+        if not self._sizes:
+            raise ValueError("drop_last must be false where the only batch is a smaller one")
+        num_samples, size = lengths.shape[1], max(self._sizes)
+        super().__init__(
+            num_samples, size, shuffle=shuffle, seed=seed, drop_last=drop_last, part=part
+        )
+        self._plan: tuple[int, list[Tensor]] | None = None
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self._sizes)
+
+    def batches(
+        self, epoch: int, start: int = 0, *, device: torch.device | str = "cpu"
+    ) -> Sequence[Tensor]:
+        epoch = epoch if self.shuffle else 0
+        if self._plan is None or self._plan[0] != epoch:
+            self._plan = (epoch, self._planned(epoch))
+        plan = self._plan[1][start:]
+        if not plan or torch.device(device).type == "cpu":
+            return plan
+        # All numbers of the epoch go to the device at once, so that no batch waits for its own.
+        return torch.cat(plan).to(device).split([len(rows) for rows in plan])
+
+    def _planned(self, epoch: int) -> list[Tensor]:
+        order = self._sorted
+        if self.shuffle:
+            # Within a bucket, samples are sorted by roughly their total length: the shorter column
+            # needs little padding too, and the noise lets others meet in every epoch.
+            generator = seeded_generator("buckets", self.seed, epoch)
+            noise = torch.rand(self.num_samples, generator=generator, dtype=torch.float64)
+            total = self._total[order] * (1 - SPREAD * noise)
+            scale = float(self._total.max()) + 1
+            order = order[(self._bucket * scale - total).argsort(stable=True)]
+            visits = torch.randperm(len(self), generator=generator)
+        else:
+            visits = evaluation_order(len(self))
+        batches = order[: sum(self._sizes)].split(self._sizes)
+        return [batches[number] for number in visits.tolist()]
+
+
 class BucketLoader:
     """Batches of similar length from sequences, or tuples of sequences, in memory.
 
@@ -72,7 +147,10 @@ class BucketLoader:
         shuffle: whether epochs differ. In evaluation a sample above the budget is a batch of its
             own, in training it is refused.
         seed: together with the epoch, all that the order depends on.
+        drop_last: omit the smaller batch of the last bucket, if there is one. Not for evaluation.
         device: where the values are.
+        part: ``(rank, world)``: give this slice of each batch, ``None`` where it is empty. It is
+            padded to its own longest sequence.
 
     Raises:
         ValueError: a column is empty or of another length than the first, a sequence is empty, or
@@ -88,7 +166,9 @@ class BucketLoader:
         tokens_per_batch: int | None = None,
         shuffle: bool = False,
         seed: int = 0,
+        drop_last: bool = False,
         device: torch.device | str = "cpu",
+        part: Part = (0, 1),
     ) -> None:
         check_sizes(batch_size, tokens_per_batch)
         sizes = [len(column) for column in columns]
@@ -97,70 +177,46 @@ class BucketLoader:
         self.num_samples = sizes[0]
         self._columns = [Ragged(column, device=device) for column in columns]
         self._collate = collate
-        self._shuffle, self._seed = shuffle, seed
         self._device = torch.device(device)
         lengths = torch.stack([column.lengths for column in self._columns])  # (columns, samples)
         if (lengths == 0).any():
             empty = int((lengths == 0).any(0).nonzero()[0])
             raise ValueError(f"columns must hold no empty sequence, as sample {empty} has")
-        longest = lengths.amax(0)  # (samples,)
-        if shuffle and tokens_per_batch is not None and longest.max() > tokens_per_batch:
+        if shuffle and tokens_per_batch is not None and lengths.max() > tokens_per_batch:
             raise ValueError(
-                f"tokens_per_batch must be at least {longest.max()}, the longest sequence, not "
+                f"tokens_per_batch must be at least {lengths.max()}, the longest sequence, not "
                 f"{tokens_per_batch}"
             )
-        self._total = lengths.sum(0)  # (samples,)
-        # From long to short; samples of equal length stay in their order.
-        self._sorted = (longest * (self._total.max() + 1) + self._total).argsort(
-            descending=True, stable=True
+        self._order = BucketOrder(
+            lengths,
+            batch_size=batch_size,
+            tokens_per_batch=tokens_per_batch,
+            shuffle=shuffle,
+            seed=seed,
+            drop_last=drop_last,
+            part=part,
         )
-        self._bucket, self._sizes = _cut(longest[self._sorted], batch_size, tokens_per_batch)
-        self._plan: tuple[int, list[Tensor]] | None = None
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return len(self._sizes)
+        return len(self._order)
 
     def indices(self, epoch: int, batch: int) -> list[int]:
-        rows: list[int] = self._batches(epoch)[batch].tolist()
-        return rows
+        return self._order.indices(epoch, batch)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        plan = self._batches(epoch)[start:]
-        if not plan:
-            return
-        # All numbers of the epoch go to the device at once, so that no batch waits for its own.
-        moved = torch.cat(plan).to(self._device).split([len(rows) for rows in plan])
+        plan = self._order.chunks(epoch, start)
+        moved = self._order.chunks(epoch, start, device=self._device)
         for rows, there in zip(plan, moved, strict=True):
+            if not len(rows):
+                yield None
+                continue
             lengths = [column.lengths[rows] for column in self._columns]
             padded = [
                 column.padded(there, int(size.max()))
                 for column, size in zip(self._columns, lengths, strict=True)
             ]
             yield self._collate(padded, lengths, rows.tolist())
-
-    def _batches(self, epoch: int) -> list[Tensor]:
-        """The numbers of the samples of every batch."""
-        epoch = epoch if self._shuffle else 0
-        if self._plan is None or self._plan[0] != epoch:
-            self._plan = (epoch, self._planned(epoch))
-        return self._plan[1]
-
-    def _planned(self, epoch: int) -> list[Tensor]:
-        order = self._sorted
-        if self._shuffle:
-            # Within a bucket, samples are sorted by roughly their total length: the shorter column
-            # needs little padding too, and the noise lets others meet in every epoch.
-            generator = seeded_generator("buckets", self._seed, epoch)
-            noise = torch.rand(self.num_samples, generator=generator, dtype=torch.float64)
-            total = self._total[order] * (1 - SPREAD * noise)
-            scale = float(self._total.max()) + 1
-            order = order[(self._bucket * scale - total).argsort(stable=True)]
-            visits = torch.randperm(len(self), generator=generator)
-        else:
-            visits = evaluation_order(len(self))
-        batches = order.split(self._sizes)
-        return [batches[number] for number in visits.tolist()]
 
 
 def check_sizes(batch_size: int | None, tokens_per_batch: int | None) -> None:
@@ -177,7 +233,11 @@ def check_sizes(batch_size: int | None, tokens_per_batch: int | None) -> None:
 
 
 def _cut(
-    longest: Tensor, batch_size: int | None, tokens_per_batch: int | None
+    longest: Tensor,
+    batch_size: int | None,
+    tokens_per_batch: int | None,
+    *,
+    drop_last: bool = False,
 ) -> tuple[Tensor, list[int]]:
     """Cuts samples that are sorted from long to short into buckets of whole batches.
 
@@ -185,6 +245,7 @@ def _cut(
         longest: length of each sample, falling.
         batch_size: samples a batch, or
         tokens_per_batch: budget of a batch.
+        drop_last: omit the last batch if it is smaller than those of its bucket.
 
     Returns:
         The bucket of each sample, and the sizes of the batches in the order of the samples.
@@ -200,7 +261,7 @@ def _cut(
         batches = min(max(1, similar // size), MOST_BATCHES)
         stop = min(start + batches * size, end)
         whole, rest = divmod(stop - start, size)
-        sizes += [size] * whole + [rest] * (rest > 0)
+        sizes += [size] * whole + [rest] * (rest > 0 and not drop_last)
         counts.append(stop - start)
         start = stop
     return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)), sizes

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from zoo.data.loading.bptt import TextBatch
-from zoo.data.loading.workers import BatchOrder
+from zoo.data.loading.order import BatchOrder
+from zoo.data.module import Part
 from zoo.data.sampling import mix_seed
 
 
@@ -32,7 +33,9 @@ class WindowLoader:
         sequence_length: tokens of a window.
         shuffle: other windows in another order each epoch.
         seed: together with the epoch, all that these depend on.
+        drop_last: omit the last batch of an epoch if it is smaller. Not for evaluation.
         device: where the batches are.
+        part: ``(rank, world)``: give this slice of each batch, ``None`` where it is empty.
     """
 
     def __init__(
@@ -43,7 +46,9 @@ class WindowLoader:
         sequence_length: int,
         shuffle: bool = False,
         seed: int = 0,
+        drop_last: bool = False,
         device: torch.device | str = "cpu",
+        part: Part = (0, 1),
     ) -> None:
         self._tokens = tokens.to(device) if tokens.dtype == torch.int64 else tokens
         self._device = torch.device(device)
@@ -63,7 +68,7 @@ class WindowLoader:
         self._rest = 0 if shuffle else num_targets % sequence_length
         self.num_samples = self._windows + (self._rest > 0)
         self._order = BatchOrder(
-            self._windows, batch_size, shuffle=shuffle, seed=seed, drop_last=False
+            self._windows, batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last, part=part
         )
 
     def __len__(self) -> int:
@@ -72,22 +77,27 @@ class WindowLoader:
 
     def indices(self, epoch: int, batch: int) -> list[int]:
         """Where in the text each row of the batch begins."""
-        chunks = self._order.chunks(epoch, batch)
-        windows = chunks[0].tolist() if chunks else [self._windows]
+        windows = [self._windows]  # the rest
+        if batch < len(self._order):
+            windows = self._order.indices(epoch, batch)
         offset = self._offset(epoch)
         return [offset + window * self._time for window in windows]
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[TextBatch]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[TextBatch | None]:
         offset, whole = self._offset(epoch), self._windows * self._time
         inputs, targets = (
             self._tokens[offset + ahead : offset + ahead + whole].view(self._windows, self._time)
             for ahead in (0, 1)
         )  # (windows, time)
         for index in self._order.chunks(epoch, start, device=self._tokens.device):
-            yield self._batch(inputs.index_select(0, index), targets.index_select(0, index))
+            if len(index):
+                yield self._batch(inputs.index_select(0, index), targets.index_select(0, index))
+            else:
+                yield None
         if self._rest and start < len(self):
             rest = self._tokens[whole:].unsqueeze(0)  # (1, rest + 1)
-            yield self._batch(rest[:, :-1], rest[:, 1:])
+            is_first = self._order.part[0] == 0
+            yield self._batch(rest[:, :-1], rest[:, 1:]) if is_first else None
 
     def _offset(self, epoch: int) -> int:
         if not self._shuffle:

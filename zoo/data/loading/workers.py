@@ -1,6 +1,6 @@
 """What a stream of samples needs around torch's `DataLoader`.
 
-An order that can start anywhere, a random state for each sample, and worker processes that leave
+Keys of samples from any batch on, a random state for each sample, and worker processes that leave
 signals to the main process.
 """
 
@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
-from zoo.data.sampling import epoch_order, mix_seed
+from zoo.data.loading.order import BatchOrder
+from zoo.data.sampling import mix_seed
 
 Key = tuple[int, int]  # (epoch, index of the sample)
 
@@ -33,47 +34,26 @@ class SizedDataset(Protocol):
         ...
 
 
-class BatchOrder(Sampler[list[Key]]):
-    """Says which samples each batch of the current epoch holds, from a given batch on.
+class Keys(Sampler[list[Key]]):
+    """The keys of each batch of the current epoch, for `DataLoader`; empty slices are left out.
 
     Set ``epoch`` and ``start`` before iterating; the batches before ``start`` cost nothing.
+
+    Args:
+        order: says which samples each batch holds.
+        ahead: see :meth:`~zoo.data.loading.order.BatchOrder.chunks`.
     """
 
-    def __init__(
-        self, num_samples: int, batch_size: int, *, shuffle: bool, seed: int, drop_last: bool
-    ) -> None:
-        self.num_samples = num_samples
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.drop_last = drop_last
+    def __init__(self, order: BatchOrder, *, ahead: int = 0) -> None:
+        self.order = order
+        self.ahead = ahead
         self.epoch = 0
         self.start = 0
 
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        whole, rest = divmod(self.num_samples, self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
-
-    def order(self, epoch: int) -> torch.Tensor:
-        """The samples in the order of ``epoch``."""
-        if self.shuffle:
-            return epoch_order(self.num_samples, seed=self.seed, epoch=epoch)
-        return torch.arange(self.num_samples)
-
-    def chunks(
-        self, epoch: int, start: int = 0, *, device: torch.device | str = "cpu"
-    ) -> tuple[torch.Tensor, ...]:
-        """The indices of each batch of ``epoch``, from number ``start`` on, moved over at once."""
-        if start >= len(self):
-            return ()
-        order = self.order(epoch)[start * self.batch_size : len(self) * self.batch_size]
-        return order.to(device).split(self.batch_size)
-
     def __iter__(self) -> Iterator[list[Key]]:
-        """The keys of each batch, for `DataLoader`."""
-        epoch, chunks = self.epoch, self.chunks(self.epoch, self.start)
-        return ([(epoch, index) for index in chunk.tolist()] for chunk in chunks)
+        """The keys of each batch."""
+        epoch, chunks = self.epoch, self.order.chunks(self.epoch, self.start, ahead=self.ahead)
+        return ([(epoch, index) for index in chunk.tolist()] for chunk in chunks if len(chunk))
 
 
 class SeededDataset(Dataset[Any]):

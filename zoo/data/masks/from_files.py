@@ -13,7 +13,7 @@ from zoo.data.augmentation.base import Augmentation
 from zoo.data.augmentation.deformation import BrightnessContrast, RandomTile
 from zoo.data.download import DataError
 from zoo.data.images.from_files import IMAGENET_MEAN, IMAGENET_STD
-from zoo.data.loading.loaders import StreamLoader
+from zoo.data.loading.stream import StreamLoader
 from zoo.data.masks.base import (
     Labelled,
     MaskModule,
@@ -158,6 +158,7 @@ class StreamedMasks(MaskModule):
                 augment=self._augmentations() if train else (),
                 transform=self.normalize,
                 device=device,
+                part=part,
             )
 
     def preprocess(self, image: "Image") -> Tensor:

@@ -101,6 +101,7 @@ class ISBI2012(MaskModule):
             normalize=self.normalize,
             seed=seed,
             device=device,
+            part=part,
         )
 
     def _check_files(self) -> None:

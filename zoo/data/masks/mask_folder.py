@@ -150,6 +150,7 @@ class MaskFolder(MaskModule):
             normalize=self.normalize,
             seed=seed,
             device=device,
+            part=part,
         )
 
     def facts(self) -> dict[str, Any]:

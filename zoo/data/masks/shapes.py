@@ -85,6 +85,7 @@ class Shapes(MaskModule):
             normalize=self.normalize,
             seed=seed,
             device=device,
+            part=part,
         )
 
     def _draw(self, split: str, count: int) -> list[Labelled]:

@@ -20,9 +20,10 @@ from zoo.data.augmentation.deformation import (
     tile_pixels,
 )
 from zoo.data.images.base import Normalize
-from zoo.data.loading.loaders import StreamLoader, TensorLoader
+from zoo.data.loading.stream import StreamLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.data.masks.base import Labelled, border_weights, class_balance
-from zoo.data.module import Loader, check_batch_size
+from zoo.data.module import Loader, Part, check_batch_size
 
 Flips = Literal["none", "horizontal", "all"]
 
@@ -145,6 +146,7 @@ def tiled_loaders(
     normalize: Normalize,
     seed: int,
     device: torch.device | str,
+    part: Part = (0, 1),
 ) -> dict[str, Loader]:
     """Loaders of random tiles for ``train`` and of whole images, in their order, for the rest.
 
@@ -170,13 +172,16 @@ def tiled_loaders(
                 augment=(store, *tiling.augmentations()),
                 transform=normalize,
                 device=device,
+                part=part,
             )
             continue
         whole = [
             (image, mask.long(), *weights[i : i + 1]) for i, (image, mask) in enumerate(samples)
         ]
         if len(sizes := {mask.shape for _, mask in samples}) > 1:
-            loaders[split] = StreamLoader(whole, batch_size=1, transform=normalize, device=device)
+            loaders[split] = StreamLoader(
+                whole, batch_size=1, transform=normalize, device=device, part=part
+            )
             continue
         pixels = tiling.batch_size * math.prod(tile)
         loaders[split] = TensorLoader(
@@ -184,6 +189,7 @@ def tiled_loaders(
             batch_size=max(1, pixels // math.prod(sizes.pop())),
             transform=normalize,
             device=device,
+            part=part,
         )
     return loaders
 

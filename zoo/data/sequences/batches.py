@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.loading.bucketing import BucketLoader
+from zoo.data.module import Part
 
 IGNORED = -100
 """Target of a step that has none: torch's `ignore_index`."""
@@ -35,7 +36,9 @@ def sequence_loader(
     batch_size: int,
     shuffle: bool = False,
     seed: int = 0,
+    drop_last: bool = False,
     device: torch.device | str = "cpu",
+    part: Part = (0, 1),
 ) -> BucketLoader:
     """Batches of sequences of similar length.
 
@@ -45,7 +48,9 @@ def sequence_loader(
         batch_size: sequences a batch.
         shuffle: whether epochs differ.
         seed: of the order.
+        drop_last: omit a smaller batch at the end of an epoch. Not for evaluation.
         device: where the batches are; lengths stay on the CPU.
+        part: ``(rank, world)``: give this slice of each batch.
     """
     is_aligned = isinstance(targets[0], Tensor)
 
@@ -60,5 +65,12 @@ def sequence_loader(
 
     labels = [torch.as_tensor(target).view(-1) for target in targets]  # (time,) or (1,)
     return BucketLoader(
-        [inputs, labels], collate, batch_size=batch_size, shuffle=shuffle, seed=seed, device=device
+        [inputs, labels],
+        collate,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        drop_last=drop_last,
+        device=device,
+        part=part,
     )

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from zoo.data.loading.bucketing import BucketLoader
-
-BEGIN, END = 2, 3
-"""Numbers of `<s>` and `</s>` wherever there are special tokens, see `zoo.data.text.vocabulary`."""
+from zoo.data.module import Part
+from zoo.data.sequences.special import BEGIN, END
 
 
 class PairBatch(NamedTuple):
@@ -39,7 +38,9 @@ def pair_loader(
     tokens_per_batch: int | None = None,
     shuffle: bool = False,
     seed: int = 0,
+    drop_last: bool = False,
     device: torch.device | str = "cpu",
+    part: Part = (0, 1),
 ) -> BucketLoader:
     """Batches of pairs of similar length.
 
@@ -51,7 +52,9 @@ def pair_loader(
         tokens_per_batch: instead, see there.
         shuffle: whether epochs differ.
         seed: of the order.
+        drop_last: omit a smaller batch at the end of an epoch. Not for evaluation.
         device: where the tokens are; lengths stay on the CPU.
+        part: ``(rank, world)``: give this slice of each batch.
     """
 
     def collate(columns: list[Tensor], lengths: list[Tensor], rows: list[int]) -> PairBatch:
@@ -69,5 +72,7 @@ def pair_loader(
         tokens_per_batch=tokens_per_batch,
         shuffle=shuffle,
         seed=seed,
+        drop_last=drop_last,
         device=device,
+        part=part,
     )

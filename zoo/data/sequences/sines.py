@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule, Part, check_batch_size
 from zoo.data.sampling import seeded_generator
 from zoo.data.sequences.synthetic import SPLITS, check_samples
@@ -83,7 +83,7 @@ class NoisySine(DataModule):
     ) -> None:
         counts = (self.num_samples, self.eval_samples)
         name = partial(seeded_generator, "noisy sine", self.data_seed)
-        self.loaders |= _loaders(self._draw, name, counts, self.batch_size, seed, device)
+        self.loaders |= _loaders(self._draw, name, counts, self.batch_size, seed, device, part)
 
     def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         amplitude = _uniform(AMPLITUDES, count, generator)
@@ -152,7 +152,7 @@ class SineSynthesis(DataModule):
     ) -> None:
         counts = (self.num_samples, self.eval_samples)
         name = partial(seeded_generator, "sine synthesis", self.data_seed)
-        self.loaders |= _loaders(self._draw, name, counts, self.batch_size, seed, device)
+        self.loaders |= _loaders(self._draw, name, counts, self.batch_size, seed, device, part)
 
     def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         amplitude = _uniform(AMPLITUDES, count, generator)
@@ -179,6 +179,7 @@ def _loaders(
     batch_size: int,
     seed: int,
     device: torch.device | str,
+    part: Part,
 ) -> dict[str, TensorLoader]:
     """A loader for each split, whose samples are drawn with a generator of its own."""
     return {
@@ -188,6 +189,7 @@ def _loaders(
             shuffle=split == "train",
             seed=seed,
             device=device,
+            part=part,
         )
         for split in SPLITS
     }

@@ -15,15 +15,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule, Part, check_batch_size
 from zoo.data.sampling import seeded_generator
 from zoo.data.sequences.batches import sequence_loader
 from zoo.data.sequences.pairs import pair_loader
+from zoo.data.sequences.special import SPECIAL
 
 SPLITS = ("train", "val", "test")
-SPECIAL_TOKENS = 4
-"""`<pad>`, `<unk>`, `<s>` and `</s>`, which come before all symbols."""
 
 
 class AddingProblem(DataModule):
@@ -83,6 +82,7 @@ class AddingProblem(DataModule):
                 shuffle=split == "train",
                 seed=seed,
                 device=device,
+                part=part,
             )
 
     def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -169,6 +169,7 @@ class Parity(DataModule):
                 shuffle=split == "train",
                 seed=seed,
                 device=device,
+                part=part,
             )
 
     def facts(self) -> dict[str, Any]:
@@ -233,7 +234,7 @@ class TokenPairs(DataModule):
             seed=self.data_seed,
         )
         for split, symbols in zip(SPLITS, sequences, strict=True):
-            sources = [(sequence + SPECIAL_TOKENS).tolist() for sequence in symbols]
+            sources = [(sequence + len(SPECIAL)).tolist() for sequence in symbols]
             self.loaders[split] = pair_loader(
                 sources,
                 [self._ordered(source) for source in sources],
@@ -241,6 +242,7 @@ class TokenPairs(DataModule):
                 shuffle=split == "train",
                 seed=seed,
                 device=device,
+                part=part,
             )
 
     def _ordered(self, source: list[int]) -> list[int]:
@@ -249,7 +251,7 @@ class TokenPairs(DataModule):
         return source[::-1] if self.order == "reverse" else source
 
     def facts(self) -> dict[str, Any]:
-        tokens = SPECIAL_TOKENS + self.num_symbols
+        tokens = len(SPECIAL) + self.num_symbols
         return {"source_vocab_size": tokens, "target_vocab_size": tokens}
 
 

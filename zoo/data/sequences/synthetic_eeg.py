@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule, Part, check_batch_size
 from zoo.data.sampling import seeded_generator
 from zoo.data.splits import SHARES, divide
@@ -91,6 +91,7 @@ class SyntheticEEG(DataModule):
                 shuffle=split == "train",
                 seed=seed,
                 device=device,
+                part=part,
             )
 
     def facts(self) -> dict[str, Any]:

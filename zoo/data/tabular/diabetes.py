@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.data.loading.loaders import TensorLoader
+from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule, Part, check_batch_size
 from zoo.data.splits import SHARES, divide
 
@@ -72,6 +72,7 @@ class Diabetes(DataModule):
                 shuffle=split == "train",
                 seed=seed,
                 device=device,
+                part=part,
             )
 
     def facts(self) -> dict[str, Any]:

@@ -38,6 +38,13 @@ from zoo.layers.attention import (
 from zoo.layers.checks import check_at_least_one, check_lengths, check_probability
 
 _LAYER_NORM_EPS = 1e-12
+_FOREIGN_NAMES = (
+    # Files of a BERT without its head do not say which part their names are of.
+    (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),
+    # The first files, from TensorFlow.
+    (r"\.LayerNorm\.gamma$", ".LayerNorm.weight"),
+    (r"\.LayerNorm\.beta$", ".LayerNorm.bias"),
+)
 
 
 class SelfAttention(AttentionRecorder):
@@ -376,6 +383,8 @@ class BertForMaskedLM(nn.Module):
         sequence_length: the most tokens of a sequence.
     """
 
+    foreign_names: ClassVar[tuple[tuple[str, str], ...]] = _FOREIGN_NAMES
+
     def __init__(self, bert: BertModel) -> None:
         super().__init__()
         if bert.pooler is not None:
@@ -415,6 +424,8 @@ class BertForSequenceClassification(nn.Module):
 
     optional_weights: ClassVar[tuple[str, ...]] = ("classifier.*",)
     """What files of BERT do not have, and what a classifier trains from the start."""
+
+    foreign_names: ClassVar[tuple[tuple[str, str], ...]] = _FOREIGN_NAMES
 
     def __init__(self, bert: BertModel, num_classes: int = 2, *, dropout: float = 0.1) -> None:
         super().__init__()

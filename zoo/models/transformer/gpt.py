@@ -26,7 +26,7 @@ code has an approximation by tanh, which costs a CPU more than twice the time.
 """
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -261,6 +261,11 @@ class GPT(nn.Module):
     Raises:
         ValueError: if an argument is outside its range.
     """
+
+    # Files of a GPT-2 without its head do not say which part their names are of.
+    foreign_names: ClassVar[tuple[tuple[str, str], ...]] = (
+        (r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),
+    )
 
     def __init__(
         self,

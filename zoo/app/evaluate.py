@@ -1,0 +1,190 @@
+"""Evaluates a run, or predicts with it, from its folder alone.
+
+    python evaluate.py run=<run folder> [split=<split>] [checkpoint=best|last|<file>]
+    python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
+    python evaluate.py run=<run folder> sample=<count> [out=<file.png or file.pt>]
+
+The split is test or, where the data have none, val.
+
+For images, a classifier predicts a table, predictions.csv, as a regression does; a segmentation
+predicts a mask for each, in the folder predictions. A GAN draws samples; seed=<number> draws
+others. Test-time augmentation of a classifier: tta=flip (mean over the image and its mirror image)
+or tta=ten_crop (over ten crops, crop=<pixels>; default: 7/8 of the image).
+
+Values of the stored configuration that do not make another run may be overridden as well:
+`data.root=/elsewhere trainer.device=cpu`.
+"""
+
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.app.commands import relative
+from zoo.app.failures import report
+from zoo.app.main import show_version
+from zoo.app.place import change_of_data
+from zoo.config.command_line import CommandLine, parse_words
+from zoo.config.errors import ConfigError, as_config_error, did_you_mean
+
+if TYPE_CHECKING:
+    from zoo.app.rebuild import Evaluation
+
+PATHS = ("run", "split", "checkpoint", "predict", "sample", "seed", "out", "tta", "crop")
+LONGEST = 40
+"""Rows of a table that are printed; a longer one is in the JSON file alone, but for its last."""
+
+
+def rebuilt(line: CommandLine) -> "Evaluation":
+    """The parts of the run that a command line names.
+
+    Raises:
+        ConfigError: there is no such run or checkpoint.
+    """
+    from zoo.app.rebuild import prepare_evaluation
+
+    return prepare_evaluation(
+        line.options["run"],
+        line.overrides,
+        checkpoint=line.options.get("checkpoint", "best"),
+        trusted=line.trusted,
+    )
+
+
+def seed_of(line: CommandLine) -> int:
+    """The seed of random numbers that a command line names.
+
+    Raises:
+        ConfigError: it is not a whole number that torch takes.
+    """
+    seed = line.integer("seed", 0, least=0)
+    if seed >= 2**63:
+        raise ConfigError(f"seed={seed}: must be below 2**63")
+    return seed
+
+
+def augment(parts: "Evaluation", line: CommandLine) -> dict[str, Any]:
+    """Puts the test-time augmentation asked for into the task; returns what to note of it."""
+    from zoo.tasks.prediction import Classes
+
+    views, crop = line.options.get("tta"), line.options.get("crop")
+    if views is None:
+        if crop is not None:
+            raise ConfigError(f"crop={crop}: goes with tta=ten_crop")
+        return {}
+    if parts.task.predicts is not Classes or not hasattr(parts.data, "preprocess"):
+        raise ConfigError(f"tta={views}: this run does not classify images")
+    if crop is not None and not crop.isdecimal():
+        raise ConfigError(f"crop={crop}: must be a number of pixels")
+    from zoo.inference.views import AveragedViews
+
+    size = None if crop is None else int(crop)
+    with as_config_error():
+        parts.task.model = AveragedViews(parts.task.model, views, crop=size).eval()  # type: ignore[arg-type]
+    return {"tta": views} | ({} if crop is None else {"crop": size})
+
+
+def evaluate_run(line: CommandLine) -> None:
+    """Prints the metrics of one split and writes them to `evaluation-<split>.json`."""
+    from zoo.tasks.task import Shown, Table, Text
+    from zoo.training.evaluation import markdown_table, measure
+    from zoo.training.run_folder import RunFolder
+
+    parts = rebuilt(line)
+    augmentation = augment(parts, line)
+    split = line.options.get("split", "test" if "test" in parts.data.splits else "val")
+    if split not in parts.data.splits:
+        known = ", ".join(parts.data.splits)
+        raise ConfigError(f"split={split}: these data have {known}")
+    with as_config_error("data"):
+        parts.data.setup(seed=parts.settings.seed, device=parts.device)
+    folder = RunFolder(line.options["run"])
+    if change := change_of_data(folder, parts.data):
+        print(f"warning: {change}, if they are to be the same", file=sys.stderr)
+    batches = islice(parts.data.batches(split, 0), parts.settings.trainer.limit_eval_batches)
+    found: dict[str, Shown] = {}
+    with as_config_error() if augmentation else nullcontext():
+        metrics = measure(
+            parts.task,
+            batches,
+            autocast=parts.autocast,
+            then=lambda _: found.update(parts.task.show()),
+        )
+    tables = {name: table.rows for name, table in found.items() if isinstance(table, Table)}
+    file = "-".join(["evaluation", split, *map(str, augmentation.values())]) + ".json"
+    folder.write(file, {"split": split, "step": parts.step, **augmentation, **metrics, **tables})
+    with_tta = "".join(f", {name}={value}" for name, value in augmentation.items())
+    print(f"{split}, weights of step {parts.step:,}{with_tta}")
+    for name, value in metrics.items():
+        print(f"{name:<24}{value:>12.4f}")
+    for name, entry in found.items():
+        match entry:
+            case Table(rows):
+                print(f"\n{markdown_table(rows if len(rows) <= LONGEST else rows[-1:])}\n")
+            case Text(text):
+                print(f"\n{name}\n{text}\n")
+    print(relative(folder.path / file))
+
+
+def predict_with_run(line: CommandLine) -> None:
+    """Writes what the run's task predicts for images."""
+    from zoo.app.predict import image_files, predict_images
+
+    if "split" in line.options:
+        raise ConfigError("split and predict exclude each other")
+    run, source = Path(line.options["run"]), Path(line.options["predict"])
+    image_files(source)  # A wrong path is refused before the run is rebuilt.
+    parts = rebuilt(line)
+    augmentation = augment(parts, line)
+    out = Path(line.options["out"]) if "out" in line.options else None
+    with as_config_error() if augmentation else nullcontext():
+        done, out = predict_images(parts, source, out=out, run=run)
+    print("\n".join(done[:10]))
+    print(f"{len(done)} predictions")
+    print(relative(out))
+
+
+def sample_from_run(line: CommandLine) -> None:
+    """Writes samples that the run's model draws."""
+    if other := {"split", "predict", "tta", "crop"} & set(line.options):
+        raise ConfigError(f"{min(other)} and sample exclude each other")
+    count, seed = line.integer("sample", 1, least=1), seed_of(line)
+    out = Path(line.options["out"]) if "out" in line.options else None
+    from zoo.app.prediction_files import check_new
+
+    if out is not None:
+        check_new(out)
+    from zoo.app.predict import draw_samples
+
+    run = Path(line.options["run"])
+    print(relative(draw_samples(rebuilt(line), count, seed=seed, out=out, run=run)))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the program; returns the exit code."""
+    try:
+        words = sys.argv[1:] if words is None else words
+        line = parse_words(words, options=PATHS, flags=("--help", "--version"))
+        if "--help" in line.flags:
+            print(__doc__)
+        elif "--version" in line.flags:
+            show_version()
+        elif "run" not in line.options:
+            unknown = line.overrides[0].partition("=")[0] if line.overrides else ""
+            hint = f"; {unknown}: {did_you_mean(unknown, PATHS)}" if unknown else ""
+            raise ConfigError(f"run=<run folder> is required{hint}")
+        elif "sample" in line.options:
+            sample_from_run(line)
+        elif "seed" in line.options:
+            raise ConfigError("seed goes with sample=<count>")
+        elif "predict" in line.options:
+            predict_with_run(line)
+        elif "out" in line.options:
+            raise ConfigError("out goes with predict=<image or folder> or sample=<count>")
+        else:
+            evaluate_run(line)
+    except (Exception, KeyboardInterrupt) as error:
+        return report(error)
+    return 0

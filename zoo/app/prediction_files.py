@@ -1,0 +1,205 @@
+"""The files that predictions are written to: tables, masks, samples, and lines of text.
+
+A file is there only once it is complete. What others have made is never replaced.
+"""
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import torch
+from torch import Tensor
+
+from zoo.config.errors import ConfigError
+from zoo.figures.grids import are_images, image_grid, rescale
+from zoo.figures.palette import voc_colours
+from zoo.tasks.prediction import Classes, Prediction, Table, Texts, Values
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+WRITER = "zoo evaluate.py"
+"""Stands in every mask that is written, so that a later prediction knows what it may replace."""
+
+
+@contextmanager
+def completed(out: Path) -> Iterator[Path]:
+    """A file to write, which takes the place of `out` once it is complete.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    part = out.with_name(f".{out.name}.part")
+    try:
+        yield part
+        part.replace(out)
+    except OSError as error:
+        raise ConfigError(f"out={out}: cannot be written ({error.strerror})") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def check_new(out: Path) -> None:
+    """Refuses a file that is already there, or whose folder is not.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if out.exists():
+        raise ConfigError(f"out={out}: already exists; remove it or name another file")
+    if not out.parent.is_dir():
+        raise ConfigError(f"out={out}: there is no folder {out.parent}; make it first")
+
+
+@contextmanager
+def text_output(out: Path | None) -> Iterator[TextIO]:
+    """Where text goes as it is written, UTF-8: standard output, or a file."""
+    if out is None:
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # wherever this runs
+        yield sys.stdout
+        return
+    with completed(out) as part, open(part, "w", encoding="utf-8") as file:
+        yield file
+
+
+def rows_of(prediction: Prediction) -> list[dict[str, str | float]]:
+    """A prediction as the rows of a table, one for each sample.
+
+    Raises:
+        ConfigError: it is not one row for each sample.
+    """
+    match prediction:
+        case Classes(probabilities) if probabilities.ndim == 2:
+            return [{"class": name, "probability": value} for name, value in prediction.best()]
+        case Values(values):
+            columns = values.float().reshape(len(values), -1).tolist()
+            names = [f"value_{i}" for i in range(len(columns[0]))] if columns else []
+            names = ["value"] if len(names) == 1 else names
+            return [dict(zip(names, row, strict=True)) for row in columns]
+        case Texts(texts):
+            return [{"text": text} for text in texts]
+        case Table(rows):
+            return rows
+    raise ConfigError(f"predict: {type(prediction).__name__} cannot be written as a table")
+
+
+def write_table(rows: Sequence[dict[str, str | float]], out: Path) -> None:
+    """Writes rows as CSV.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    with completed(out) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(rows[0])
+        for row in rows:
+            writer.writerow([f"{v:.6f}" if isinstance(v, float) else v for v in row.values()])
+
+
+def mask_files(source: Path, files: Sequence[Path], out: Path) -> list[Path]:
+    """Where the mask of each image goes: `<out>/<folder below source>/<stem>.png`.
+
+    A single image's may be named itself: `out=<file>.png`. Nothing but masks that were written
+    here is ever replaced.
+
+    Args:
+        source: the image or folder that was asked for.
+        files: the images.
+        out: folder of the masks.
+
+    Raises:
+        ConfigError: two masks would have one name, or a file is in the way.
+    """
+    if source.is_file() and out.suffix.lower() == ".png":
+        targets = [out]
+    elif source.is_dir() and out.resolve() == source.resolve():
+        raise ConfigError(f"out={out}: must be another folder than that of the images")
+    else:
+        base = source if source.is_dir() else source.parent
+        targets = [out / file.relative_to(base).with_suffix(".png") for file in files]
+    taken: dict[Path, Path] = {}
+    for file, target in zip(files, targets, strict=True):
+        if target in taken:
+            raise ConfigError(
+                f"predict: the masks of {taken[target]} and {file} would both be {target}; rename "
+                "one of the images"
+            )
+        taken[target] = file
+        if target.exists() and not _is_ours(target):
+            raise ConfigError(
+                f"out={out}: {target} exists, and it is not a mask that evaluate.py wrote; name "
+                "another folder"
+            )
+    return targets
+
+
+def _is_ours(path: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.mode == "P" and image.info.get("Software") == WRITER
+    except (OSError, SyntaxError):
+        return False
+
+
+def write_mask(mask: Tensor, target: Path) -> None:
+    """Writes a mask ``(height, width)`` as an indexed PNG file.
+
+    Raises:
+        ConfigError: it cannot be written, or has a class that does not fit.
+    """
+    from PIL.PngImagePlugin import PngInfo
+
+    note = PngInfo()
+    note.add_text("Software", WRITER)
+    image = indexed(mask)
+    with completed(target) as part:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        image.save(part, format="PNG", pnginfo=note)
+
+
+def indexed(mask: Tensor) -> "Image":
+    """A mask of class numbers as an image whose pixels are those numbers, in VOC's colours.
+
+    Shape:
+        - mask: ``(height, width)``
+
+    Raises:
+        ConfigError: a number does not fit into a byte.
+    """
+    from PIL import Image
+
+    if mask.numel() and int(mask.max()) > 255:
+        raise ConfigError(
+            f"predict: class {int(mask.max())} does not fit a mask, which ends at 255"
+        )
+    image = Image.fromarray(mask.to("cpu", torch.uint8).numpy())
+    image.putpalette(voc_colours().flatten().tolist())
+    return image
+
+
+def write_samples(samples: Tensor, out: Path) -> None:
+    """Writes images as a grid (`.png`), or any samples as a tensor (`.pt`).
+
+    Raises:
+        ConfigError: the file has another suffix, or the samples are not images.
+    """
+    from PIL import Image
+
+    if out.suffix.lower() not in (".png", ".pt"):
+        raise ConfigError(f"out={out}: must end in .png (images in a grid) or .pt (a tensor)")
+    if out.suffix.lower() == ".pt":
+        with completed(out) as part:
+            torch.save(samples.cpu(), part)
+        return
+    if not are_images(samples):
+        raise ConfigError(f"out={out}: these samples are not images; write out=<file>.pt")
+    pixels = image_grid(rescale(samples), columns=8).permute(1, 2, 0)  # (height, width, 3)
+    image = Image.fromarray(pixels.mul(255).round().to("cpu", torch.uint8).numpy())
+    with completed(out) as part:
+        image.save(part, format="PNG")

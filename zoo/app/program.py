@@ -1,0 +1,42 @@
+"""What the small programs share: words in, one line for what is wrong, an exit code out."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from zoo.app.failures import report
+from zoo.config.command_line import CommandLine, parse_words
+
+
+def program(
+    body: Callable[[CommandLine], None],
+    doc: str | None,
+    *,
+    options: Sequence[str],
+    flags: Sequence[str] = (),
+) -> Callable[..., int]:
+    """The `main` of a program.
+
+    Args:
+        body: what it does.
+        doc: what `--help` prints.
+        options: names whose values are taken literally, see `parse_words`.
+        flags: besides `--help`.
+
+    Returns:
+        A function of the words of the command line (the process's own, if None) that returns the
+        exit code.
+    """
+
+    def main(words: Sequence[str] | None = None) -> int:
+        try:
+            given = sys.argv[1:] if words is None else words
+            line = parse_words(given, options=options, flags=("--help", *flags))
+            if "--help" in line.flags:
+                print(doc)
+            else:
+                body(line)
+        except (Exception, KeyboardInterrupt) as error:
+            return report(error)
+        return 0
+
+    return main

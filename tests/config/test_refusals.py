@@ -227,7 +227,7 @@ WORDS = [
     ("'name=\"a\nb\"'", "name"),
     ("resume=", "resume=", "resume=<value> or omit it"),
     ("resume=nowhere", "resume=nowhere", "no such folder"),
-    ("resume=.", "no run folder", "config.yaml"),
+    ("resume=.", "not a run folder", "config.yaml"),
     ("resume=a resume=b", "resume=b", "given twice"),
     ("resume=. -m", "--multirun", "omit --multirun"),
     ("resume=. --config-dir .", "--config-dir", "omit --config-dir"),

@@ -51,7 +51,10 @@ def option_of(file):
 @pytest.mark.parametrize("word", [option_of(f) for f in FILES])
 def test_every_option_of_every_group_composes_to_a_checked_configuration(word):
     rest = [] if word.startswith("experiment=") else ["experiment=null"]
-    config = compose([word, *rest, *WITH.get(word, [])])
+    made = recipe([word, *rest, *WITH.get(word, [])])
+    config = made.config
+    for component in (made.model, made.task):
+        assert component.auto == tuple(n for n, v in component.node.items() if v == "auto")
     assert list(config) == [
         *("name", "seed", "data", "model", "task", "optimizer", "schedule"),
         *("freeze", "trainer", "callbacks", "logger", "paths"),

@@ -135,7 +135,7 @@ def test_a_finished_run_that_is_resumed_ends_as_it_was(kind, uninterrupted, tmp_
 
 
 @pytest.mark.parametrize("kind", ["average", "language_modeling"])
-def test_a_prolonged_run_equals_one_that_was_to_be_that_long(kind, tmp_path):
+def test_an_extended_run_equals_one_that_was_to_be_that_long(kind, tmp_path):
     # With a constant rate: the end of a run is part of any other schedule.
     def run(folder, epochs, resume=False):
         trainer, callbacks = build(kind)

@@ -126,18 +126,18 @@ def test_of_two_processes_that_resume_one_run_the_second_is_refused_in_one_line(
     assert_same(path, uninterrupted)
 
 
-def test_a_finished_run_says_how_to_prolong_it(run, place):
+def test_a_finished_run_says_how_to_extend_it(run, place):
     runs, log = place
     assert run(words(runs), log) == 0
     path = only_run(runs)
     before = outcome(path)
     log.unlink()
     assert run([f"resume={path}"], log) == 0
-    assert "prolong it with trainer.epochs=" in log.read_text("utf-8")
+    assert "extend it with trainer.epochs=" in log.read_text("utf-8")
     assert_same(path, before)
 
 
-def test_a_run_that_is_prolonged_equals_one_that_was_to_be_that_long(run, place, tmp_path):
+def test_a_run_that_is_extended_equals_one_that_was_to_be_that_long(run, place, tmp_path):
     runs, log = place
     assert run(words(runs), log) == 0
     path = only_run(runs)

@@ -85,7 +85,7 @@ class Component:
 
         Args:
             first: what the run supplies as first argument, if anything.
-            given: what the run has to supply; only what the target takes is handed to it.
+            given: what the run has to supply; what the target does not ask for is left out.
 
         Raises:
             ConfigError: an `auto` is left, a given argument is missing, or the target refused one.
@@ -98,7 +98,9 @@ class Component:
                 raise ConfigError(
                     f"{self.key}: {self.node['_target_']} needs a {name}, and these data have none"
                 )
-        return self._call(self.target, *first, **{n: v for n, v in given.items() if n in own})
+        return self._call(
+            self.target, *first, **{n: v for n, v in given.items() if n in self.given}
+        )
 
     def build_with(self, make: Callable[..., Any], *first: Any) -> Any:
         """Has another function call the target: `make(target, *first, **arguments, **options)`.

@@ -57,7 +57,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     """Hydra's overrides, with its parser's complaint in one line.
 
     Raises:
-        ConfigError: a word is no override, or sets what another one sets.
+        ConfigError: a word is not an override, or sets what another one sets.
     """
     parser = OverridesParser.create()
     parsed: dict[tuple[str, str | None], Override] = {}

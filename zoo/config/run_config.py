@@ -93,7 +93,9 @@ def load(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path.parent} is no run folder: {path.name} cannot be read") from error
+        raise ConfigError(
+            f"{path.parent} is not a run folder: {path.name} cannot be read"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(config, dict) or not set(COMPONENTS) <= set(config):

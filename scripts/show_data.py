@@ -34,7 +34,6 @@ PATHS = ("split", "epoch", "count", "out")
 COLUMNS = 8
 SMALLEST, LARGEST = 96, 256  # pixels a side of an image in the grid
 LINE = 14  # height of a line of text
-IGNORED = 255  # pixels of a mask that have no class
 
 
 def show(line: CommandLine) -> Path:
@@ -103,9 +102,11 @@ def overlaid(image: "Tensor", mask: "Tensor", num_classes: int) -> "Tensor":
     """The image with each class in a colour of its own, half transparent, class 0 left alone."""
     import torch
 
+    from zoo.data.augmentation.deformation import NO_CLASS
+
     hues = [colorsys.hsv_to_rgb(i / max(1, num_classes - 1), 1, 1) for i in range(num_classes)]
     colours = torch.tensor([*hues, (1.0, 1.0, 1.0)])
-    classes = mask.where(mask != IGNORED, num_classes)
+    classes = mask.where(mask != NO_CLASS, num_classes)
     layer = colours[classes].permute(2, 0, 1)  # (3, height, width)
     return torch.where(mask == 0, image, (image + layer) / 2)
 

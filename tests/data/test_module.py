@@ -5,15 +5,20 @@ import subprocess
 import sys
 import textwrap
 import typing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from zoo.data.graphs.graph import KarateClub
+from zoo.data.graphs.karate import KarateClub
 from zoo.data.images.digits import Digits
 from zoo.data.images.image_folder import ImageFolder
+from zoo.data.masks.shapes import Shapes
 from zoo.data.module import DataModule
+from zoo.data.sequences.sines import NoisySine
+from zoo.data.sequences.synthetic import AddingProblem, Parity, TokenPairs
+from zoo.data.sequences.synthetic_eeg import SyntheticEEG
 from zoo.data.tabular.diabetes import Diabetes
 from zoo.data.text.text import StandardLibrary, TinyShakespeare
 
@@ -181,3 +186,41 @@ def test_importing_all_modules_imports_nothing_heavy_and_nothing_else_of_ours():
     command = [sys.executable, "-c", PROGRAM, *names]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["[]", "[]"]
+
+
+DRAWN = [
+    AddingProblem(num_samples=50, batch_size=8),
+    Diabetes(batch_size=8),
+    Digits(image_size=8),
+    NoisySine(num_samples=50, batch_size=8),
+    Parity(num_samples=50, eval_samples=20, batch_size=8),
+    Shapes(train_size=50, val_size=5, test_size=5, image_size=16, batch_size=8),
+    SyntheticEEG(num_samples=60),
+    TokenPairs(num_samples=50, eval_samples=20, batch_size=8),
+]
+
+
+@pytest.mark.parametrize("module", DRAWN, ids=lambda module: type(module).__name__)
+def test_drop_last_omits_the_smaller_training_batch_and_no_other(module):
+    module.setup()
+    kept = [module.num_batches(split) for split in module.splits]
+    module.drop_last = True
+    if isinstance(module, Shapes):
+        module.tiling = replace(module.tiling, drop_last=True)
+    module.setup()
+    assert [module.num_batches(split) for split in module.splits] == [kept[0] - 1, *kept[1:]]
+
+
+@pytest.mark.parametrize("module", [*DRAWN, KarateClub()], ids=lambda module: type(module).__name__)
+def test_modules_are_set_up_with_their_part_of_the_world(module):
+    counts = {}
+    for part in ((0, 1), (0, 2), (1, 2)):
+        module.setup(part=part)
+        for split in module.splits:
+            batches = [batch for batch in module.batches(split, 0) if batch is not None]
+            rows = [
+                batch.mask.sum() if hasattr(batch, "mask") else len(batch[0]) for batch in batches
+            ]
+            counts.setdefault(split, []).append(int(sum(rows)))
+    for whole, first, second in counts.values():
+        assert first + second == whole and min(first, second) > 0

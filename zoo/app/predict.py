@@ -10,11 +10,11 @@ from torch import Tensor
 
 from zoo.app.rebuild import Evaluation
 from zoo.config.errors import ConfigError
+from zoo.data.images.reading import SUFFIXES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 BATCH_SIZE = 64
 WRITER = "zoo evaluate.py"
 """Stands in every mask that is written, so that a later prediction knows what it may replace."""

@@ -12,7 +12,7 @@ from typing import Any, Literal, Unpack
 import torch
 from torch import Tensor
 
-from zoo.data.augmentation.deformation import IGNORED
+from zoo.data.augmentation.deformation import NO_CLASS
 from zoo.data.download import DataError
 from zoo.data.images.from_files import GREY_MEAN, GREY_STD, IMAGENET_MEAN, IMAGENET_STD
 from zoo.data.images.reading import SUFFIXES
@@ -176,7 +176,7 @@ class MaskFolder(MaskModule):
         mask = to_classes(
             pair[1],
             values,
-            {IGNORED: IGNORED} | numbers,
+            {NO_CLASS: NO_CLASS} | numbers,
             advice="correct the mask, or add the value to mask_values",
         )
         sample = read_image(pair[0], self.in_channels), mask
@@ -205,7 +205,7 @@ def list_pairs(folder: Path) -> list[Pair]:
             )
         found[path.stem] = path
     if not found:
-        raise DataError(f"{images} holds no images ({', '.join(sorted(SUFFIXES))}): add some")
+        raise DataError(f"{images} holds no images ({', '.join(SUFFIXES)}): add some")
     partners = {path.stem: path for path in masks.iterdir() if path.suffix.lower() == ".png"}
     for stem, path in found.items():
         if stem not in partners:
@@ -242,7 +242,7 @@ def _find_values(folder: Path, masks: dict[Path, tuple[Tensor, bool]]) -> tuple[
                 f"mask_values"
             )
     if True in kinds:
-        found.pop(IGNORED, None)
+        found.pop(NO_CLASS, None)
         found = dict.fromkeys(range(max(found, default=-1) + 1), folder)
         if found and max(found) >= UNKNOWN:
             raise DataError(f"{kinds[True]} and others hold class numbers above {UNKNOWN - 1}")

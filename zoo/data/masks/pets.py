@@ -6,7 +6,7 @@ and with the same ``val_fraction`` and ``split_seed`` the same photographs in ea
 
 from typing import Literal, Unpack
 
-from zoo.data.augmentation.deformation import IGNORED
+from zoo.data.augmentation.deformation import NO_CLASS
 from zoo.data.images.pets import published
 from zoo.data.masks.from_files import MaskOptions, Pair, StreamedMasks
 from zoo.data.splits import check_fractions, divide
@@ -49,7 +49,7 @@ class PetsSegmentation(StreamedMasks):
             batch_size=batch_size,
             tile_size=tile_size,
             short_side=short_side,
-            classes={1: 1, 2: 0, 3: 2 if border == "class" else IGNORED},
+            classes={1: 1, 2: 0, 3: 2 if border == "class" else NO_CLASS},
             **options,
         )
         names = ("background", "pet", "border")

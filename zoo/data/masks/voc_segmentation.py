@@ -10,7 +10,7 @@ is.
 from pathlib import Path
 from typing import Any, Unpack
 
-from zoo.data.augmentation.deformation import IGNORED
+from zoo.data.augmentation.deformation import NO_CLASS
 from zoo.data.download import torchvision_download
 from zoo.data.masks.from_files import MaskOptions, Pair, StreamedMasks
 
@@ -63,7 +63,7 @@ class VOCSegmentation(StreamedMasks):
             batch_size=batch_size,
             tile_size=tile_size,
             short_side=None,
-            classes={**{i: i for i in range(len(self.class_names))}, IGNORED: IGNORED},
+            classes={**{i: i for i in range(len(self.class_names))}, NO_CLASS: NO_CLASS},
             **options,
         )
 

@@ -1,17 +1,24 @@
+import ast
 import importlib
 import inspect
 import subprocess
 import sys
+import textwrap
+import typing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from zoo.config.targets import signature_of
-from zoo.data.graphs.graph import KarateClub
+from zoo.data.graphs.karate import KarateClub
 from zoo.data.images.digits import Digits
 from zoo.data.images.image_folder import ImageFolder
+from zoo.data.masks.shapes import Shapes
 from zoo.data.module import DataModule
+from zoo.data.sequences.sines import NoisySine
+from zoo.data.sequences.synthetic import AddingProblem, Parity, TokenPairs
+from zoo.data.sequences.synthetic_eeg import SyntheticEEG
 from zoo.data.tabular.diabetes import Diabetes
 from zoo.data.text.text import StandardLibrary, TinyShakespeare
 
@@ -28,6 +35,47 @@ DATA_SETS = [
     for _, kind in inspect.getmembers(module, inspect.isclass)
     if kind.__module__ == name and issubclass(kind, DataModule) and not inspect.isabstract(kind)
 ]
+
+
+def call_with_options(kind):
+    """The call in a constructor that hands its `**options` on."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind.__init__))).body
+    calls = [node for node in ast.walk(body) if isinstance(node, ast.Call)]
+    (call,) = [call for call in calls if any(k.arg is None for k in call.keywords)]
+    return call
+
+
+def options_of(kind):
+    """The TypedDict of the keywords that a constructor hands on, and the class that takes them."""
+    for base in kind.__mro__:
+        if "__init__" in vars(base):
+            hints = typing.get_type_hints(base.__init__)
+            variable = inspect.getfullargspec(base.__init__).varkw
+            if variable is None:
+                return None
+            if typing.get_origin(hints[variable]) is typing.Unpack:
+                function = call_with_options(base).func
+                is_class = isinstance(function, ast.Name)  # else: super().__init__
+                scope = sys.modules[base.__module__]
+                taker = getattr(scope, function.id) if is_class else base.__mro__[1]
+                return typing.get_args(hints[variable])[0], taker
+    raise AssertionError(kind)
+
+
+def arguments_of(kind):
+    """Name to (annotation, default) of all that a constructor takes, handed on or not."""
+    hints = typing.get_type_hints(kind.__init__)
+    found = {
+        name: (hints[name], parameter.default)
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+    if options := options_of(kind):
+        taken = arguments_of(options[1])
+        found |= {name: taken[name] for name in typing.get_type_hints(options[0])}
+    return found
+
+
 # Of a class whose defaults another configuration shows.
 VARIANTS = {"imagenet", "reverse", "sorting"}
 
@@ -80,14 +128,15 @@ def test_every_config_begins_with_a_comment_and_fits_its_target(path):
     arguments = OmegaConf.to_container(config.data, resolve=True)
     module, _, name = arguments.pop("_target_").rpartition(".")
     target = getattr(importlib.import_module(module), name)
-    assert set(arguments) == set(parameters(target))
+    parameters = arguments_of(target)
+    assert set(arguments) == set(parameters)
     target(**arguments)
     assert arguments.get("root", "elsewhere") == "elsewhere"
     if path.stem in VARIANTS:
         return
-    for parameter in parameters(target).values():
-        if parameter.default is not parameter.empty and parameter.name != "root":
-            assert arguments[parameter.name] == parameter.default, parameter.name
+    for name, (_, default) in parameters.items():
+        if default is not inspect.Parameter.empty and name != "root":
+            assert arguments[name] == default, name
 
 
 def test_there_is_a_config_for_each_data_set():
@@ -96,10 +145,20 @@ def test_there_is_a_config_for_each_data_set():
 
 
 @pytest.mark.parametrize("kind", DATA_SETS, ids=lambda kind: kind.__name__)
+def test_options_are_those_arguments_of_the_base_that_a_constructor_does_not_fix(kind):
+    if (options := options_of(kind)) is None:
+        return
+    handed_on, base = typing.get_type_hints(options[0]), options[1]
+    taken = arguments_of(base)
+    assert handed_on == {name: taken[name][0] for name in handed_on}
+    fixed = {keyword.arg for keyword in call_with_options(kind).keywords if keyword.arg}
+    assert set(taken) == set(handed_on) | fixed
+
+
+@pytest.mark.parametrize("kind", DATA_SETS, ids=lambda kind: kind.__name__)
 def test_what_a_stored_run_may_change_are_arguments(kind):
-    arguments = signature_of(kind)
     for name in kind.changeable:
-        assert name.partition(".")[0] in arguments
+        assert name.partition(".")[0] in arguments_of(kind)
 
 
 def test_artifacts_come_back_as_the_vocabularies_that_they_were(tmp_path):
@@ -139,3 +198,41 @@ def test_importing_all_modules_imports_nothing_heavy_and_nothing_else_of_ours():
     command = [sys.executable, "-c", PROGRAM, *names]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["[]", "[]"]
+
+
+DRAWN = [
+    AddingProblem(num_samples=50, batch_size=8),
+    Diabetes(batch_size=8),
+    Digits(image_size=8),
+    NoisySine(num_samples=50, batch_size=8),
+    Parity(num_samples=50, eval_samples=20, batch_size=8),
+    Shapes(train_size=50, val_size=5, test_size=5, image_size=16, batch_size=8),
+    SyntheticEEG(num_samples=60),
+    TokenPairs(num_samples=50, eval_samples=20, batch_size=8),
+]
+
+
+@pytest.mark.parametrize("module", DRAWN, ids=lambda module: type(module).__name__)
+def test_drop_last_omits_the_smaller_training_batch_and_no_other(module):
+    module.setup()
+    kept = [module.num_batches(split) for split in module.splits]
+    module.drop_last = True
+    if isinstance(module, Shapes):
+        module.tiling = replace(module.tiling, drop_last=True)
+    module.setup()
+    assert [module.num_batches(split) for split in module.splits] == [kept[0] - 1, *kept[1:]]
+
+
+@pytest.mark.parametrize("module", [*DRAWN, KarateClub()], ids=lambda module: type(module).__name__)
+def test_modules_are_set_up_with_their_part_of_the_world(module):
+    counts = {}
+    for part in ((0, 1), (0, 2), (1, 2)):
+        module.setup(part=part)
+        for split in module.splits:
+            batches = [batch for batch in module.batches(split, 0) if batch is not None]
+            rows = [
+                batch.mask.sum() if hasattr(batch, "mask") else len(batch[0]) for batch in batches
+            ]
+            counts.setdefault(split, []).append(int(sum(rows)))
+    for whole, first, second in counts.values():
+        assert first + second == whole and min(first, second) > 0

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.data.graphs.graph import KarateClub
+from zoo.data.graphs.karate import KarateClub
 from zoo.data.images.digits import Digits
 from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from zoo.data.download import DataError
-from zoo.data.graphs import graph as graph_module
-from zoo.data.graphs.graph import GraphBatch, KarateClub, Planetoid, undirected
-from zoo.data.graphs.planetoid import load_pickle, read_planetoid
+from zoo.data.graphs import planetoid
+from zoo.data.graphs.batches import GraphBatch, undirected
+from zoo.data.graphs.karate import KarateClub
+from zoo.data.graphs.planetoid import Planetoid
+from zoo.data.graphs.planetoid_files import load_pickle, read_planetoid
 
 KNOWN, TRAIN, CLASSES, WORDS = 520, 6, 3, 5
 
@@ -175,14 +177,14 @@ def test_files_are_downloaded_once(web, tmp_path, monkeypatch):
     network(tmp_path / "made", "citeseer", monkeypatch)
     for path in (tmp_path / "made").iterdir():
         path.rename(web.folder / path.name)
-    monkeypatch.setattr(graph_module, "URL", f"{web.url}/")
+    monkeypatch.setattr(planetoid, "URL", f"{web.url}/")
     for _ in range(2):
         Planetoid("Citeseer", root=str(tmp_path / "data")).setup()
     assert len(web.requests) == 8
 
 
 def test_without_a_connection_one_sentence_says_what_to_do(dead_url, tmp_path, monkeypatch):
-    monkeypatch.setattr(graph_module, "URL", f"{dead_url}/")
+    monkeypatch.setattr(planetoid, "URL", f"{dead_url}/")
     with pytest.raises(DataError, match=r"could not download .*ind\.cora\.x .*by hand \(sha256"):
         Planetoid(root=str(tmp_path)).setup()
 

@@ -7,7 +7,7 @@ import torch
 
 from zoo.data.augmentation.base import HorizontalFlip, RandomCrop
 from zoo.data.augmentation.mixing import CutMix, Mixup
-from zoo.data.graphs.graph import GraphBatch, GraphLoader
+from zoo.data.graphs.batches import GraphBatch, GraphLoader
 from zoo.data.loading.bptt import ContiguousLoader
 from zoo.data.loading.bucketing import BucketLoader
 from zoo.data.loading.order import BatchOrder, share

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from zoo.data.augmentation.base import Augmentation
 
 Border = Literal["mirror", "ignore"]
-IGNORED = 255  # the value of pixels without a class in masks
+NO_CLASS = 255
+"""Value of the pixels of a mask that have no class; tasks define it again, importing no data."""
 
 
 class SpatialAugmentation(Augmentation):
@@ -126,7 +127,7 @@ class ElasticDeformation(SpatialAugmentation):
     def _sample(self, x: Tensor, grid: Tensor, *, is_mask: bool) -> Tensor:
         mirror = self.border == "mirror"
         nearest = is_mask and not x.is_floating_point()
-        outside = IGNORED if nearest and not mirror else 0
+        outside = NO_CLASS if nearest and not mirror else 0
         moved = F.grid_sample(
             x.float() - outside if outside else x.float(),
             grid,
@@ -173,7 +174,7 @@ class RandomTile(SpatialAugmentation):
             index = pixels.view(batch, 1, -1).expand(-1, x.shape[1], -1)
             cut = x.flatten(2).gather(2, index).unflatten(2, tile)
             if self.border == "ignore":
-                outside = IGNORED if i > 0 and not x.is_floating_point() else 0
+                outside = NO_CLASS if i > 0 and not x.is_floating_point() else 0
                 cut = cut.masked_fill(~inside.unsqueeze(1), outside)
             moved.append(cut)
         return moved

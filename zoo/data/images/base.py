@@ -1,4 +1,8 @@
-"""What the modules of labelled images share: normalisation, sizes, preparing an image file."""
+"""What all data sets of labelled images share: normalisation, facts, preparing an image.
+
+Those that keep a few large files in memory go on in `zoo.data.images.in_memory`, those with a file
+for each image in `zoo.data.images.from_files`.
+"""
 
 from abc import abstractmethod
 from collections.abc import Sequence

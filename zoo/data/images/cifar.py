@@ -6,13 +6,13 @@ others, 5,000 are set aside for validation (stratified), as by He et al. 2016, s
 """
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 
 from zoo.data.augmentation.presets import Preset
 from zoo.data.download import DataError, torchvision_download
-from zoo.data.images.in_memory import ImagesInMemory, Split
+from zoo.data.images.in_memory import ImagesInMemory, MemoryOptions, Split
 from zoo.data.images.reading import ImageFiles, class_folders, list_images, load_all
 
 SIZE = 32
@@ -41,16 +41,13 @@ class CIFAR10(ImagesInMemory):
     what they were, torchvision downloads them and compares checksums.
 
     Args:
-        root: folder of all downloads.
         folder: read image files ``root/<folder>/{train,test}/<class>/*`` instead of the official
             ones. A copy in JPEG files has lost some detail: say so beside any number. Val and test
             come in a fixed, mixed order, not class by class.
         batch_size: images a batch.
         augment: preset of `zoo.data.augmentation.presets` for training.
-        mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
-        cutmix: alpha of CutMix in training; 0: none.
         val_size: training images set aside for validation.
-        split_seed: another seed, another choice of validation images.
+        options: see :class:`~zoo.data.images.in_memory.ImagesInMemory`.
     """
 
     dataset: ClassVar[str] = "CIFAR10"  # torchvision's name
@@ -73,24 +70,13 @@ class CIFAR10(ImagesInMemory):
     def __init__(
         self,
         *,
-        root: str = "data",
         folder: str | None = None,
         batch_size: int = 128,
         augment: Preset = "none",
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
         val_size: int = 5000,
-        split_seed: int = 0,
+        **options: Unpack[MemoryOptions],
     ) -> None:
-        super().__init__(
-            root=root,
-            batch_size=batch_size,
-            augment=augment,
-            mixup=mixup,
-            cutmix=cutmix,
-            val_size=val_size,
-            split_seed=split_seed,
-        )
+        super().__init__(batch_size=batch_size, augment=augment, val_size=val_size, **options)
         self.folder = folder
 
     def _is_sorted(self) -> bool:

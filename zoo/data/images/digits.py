@@ -4,14 +4,14 @@
 Kaynak, 1998), https://archive.ics.uci.edu/dataset/80. Divided 70/15/15, stratified.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.augmentation.base import RandomAffine
-from zoo.data.images.base import ImageModule, Normalize, check_scaling, fit_square
+from zoo.data.images.base import ImageModule, Normalize, Scaling, check_scaling, fit_square
 from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import Part, check_batch_size
 from zoo.data.splits import SHARES, divide
@@ -32,9 +32,10 @@ class Digits(ImageModule):
         padding: width of the black frame; ``None`` for an eighth of ``image_size`` (LeNet's 32
             pixels show a digit of 24), or none where ``image_size`` is 8, as the digits come.
         augment: turn, move, zoom and shear each training image a little, differently each epoch.
-        scaling: ``standard``: mean 0 and deviation 1 (of unframed images); ``symmetric``: values
-            from -1 to 1, as generative models want them.
+        scaling: ``standard``: mean 0 and standard deviation 1 (of unframed images); ``symmetric``:
+            values from -1 to 1, as generative models want them.
         split_seed: another seed, another division into train, val and test.
+        drop_last: omit the last training batch of an epoch if it is smaller.
     """
 
     splits = ("train", "val", "test")
@@ -48,8 +49,9 @@ class Digits(ImageModule):
         image_size: int = 32,
         padding: int | None = None,
         augment: bool = False,
-        scaling: Literal["standard", "symmetric"] = "standard",
+        scaling: Scaling = "standard",
         split_seed: int = 0,
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
@@ -68,6 +70,7 @@ class Digits(ImageModule):
         self.padding = padding
         self.augment = augment
         self.split_seed = split_seed
+        self.drop_last = drop_last
         mean, std = (MEAN, STD) if scaling == "standard" else (0.5, 0.5)
         self.normalize = Normalize([mean], [std], max_value=1.0)
 
@@ -89,6 +92,7 @@ class Digits(ImageModule):
                 seed=seed,
                 augment=(RandomAffine(10, 0.08, (0.9, 1.1), shear=10),) if augment else (),
                 transform=self.normalize if augment else None,
+                drop_last=self.drop_last and split == "train",
                 device=device,
                 part=part,
             )

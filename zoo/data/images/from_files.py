@@ -1,8 +1,11 @@
-"""Images in files: in memory if they fit, and streamed from disk if not."""
+"""Images of any size, each in a file of its own: in memory if they fit, streamed if not.
+
+What ImageFolder, Pets and Flowers-102 share; `zoo.data.images.reading` opens their files.
+"""
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -34,6 +37,29 @@ COLOUR_SAMPLE = 1000  # training images whose colours stand for those of all
 FilePreset = Literal[Preset, StreamedPreset]
 
 
+class ReadingOptions(TypedDict, total=False):
+    """Arguments of :class:`ImagesFromFiles` but the sizes, which have other defaults elsewhere."""
+
+    root: str
+    augment: FilePreset
+    mixup: float
+    cutmix: float
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    class_names: Literal["auto"] | Sequence[str]
+    in_memory: Literal["auto"] | bool
+    num_workers: int
+    drop_last: bool
+
+
+class FileOptions(ReadingOptions, total=False):
+    """All arguments of :class:`ImagesFromFiles`."""
+
+    batch_size: int
+    image_size: int
+    resize: int | None
+
+
 class ImagesFromFiles(ImageModule):
     """Batches of images from files and their classes.
 
@@ -41,38 +67,46 @@ class ImagesFromFiles(ImageModule):
     images are kept as bytes on the training device.
 
     Args:
+        root: folder of all data.
         batch_size: images a batch.
         image_size: height and width that images are resized to.
-        resize: length of the shorter side from whose middle an image is cut; ``None``: the largest
-            centred square is resized.
-        in_channels: 3 (RGB) or 1 (grey), whatever the files hold.
-        augment: a preset of `zoo.data.augmentation.presets`, for batches; or one of
-            `zoo.data.images.reading`, which starts from the file each time and so needs streaming.
+        resize: length of the shorter side from whose middle an image is cut (256 for ImageNet's
+            usual 224); ``None``: the largest centred square is resized.
+        augment: a preset of `zoo.data.augmentation.presets`, for batches: ``none``, ``affine``,
+            ``crop_flip``, ``crop_flip_colour``, ``alexnet``, ``randaugment``,
+            ``crop_flip_erase``; or ``resized_crop_flip`` (a random part of 8 to 100 % of the
+            image, resized, mirrored half the time), ``resized_crop_flip_colour`` or
+            ``resized_crop_randaugment``, which start from the file each time and so need streaming.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.
         mean: of each channel, for values from 0 to 1; ``None``: ImageNet's.
         std: of each channel, likewise.
+        class_names: of the labels, in their order; ``auto``: as the data name them.
         in_memory: ``auto``: if all images together take at most 2 GiB and a quarter of the free
             memory of the device.
         num_workers: processes that read files while streaming.
+        drop_last: omit the last training batch of an epoch if it is smaller.
     """
 
     changeable: ClassVar[tuple[str, ...]] = ("root", "num_workers")
+    in_channels = 3
 
     def __init__(
         self,
         *,
-        batch_size: int,
-        image_size: int,
-        resize: int | None,
-        in_channels: int,
-        augment: FilePreset,
-        mixup: float,
-        cutmix: float,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        in_memory: Literal["auto"] | bool,
-        num_workers: int,
+        root: str = "data",
+        batch_size: int = 64,
+        image_size: int = 224,
+        resize: int | None = 256,
+        augment: FilePreset = "none",
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        class_names: Literal["auto"] | Sequence[str] = "auto",
+        in_memory: Literal["auto"] | bool = "auto",
+        num_workers: int = 2,
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
@@ -81,9 +115,7 @@ class ImagesFromFiles(ImageModule):
             raise ValueError(f"image_size must be at least 1, not {image_size}")
         if resize is not None and resize < image_size:
             raise ValueError(f"resize must be at least image_size = {image_size}, not {resize}")
-        if in_channels not in (1, 3):
-            raise ValueError(f"in_channels must be 1 or 3, not {in_channels}")
-        check_preset(augment, in_channels=in_channels, names=STREAMED)
+        check_preset(augment, in_channels=self.in_channels, names=STREAMED)
         if in_memory not in ("auto", True, False):
             raise ValueError(f"in_memory must be 'auto', true or false, not {in_memory!r}")
         if in_memory is True and augment in STREAMED:
@@ -91,23 +123,24 @@ class ImagesFromFiles(ImageModule):
         if num_workers < 0:
             raise ValueError(f"num_workers must not be negative, not {num_workers}")
         default_mean, default_std = (
-            (GREY_MEAN, GREY_STD) if in_channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
+            (GREY_MEAN, GREY_STD) if self.in_channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
         )
         self.normalize = Normalize(
             default_mean if mean is None else mean, default_std if std is None else std
         )
-        if len(self.normalize.mean) != in_channels:
-            raise ValueError(f"mean must have in_channels = {in_channels} values, not {mean}")
-        self.class_names: Sequence[str] = ()
+        if len(self.normalize.mean) != self.in_channels:
+            raise ValueError(f"mean must have in_channels = {self.in_channels} values, not {mean}")
+        self.class_names = () if class_names == "auto" else tuple(class_names)
+        self.root = root
         self.batch_size = batch_size
         self.image_size = image_size
         self.resize = resize
-        self.in_channels = in_channels
         self.augment = augment
         self.mixup = mixup
         self.cutmix = cutmix
         self.in_memory = in_memory
         self.num_workers = num_workers
+        self.drop_last = drop_last
 
     @abstractmethod
     def _samples(self) -> dict[str, list[Sample]]:
@@ -127,6 +160,7 @@ class ImagesFromFiles(ImageModule):
                 "shuffle": train,
                 "seed": seed,
                 "transform": self._finish,
+                "drop_last": self.drop_last and train,
                 "augment": self._augmentations(found) if train else (),
                 "device": device,
                 "part": part,

@@ -1,7 +1,10 @@
-"""Small colour images that are kept in memory as bytes: what CIFAR, SVHN and STL-10 share."""
+"""Small images that are kept in memory: what MNIST, CIFAR, SVHN and STL-10 share.
+
+Their originals come in a few large files, unlike those of `zoo.data.images.from_files`.
+"""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 import torch
 from torch import Tensor
@@ -18,11 +21,21 @@ from zoo.data.splits import hold_out
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Split = tuple[Tensor, Tensor]  # uint8 images (n, 3, height, width), int64 labels (n,)
+Split = tuple[Tensor, Tensor]  # uint8 images (n, channels, height, width), int64 labels (n,)
+
+
+class MemoryOptions(TypedDict, total=False):
+    """Arguments of :class:`ImagesInMemory` whose defaults are the same for all data sets."""
+
+    root: str
+    mixup: float
+    cutmix: float
+    split_seed: int
+    drop_last: bool
 
 
 class ImagesInMemory(ImageModule):
-    """Colour images with a published train and test split; val is taken from train, stratified.
+    """Images with a published train and test split; val is taken from train, stratified.
 
     The images lie on the training device as bytes, pixels last, which is how a crop is cut out
     fastest and what convolutions want.
@@ -35,27 +48,35 @@ class ImagesInMemory(ImageModule):
         cutmix: alpha of CutMix in training; 0: none.
         val_size: training images set aside for validation.
         split_seed: another seed, another choice of validation images.
+        drop_last: omit the last training batch of an epoch if it is smaller.
+
+    Attributes:
+        statistics: mean and standard deviation of each channel, for values from 0 to 1.
+        keeps_normalized: keep images that are not augmented as normalised floats: four times the
+            memory, but in small batches of small images a gather alone is the faster way.
     """
 
     splits = ("train", "val", "test")
     changeable: ClassVar[tuple[str, ...]] = ("root",)
     in_channels = 3
-    statistics: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]]  # mean and std, values 0 to 1
+    statistics: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]]
+    keeps_normalized: ClassVar[bool] = False
 
     def __init__(
         self,
         *,
         root: str = "data",
-        batch_size: int = 128,
-        augment: Preset = "none",
+        batch_size: int,
+        augment: Preset,
         mixup: float = 0.0,
         cutmix: float = 0.0,
-        val_size: int = 5000,
+        val_size: int,
         split_seed: int = 0,
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
-        check_preset(augment, in_channels=3)
+        check_preset(augment, in_channels=self.in_channels)
         check_mixing(mixup, cutmix)
         if val_size < 1:
             raise ValueError(f"val_size must be at least 1, not {val_size}")
@@ -66,6 +87,7 @@ class ImagesInMemory(ImageModule):
         self.cutmix = cutmix
         self.val_size = val_size
         self.split_seed = split_seed
+        self.drop_last = drop_last
         self.normalize = Normalize(*self.statistics)
 
     @abstractmethod
@@ -84,25 +106,29 @@ class ImagesInMemory(ImageModule):
         self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
     ) -> None:
         (images, labels), test = self._read()
-        train, val = hold_out(labels, self.val_size, seed=self.split_seed).values()
+        index = hold_out(labels, self.val_size, seed=self.split_seed)
         if self._is_sorted():
-            val, order = val[evaluation_order(len(val))], evaluation_order(len(test[1]))
+            index["val"] = index["val"][evaluation_order(len(index["val"]))]
+            order = evaluation_order(len(test[1]))
             test = test[0][order], test[1][order]
         images = images.permute(0, 2, 3, 1)  # (n, height, width, channels): a gather of whole rows
         parts = {
-            "train": (images[train].permute(0, 3, 1, 2), labels[train]),
-            "val": (images[val].permute(0, 3, 1, 2), labels[val]),
-            "test": test,
+            split: (images[rows].permute(0, 3, 1, 2), labels[rows]) for split, rows in index.items()
         }
+        parts["test"] = test
         for split, (pixels, targets) in parts.items():
+            train = split == "train"
             pixels = pixels.to(device, memory_format=torch.channels_last)
+            augment = self._augmentations(pixels) if train else ()
+            is_ready = self.keeps_normalized and not augment
             self.loaders[split] = TensorLoader(
-                (pixels, targets),
+                (self.normalize(pixels) if is_ready else pixels, targets),
                 batch_size=self.batch_size,
-                shuffle=split == "train",
+                shuffle=train,
                 seed=seed,
-                augment=self._augmentations(pixels) if split == "train" else (),
-                transform=self.normalize,
+                augment=augment,
+                transform=None if is_ready else self.normalize,
+                drop_last=self.drop_last and train,
                 device=device,
                 part=part,
             )

@@ -6,20 +6,17 @@ LeCun, Cortes and Burges, 1998, http://yann.lecun.com/exdb/mnist; Xiao, Rasul an
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.augmentation.base import Augmentation, HorizontalFlip, RandomCrop
-from zoo.data.augmentation.mixing import check_mixing, mixing
-from zoo.data.augmentation.presets import Preset, check_preset, preset
+from zoo.data.augmentation.presets import Preset, preset
 from zoo.data.download import DataError, import_torchvision, torchvision_download, verify
-from zoo.data.images.base import ImageModule, Normalize, check_scaling, fit_square
-from zoo.data.loading.tensor import TensorLoader
-from zoo.data.module import Part, check_batch_size
-from zoo.data.splits import hold_out
+from zoo.data.images.base import Normalize, Scaling, check_scaling, fit_square
+from zoo.data.images.in_memory import ImagesInMemory, MemoryOptions, Split
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,7 +28,7 @@ FILES = {
 SIZE = 28
 
 
-class MNIST(ImageModule):
+class MNIST(ImagesInMemory):
     """Handwritten digits, white on black.
 
     Files lie where torchvision keeps them, in ``root/MNIST/raw``. If one is missing, torchvision
@@ -40,26 +37,22 @@ class MNIST(ImageModule):
 
     Args:
         batch_size: images a batch.
-        root: folder of all downloads.
         padding: width of a black frame; 2 makes the 32 pixels a side of LeNet.
         augment: change each training image a little, differently each epoch; ``true``: digits
             are turned, moved and zoomed, clothes are moved and mirrored; or a preset of
             `zoo.data.augmentation.presets` (``false`` is ``none``).
-        mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
-        cutmix: alpha of CutMix in training; 0: none.
-        scaling: ``standard``: mean 0 and deviation 1 (of unframed images); ``symmetric``: values
-            from -1 to 1, as generative models want them.
+        scaling: ``standard``: mean 0 and standard deviation 1 (of unframed images); ``symmetric``:
+            values from -1 to 1, as generative models want them.
         val_size: training images set aside for validation.
-        split_seed: another seed, another choice of validation images.
         mirror: address of a folder with the four ``.gz`` files, instead of torchvision's mirrors.
+        options: see :class:`~zoo.data.images.in_memory.ImagesInMemory`.
     """
 
     dataset: ClassVar[str] = "MNIST"  # torchvision's name, and the folder's
-    splits = ("train", "val", "test")
-    changeable = ("root",)
     in_channels = 1
+    keeps_normalized = True
     class_names: tuple[str, ...] = tuple("0123456789")
-    statistics: ClassVar[tuple[float, float]] = (0.1307, 0.3081)  # of the 60,000, values 0 to 1
+    statistics = (0.1307,), (0.3081,)  # of the 60,000
     checksums: ClassVar[dict[str, str]] = {  # md5 of the unpacked files
         "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
         "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -71,65 +64,32 @@ class MNIST(ImageModule):
         self,
         *,
         batch_size: int = 64,
-        root: str = "data",
         padding: int = 0,
         augment: bool | Preset = False,
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
-        scaling: Literal["standard", "symmetric"] = "standard",
+        scaling: Scaling = "standard",
         val_size: int = 5000,
-        split_seed: int = 0,
         mirror: str | None = None,
+        **options: Unpack[MemoryOptions],
     ) -> None:
-        super().__init__()
-        check_batch_size(batch_size)
         check_scaling(scaling)
-        check_mixing(mixup, cutmix)
-        if not isinstance(augment, bool):
-            check_preset(augment, in_channels=1)
         if padding < 0:
             raise ValueError(f"padding must not be negative, not {padding}")
-        if val_size < 1:
-            raise ValueError(f"val_size must be at least 1, not {val_size}")
-        self.batch_size = batch_size
-        self.root = root
+        super().__init__(
+            batch_size=batch_size,
+            augment="none" if isinstance(augment, bool) else augment,
+            val_size=val_size,
+            **options,
+        )
         self.padding = padding
         self.image_size = SIZE + 2 * padding
-        self.augment = augment
-        self.mixup = mixup
-        self.cutmix = cutmix
-        self.val_size = val_size
-        self.split_seed = split_seed
+        self.all_changes = augment is True
         self.mirror = mirror
-        mean, std = self.statistics if scaling == "standard" else (0.5, 0.5)
-        self.normalize = Normalize([mean], [std])
+        if scaling == "symmetric":
+            self.normalize = Normalize([0.5], [0.5])
 
-    def setup(
-        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
-    ) -> None:
+    def _read(self) -> tuple[Split, Split]:
         folder = self._files()
-        images, labels = self._read(folder, "train")
-        train, val = hold_out(labels, self.val_size, seed=self.split_seed).values()
-        parts = {
-            "train": (images[train], labels[train]),
-            "val": (images[val], labels[val]),
-            "test": self._read(folder, "test"),
-        }
-        for split, (images, labels) in parts.items():
-            images = F.pad(images.to(device), (self.padding,) * 4)  # (n, 1, height, width)
-            augment = self._all_augmentations(images) if split == "train" else ()
-            # What needs no change from epoch to epoch is kept normalised: in small batches, a
-            # gather of float images alone is the faster way.
-            self.loaders[split] = TensorLoader(
-                (images if augment else self.normalize(images), labels),
-                batch_size=self.batch_size,
-                shuffle=split == "train",
-                seed=seed,
-                augment=augment,
-                transform=self.normalize if augment else None,
-                device=device,
-                part=part,
-            )
+        return self._read_part(folder, "train"), self._read_part(folder, "test")
 
     def preprocess(self, image: "Image") -> Tensor:
         """Prepares an image, made grey; white on black, as the data are (nothing is guessed)."""
@@ -137,17 +97,13 @@ class MNIST(ImageModule):
         images = F.pad(pixels.permute(2, 0, 1).unsqueeze(0), (self.padding,) * 4)
         return self.normalize(images)[0]  # (1, height, width)
 
-    def _augmentations(self) -> tuple[Augmentation, ...]:
+    def _augmentations(self, images: Tensor) -> tuple[Augmentation, ...]:
+        mixed = super()._augmentations(images)
+        return (*self._changes(), *mixed) if self.all_changes else mixed
+
+    def _changes(self) -> tuple[Augmentation, ...]:
         """What ``augment=true`` stands for."""
         return preset("affine", image_size=self.image_size, pixels=lambda: torch.empty(0))
-
-    def _all_augmentations(self, images: Tensor) -> tuple[Augmentation, ...]:
-        if self.augment is True:
-            changes = self._augmentations()
-        else:
-            name = self.augment or "none"
-            changes = preset(name, image_size=self.image_size, pixels=lambda: images)
-        return changes + mixing(len(self.class_names), mixup=self.mixup, cutmix=self.cutmix)
 
     def _files(self) -> Path:
         """Makes sure of the four files and returns their folder."""
@@ -174,7 +130,7 @@ class MNIST(ImageModule):
         ):
             dataset_class(self.root, download=True)
 
-    def _read(self, folder: Path, split: str) -> tuple[Tensor, Tensor]:
+    def _read_part(self, folder: Path, split: str) -> Split:
         images, labels = (read_idx(folder / file) for file in FILES[split])
         if images.shape[1:] != (SIZE, SIZE) or labels.shape != images.shape[:1]:
             raise DataError(
@@ -182,7 +138,8 @@ class MNIST(ImageModule):
                 f"not (n, {SIZE}, {SIZE}) with (n,): delete its files, so that they are downloaded "
                 f"again"
             )
-        return images.unsqueeze(1), labels.long()  # (n, 1, 28, 28), (n,)
+        images = F.pad(images.unsqueeze(1), (self.padding,) * 4)  # (n, 1, height, width)
+        return images, labels.long()
 
 
 class FashionMNIST(MNIST):
@@ -201,10 +158,10 @@ class FashionMNIST(MNIST):
         "Bag",
         "Ankle boot",
     )
-    statistics = (0.2860, 0.3530)
+    statistics = (0.2860,), (0.3530,)
     checksums: ClassVar[dict[str, str]] = {}  # torchvision knows those of the packed files only
 
-    def _augmentations(self) -> tuple[Augmentation, ...]:
+    def _changes(self) -> tuple[Augmentation, ...]:
         return (RandomCrop(2), HorizontalFlip())
 
 

@@ -6,12 +6,11 @@ and validation and 3,669 for the test; some of the former are set aside for vali
 by breed. Its outlines of the animals are in `zoo.data.masks.pets`, with the same splits.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Unpack
 
 from zoo.data.download import torchvision_download
-from zoo.data.images.from_files import FilePreset, ImagesFromFiles
+from zoo.data.images.from_files import FileOptions, ImagesFromFiles
 from zoo.data.images.reading import Sample
 from zoo.data.splits import check_fractions, divide
 
@@ -25,60 +24,18 @@ class Pets(ImagesFromFiles):
     torchvision downloads them (800 MB) and compares checksums.
 
     Args:
-        root: folder of all downloads.
-        batch_size: images a batch.
-        image_size: height and width that images are resized to.
-        resize: length of the shorter side from whose middle an image is cut; ``None``: the largest
-            centred square is resized.
-        augment: as for :class:`~zoo.data.images.image_folder.ImageFolder`.
-        mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
-        cutmix: alpha of CutMix in training; 0: none.
-        mean: of each channel, for values from 0 to 1; ``None``: ImageNet's.
-        std: of each channel, likewise.
-        class_names: ``auto``: the names that torchvision gives.
-        in_memory: ``auto``: if all images together take at most 2 GiB and a quarter of the free
-            memory of the device.
-        num_workers: processes that read files while streaming.
         val_fraction: share of the published training images for validation.
         split_seed: another seed, another choice of validation images.
+        options: see :class:`~zoo.data.images.from_files.ImagesFromFiles`.
     """
 
     splits = ("train", "val", "test")
 
     def __init__(
-        self,
-        *,
-        root: str = "data",
-        batch_size: int = 64,
-        image_size: int = 224,
-        resize: int | None = 256,
-        augment: FilePreset = "none",
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        class_names: Literal["auto"] | Sequence[str] = "auto",
-        in_memory: Literal["auto"] | bool = "auto",
-        num_workers: int = 2,
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
+        self, *, val_fraction: float = 0.1, split_seed: int = 0, **options: Unpack[FileOptions]
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            image_size=image_size,
-            resize=resize,
-            in_channels=3,
-            augment=augment,
-            mixup=mixup,
-            cutmix=cutmix,
-            mean=mean,
-            std=std,
-            in_memory=in_memory,
-            num_workers=num_workers,
-        )
+        super().__init__(**options)
         check_fractions(val_fraction)
-        self.root = root
-        self.class_names = () if class_names == "auto" else tuple(class_names)
         self.val_fraction = val_fraction
         self.split_seed = split_seed
 

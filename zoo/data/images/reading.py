@@ -1,4 +1,7 @@
-"""Finding and reading image files in class folders."""
+"""Single image files: finding them in class folders, and `ImageFiles`, which opens them.
+
+The data sets that are made of them are in `zoo.data.images.from_files`.
+"""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +19,8 @@ StreamedPreset = Literal[
     "resized_crop_flip", "resized_crop_flip_colour", "resized_crop_randaugment"
 ]
 STREAMED: tuple[str, ...] = get_args(StreamedPreset)
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+"""Endings of the files that are read as images, for training and for prediction."""
 LARGE_FILE = 20_000  # bytes from which on threads pay
 Sample = tuple[str, int]  # path of the file, label
 
@@ -146,7 +150,7 @@ def list_images(folder: Path, class_names: Sequence[str]) -> list[Sample]:
         files = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES)
         if not files:
             raise DataError(
-                f"{folder / name} holds no images ({', '.join(sorted(SUFFIXES))}): "
+                f"{folder / name} holds no images ({', '.join(SUFFIXES)}): "
                 f"add some, or remove the folder"
             )
         samples += [(str(path), label) for path in files]

@@ -7,13 +7,13 @@ neither are the published folds of 1,000.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from zoo.data.augmentation.presets import Preset
 from zoo.data.download import torchvision_download
-from zoo.data.images.in_memory import ImagesInMemory, Split
+from zoo.data.images.in_memory import ImagesInMemory, MemoryOptions, Split
 
 
 class STL10(ImagesInMemory):
@@ -24,13 +24,10 @@ class STL10(ImagesInMemory):
     them and compares checksums.
 
     Args:
-        root: folder of all downloads.
         batch_size: images a batch.
         augment: preset of `zoo.data.augmentation.presets` for training.
-        mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
-        cutmix: alpha of CutMix in training; 0: none.
         val_size: training images set aside for validation.
-        split_seed: another seed, another choice of validation images.
+        options: see :class:`~zoo.data.images.in_memory.ImagesInMemory`.
     """
 
     image_size = 96
@@ -51,23 +48,12 @@ class STL10(ImagesInMemory):
     def __init__(
         self,
         *,
-        root: str = "data",
         batch_size: int = 128,
         augment: Preset = "none",
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
         val_size: int = 500,
-        split_seed: int = 0,
+        **options: Unpack[MemoryOptions],
     ) -> None:
-        super().__init__(
-            root=root,
-            batch_size=batch_size,
-            augment=augment,
-            mixup=mixup,
-            cutmix=cutmix,
-            val_size=val_size,
-            split_seed=split_seed,
-        )
+        super().__init__(batch_size=batch_size, augment=augment, val_size=val_size, **options)
 
     def _read(self) -> tuple[Split, Split]:
         with torchvision_download(

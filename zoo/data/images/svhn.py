@@ -5,13 +5,13 @@ http://ufldl.stanford.edu/housenumbers. The 26,032 test images are kept; of the 
 training, 5,000 are set aside for validation (stratified). 531,131 easier ones may join training.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from zoo.data.augmentation.presets import Preset
 from zoo.data.download import torchvision_download
-from zoo.data.images.in_memory import ImagesInMemory, Split
+from zoo.data.images.in_memory import ImagesInMemory, MemoryOptions, Split
 
 
 class SVHN(ImagesInMemory):
@@ -21,14 +21,11 @@ class SVHN(ImagesInMemory):
     not what it was, torchvision downloads it and compares checksums.
 
     Args:
-        root: folder of all downloads.
         extra: add the 531,131 easier images to those for training (1.6 GB in memory).
         batch_size: images a batch.
         augment: preset of `zoo.data.augmentation.presets` for training.
-        mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
-        cutmix: alpha of CutMix in training; 0: none.
         val_size: training images set aside for validation.
-        split_seed: another seed, another choice of validation images.
+        options: see :class:`~zoo.data.images.in_memory.ImagesInMemory`.
     """
 
     image_size = 32
@@ -38,24 +35,13 @@ class SVHN(ImagesInMemory):
     def __init__(
         self,
         *,
-        root: str = "data",
         extra: bool = False,
         batch_size: int = 128,
         augment: Preset = "none",
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
         val_size: int = 5000,
-        split_seed: int = 0,
+        **options: Unpack[MemoryOptions],
     ) -> None:
-        super().__init__(
-            root=root,
-            batch_size=batch_size,
-            augment=augment,
-            mixup=mixup,
-            cutmix=cutmix,
-            val_size=val_size,
-            split_seed=split_seed,
-        )
+        super().__init__(batch_size=batch_size, augment=augment, val_size=val_size, **options)
         self.extra = extra
 
     def _read(self) -> tuple[Split, Split]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zoo.data.augmentation.deformation import IGNORED
+from zoo.data.augmentation.deformation import NO_CLASS
 from zoo.data.download import DataError
 from zoo.data.images.base import Normalize
 from zoo.data.module import DataModule
@@ -220,7 +220,7 @@ def border_weights(
     # Further away, the term is below the resolution of float32: distances are measured only around
     # each piece, which takes a hundredth of the time.
     reach = int(np.ceil(6 * sigma))
-    for number in np.unique(values[(values != 0) & (values != IGNORED)]):
+    for number in np.unique(values[(values != 0) & (values != NO_CLASS)]):
         pieces, _ = ndimage.label(values == number)
         for piece, box in enumerate(ndimage.find_objects(pieces), start=1):
             part = tuple(slice(max(0, s.start - reach), s.stop + reach) for s in box)

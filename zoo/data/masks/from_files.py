@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor
@@ -83,12 +83,23 @@ class MaskFiles:
         return image[0], mask[0]
 
 
+class MaskOptions(TypedDict, total=False):
+    """Arguments of :class:`StreamedMasks` whose defaults are the same for all data sets."""
+
+    root: str
+    flips: Flips
+    jitter: float
+    num_workers: int
+    drop_last: bool
+
+
 class StreamedMasks(MaskModule):
     """Random tiles for training, and whole images one by one for evaluation, from files.
 
     What an image lacks to fill a tile is black, and ignored in the mask.
 
     Args:
+        root: folder of all downloads.
         batch_size: tiles a batch.
         tile_size: height and width of a tile.
         short_side: length that the shorter side of an image is resized to; ``None``: its own.
@@ -96,6 +107,7 @@ class StreamedMasks(MaskModule):
             symmetries of a square.
         jitter: greatest change of brightness and contrast; 0 for none.
         num_workers: processes that read files.
+        drop_last: omit the last training batch of an epoch if it is smaller.
         classes: the number of each value in the masks; 255 for those to be ignored.
     """
 
@@ -106,12 +118,14 @@ class StreamedMasks(MaskModule):
     def __init__(
         self,
         *,
+        root: str = "data",
         batch_size: int,
         tile_size: int,
         short_side: int | None,
-        flips: Flips,
-        jitter: float,
-        num_workers: int,
+        flips: Flips = "horizontal",
+        jitter: float = 0.0,
+        num_workers: int = 2,
+        drop_last: bool = False,
         classes: dict[int, int],
     ) -> None:
         super().__init__()
@@ -125,12 +139,14 @@ class StreamedMasks(MaskModule):
             raise ValueError(f"jitter must be in [0, 1], not {jitter}")
         if num_workers < 0:
             raise ValueError(f"num_workers must not be negative, not {num_workers}")
+        self.root = root
         self.batch_size = batch_size
         self.image_size = tile_size
         self.short_side = short_side
         self.flips = flips
         self.jitter = jitter
         self.num_workers = num_workers
+        self.drop_last = drop_last
         self.classes = classes
         self.normalize = NormalizeAnySize(IMAGENET_MEAN, IMAGENET_STD)
 
@@ -157,6 +173,7 @@ class StreamedMasks(MaskModule):
                 num_workers=self.num_workers,
                 augment=self._augmentations() if train else (),
                 transform=self.normalize,
+                drop_last=self.drop_last and train,
                 device=device,
                 part=part,
             )

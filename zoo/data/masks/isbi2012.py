@@ -10,7 +10,7 @@ than one of another animal.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Unpack
 
 import torch
 
@@ -24,7 +24,7 @@ from zoo.data.masks.base import (
     read_mask,
     to_classes,
 )
-from zoo.data.masks.tiles import Tiling, tiled_loaders, training_tile
+from zoo.data.masks.tiles import Flips, Tiling, TilingOptions, tiled_loaders, training_tile
 from zoo.data.module import Part
 
 SLICES = {"train": range(20), "val": range(20, 24), "test": range(24, 30)}
@@ -42,15 +42,13 @@ class ISBI2012(MaskModule):
 
     Args:
         root: folder of all data.
-        batch_size: tiles a batch.
-        tile_size: height and width of a tile; ``None`` for whole slices.
         tiles_per_image: tiles of each slice an epoch.
-        overhang: how far tiles may reach into the mirror image around a slice; 92 lets the
-            paper's network, which loses as many pixels on each side, learn from the edges as well.
         flips: ``horizontal``: mirror half of the tiles; ``all``: the eight symmetries of a square.
-        elastic: deviation of the elastic deformation in pixels (the paper's is 10); 0 for none.
+        elastic: standard deviation of the elastic deformation in pixels (the paper's is 10); 0 for
+            none.
         jitter: greatest change of brightness and contrast; 0 for none.
-        border_weights: add the U-Net paper's weight map to the batches.
+        options: see :class:`~zoo.data.masks.tiles.Tiling`. An ``overhang`` of 92 lets the paper's
+            network, which loses as many pixels on each side, learn from the edges as well.
     """
 
     splits = ("train", "val", "test")
@@ -62,28 +60,18 @@ class ISBI2012(MaskModule):
         self,
         *,
         root: str = "data",
-        batch_size: int = 8,
-        tile_size: int | None = 256,
         tiles_per_image: int = 8,
-        overhang: int = 0,
-        flips: Literal["none", "horizontal", "all"] = "all",
+        flips: Flips = "all",
         elastic: float = 10.0,
         jitter: float = 0.1,
-        border_weights: bool = False,
+        **options: Unpack[TilingOptions],
     ) -> None:
         super().__init__()
         self.folder = Path(root) / "isbi2012"
         self.tiling = Tiling(
-            batch_size=batch_size,
-            tile_size=tile_size,
-            tiles_per_image=tiles_per_image,
-            overhang=overhang,
-            flips=flips,
-            elastic=elastic,
-            jitter=jitter,
-            border_weights=border_weights,
+            tiles_per_image=tiles_per_image, flips=flips, elastic=elastic, jitter=jitter, **options
         )
-        self.image_size = 512 if tile_size is None else tile_size
+        self.image_size = 512 if self.tiling.tile_size is None else self.tiling.tile_size
         self.normalize = NormalizeAnySize([MEAN], [STD])
 
     def setup(

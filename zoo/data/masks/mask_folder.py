@@ -1,4 +1,4 @@
-"""A folder of one's own images and, for each, a mask that says the class of every pixel.
+"""A folder of your own images and, for each, a mask that says the class of every pixel.
 
 Either ``folder/images/*.jpg`` with ``folder/masks/<same name>.png``, which is divided at random, or
 ``folder/train/images`` and ``folder/train/masks`` with ``folder/val`` and ``folder/test`` alike (a
@@ -7,12 +7,12 @@ missing ``val`` is taken from ``train``; a missing ``test`` stays missing).
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from zoo.data.augmentation.deformation import IGNORED
+from zoo.data.augmentation.deformation import NO_CLASS
 from zoo.data.download import DataError
 from zoo.data.images.from_files import GREY_MEAN, GREY_STD, IMAGENET_MEAN, IMAGENET_STD
 from zoo.data.images.reading import SUFFIXES
@@ -26,7 +26,7 @@ from zoo.data.masks.base import (
     read_mask,
     to_classes,
 )
-from zoo.data.masks.tiles import Tiling, tiled_loaders, training_tile
+from zoo.data.masks.tiles import Flips, Tiling, TilingOptions, tiled_loaders, training_tile
 from zoo.data.module import Part
 from zoo.data.splits import check_fractions, divide_folder, folder_splits
 
@@ -45,18 +45,12 @@ class MaskFolder(MaskModule):
     Args:
         folder: the folder, absolute or within ``root``.
         root: folder of all data.
-        batch_size: tiles a batch.
-        tile_size: height and width of a training tile, cut out at random; smaller images are
-            mirrored. ``None``: whole images, which must have one size.
         tiles_per_image: tiles of each image an epoch.
-        overhang: how far tiles may reach into the mirror image around an image, in pixels.
         in_channels: 3 (RGB) or 1 (grey), whatever the files hold.
         flips: of training tiles. ``horizontal``: mirror half of them; ``all``: the eight
             symmetries of a square.
-        elastic: deviation of the elastic deformation in pixels; 0 for none.
+        elastic: standard deviation of the elastic deformation in pixels; 0 for none.
         jitter: greatest change of brightness and contrast; 0 for none.
-        border_weights: add the U-Net paper's weight map to the batches; class 0 is what lies
-            between things.
         mean: of each channel, for values from 0 to 1; ``None``: ImageNet's.
         std: of each channel, likewise.
         class_names: a name for each class; ``auto``: the values in the masks.
@@ -65,6 +59,8 @@ class MaskFolder(MaskModule):
         val_fraction: share for validation where there is no ``val`` folder.
         test_fraction: share for the test where there are no split folders at all; 0 for none.
         split_seed: another seed, another division.
+        options: see :class:`~zoo.data.masks.tiles.Tiling`. Images that are smaller than a
+            ``tile_size`` are mirrored; without one, they must have one size.
     """
 
     changeable = ("root", "folder")
@@ -74,15 +70,11 @@ class MaskFolder(MaskModule):
         folder: str,
         *,
         root: str = "data",
-        batch_size: int = 8,
-        tile_size: int | None = 256,
         tiles_per_image: int = 1,
-        overhang: int = 0,
         in_channels: int = 3,
-        flips: Literal["none", "horizontal", "all"] = "horizontal",
+        flips: Flips = "horizontal",
         elastic: float = 0.0,
         jitter: float = 0.0,
-        border_weights: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         class_names: Literal["auto"] | Sequence[str] = "auto",
@@ -90,17 +82,11 @@ class MaskFolder(MaskModule):
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         split_seed: int = 0,
+        **options: Unpack[TilingOptions],
     ) -> None:
         super().__init__()
         self.tiling = Tiling(
-            batch_size=batch_size,
-            tile_size=tile_size,
-            tiles_per_image=tiles_per_image,
-            overhang=overhang,
-            flips=flips,
-            elastic=elastic,
-            jitter=jitter,
-            border_weights=border_weights,
+            tiles_per_image=tiles_per_image, flips=flips, elastic=elastic, jitter=jitter, **options
         )
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels must be 1 or 3, not {in_channels}")
@@ -118,7 +104,7 @@ class MaskFolder(MaskModule):
             self._check_names()
         self.folder = Path(root) / folder
         self.in_channels = in_channels
-        self.image_size = tile_size
+        self.image_size = self.tiling.tile_size
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
@@ -190,7 +176,7 @@ class MaskFolder(MaskModule):
         mask = to_classes(
             pair[1],
             values,
-            {IGNORED: IGNORED} | numbers,
+            {NO_CLASS: NO_CLASS} | numbers,
             advice="correct the mask, or add the value to mask_values",
         )
         sample = read_image(pair[0], self.in_channels), mask
@@ -219,7 +205,7 @@ def list_pairs(folder: Path) -> list[Pair]:
             )
         found[path.stem] = path
     if not found:
-        raise DataError(f"{images} holds no images ({', '.join(sorted(SUFFIXES))}): add some")
+        raise DataError(f"{images} holds no images ({', '.join(SUFFIXES)}): add some")
     partners = {path.stem: path for path in masks.iterdir() if path.suffix.lower() == ".png"}
     for stem, path in found.items():
         if stem not in partners:
@@ -256,7 +242,7 @@ def _find_values(folder: Path, masks: dict[Path, tuple[Tensor, bool]]) -> tuple[
                 f"mask_values"
             )
     if True in kinds:
-        found.pop(IGNORED, None)
+        found.pop(NO_CLASS, None)
         found = dict.fromkeys(range(max(found, default=-1) + 1), folder)
         if found and max(found) >= UNKNOWN:
             raise DataError(f"{kinds[True]} and others hold class numbers above {UNKNOWN - 1}")

@@ -4,11 +4,11 @@ Parkhi, Vedaldi, Zisserman and Jawahar, 2012: see `zoo.data.images.pets`, which 
 and with the same ``val_fraction`` and ``split_seed`` the same photographs in each split.
 """
 
-from typing import Literal
+from typing import Literal, Unpack
 
-from zoo.data.augmentation.deformation import IGNORED
+from zoo.data.augmentation.deformation import NO_CLASS
 from zoo.data.images.pets import published
-from zoo.data.masks.from_files import Pair, StreamedMasks
+from zoo.data.masks.from_files import MaskOptions, Pair, StreamedMasks
 from zoo.data.splits import check_fractions, divide
 
 
@@ -19,18 +19,14 @@ class PetsSegmentation(StreamedMasks):
     animal is neither animal nor background.
 
     Args:
-        root: folder of all downloads.
         batch_size: tiles a batch.
         tile_size: height and width of a tile.
         short_side: length that the shorter side of a photograph is resized to, its mask with it;
             ``None``: its own.
         border: ``class``: the border is a class of its own; ``ignore``: it does not count.
-        flips: of training tiles. ``horizontal``: mirror half of them; ``all``: the eight
-            symmetries of a square.
-        jitter: greatest change of brightness and contrast; 0 for none.
-        num_workers: processes that read files.
         val_fraction: share of the published training images for validation.
         split_seed: another seed, another choice of validation images.
+        options: see :class:`~zoo.data.masks.from_files.StreamedMasks`.
     """
 
     splits = ("train", "val", "test")
@@ -38,16 +34,13 @@ class PetsSegmentation(StreamedMasks):
     def __init__(
         self,
         *,
-        root: str = "data",
         batch_size: int = 16,
         tile_size: int = 128,
         short_side: int | None = 128,
         border: Literal["class", "ignore"] = "class",
-        flips: Literal["none", "horizontal", "all"] = "horizontal",
-        jitter: float = 0.0,
-        num_workers: int = 2,
         val_fraction: float = 0.1,
         split_seed: int = 0,
+        **options: Unpack[MaskOptions],
     ) -> None:
         if border not in ("class", "ignore"):
             raise ValueError(f"border must be 'class' or 'ignore', not {border!r}")
@@ -56,14 +49,11 @@ class PetsSegmentation(StreamedMasks):
             batch_size=batch_size,
             tile_size=tile_size,
             short_side=short_side,
-            flips=flips,
-            jitter=jitter,
-            num_workers=num_workers,
-            classes={1: 1, 2: 0, 3: 2 if border == "class" else IGNORED},
+            classes={1: 1, 2: 0, 3: 2 if border == "class" else NO_CLASS},
+            **options,
         )
         names = ("background", "pet", "border")
         self.class_names = names if border == "class" else names[:2]
-        self.root = root
         self.val_fraction = val_fraction
         self.split_seed = split_seed
 

@@ -6,20 +6,19 @@ alone.
 """
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.masks.base import Labelled, MaskModule, NormalizeAnySize
-from zoo.data.masks.tiles import Tiling, tiled_loaders
+from zoo.data.masks.tiles import Flips, Tiling, tiled_loaders
 from zoo.data.module import Part
 from zoo.data.sampling import seeded_generator
 
 BLOCK = 64  # images drawn at a time
 MAX_SHAPES = 4  # in an image; there is at least one
-NOISE = 0.08  # deviation, where white is 1
+NOISE = 0.08  # standard deviation, where white is 1
 
 
 class Shapes(MaskModule):
@@ -35,6 +34,7 @@ class Shapes(MaskModule):
             symmetries of a square.
         border_weights: add the U-Net paper's weight map to the batches.
         split_seed: another seed, other images.
+        drop_last: omit the last training batch of an epoch if it is smaller.
     """
 
     splits = ("train", "val", "test")
@@ -49,9 +49,10 @@ class Shapes(MaskModule):
         train_size: int = 1000,
         val_size: int = 200,
         test_size: int = 200,
-        flips: Literal["none", "horizontal", "all"] = "none",
+        flips: Flips = "none",
         border_weights: bool = False,
         split_seed: int = 0,
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         if image_size < 16:
@@ -63,12 +64,9 @@ class Shapes(MaskModule):
         self.tiling = Tiling(
             batch_size=batch_size,
             tile_size=None,
-            tiles_per_image=1,
-            overhang=0,
             flips=flips,
-            elastic=0.0,
-            jitter=0.0,
             border_weights=border_weights,
+            drop_last=drop_last,
         )
         self.image_size: int = image_size
         self.split_seed = split_seed

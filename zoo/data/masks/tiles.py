@@ -7,7 +7,7 @@ size (Ronneberger, Fischer and Brox 2015, https://arxiv.org/abs/1505.04597, sect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -28,7 +28,17 @@ from zoo.data.module import Loader, Part, check_batch_size
 Flips = Literal["none", "horizontal", "all"]
 
 
-@dataclass(frozen=True)
+class TilingOptions(TypedDict, total=False):
+    """Arguments of :class:`Tiling` with the same defaults for all data sets of tiles."""
+
+    batch_size: int
+    tile_size: int | None
+    overhang: int
+    border_weights: bool
+    drop_last: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tiling:
     """What training sees of the images, checked.
 
@@ -38,19 +48,22 @@ class Tiling:
         tiles_per_image: tiles of each image an epoch.
         overhang: how far tiles may reach into the mirror image around an image, in pixels.
         flips: ``horizontal``: mirror half of the tiles; ``all``: the eight symmetries of a square.
-        elastic: deviation of the elastic deformation in pixels; 0 for none.
+        elastic: standard deviation of the elastic deformation in pixels; 0 for none.
         jitter: greatest change of brightness and contrast; 0 for none.
-        border_weights: add the U-Net paper's weight map to the batches.
+        border_weights: add the U-Net paper's weight map to the batches; class 0 is what lies
+            between things.
+        drop_last: omit the last training batch of an epoch if it is smaller.
     """
 
-    batch_size: int
-    tile_size: int | None
-    tiles_per_image: int
-    overhang: int
-    flips: Flips
-    elastic: float
-    jitter: float
-    border_weights: bool
+    batch_size: int = 8
+    tile_size: int | None = 256
+    tiles_per_image: int = 1
+    overhang: int = 0
+    flips: Flips = "none"
+    elastic: float = 0.0
+    jitter: float = 0.0
+    border_weights: bool = False
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
         """Refuses impossible values."""
@@ -171,6 +184,7 @@ def tiled_loaders(
                 seed=seed,
                 augment=(store, *tiling.augmentations()),
                 transform=normalize,
+                drop_last=tiling.drop_last,
                 device=device,
                 part=part,
             )

@@ -8,11 +8,11 @@ is.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Unpack
 
-from zoo.data.augmentation.deformation import IGNORED
+from zoo.data.augmentation.deformation import NO_CLASS
 from zoo.data.download import torchvision_download
-from zoo.data.masks.from_files import Pair, StreamedMasks
+from zoo.data.masks.from_files import MaskOptions, Pair, StreamedMasks
 
 FOLDER = Path("VOCdevkit") / "VOC2012"
 SOURCE = "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
@@ -26,13 +26,9 @@ class VOCSegmentation(StreamedMasks):
     missing, torchvision downloads them (2 GB) and compares the checksum.
 
     Args:
-        root: folder of all downloads.
         batch_size: tiles a batch.
         tile_size: height and width of a tile; the longer side of an image has 500 pixels.
-        flips: of training tiles. ``horizontal``: mirror half of them; ``all``: the eight
-            symmetries of a square.
-        jitter: greatest change of brightness and contrast; 0 for none.
-        num_workers: processes that read files.
+        options: see :class:`~zoo.data.masks.from_files.StreamedMasks`.
     """
 
     splits = ("train", "val")
@@ -61,25 +57,15 @@ class VOCSegmentation(StreamedMasks):
     )
 
     def __init__(
-        self,
-        *,
-        root: str = "data",
-        batch_size: int = 8,
-        tile_size: int = 320,
-        flips: Literal["none", "horizontal", "all"] = "horizontal",
-        jitter: float = 0.0,
-        num_workers: int = 2,
+        self, *, batch_size: int = 8, tile_size: int = 320, **options: Unpack[MaskOptions]
     ) -> None:
         super().__init__(
             batch_size=batch_size,
             tile_size=tile_size,
             short_side=None,
-            flips=flips,
-            jitter=jitter,
-            num_workers=num_workers,
-            classes={**{i: i for i in range(len(self.class_names))}, IGNORED: IGNORED},
+            classes={**{i: i for i in range(len(self.class_names))}, NO_CLASS: NO_CLASS},
+            **options,
         )
-        self.root = root
 
     def _pairs(self) -> dict[str, list[Pair]]:
         folder = Path(self.root) / FOLDER

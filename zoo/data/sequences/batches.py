@@ -9,8 +9,8 @@ from torch import Tensor
 from zoo.data.loading.bucketing import BucketLoader
 from zoo.data.module import Part
 
-IGNORED = -100
-"""Target of a step that has none: torch's `ignore_index`."""
+IGNORE_INDEX = -100
+"""Target of a step that has none: torch's `ignore_index`, which the tasks take too."""
 
 
 class SequenceBatch(NamedTuple):
@@ -61,7 +61,7 @@ def sequence_loader(
             return SequenceBatch(sequences, labels.squeeze(1), lengths[0])
         steps = torch.arange(labels.size(1), device=labels.device)
         ended = steps >= lengths[1].to(labels.device).unsqueeze(1)  # (batch, time)
-        return SequenceBatch(sequences, labels.masked_fill(ended, IGNORED), lengths[0])
+        return SequenceBatch(sequences, labels.masked_fill(ended, IGNORE_INDEX), lengths[0])
 
     labels = [torch.as_tensor(target).view(-1) for target in targets]  # (time,) or (1,)
     return BucketLoader(

@@ -1,29 +1,57 @@
-"""Made-up waves: to be continued from a noisy beginning, or to be made from their description."""
+"""Synthetic waves: to be continued from a noisy beginning, or to be made from their description."""
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from abc import abstractmethod
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
 from zoo.data.loading.tensor import TensorLoader
-from zoo.data.module import DataModule, Part, check_batch_size
+from zoo.data.module import Part
 from zoo.data.sampling import seeded_generator
-from zoo.data.sequences.synthetic import SPLITS, check_samples
+from zoo.data.sequences.base import DrawnOptions, DrawnSequences
 
 AMPLITUDES = (0.5, 1.5)
 
 
-class NoisySine(DataModule):
+class Waves(DrawnSequences):
+    """Waves in batches ``(inputs, targets)``.
+
+    Attributes:
+        kind: names the random numbers of the draw.
+    """
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws inputs and targets."""
+
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
+        for split, count in self.counts.items():
+            self.loaders[split] = TensorLoader(
+                self._draw(count, seeded_generator(self.kind, self.data_seed, split)),
+                batch_size=self.batch_size,
+                shuffle=split == "train",
+                seed=seed,
+                drop_last=self.drop_last and split == "train",
+                device=device,
+                part=part,
+            )
+
+
+class NoisySine(Waves):
     r"""A window of a noisy sine wave, and its next values: forecasting.
 
     .. math:: x_t = A \sin(2 \pi t / P + \varphi) + \sigma \varepsilon_t
 
     with amplitude A in [0.5, 1.5], period P and phase :math:`\varphi` drawn anew for each sample.
     The values to be forecast are as noisy as those given, so no forecast has a mean squared error
-    below :math:`\sigma^2` on average; saying 0 has :math:`13/24 + \sigma^2 = 0.54 + \sigma^2`.
+    below :math:`\sigma^2` on average; always predicting 0 gives
+    :math:`13/24 + \sigma^2 = 0.54 + \sigma^2`.
 
     A batch is ``(inputs, targets)``, float32 ``(batch, window, 1)`` and ``(batch, horizon)``.
 
@@ -33,13 +61,12 @@ class NoisySine(DataModule):
         horizon: values to be forecast.
         min_period: steps of the shortest period.
         max_period: steps of the longest.
-        noise: deviation of the noise.
+        noise: standard deviation of the noise.
         num_samples: windows to train on.
-        eval_samples: windows of val, and of test.
-        data_seed: another seed, other waves.
+        options: see :class:`~zoo.data.sequences.base.DrawnSequences`.
     """
 
-    splits = SPLITS
+    kind = "noisy sine"
 
     def __init__(
         self,
@@ -51,12 +78,9 @@ class NoisySine(DataModule):
         max_period: float = 40.0,
         noise: float = 0.1,
         num_samples: int = 10_000,
-        eval_samples: int = 1_000,
-        data_seed: int = 0,
+        **options: Unpack[DrawnOptions],
     ) -> None:
-        super().__init__()
-        check_batch_size(batch_size)
-        check_samples(num_samples, eval_samples)
+        super().__init__(batch_size=batch_size, num_samples=num_samples, **options)
         for name, value in (("window", window), ("horizon", horizon)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
@@ -71,19 +95,9 @@ class NoisySine(DataModule):
             )
         if not 0 <= noise < math.inf:
             raise ValueError(f"noise must be at least 0, not {noise}")
-        self.batch_size = batch_size
         self.window, self.horizon = window, horizon
         self.min_period, self.max_period = min_period, max_period
         self.noise = noise
-        self.num_samples, self.eval_samples = num_samples, eval_samples
-        self.data_seed = data_seed
-
-    def setup(
-        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
-    ) -> None:
-        counts = (self.num_samples, self.eval_samples)
-        name = partial(seeded_generator, "noisy sine", self.data_seed)
-        self.loaders |= _loaders(self._draw, name, counts, self.batch_size, seed, device, part)
 
     def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         amplitude = _uniform(AMPLITUDES, count, generator)
@@ -99,14 +113,14 @@ class NoisySine(DataModule):
         return {"in_features": 1, "out_features": self.horizon}
 
 
-class SineSynthesis(DataModule):
+class SineSynthesis(Waves):
     r"""The description of a sine wave, and the wave: a sequence to be made from one vector.
 
     .. math:: x = (A, f, \cos \varphi, \sin \varphi), \qquad
         y_t = A \sin(2 \pi f t / T + \varphi), \quad t = 0, \dots, T - 1
 
-    with amplitude A in [0.5, 1.5], f periods in the sequence and phase :math:`\varphi`. Saying 0
-    has the mean squared error 13/24 = 0.54.
+    with amplitude A in [0.5, 1.5], f periods in the sequence and phase :math:`\varphi`. Always
+    predicting 0 gives the mean squared error 13/24 = 0.54.
 
     A batch is ``(inputs, targets)``, float32 ``(batch, 4)`` and ``(batch, length, 1)``.
 
@@ -115,11 +129,10 @@ class SineSynthesis(DataModule):
         length: steps T of each wave.
         max_periods: most periods in a sequence; the fewest are half of one.
         num_samples: waves to train on.
-        eval_samples: waves of val, and of test.
-        data_seed: another seed, other waves.
+        options: see :class:`~zoo.data.sequences.base.DrawnSequences`.
     """
 
-    splits = SPLITS
+    kind = "sine synthesis"
 
     def __init__(
         self,
@@ -128,12 +141,9 @@ class SineSynthesis(DataModule):
         length: int = 50,
         max_periods: float = 3.0,
         num_samples: int = 5_000,
-        eval_samples: int = 1_000,
-        data_seed: int = 0,
+        **options: Unpack[DrawnOptions],
     ) -> None:
-        super().__init__()
-        check_batch_size(batch_size)
-        check_samples(num_samples, eval_samples)
+        super().__init__(batch_size=batch_size, num_samples=num_samples, **options)
         if length < 2:
             raise ValueError(f"length must be at least 2, not {length}")
         if not 0.5 <= max_periods < length / 2:
@@ -141,18 +151,8 @@ class SineSynthesis(DataModule):
                 f"max_periods must be at least 0.5 and less than half the length {length}, "
                 f"not {max_periods}"
             )
-        self.batch_size = batch_size
         self.length = length
         self.max_periods = max_periods
-        self.num_samples, self.eval_samples = num_samples, eval_samples
-        self.data_seed = data_seed
-
-    def setup(
-        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
-    ) -> None:
-        counts = (self.num_samples, self.eval_samples)
-        name = partial(seeded_generator, "sine synthesis", self.data_seed)
-        self.loaders |= _loaders(self._draw, name, counts, self.batch_size, seed, device, part)
 
     def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         amplitude = _uniform(AMPLITUDES, count, generator)
@@ -170,26 +170,3 @@ class SineSynthesis(DataModule):
 def _uniform(bounds: tuple[float, float], count: int, generator: torch.Generator) -> Tensor:
     low, high = bounds
     return low + (high - low) * torch.rand(count, 1, generator=generator)
-
-
-def _loaders(
-    draw: Callable[[int, torch.Generator], tuple[Tensor, Tensor]],
-    generator: Callable[[str], torch.Generator],
-    counts: tuple[int, int],
-    batch_size: int,
-    seed: int,
-    device: torch.device | str,
-    part: Part,
-) -> dict[str, TensorLoader]:
-    """A loader for each split, whose samples are drawn with a generator of its own."""
-    return {
-        split: TensorLoader(
-            draw(counts[split != "train"], generator(split)),
-            batch_size=batch_size,
-            shuffle=split == "train",
-            seed=seed,
-            device=device,
-            part=part,
-        )
-        for split in SPLITS
-    }

@@ -1,4 +1,4 @@
-"""Made-up sequences whose answer is known, each a question about a network's memory.
+"""Synthetic sequences whose answer is known, each a question about a network's memory.
 
 | data set | asks for | answered by |
 |---|---|---|
@@ -10,22 +10,22 @@ The samples of a split are drawn once, from `data_seed`; no sequence is in two s
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from zoo.data.loading.tensor import TensorLoader
-from zoo.data.module import DataModule, Part, check_batch_size
+from zoo.data.module import Part
 from zoo.data.sampling import seeded_generator
+from zoo.data.sequences.base import DrawnOptions, DrawnSequences
 from zoo.data.sequences.batches import sequence_loader
 from zoo.data.sequences.pairs import pair_loader
 from zoo.data.sequences.special import SPECIAL
+from zoo.data.splits import SPLITS
 
-SPLITS = ("train", "val", "test")
 
-
-class AddingProblem(DataModule):
+class AddingProblem(DrawnSequences):
     r"""Two of many numbers are marked: add them up (Hochreiter and Schmidhuber, 1997, section 5.4).
 
     https://doi.org/10.1162/neco.1997.9.8.1735, in the form of Le, Jaitly and Hinton 2015,
@@ -35,7 +35,7 @@ class AddingProblem(DataModule):
     .. math:: x_t = (v_t, m_t), \quad v_t \sim U(0, 1), \quad m_t \in \{0, 1\}, \qquad
         y = \sum_t m_t v_t
 
-    with one mark in the first half of the sequence and one in the second. Whoever always says 1 has
+    with one mark in the first half of the sequence and one in the second. Always predicting 1 gives
     the mean squared error 1/6 = 0.167, the variance of the sum; to do better, a number must be
     kept for half the sequence on average.
 
@@ -45,11 +45,8 @@ class AddingProblem(DataModule):
         batch_size: sequences a batch.
         length: steps of each sequence.
         num_samples: sequences to train on.
-        eval_samples: sequences of val, and of test.
-        data_seed: another seed, other sequences.
+        options: see :class:`~zoo.data.sequences.base.DrawnSequences`.
     """
-
-    splits = SPLITS
 
     def __init__(
         self,
@@ -57,30 +54,23 @@ class AddingProblem(DataModule):
         batch_size: int = 32,
         length: int = 200,
         num_samples: int = 50_000,
-        eval_samples: int = 1_000,
-        data_seed: int = 0,
+        **options: Unpack[DrawnOptions],
     ) -> None:
-        super().__init__()
-        check_batch_size(batch_size)
-        check_samples(num_samples, eval_samples)
+        super().__init__(batch_size=batch_size, num_samples=num_samples, **options)
         if length < 2:
             raise ValueError(f"length must be at least 2, one step for each mark, not {length}")
-        self.batch_size = batch_size
         self.length = length
-        self.num_samples = num_samples
-        self.eval_samples = eval_samples
-        self.data_seed = data_seed
 
     def setup(
         self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
     ) -> None:
-        for split in SPLITS:
-            count = self.num_samples if split == "train" else self.eval_samples
+        for split, count in self.counts.items():
             self.loaders[split] = TensorLoader(
                 self._draw(count, seeded_generator("adding problem", split, self.data_seed)),
                 batch_size=self.batch_size,
                 shuffle=split == "train",
                 seed=seed,
+                drop_last=self.drop_last and split == "train",
                 device=device,
                 part=part,
             )
@@ -98,7 +88,7 @@ class AddingProblem(DataModule):
         return {"in_features": 2, "out_features": 1}
 
 
-class Parity(DataModule):
+class Parity(DrawnSequences):
     """Whether the number of ones in a sequence of bits is odd, said at its end or at every step.
 
     One bit of memory is enough, but it must be right after every step, and guessing from anything
@@ -114,11 +104,9 @@ class Parity(DataModule):
         test_length: bits of all test sequences, more than ``max_length``; null: as for the others.
         every_step: the target is the parity so far, of each step.
         num_samples: sequences to train on.
-        eval_samples: sequences of val, and of test.
-        data_seed: another seed, other sequences.
+        options: see :class:`~zoo.data.sequences.base.DrawnSequences`.
     """
 
-    splits = SPLITS
     class_names = ("even", "odd")
 
     def __init__(
@@ -130,31 +118,24 @@ class Parity(DataModule):
         test_length: int | None = None,
         every_step: bool = False,
         num_samples: int = 10_000,
-        eval_samples: int = 1_000,
-        data_seed: int = 0,
+        **options: Unpack[DrawnOptions],
     ) -> None:
-        super().__init__()
-        check_batch_size(batch_size)
-        check_samples(num_samples, eval_samples)
+        super().__init__(batch_size=batch_size, num_samples=num_samples, **options)
         check_lengths(min_length, max_length)
         if test_length is not None and test_length <= max_length:
             raise ValueError(
                 f"test_length must be greater than max_length {max_length}, or null, not "
                 f"{test_length}"
             )
-        self.batch_size = batch_size
         self.min_length = min_length
         self.max_length = max_length
         self.test_length = test_length
         self.every_step = every_step
-        self.num_samples = num_samples
-        self.eval_samples = eval_samples
-        self.data_seed = data_seed
 
     def setup(
         self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
     ) -> None:
-        counts = (self.num_samples, self.eval_samples, self.eval_samples)
+        counts = tuple(self.counts.values())
         lengths = (self.min_length, self.max_length)
         sequences = distinct_sequences(2, lengths, counts=counts, seed=self.data_seed)
         if self.test_length is not None:
@@ -168,6 +149,7 @@ class Parity(DataModule):
                 batch_size=self.batch_size,
                 shuffle=split == "train",
                 seed=seed,
+                drop_last=self.drop_last and split == "train",
                 device=device,
                 part=part,
             )
@@ -176,7 +158,7 @@ class Parity(DataModule):
         return {"num_classes": 2, "class_names": list(self.class_names), "vocab_size": 2}
 
 
-class TokenPairs(DataModule):
+class TokenPairs(DrawnSequences):
     """A sequence of symbols and the same symbols in another order: copied, reversed or sorted.
 
     A batch is a :class:`~zoo.data.sequences.pairs.PairBatch` whose symbols are the tokens from 4
@@ -189,11 +171,8 @@ class TokenPairs(DataModule):
         max_length: symbols of the longest.
         num_symbols: different symbols.
         num_samples: pairs to train on.
-        eval_samples: pairs of val, and of test.
-        data_seed: another seed, other sequences.
+        options: see :class:`~zoo.data.sequences.base.DrawnSequences`.
     """
-
-    splits = SPLITS
 
     def __init__(
         self,
@@ -204,25 +183,18 @@ class TokenPairs(DataModule):
         max_length: int = 12,
         num_symbols: int = 10,
         num_samples: int = 10_000,
-        eval_samples: int = 1_000,
-        data_seed: int = 0,
+        **options: Unpack[DrawnOptions],
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size=batch_size, num_samples=num_samples, **options)
         if order not in ("copy", "reverse", "sort"):
             raise ValueError(f"order must be copy, reverse or sort, not {order!r}")
-        check_batch_size(batch_size)
-        check_samples(num_samples, eval_samples)
         check_lengths(min_length, max_length)
         if num_symbols < 2:
             raise ValueError(f"num_symbols must be at least 2, not {num_symbols}")
         self.order = order
-        self.batch_size = batch_size
         self.min_length = min_length
         self.max_length = max_length
         self.num_symbols = num_symbols
-        self.num_samples = num_samples
-        self.eval_samples = eval_samples
-        self.data_seed = data_seed
 
     def setup(
         self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
@@ -230,7 +202,7 @@ class TokenPairs(DataModule):
         sequences = distinct_sequences(
             self.num_symbols,
             (self.min_length, self.max_length),
-            counts=(self.num_samples, self.eval_samples, self.eval_samples),
+            counts=tuple(self.counts.values()),
             seed=self.data_seed,
         )
         for split, symbols in zip(SPLITS, sequences, strict=True):
@@ -241,6 +213,7 @@ class TokenPairs(DataModule):
                 batch_size=self.batch_size,
                 shuffle=split == "train",
                 seed=seed,
+                drop_last=self.drop_last and split == "train",
                 device=device,
                 part=part,
             )
@@ -295,13 +268,6 @@ def _drawn(
     ends = torch.randint(lengths[0], lengths[1] + 1, (count,), generator=generator).tolist()
     rows = torch.randint(num_symbols, (count, lengths[1]), generator=generator).tolist()
     return (tuple(row[:end]) for row, end in zip(rows, ends, strict=True))
-
-
-def check_samples(num_samples: int, eval_samples: int) -> None:
-    """Refuses splits without samples."""
-    for name, value in (("num_samples", num_samples), ("eval_samples", eval_samples)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
 
 
 def check_lengths(min_length: int, max_length: int) -> None:

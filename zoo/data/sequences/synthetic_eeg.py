@@ -1,10 +1,10 @@
-"""Made-up brain signals of imagined movements: nothing to download.
+"""Synthetic brain signals of imagined movements: nothing to download.
 
 Like data set 2a of BCI competition IV (Brunner et al., 2008,
 https://www.bbci.de/competition/iv/desc_2a.pdf) in shape: 22 electrodes, four seconds at 250 Hz,
-four classes. And in its principle: whoever imagines moving a limb weakens the rhythm over the part
-of the brain that moves it, on the other side of the head; the exact places and strengths here are
-made up. The background's power falls with the frequency, from 4 to 38 Hz, the band that is left of
+four classes. And in its principle: imagining moving a limb weakens the rhythm over the part of the
+brain that moves it, on the other side of the head; the exact places and strengths here are
+invented. The background's power falls with the frequency, from 4 to 38 Hz, the band that is left of
 true signals before they are decoded. Each rhythm has another phase and another course in each
 trial, so that nothing but its power at its electrodes tells the classes apart.
 """
@@ -22,7 +22,7 @@ from zoo.data.splits import SHARES, divide
 SAMPLING_RATE = 250  # Hz
 LENGTH = 1000  # samples a trial, 4 s
 BAND = (4.0, 38.0)  # Hz
-WIDTH = 1.5  # Hz, deviation of a rhythm about its frequency
+WIDTH = 1.5  # Hz, standard deviation of a rhythm about its frequency
 CLASS_NAMES = ("left hand", "right hand", "feet", "tongue")
 
 # Electrodes in rows from front to back: (row, number in the row counted from the middle).
@@ -44,7 +44,7 @@ class SyntheticEEG(DataModule):
     """Trials of 22 signals and the movement that was imagined in each.
 
     A batch is ``(signals, labels)`` with float32 signals ``(batch, 22, 1000)``, whose background
-    has deviation 1, and int64 labels ``(batch,)``.
+    has standard deviation 1, and int64 labels ``(batch,)``.
 
     Args:
         batch_size: trials a batch.
@@ -52,6 +52,7 @@ class SyntheticEEG(DataModule):
         rhythm: strength of the rhythms against the background; the smaller, the harder. At 2,
             band power at all electrodes and a linear classifier reach 0.97.
         data_seed: another seed, other signals.
+        drop_last: omit the last training batch of an epoch if it is smaller.
     """
 
     splits = ("train", "val", "test")
@@ -64,6 +65,7 @@ class SyntheticEEG(DataModule):
         num_samples: int = 576,
         rhythm: float = 2.0,
         data_seed: int = 0,
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
@@ -78,6 +80,7 @@ class SyntheticEEG(DataModule):
         self.num_samples = num_samples
         self.rhythm = rhythm
         self.data_seed = data_seed
+        self.drop_last = drop_last
 
     def setup(
         self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
@@ -90,6 +93,7 @@ class SyntheticEEG(DataModule):
                 batch_size=self.batch_size,
                 shuffle=split == "train",
                 seed=seed,
+                drop_last=self.drop_last and split == "train",
                 device=device,
                 part=part,
             )

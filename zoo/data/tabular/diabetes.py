@@ -22,10 +22,11 @@ class Diabetes(DataModule):
     Args:
         batch_size: patients a batch; ``None`` for the whole split in one batch.
         split_seed: another seed, another division into train, val and test.
-        standardize: shift and scale every feature *and the target* to mean 0 and deviation 1 over
-            the training split. A prediction ``y`` then means ``y * target_std + target_mean`` in
-            the target's own units, and a mean squared error is the unexplained share of the
-            variance. Else both are in their own units.
+        standardize: shift and scale every feature *and the target* to mean 0 and standard deviation
+            1 over the training split. A prediction ``y`` then means ``y * target_std +
+            target_mean`` in the target's own units, and a mean squared error is the unexplained
+            share of the variance. Else both are in their own units.
+        drop_last: omit the last training batch of an epoch if it is smaller.
 
     Attributes:
         target_mean: what was subtracted from the targets (0 where they are left alone).
@@ -41,12 +42,14 @@ class Diabetes(DataModule):
         batch_size: int | None = None,
         split_seed: int = 0,
         standardize: bool = True,
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size, optional=True)
         self.batch_size = batch_size
         self.split_seed = split_seed
         self.standardize = standardize
+        self.drop_last = drop_last
         self.target_mean = 0.0
         self.target_std = 1.0
 
@@ -71,6 +74,7 @@ class Diabetes(DataModule):
                 batch_size=self.batch_size,
                 shuffle=split == "train",
                 seed=seed,
+                drop_last=self.drop_last and split == "train",
                 device=device,
                 part=part,
             )

@@ -1,0 +1,100 @@
+"""Batches of graphs whose nodes are to be classified.
+
+A batch is always the whole graph; the splits differ in which nodes count.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.data.loading.order import BatchOrder
+from zoo.data.module import Loader, Part
+
+
+class GraphBatch(NamedTuple):
+    """A graph and the nodes that count.
+
+    Attributes:
+        features: ``(nodes, in_features)``, float32, dense or sparse CSR.
+        edge_index: sources and targets, int64 ``(2, edges)``: both directions of every edge, no
+            self-loops, sorted by target, then source.
+        labels: int64 ``(nodes,)``.
+        mask: bool ``(nodes,)``, the nodes of this split.
+    """
+
+    features: Tensor
+    edge_index: Tensor
+    labels: Tensor
+    mask: Tensor
+
+
+class GraphLoader:
+    """One batch an epoch, always the same: the graph. A sample is a node of the split.
+
+    Every part has the whole graph, since each node needs its neighbours, and a slice of the nodes
+    that count: the nodes of all parts together are those of the split.
+
+    Args:
+        batch: the graph and the split's mask.
+        device: where it is put.
+        part: ``(rank, world)``: only this slice of the nodes counts.
+    """
+
+    def __init__(
+        self, batch: GraphBatch, *, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
+        nodes = batch.mask.nonzero().squeeze(1)
+        self.num_samples = len(nodes)
+        self._nodes: list[int] = nodes.tolist()
+        self._order = BatchOrder(
+            self.num_samples, self.num_samples, shuffle=False, seed=0, part=part
+        )
+        (own,) = self._order.chunks(0)  # places in the list of nodes
+        mask = torch.zeros_like(batch.mask)
+        mask[nodes[own]] = True
+        self._batch = GraphBatch(*(tensor.to(device) for tensor in batch._replace(mask=mask)))
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self._order)
+
+    def indices(self, epoch: int, batch: int) -> list[int]:
+        return [self._nodes[place] for place in self._order.indices(epoch, batch)]
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[GraphBatch | None]:
+        for own in self._order.chunks(epoch, start):
+            yield self._batch if len(own) else None
+
+
+def split_loaders(
+    features: Tensor,
+    edge_index: Tensor,
+    labels: Tensor,
+    nodes: dict[str, Tensor],
+    *,
+    device: torch.device | str,
+    part: Part = (0, 1),
+) -> dict[str, Loader]:
+    """A loader for each split of one graph, given the nodes of each."""
+    loaders: dict[str, Loader] = {}
+    for split, index in nodes.items():
+        mask = torch.zeros(len(labels), dtype=torch.bool)
+        mask[index] = True
+        batch = GraphBatch(features, edge_index, labels, mask)
+        loaders[split] = GraphLoader(batch, device=device, part=part)
+    return loaders
+
+
+def undirected(links: Tensor, num_nodes: int) -> Tensor:
+    """Both directions of every link once, without self-loops, sorted by target, then source.
+
+    Shape:
+        - links: ``(2, links)``
+        - output: ``(2, edges)``
+    """
+    links = links[:, links[0] != links[1]]
+    both = torch.cat((links, links.flip(0)), 1)
+    numbers = (both[1] * num_nodes + both[0]).unique()
+    return torch.stack((numbers % num_nodes, numbers // num_nodes))  # (2, edges)

@@ -16,7 +16,8 @@ from zoo.config.build import SIZES, beside, build, check_component, components, 
 from zoo.config.errors import ConfigError, as_config_error, one_line
 from zoo.data.text.vocabulary import Vocabulary
 from zoo.tasks.task import Task
-from zoo.training.callbacks import Callback, EarlyStopping, Profile
+from zoo.training.callback import Callback
+from zoo.training.callbacks import EarlyStopping, MetricsFile, Profile
 from zoo.training.console import Console
 from zoo.training.freezing import freeze
 from zoo.training.optimizers import make_optimizer
@@ -155,7 +156,7 @@ def standard_callbacks(
     config: dict[str, Any], settings: RunSettings, folder: RunFolder
 ) -> list[Callback]:
     """The callbacks that the settings ask for, in the order of their events."""
-    callbacks: list[Callback] = [Console(settings.logger)]
+    callbacks: list[Callback] = [MetricsFile(folder.path), Console(settings.logger)]
     if settings.logger.tensorboard:
         callbacks.append(TensorBoard(settings.logger, folder.path, config))
     if settings.callbacks.early_stopping.patience is not None:

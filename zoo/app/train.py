@@ -66,14 +66,15 @@ def train(
             seed=run.seed,
             checkpoints=run.callbacks.checkpoint,
             config=config,
+            layer_gradients=run.logger.layer_gradients,
         )
     with as_config_error():
-        trainer.rehearse()
+        trainer.dry_run()
     own = own_callbacks(run, trusted)
     with place.open(config, device, data) as folder:
         for note in notes:
             folder.tell(note)
-        callbacks = [*standard_callbacks(config, run, folder), *own]
+        callbacks = standard_callbacks(config, run, folder) + own
         return trainer.fit(folder=folder, callbacks=callbacks, resume=place.resume)
 
 

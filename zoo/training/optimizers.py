@@ -194,6 +194,32 @@ def make_optimizer(
     return optimizer
 
 
+def by_network(
+    optimizers: torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer],
+    networks: Mapping[str, nn.Module],
+) -> dict[str, torch.optim.Optimizer]:
+    """The optimizers by the networks' names; a single one may be given for a single network.
+
+    Raises:
+        ValueError: they are not one for each network, or update what no network has.
+    """
+    if isinstance(optimizers, torch.optim.Optimizer):
+        optimizers = dict.fromkeys(networks, optimizers)
+    distinct = len(set(map(id, optimizers.values())))
+    if set(optimizers) != set(networks) or distinct != len(networks):
+        raise ValueError(
+            f"optimizers must be one for each of {', '.join(networks)}, not {', '.join(optimizers)}"
+        )
+    for name, optimizer in optimizers.items():
+        own = set(map(id, networks[name].parameters()))
+        if any(id(p) not in own for group in optimizer.param_groups for p in group["params"]):
+            raise ValueError(
+                f"the optimizer of {name!r} has parameters that the network does not have; make it "
+                "of the network's parameters, after a strategy has wrapped them"
+            )
+    return dict(optimizers)
+
+
 def takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the optimizer's kernel itself can skip an update on a flag of the device."""
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))

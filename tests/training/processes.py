@@ -21,6 +21,7 @@ from zoo.tasks.classification import Classification
 from zoo.tasks.task import Objective
 from zoo.training.callback import Callback
 from zoo.training.distributed import OneProcess, Replicated, Sharded
+from zoo.training.optimizers import make_optimizer
 from zoo.training.settings import CheckpointSettings, TrainerSettings
 from zoo.training.trainer import Trainer
 from zoo.training.update import NonFiniteError
@@ -113,7 +114,7 @@ def gan():
 def trainer_of(strategy, task, data, **settings):
     strategy.wrap(task)
     optimizers = {
-        name: torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=True)
+        name: make_optimizer(torch.optim.SGD, network, lr=0.1, momentum=0.9)
         for name, network in task.networks().items()
     }
     settings = {"steps": 4, "epochs": None, "log_every": 1, **settings}
@@ -138,6 +139,7 @@ def trained(strategy, task, data, **settings):
         "optimizers": state["optimizers"],
         "ranks": len(state["ranks"]),
         "losses": losses.found,
+        "engine": getattr(strategy, "_engine", None) is not None,
         "own": [p.clone() for p in own],
     }
 
@@ -165,7 +167,7 @@ def main(rank, folder):
         init_method=f"file://{folder}/store",
         rank=rank,
         world_size=WORLD,
-        timeout=timedelta(seconds=40),
+        timeout=timedelta(seconds=100),
     )
     found = {}
     for kind in KINDS:

@@ -30,7 +30,7 @@ def found(tmp_path_factory):
         for rank in range(WORLD)
     ]
     try:
-        outputs = [process.communicate(timeout=120)[0] for process in processes]
+        outputs = [process.communicate(timeout=240)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -74,6 +74,16 @@ def test_every_network_of_a_gan_changes_each_of_its_parameters(strategy, found):
 def test_replicas_stay_equal(kind, settings, found):
     ours, theirs = (ranks[f"Replicated {kind} {settings}"]["own"] for ranks in found)
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_only_an_ordinary_task_is_reduced_during_backward(found):
+    engines = {kind: found[0][f"Replicated {kind} plain"]["engine"] for kind in KINDS}
+    assert engines == {
+        "ordinary": True,
+        "objectives": False,
+        "differentiates": False,
+        "gan": False,
+    }
 
 
 def test_a_shard_is_a_part_and_the_gathered_state_is_whole(found):

@@ -9,8 +9,9 @@ gradients are summed over the processes and divided by the true count of all, so
 equal one large batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -159,13 +160,14 @@ class Replicated(_Several):
 
     An ordinary task (one network, one loss a batch) is reduced by DistributedDataParallel during
     backward. It does not bear networks that take turns, several losses a batch or a task that
-    differentiates; there the gradients are summed after backward. Batch statistics stay each
-    process's own, and a checkpoint has those of the main one.
+    differentiates; there the gradients are summed after backward. Batch statistics are those of the
+    main process.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._engine: Any = None
+        self._buffers: list[Tensor] = []
 
     def wrap(self, task: Task) -> None:
         with torch.no_grad():
@@ -174,13 +176,12 @@ class Replicated(_Several):
 
     def prepare(self, task: Task, *, differentiates: bool) -> str:
         self._engine, self.scale = None, 1
+        self._buffers = list(task.model.buffers())
         several = len(task.networks()) > 1 or type(task).objectives is not Task.objectives
         if several or differentiates:
             what = "differentiates" if differentiates else "has objectives of its own"
             return f"gradients are summed after backward, since {type(task).__name__} {what}"
-        self._engine = torch.nn.parallel.DistributedDataParallel(
-            _FirstObjective(task.model), broadcast_buffers=False
-        )
+        self._engine = torch.nn.parallel.DistributedDataParallel(_FirstObjective(task.model))
         self.scale = self.world
         return "gradients are reduced during backward by DistributedDataParallel"
 
@@ -194,17 +195,24 @@ class Replicated(_Several):
     def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
         if self._engine is not None:
             return
-        kinds: dict[torch.dtype, list[Tensor]] = {}
         for parameter in parameters:
             if parameter.grad is None:  # Here, but perhaps not in the other processes.
                 parameter.grad = torch.zeros_like(parameter)
-            kinds.setdefault(parameter.grad.dtype, []).append(parameter.grad)
-        for gradients in kinds.values():
-            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])  # (elements,)
-            self._dist.all_reduce(flat)
-            parts = flat.split([gradient.numel() for gradient in gradients])
-            for gradient, part in zip(gradients, parts, strict=True):
-                gradient.copy_(part.view(gradient.shape))
+        _together([p.grad for p in parameters if p.grad is not None], self._dist.all_reduce)
+        _together(self._buffers, partial(self._dist.broadcast, src=0))
+
+
+def _together(tensors: Sequence[Tensor], collective: Callable[[Tensor], Any]) -> None:
+    """Lets a collective work on many tensors in place, in one call for each type."""
+    kinds: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        kinds.setdefault(tensor.dtype, []).append(tensor)
+    for alike in kinds.values():
+        flat = torch.cat([tensor.reshape(-1) for tensor in alike])  # (elements,)
+        collective(flat)
+        parts = flat.split([tensor.numel() for tensor in alike])
+        for tensor, part in zip(alike, parts, strict=True):
+            tensor.copy_(part.view(tensor.shape))
 
 
 class Sharded(_Several):

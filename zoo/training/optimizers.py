@@ -178,7 +178,10 @@ def make_optimizer(
         mark_hidden=kind is MuonWithAdamW,
     )
     optimizer: torch.optim.Optimizer | None = None
-    if "fused" in signature and not {"fused", "foreach", "differentiable"} & set(arguments):
+    # Fused forms do not all know shards, which are told by the mesh that they lie on.
+    whole = not any(hasattr(parameter, "device_mesh") for parameter in trainable)
+    told = {"fused", "foreach", "differentiable"} & set(arguments)
+    if "fused" in signature and whole and not told:
         # Where there is no fused form for this device or type of parameter: the class's default.
         with contextlib.suppress(RuntimeError):
             # Copies, since torch writes into what it is given even where it then refuses.

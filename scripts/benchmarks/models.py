@@ -106,7 +106,7 @@ def _trained(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
         settings=TrainerSettings(epochs=1, device="cpu", log_every=len(batches)),
     )
     trainer.fit()
-    return trainer.seconds / len(batches)
+    return trainer.position.seconds / len(batches)
 
 
 def _pair(name: str, *, compiled: bool) -> tuple[nn.Module, nn.Module, list[Any]]:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STARTUPS = {
     "--help": (["--help"], 0, 0.5),
     "unknown group option": (["model=lenet6"], 2, 0.5),
-    "unknown setting": (["trainer.epoch=3"], 2, 0.5),
+    "unknown setting": (["trainer.position.epoch=3"], 2, 0.5),
     "setting out of range": (["trainer.epochs=0"], 2, 0.5),
     "unknown argument of a component": (["model.num_clases=3"], 2, 1.5),
     "argument of a wrong type": (["optimizer.lr=fast"], 2, 1.5),

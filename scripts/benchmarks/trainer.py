@@ -15,7 +15,8 @@ from benchmarks.timing import interleave, ratio
 from zoo.data.loading.tensor import TensorLoader
 from zoo.models.mlp import MLP
 from zoo.tasks.classification import Classification
-from zoo.training.callbacks import Callback
+from zoo.training.callback import Callback
+from zoo.training.callbacks import MetricsFile
 from zoo.training.console import Console
 from zoo.training.optimizers import make_optimizer
 from zoo.training.run_folder import RunFolder
@@ -88,9 +89,10 @@ def _by_trainer(data: _Data, steps: int, *, logging: bool) -> tuple[float, nn.Mo
         if logging:
             settings = LoggerSettings(console="lines", graph=False)
             callbacks = [Console(settings), TensorBoard(settings, Path(folder))]
+        run = RunFolder.create(folder, "run")
         with contextlib.redirect_stdout(None):
-            trainer.fit(folder=RunFolder.create(folder, "run"), callbacks=callbacks)
-    return trainer.seconds, model
+            trainer.fit(folder=run, callbacks=[MetricsFile(run.path), *callbacks])
+    return trainer.position.seconds, model
 
 
 def trainer(blocks: int) -> list[dict[str, Any]]:

@@ -171,7 +171,7 @@ def _trained(model: GPT, data: _Data) -> float:
         ),
     )
     trainer.fit()
-    return trainer.seconds / STEPS
+    return trainer.position.seconds / STEPS
 
 
 def gpt(blocks: int) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from tests.training.tiny import (
     Samples,
     build,
     differences,
+    fit,
     mlp,
     new_folder,
     read_results,
@@ -77,11 +78,11 @@ def test_whole_checkpoints_of_every_kind_are_plain_python_and_tensors(tmp_path):
     for kind in ("classification", "adversarial", "language_modeling", "average", "plateau"):
         trainer, callbacks = build(kind)
         folder = new_folder(tmp_path)
-        trainer.config = {"model": {"_target_": "x", "sizes": [1, 2]}}
+        trainer.state.config = {"model": {"_target_": "x", "sizes": [1, 2]}}
         trainer.fit(folder=folder, callbacks=callbacks)
         for file in (folder.path / "checkpoints").glob("*.pt"):
             state = torch.load(file, weights_only=True)
-            assert state["config"] == trainer.config
+            assert state["config"] == trainer.state.config
 
 
 def test_the_file_is_whole_or_absent_whenever_the_writer_is_stopped(tmp_path, monkeypatch):
@@ -372,30 +373,6 @@ def test_a_checkpoint_is_found_by_name_or_path(tmp_path):
 # ---------------------------------------------------------------------------- in a run
 
 
-def test_a_checkpoint_is_written_when_asked_for(tmp_path):
-    steps = []
-
-    class Folder(CheckpointFolder):
-        def save(self, state, *, keep=False):
-            steps.append(state["position"]["step"])
-            super().save(state, keep=keep)
-
-    def fit(**options):
-        steps.clear()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("zoo.training.trainer.CheckpointFolder", Folder)
-            patch.setattr("zoo.training.trainer.HEARTBEAT_SECONDS", 0.0)  # the clock's resolution
-            trainer_of(**options).fit(folder=new_folder(tmp_path), callbacks=callbacks)
-        return list(steps)
-
-    callbacks = []
-    assert fit(epochs=2) == [0, 6, 12]
-    assert fit(epochs=1, checkpoints={"every_steps": 2}) == [0, 2, 4, 6, 6]
-    assert fit(epochs=1, checkpoints={"every_minutes": 1e-9}) == [0, 1, 2, 3, 4, 5, 6, 6]
-    callbacks = [At(3, lambda t: setattr(t.signals, "save", True))]
-    assert fit(epochs=1) == [0, 3, 6]
-
-
 def test_random_states_are_restored_exactly():
     seed_everything(3)
     random.gauss(0, 1)
@@ -408,16 +385,16 @@ def test_random_states_are_restored_exactly():
 
 def test_a_run_whose_newest_checkpoint_is_damaged_ends_as_if_nothing_had_happened(tmp_path):
     whole = new_folder(tmp_path / "a")
-    build("plateau")[0].fit(folder=whole, callbacks=build("plateau")[1])
+    fit(build("plateau")[0], whole, build("plateau")[1])
     for harm in ("truncate", "garble", "delete"):
         folder = new_folder(tmp_path / harm)
         trainer, callbacks = build("plateau")
         with pytest.raises(BaseException, match="SIGTERM"):
-            trainer.fit(folder=folder, callbacks=[*callbacks, At(7, stop)])
+            fit(trainer, folder, [*callbacks, At(7, stop)])
         ruin(folder.path / "checkpoints" / "last.pt", harm)
         trainer, callbacks = build("plateau")
         with pytest.warns(UserWarning, match=r"going on from previous\.pt"):
-            trainer.fit(folder=folder, callbacks=callbacks, resume=True)
+            fit(trainer, folder, callbacks, resume=True)
         assert read_rows(folder.path) == read_rows(whole.path)
         assert read_results(folder.path) == read_results(whole.path)
         for name in ("last.pt", "best.pt"):
@@ -473,11 +450,11 @@ def fill(place):
 def test_a_full_disk_ends_the_run_with_a_report_and_loses_no_checkpoint(small_disk, tmp_path):
     options = {"epochs": 4, "log_every": 100, "checkpoints": {"every_steps": 4}}
     whole = new_folder(tmp_path / "whole")
-    trainer_of(mlp(dropout=0.2), **options).fit(folder=whole)
+    fit(trainer_of(mlp(dropout=0.2), **options), whole)
     folder = new_folder(small_disk)
     trainer = trainer_of(mlp(dropout=0.2), **options)
     with pytest.raises(CheckpointError, match="the one before it is intact: make room and resume"):
-        trainer.fit(folder=folder, callbacks=[At(14, lambda t: fill(small_disk))])
+        fit(trainer, folder, [At(14, lambda t: fill(small_disk))])
     assert shutil.disk_usage(small_disk).free <= 1 << 16  # what was reserved for the report
     status = folder.read_status()
     assert status["state"] == "failed"
@@ -487,7 +464,7 @@ def test_a_full_disk_ends_the_run_with_a_report_and_loses_no_checkpoint(small_di
     assert read(checkpoints / "previous.pt")["position"]["step"] == 12
     assert not list(checkpoints.glob("*.tmp"))
     (small_disk / "filler").unlink()
-    trainer_of(mlp(dropout=0.2), **options).fit(folder=folder, resume=True)
+    fit(trainer_of(mlp(dropout=0.2), **options), folder, resume=True)
     assert folder.read_status()["state"] == "finished"
     assert (folder.path / ".reserve").exists()  # for the next time
     assert read_rows(folder.path) == read_rows(whole.path)
@@ -502,7 +479,7 @@ def test_a_disk_that_is_full_when_a_row_is_written_is_reported_too(small_disk):
 
     folder = new_folder(small_disk)
     with pytest.raises(OSError, match="No space left"):
-        trainer_of().fit(folder=folder, callbacks=[At(2, fill_all_but_nothing)])
+        fit(trainer_of(), folder, [At(2, fill_all_but_nothing)])
     assert folder.read_status()["state"] == "failed"
 
 

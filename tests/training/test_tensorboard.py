@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.tiny import KINDS, At, Rows, build, mlp, new_folder, read_rows, trainer_of
+from tests.training.tiny import KINDS, At, Rows, build, fit, mlp, new_folder, read_rows, trainer_of
 from zoo.data.images.digits import Digits
 from zoo.models.vision.lenet import lenet5
 from zoo.tasks.classification import Classification
-from zoo.training.callbacks import TIMINGS, Callback
+from zoo.training.callback import Callback
+from zoo.training.callbacks import TIMINGS
 from zoo.training.interruption import Interrupted
 from zoo.training.run_folder import RunFolder
 from zoo.training.settings import LoggerSettings, TrainerSettings
@@ -28,7 +29,7 @@ def logged(trainer, folder, *, config=None, callbacks=(), resume=False, **settin
     """Runs with TensorBoard on."""
     settings = {"graph": False, **settings}
     board = TensorBoard(LoggerSettings(**settings), folder.path, config)
-    return trainer.fit(folder=folder, callbacks=[board, *callbacks], resume=resume)
+    return fit(trainer, folder, [board, *callbacks], resume=resume)
 
 
 def seen(folder, split=""):
@@ -93,7 +94,7 @@ def test_two_networks_have_curves_of_their_own(tmp_path):
 def test_gradient_norms_of_the_layers_are_there_on_request(wanted, tmp_path):
     folder = new_folder(tmp_path)
     model = mlp()
-    logged(trainer_of(model, epochs=1), folder, layer_gradients=wanted)
+    logged(trainer_of(model, epochs=1, layer_gradients=wanted), folder)
     layers = {f"grad_norm/{name}" for name, _ in model.named_parameters()} if wanted else set()
     found = {tag for tag in seen(folder).Tags()["scalars"] if tag.startswith("grad_norm/")}
     assert found == layers

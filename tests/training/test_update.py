@@ -148,23 +148,15 @@ def test_a_loss_without_a_gradient_says_what_may_be_wrong():
         updater.backward(model(torch.ones(1, 1)).detach().sum(), "model")
 
 
-def test_the_loss_of_one_network_gives_the_other_no_gradient():
-    both = nn.ModuleDict({"a": line(1.0), "b": line(1.0)})
-    optimizers = {name: Recorder(both[name].parameters()) for name in ("a", "b")}
-    updater = Updater(both, optimizers, device=CPU)
-    loss = both["b"](both["a"](torch.ones(1, 1))).sum()
-    updater.backward(loss, "a")
-    assert both["b"].weight.grad is None
-    assert both["a"].weight.grad is not None
-
-
-def test_layer_norms_bear_the_names_of_the_parameters():
+def test_layer_norms_bear_the_names_of_the_parameters_and_are_of_the_mean_gradient():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
-    updater = updater_of(model, Recorder(model.parameters()))
-    updater.backward(model(torch.ones(1, 2)).sum(), "model")
-    expected = {n: p.grad.norm().item() for n, p in model.named_parameters()}
-    updater.measure_layers("model")
-    assert {n: v.item() for n, v in updater.layers.items()} == pytest.approx(expected)
+    updater = updater_of(model, Recorder(model.parameters()), layer_gradients=True)
+    for measure in (False, True):
+        updater.backward(model(torch.ones(1, 2)).sum(), "model")
+        expected = {n: p.grad.norm().item() / 4 for n, p in model.named_parameters()}
+        updater.update("model", torch.zeros(()), 4, measure=measure)
+        found = {n: v.item() for n, v in updater.layers.items()}
+        assert found == (pytest.approx(expected) if measure else {})
 
 
 # ----------------------------------------------------- the flag that stays on the device
@@ -174,7 +166,7 @@ def masking(model, kind, **arguments):
     """An updater that treats this CPU like a GPU: its flag is read by `check` alone."""
     optimizer = make_optimizer(kind, model, lr=0.1, **arguments)
     updater = updater_of(model, optimizer, clip_norm=1.0)
-    updater._looked_at, updater._masks = set(), True
+    updater._checked_at_once, updater._is_checked_later = set(), True
     optimizer.found_inf = updater._flag
     return updater, optimizer
 
@@ -207,7 +199,7 @@ def test_the_flag_masks_every_later_update_and_counts_them(kind, arguments):
 
 def test_on_a_cpu_the_flag_is_looked_at_in_every_update():
     model = line(1.0)
-    assert updater_of(model, make_optimizer(torch.optim.AdamW, model))._looked_at == {"model"}
+    assert updater_of(model, make_optimizer(torch.optim.AdamW, model))._checked_at_once == {"model"}
 
 
 # ------------------------------------------------------------------------------------ fp16

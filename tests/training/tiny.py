@@ -1,6 +1,7 @@
 """Tasks of every kind that train in milliseconds, and what tests of the trainer look at."""
 
 import json
+import math
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from zoo.tasks.adversarial import Adversarial
 from zoo.tasks.classification import Classification
 from zoo.tasks.language_modeling import LanguageModeling
 from zoo.tasks.node_classification import NodeClassification
-from zoo.training.callbacks import TIMINGS, Callback, EarlyStopping
+from zoo.training.callback import Callback
+from zoo.training.callbacks import TIMINGS, EarlyStopping, MetricsFile
 from zoo.training.freezing import freeze
 from zoo.training.optimizers import make_optimizer
 from zoo.training.run_folder import RunFolder
@@ -124,6 +126,7 @@ def trainer_of(
     seed: int = 0,
     checkpoints: dict | None = None,
     task=None,
+    layer_gradients: bool = False,
     **settings,
 ) -> Trainer:
     """A trainer of a small classifier; `settings` are those of the trainer."""
@@ -141,7 +144,57 @@ def trainer_of(
         settings=TrainerSettings(device="cpu", **settings),
         seed=seed,
         checkpoints=CheckpointSettings(**(checkpoints or {})),
+        layer_gradients=layer_gradients,
     )
+
+
+class Poison(Classification):
+    """A task whose loss is ruined at one step."""
+
+    def __init__(self, model, at, bad, *, num_classes=3):
+        super().__init__(model, num_classes=num_classes)
+        self.at, self.bad, self.calls = at, bad, 0
+
+    def loss(self, batch):
+        loss, count = super().loss(batch)
+        self.calls += 1
+        if self.calls == self.at:
+            loss = loss * self.bad if self.bad == "loss" else self.bad(loss, self.model)
+        return loss, count
+
+
+def nan_loss(loss, model):
+    return loss * math.nan
+
+
+def infinite_gradient(loss, model):
+    zero = (model.classifier.bias * 0).sum()
+    return loss + zero.sqrt()
+
+
+class Falling(Classification):
+    """A task whose monitored metric is what a list says."""
+
+    monitor, mode = "loss", "min"
+    values: tuple[float, ...] = ()
+
+    def compute(self):
+        step = min(self.evaluations, len(self.values) - 1)
+        self.evaluations += 1
+        return {"loss": self.values[step], "accuracy": 0.5}
+
+    def state_dict(self):
+        return {"evaluations": self.evaluations}
+
+    def load_state_dict(self, state):
+        self.evaluations = state["evaluations"]
+
+
+def falling(values, **options):
+    model = mlp()
+    task = Falling(model, num_classes=3)
+    task.values, task.evaluations = values, 0
+    return trainer_of(model, task=task, **options)
 
 
 KINDS = (
@@ -230,6 +283,12 @@ def weights(model: nn.Module) -> Tensor:
 
 def new_folder(path) -> RunFolder:
     return RunFolder.create(path)
+
+
+def fit(trainer, folder, callbacks=(), *, resume=False):
+    """Trains as `train.py` does, with a file of metrics in the run folder."""
+    files = [MetricsFile(folder.path), *callbacks]
+    return trainer.fit(folder=folder, callbacks=files, resume=resume)
 
 
 def read_rows(folder) -> list[dict]:

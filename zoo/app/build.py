@@ -13,7 +13,8 @@ from zoo.config.errors import ConfigError, as_config_error, one_line
 from zoo.config.recipe import Recipe
 from zoo.data.module import DataModule
 from zoo.tasks.task import Task
-from zoo.training.callbacks import Callback, EarlyStopping, Profile
+from zoo.training.callback import Callback
+from zoo.training.callbacks import EarlyStopping, MetricsFile, Profile
 from zoo.training.console import Console
 from zoo.training.freezing import freeze
 from zoo.training.optimizers import make_optimizer
@@ -85,7 +86,7 @@ def build_optimizers(recipe: Recipe, task: Task) -> dict[str, torch.optim.Optimi
 def standard_callbacks(recipe: Recipe, folder: RunFolder) -> list[Callback]:
     """The callbacks that the settings ask for, in the order of their events."""
     settings = recipe.settings
-    callbacks: list[Callback] = [Console(settings.logger)]
+    callbacks: list[Callback] = [MetricsFile(folder.path), Console(settings.logger)]
     if settings.logger.tensorboard:
         callbacks.append(TensorBoard(settings.logger, folder.path, recipe.config))
     if settings.callbacks.early_stopping.patience is not None:

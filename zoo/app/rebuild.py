@@ -17,6 +17,7 @@ from zoo.config.recipe import Recipe
 from zoo.tasks.task import Task
 from zoo.training.checkpoint import KEPT, CheckpointFolder, read
 from zoo.training.precision import resolve_device, resolve_precision
+from zoo.training.selection import task_state, usable_weights
 from zoo.training.settings import RunSettings
 
 
@@ -53,8 +54,8 @@ def load_weights(task: Task, folder: str | os.PathLike[str], checkpoint: str = "
     if checkpoint == "best" and not path.exists():
         path = checkpoints.select("last")
     state = read(path)
-    task.model.load_state_dict(state["model"] | (state["average"] or {}))
-    task.load_state_dict(state["task"])
+    task.model.load_state_dict(usable_weights(state))
+    task.load_state_dict(task_state(state))
     step: int = state["position"]["step"]
     return step
 

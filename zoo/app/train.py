@@ -52,9 +52,10 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
             seed=run.seed,
             checkpoints=run.callbacks.checkpoint,
             config=recipe.config,
+            layer_gradients=recipe.settings.logger.layer_gradients,
         )
     with as_config_error():
-        trainer.rehearse()
+        trainer.dry_run()
     own = [callback.build() for callback in recipe.callbacks]
     place.next_steps = task.next_steps(data)
     with place.open(recipe, device, data) as folder:

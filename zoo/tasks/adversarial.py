@@ -95,10 +95,13 @@ class Adversarial(Task):
         real = inputs_of(batch)
         count = len(real)
         for _ in range(self.discriminator_steps):
-            fake = self.generator(self._noise_for(real)).detach()
-            yield Objective(self.discriminator_loss(real, fake), count, "discriminator")
-        fake = self.generator(self._noise_for(real))
-        yield Objective(self.generator_loss(fake), count, "generator")
+            with self.turn("discriminator"):
+                fake = self.generator(self._noise_for(real)).detach()
+                loss = self.discriminator_loss(real, fake)
+            yield Objective(loss, count, "discriminator")
+        with self.turn("generator"):
+            loss = self.generator_loss(self.generator(self._noise_for(real)))
+        yield Objective(loss, count, "generator")
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         r""":math:`-\log D(x) - \log(1 - D(G(z)))`, the mean over the batch.

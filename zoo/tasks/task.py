@@ -4,7 +4,7 @@ A task says what is learned from a batch and how it is judged; a model only comp
 trainer only updates. A new learning problem is a new task and leaves both of them alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
@@ -38,7 +38,7 @@ class Objective(NamedTuple):
             uneven batches equal those of one large batch.
         network: the key of :meth:`Task.networks` whose optimizer takes the step.
         terms: parts of the loss by name (reconstruction, KL, penalty) for the training curve:
-            scalars on the device, detached, each a mean like the loss.
+            scalars on the device, detached, each a mean over ``count`` terms like the loss.
     """
 
     loss: Tensor
@@ -95,6 +95,7 @@ class Task:
     request, hence the forward pass and the loss but not the step. For the gradients to exist, no
     ``yield`` stands inside ``torch.no_grad()``. Where batches are accumulated, the trainer runs
     their objectives side by side, so every batch must yield the same networks in the same order.
+    A task with several networks announces each objective with :meth:`turn`.
 
     Args:
         model: what is trained. Networks that train together are named parts of one model.
@@ -114,6 +115,10 @@ class Task:
     given: ClassVar[tuple[str, ...]] = ()
     changeable: ClassVar[tuple[str, ...]] = ()
 
+    announced: str | None = None
+    """Whose turn it is, see :meth:`turn`."""
+    _waiting: Sequence[nn.Parameter] = ()  # what has no gradients until it is over
+
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.metrics: dict[str, Metric] = {}
@@ -121,6 +126,45 @@ class Task:
     def networks(self) -> dict[str, nn.Module]:
         """The networks by name; each has an optimizer of its own."""
         return {"model": self.model}
+
+    @contextmanager
+    def turn(self, network: str) -> Iterator[None]:
+        """Announces whose objective is computed next; surrounds its forward passes.
+
+        From here to the update nothing but this network's parameters wants a gradient, whatever
+        the loss passes through. They are switched off before the forward pass, since FSDP2 gives
+        no gradient to anybody where they are switched off after it. Objectives of several batches
+        that advance side by side announce the same turn one after the other.
+
+        Args:
+            network: its key in :meth:`networks`.
+
+        Raises:
+            ValueError: there is no such network.
+        """
+        if self.announced != network:
+            networks = self.networks()
+            if network not in networks:
+                raise ValueError(f"there is no network {network!r}, only {', '.join(networks)}")
+            self.end_turn()
+            own = set(map(id, networks[network].parameters()))
+            self._waiting = [
+                p for p in self.model.parameters() if p.requires_grad and id(p) not in own
+            ]
+            for parameter in self._waiting:
+                parameter.requires_grad_(False)
+            self.announced = network
+        try:
+            yield
+        except BaseException:
+            self.end_turn()
+            raise
+
+    def end_turn(self) -> None:
+        """Gives the other networks' parameters back their gradients; the trainer calls it."""
+        for parameter in self._waiting:
+            parameter.requires_grad_(True)
+        self.announced, self._waiting = None, []
 
     def prepare(self, batches: Iterable[Any]) -> None:
         """Looks once at the training batches, where a task needs that; most do not.

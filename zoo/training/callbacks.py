@@ -1,65 +1,33 @@
-"""What happens beside the loop: five events, called in the order in which callbacks are given.
-
-A callback that changes what happens next carries its memory through `state_dict`, so that a resumed
-run goes on as if it had never been killed. Events run in a random state of their own, except those
-of the hot loop (`on_step_end`, and `on_log` of the training curve), where that would cost too much.
-"""
+"""The callbacks that every run may have: the file of metrics, early stopping, a profile."""
 
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from zoo.training.callback import Callback, Run
 from zoo.training.settings import EarlyStoppingSettings, ProfileSettings
-
-if TYPE_CHECKING:
-    from zoo.training.trainer import Trainer
 
 TIMINGS = ("samples_per_second", "data_wait", "memory_mib", "seconds")
 """Values of a row that depend on the machine and the moment, not on the run."""
-
-
-class Callback:
-    """Does nothing at every event; override those you need."""
-
-    def on_fit_start(self, trainer: "Trainer") -> None:
-        """Before the first step, after a checkpoint has been loaded."""
-
-    def on_step_end(self, trainer: "Trainer") -> None:
-        """After every optimizer step; costs time in the hot loop."""
-
-    def on_log(self, trainer: "Trainer", row: dict[str, Any]) -> None:
-        """With every line of a curve: `step`, `epoch`, `split`, then metrics by name."""
-
-    def on_evaluation_end(self, trainer: "Trainer", split: str, metrics: dict[str, float]) -> None:
-        """After an evaluation, before its checkpoint is written; may call `trainer.stop`."""
-
-    def on_fit_end(self, trainer: "Trainer", results: dict[str, Any] | None) -> None:
-        """After the run; `results` is None if it failed or was interrupted."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the callback carries between steps: plain Python and tensors."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave."""
 
 
 class MetricsFile(Callback):
     """Writes every row into `metrics.jsonl`; a resumed run first cuts what it is going to repeat.
 
     Args:
-        path: the file.
+        folder: the run folder.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, folder: Path) -> None:
+        path = folder / "metrics.jsonl"
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in on_fit_end
 
-    def on_log(self, trainer: "Trainer", row: dict[str, Any]) -> None:
+    def on_log(self, trainer: Run, row: dict[str, Any]) -> None:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 
-    def on_fit_end(self, trainer: "Trainer", results: dict[str, Any] | None) -> None:
+    def on_fit_end(self, trainer: Run, results: dict[str, Any] | None) -> None:
         self._file.close()
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,10 +51,10 @@ class EarlyStopping(Callback):
         self.best: float | None = None
         self.waited = 0
 
-    def on_fit_start(self, trainer: "Trainer") -> None:
+    def on_fit_start(self, trainer: Run) -> None:
         self._judge(trainer)
 
-    def on_evaluation_end(self, trainer: "Trainer", split: str, metrics: dict[str, float]) -> None:
+    def on_evaluation_end(self, trainer: Run, split: str, metrics: dict[str, float]) -> None:
         if split != "val":
             return
         sign = 1.0 if trainer.mode == "min" else -1.0
@@ -98,7 +66,7 @@ class EarlyStopping(Callback):
             self.waited += 1
         self._judge(trainer)
 
-    def _judge(self, trainer: "Trainer") -> None:
+    def _judge(self, trainer: Run) -> None:
         patience = self.settings.patience
         if patience is not None and self.waited >= patience:
             trainer.stop(f"no better {trainer.monitor} in {self.waited} evaluations")
@@ -127,7 +95,7 @@ class Profile(Callback):
         self.profiler: Any = None
         self.table = ""
 
-    def on_fit_start(self, trainer: "Trainer") -> None:
+    def on_fit_start(self, trainer: Run) -> None:
         import torch
 
         activities = [torch.profiler.ProfilerActivity.CPU]
@@ -142,14 +110,14 @@ class Profile(Callback):
         )
         self.profiler.start()
 
-    def on_step_end(self, trainer: "Trainer") -> None:
+    def on_step_end(self, trainer: Run) -> None:
         if self.profiler is not None:
             self.profiler.step()
             if self.table:
                 self.profiler.stop()
                 self.profiler = None
 
-    def on_fit_end(self, trainer: "Trainer", results: dict[str, Any] | None) -> None:
+    def on_fit_end(self, trainer: Run, results: dict[str, Any] | None) -> None:
         if self.profiler is not None:
             self.profiler.stop()
             self.profiler = None

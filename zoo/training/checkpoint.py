@@ -21,14 +21,30 @@ from typing import Any, Literal
 
 import torch
 
-FORMAT = 1
+FORMAT = 2
 KEPT = ("best", "last", "previous")
 """Checkpoints that have a name."""
-_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written or read, in one sentence."""
+
+
+def _from_one_part(state: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 (0.1.0): shared and per rank in one, and losses of the curve not yet in its sums."""
+    own = {name: state[name] for name in ("task", "curve", "random")}
+    curve = {"terms": {}, **own["curve"], "sums": dict(own["curve"]["sums"])}
+    curve["counts"] = dict(curve["counts"])
+    for name, updates in curve.pop("pending").items():
+        for loss, count in updates:
+            curve["sums"][name] = curve["sums"][name] + loss.double() * count
+            curve["counts"][name] += float(count)
+    own["curve"] = curve
+    shared = {name: value for name, value in state.items() if name not in own}
+    return {**shared, "format": 2, "ranks": [own]}
+
+
+_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_one_part}
 
 
 def write(path: Path, state: dict[str, Any]) -> None:

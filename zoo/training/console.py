@@ -1,14 +1,12 @@
 """What a run says on the terminal: a bar where there is one, plain lines elsewhere."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zoo.tasks.task import Text
-from zoo.training.callbacks import TIMINGS, Callback
+from zoo.training.callback import Callback, Run
+from zoo.training.callbacks import TIMINGS
 from zoo.training.settings import LoggerSettings
-
-if TYPE_CHECKING:
-    from zoo.training.trainer import Trainer
 
 
 def _number(value: Any) -> str:
@@ -34,7 +32,7 @@ class Console(Callback):
         self._bar: Any = None
         self._task: Any = None
 
-    def on_fit_start(self, trainer: "Trainer") -> None:
+    def on_fit_start(self, trainer: Run) -> None:
         if self.style == "bar":
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -50,7 +48,7 @@ class Console(Callback):
             )
             self._bar.start()
 
-    def on_log(self, trainer: "Trainer", row: dict[str, Any]) -> None:
+    def on_log(self, trainer: Run, row: dict[str, Any]) -> None:
         beside = row["split"] == "train" and "samples_per_second" not in row
         if self.style == "off" or beside:  # Training's metrics beside a validation: for charts.
             return
@@ -64,7 +62,7 @@ class Console(Callback):
         )
         self._print(text)
 
-    def on_evaluation_end(self, trainer: "Trainer", split: str, metrics: dict[str, float]) -> None:
+    def on_evaluation_end(self, trainer: Run, split: str, metrics: dict[str, float]) -> None:
         last = trainer.step >= trainer.total_steps or trainer.stopped
         if self.style != "off" and last:
             for name, shown in trainer.task.show().items():
@@ -77,7 +75,7 @@ class Console(Callback):
         else:
             print(text, flush=True)
 
-    def on_fit_end(self, trainer: "Trainer", results: dict[str, Any] | None) -> None:
+    def on_fit_end(self, trainer: Run, results: dict[str, Any] | None) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

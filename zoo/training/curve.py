@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LARGEST_PENDING = 1000
-"""Losses kept before they are summed, in a window without end."""
 TAKEN = (
     *("step", "epoch", "split", "loss", "lr", "grad_norm"),
     *("samples_per_second", "data_wait", "memory_mib"),
@@ -19,7 +17,7 @@ TAKEN = (
 
 
 class TrainingCurve:
-    """Sums losses over the steps since the last line, weighed by their counts, with no sync.
+    """Sums losses over the steps since the last line, weighted by their counts, with no sync.
 
     Args:
         networks: names of the networks, each of which has a loss.
@@ -29,63 +27,52 @@ class TrainingCurve:
     def __init__(self, networks: list[str], device: torch.device) -> None:
         self._prefix = {n: "" if len(networks) == 1 else f"{n}_" for n in networks}
         self._device = device
-        self._sums = {n: torch.zeros((), device=device) for n in networks}
+        # In float64: a window may have a million steps.
+        self._sums = {n: torch.zeros((), device=device, dtype=torch.float64) for n in networks}
         self._counts: dict[str, Tensor | float] = dict.fromkeys(networks, 0)
-        # Updates not yet in the sums: keeping a tensor costs a tenth of adding to one.
-        self._pending: dict[str, list[tuple[Tensor, Tensor | int]]] = {n: [] for n in networks}
-        # Of each part of a loss: its sum, weighted by the counts, and their sum.
-        self._terms: dict[str, tuple[Tensor, Tensor | float]] = {}
+        # Of the parts of the losses: sum and count.
+        self._terms: dict[str, list[Tensor | float]] = {}
         self._began = time.perf_counter()
         self.waited = 0.0
         self.items = 0.0
 
-    def add(self, network: str, loss: Tensor, count: Tensor | int) -> None:
-        """Takes in one update's mean loss over `count` terms."""
-        pending = self._pending[network]
-        pending.append((loss, count))
-        if len(pending) == LARGEST_PENDING:
-            self._gather(network)
+    def add(
+        self,
+        network: str,
+        loss: Tensor,
+        count: Tensor | int,
+        terms: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Takes in one update's mean loss, and its parts, over `count` terms."""
+        total = self._sums[network]
+        if isinstance(count, Tensor):
+            total.addcmul_(loss, count)
+        else:
+            total.add_(loss, alpha=count)
+        self._counts[network] = count + self._counts[network]
+        if terms:
+            self.add_terms(network, terms, count)
 
     def add_terms(self, network: str, terms: Mapping[str, Tensor], count: Tensor | int) -> None:
         """Takes in parts of a loss, each a mean over `count` terms like the loss.
 
-        A name that is not there in every step is averaged over the steps in which it is.
+        A part that is not there in every step is averaged over the steps in which it is.
 
         Raises:
             ValueError: a part is not a scalar tensor, or has the name of something else in a line.
         """
-        for name, value in terms.items():
+        for name, term in terms.items():
             key = self._prefix[network] + name
             if key not in self._terms:
-                self._check_term(name, value)
-            total, counted = self._terms.get(key, (0.0, 0))
-            self._terms[key] = (total + value.detach().float() * count, counted + count)
+                _check_term(name, term)
+            kept = self._terms.setdefault(key, [0.0, 0.0])
+            kept[0] = term.detach().double() * count + kept[0]
+            kept[1] = count + kept[1]
 
-    def _check_term(self, name: str, value: Any) -> None:
-        if name in TAKEN:
-            raise ValueError(f"terms must not have the name {name!r}, which the curve itself uses")
-        if not isinstance(value, Tensor) or value.ndim > 0:
-            raise ValueError(f"terms must be scalar tensors, but {name!r} is {value!r}")
-
-    def _gather(self, network: str) -> None:
-        pending = self._pending[network]
-        if not pending:
-            return
-        losses = torch.stack([loss for loss, _ in pending])  # (updates,)
-        counts = [count for _, count in pending]
-        weights = (
-            torch.stack([torch.as_tensor(c, device=losses.device) for c in counts]).to(losses)
-            if any(isinstance(c, Tensor) for c in counts)
-            else losses.new_tensor(counts)
-        )  # (updates,)
-        self._sums[network] += losses @ weights
-        self._counts[network] = self._counts[network] + weights.sum()
-        pending.clear()
-
-    def line(
+    def read(
         self, rates: dict[str, float], norms: dict[str, Tensor], layers: dict[str, Tensor]
     ) -> dict[str, Any]:
-        """Reads the device, and begins anew.
+        """The line of the curve, which the device is made to wait for; the sums begin anew.
 
         Args:
             rates: learning rate of each network.
@@ -93,18 +80,15 @@ class TrainingCurve:
             layers: gradient norm of each parameter by name.
 
         Returns:
-            Name to value: mean losses over the window and their parts, the rates and norms of its
-            last step, items (what the loss is a mean over) per second, share of the time spent
+            Name to value: mean losses and parts of losses over the window, the rates and norms of
+            its last step, items (what the loss is a mean over) per second, share of the time spent
             waiting for data, and peak memory in MiB.
         """
         row: dict[str, Any] = {}
-        for name in self._pending:
-            self._gather(name)
         counts = {name: float(count) for name, count in self._counts.items()}
         for name, prefix in self._prefix.items():
             row[f"{prefix}loss"] = float(self._sums[name]) / (counts[name] or 1.0)
-        for key, (total, counted) in self._terms.items():
-            row[key] = float(total) / (float(counted) or 1.0)
+        row |= {name: float(total) / float(count) for name, (total, count) in self._terms.items()}
         for name, prefix in self._prefix.items():
             row[f"{prefix}lr"] = rates[name]
             if name in norms:
@@ -127,12 +111,11 @@ class TrainingCurve:
         self._began, self.waited = time.perf_counter(), 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums since the last line, and what is not yet in them."""
+        """The sums since the last line."""
         return {
             "sums": dict(self._sums),
             "counts": {name: float(count) for name, count in self._counts.items()},
-            "pending": {name: list(pairs) for name, pairs in self._pending.items()},
-            "terms": {key: (total, float(count)) for key, (total, count) in self._terms.items()},
+            "terms": {n: [float(value) for value in kept] for n, kept in self._terms.items()},
             "items": self.items,
         }
 
@@ -140,15 +123,15 @@ class TrainingCurve:
         """Restores what `state_dict` gave."""
         for name, total in self._sums.items():
             total.copy_(state["sums"][name])
-            self._pending[name] = [
-                (loss.to(self._device), c.to(self._device) if isinstance(c, Tensor) else c)
-                for loss, c in state["pending"][name]
-            ]
         self._counts, self.items = dict(state["counts"]), state["items"]
-        self._terms = {
-            key: (total.to(self._device), count)
-            for key, (total, count) in state.get("terms", {}).items()  # not in earlier checkpoints
-        }
+        self._terms = {name: list(kept) for name, kept in state["terms"].items()}
+
+
+def _check_term(name: str, value: Any) -> None:
+    if name in TAKEN:
+        raise ValueError(f"terms must not have the name {name!r}, which the curve itself uses")
+    if not isinstance(value, Tensor) or value.ndim > 0:
+        raise ValueError(f"terms must be scalar tensors, but {name!r} is {value!r}")
 
 
 def _memory(device: torch.device) -> float:

@@ -185,7 +185,10 @@ def make_optimizer(
         mark_hidden=kind is MuonWithAdamW,
     )
     optimizer: torch.optim.Optimizer | None = None
-    if "fused" in signature and not {"fused", "foreach", "differentiable"} & set(arguments):
+    # Fused forms do not all know shards, which are told by the mesh that they lie on.
+    whole = not any(hasattr(parameter, "device_mesh") for parameter in trainable)
+    told = {"fused", "foreach", "differentiable"} & set(arguments)
+    if "fused" in signature and whole and not told:
         # Where there is no fused form for this device or type of parameter: the class's default.
         with contextlib.suppress(RuntimeError):
             # Copies, since torch writes into what it is given even where it then refuses.
@@ -202,6 +205,32 @@ def make_optimizer(
                 f"{', '.join(optimizer.defaults)}"
             )
     return optimizer
+
+
+def by_network(
+    optimizers: torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer],
+    networks: Mapping[str, nn.Module],
+) -> dict[str, torch.optim.Optimizer]:
+    """The optimizers by the networks' names; a single one may be given for a single network.
+
+    Raises:
+        ValueError: they are not one for each network, or update what no network has.
+    """
+    if isinstance(optimizers, torch.optim.Optimizer):
+        optimizers = dict.fromkeys(networks, optimizers)
+    distinct = len(set(map(id, optimizers.values())))
+    if set(optimizers) != set(networks) or distinct != len(networks):
+        raise ValueError(
+            f"optimizers must be one for each of {', '.join(networks)}, not {', '.join(optimizers)}"
+        )
+    for name, optimizer in optimizers.items():
+        own = set(map(id, networks[name].parameters()))
+        if any(id(p) not in own for group in optimizer.param_groups for p in group["params"]):
+            raise ValueError(
+                f"the optimizer of {name!r} has parameters that the network does not have; make it "
+                "of the network's parameters, after a strategy has wrapped them"
+            )
+    return dict(optimizers)
 
 
 def takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from torch import nn
 
 _TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -48,3 +49,18 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype | None:
             stacklevel=2,
         )
     return kind
+
+
+def place(model: nn.Module, device: torch.device, channels_last: str | bool) -> None:
+    """Moves a model to a device, in place, in the memory format that convolutions like.
+
+    Args:
+        model: what to move.
+        device: where to.
+        channels_last: whether in that format; `auto`: if there is a Conv2d.
+    """
+    if channels_last == "auto":
+        channels_last = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    model.to(device)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)

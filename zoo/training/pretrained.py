@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.training.checkpoint import CheckpointError, read
+from zoo.training.selection import usable_weights
 
 SHOWN = 3
 """Names that a report gives of each kind."""
@@ -240,8 +241,7 @@ def _plain(path: Path) -> Any:
     if not isinstance(content, dict):
         return None
     if isinstance(content.get("format"), int) and "position" in content:
-        state = read(path)  # A checkpoint of a run, whatever its version.
-        return state["model"] | (state["average"] or {})
+        return usable_weights(read(path))  # A checkpoint of a run, whatever its version.
     for name in _WRAPPERS:
         if isinstance(content.get(name), dict):
             return content[name]

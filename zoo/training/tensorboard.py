@@ -10,15 +10,12 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zoo.tasks.task import Image, Shown, Table, Text, Vectors, evaluation_mode
-from zoo.training.callbacks import Callback
+from zoo.training.callback import Callback, Run
 from zoo.training.evaluation import markdown_table
 from zoo.training.settings import LoggerSettings
-
-if TYPE_CHECKING:
-    from zoo.training.trainer import Trainer
 
 _POSITION = ("step", "epoch", "split")
 _NOT_TUNED = ("paths", "logger", "callbacks", "name")
@@ -55,12 +52,11 @@ class TensorBoard(Callback):
             self._writers[split] = SummaryWriter(str(folder), purge_step=purge_step)
         return self._writers[split]
 
-    def on_fit_start(self, trainer: "Trainer") -> None:
-        trainer.layer_gradients = self.settings.layer_gradients
+    def on_fit_start(self, trainer: Run) -> None:
         if self._resumed:
             # What the killed process wrote and this one is going to write again.
             step = trainer.step
-            first = step + (trainer.evaluated_at == step or step == 0)
+            first = step + (trainer.position.evaluated_at == step or step == 0)
             self._purge_steps = {"train": first, "val": first, "test": step}
             for split in self._purge_steps:
                 if split == "train" or (self.folder / split).is_dir():
@@ -75,7 +71,7 @@ class TensorBoard(Callback):
         if self.settings.graph:
             self._write_graph(trainer, writer, batch)
 
-    def _write_graph(self, trainer: "Trainer", writer: Any, batch: Any) -> None:
+    def _write_graph(self, trainer: Run, writer: Any, batch: Any) -> None:
         """Traces the model; one that torch cannot trace goes without, and says so in the log."""
         model = trainer.task.model
         try:
@@ -92,7 +88,7 @@ class TensorBoard(Callback):
                 reason = str(error).strip().splitlines()[:1]
                 trainer.folder.log(f"no model graph in TensorBoard: {''.join(reason)}")
 
-    def on_log(self, trainer: "Trainer", row: dict[str, Any]) -> None:
+    def on_log(self, trainer: Run, row: dict[str, Any]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         values = [
@@ -106,7 +102,7 @@ class TensorBoard(Callback):
         writer = self._writer(row["split"]).file_writer
         writer.add_summary(Summary(value=values), row["step"])
 
-    def on_evaluation_end(self, trainer: "Trainer", split: str, metrics: dict[str, float]) -> None:
+    def on_evaluation_end(self, trainer: Run, split: str, metrics: dict[str, float]) -> None:
         if not self._described:
             self._described = True
             self._describe(trainer, metrics)
@@ -120,7 +116,7 @@ class TensorBoard(Callback):
             if last or not isinstance(shown, Vectors):
                 _write(writer, name, shown, trainer.step)
 
-    def _describe(self, trainer: "Trainer", metrics: dict[str, float]) -> None:
+    def _describe(self, trainer: Run, metrics: dict[str, float]) -> None:
         """Writes hyperparameters and the names of the final metrics for the HParams tab."""
         from google.protobuf.struct_pb2 import Value
         from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
@@ -156,7 +152,7 @@ class TensorBoard(Callback):
         value = Summary.Value(tag=f"_hparams_/{tag}", metadata=SummaryMetadata(plugin_data=plugin))
         self._writer("train").file_writer.add_summary(Summary(value=[value]))
 
-    def on_fit_end(self, trainer: "Trainer", results: dict[str, Any] | None) -> None:
+    def on_fit_end(self, trainer: Run, results: dict[str, Any] | None) -> None:
         from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
         # A disk that is full has been reported by whoever filled it.

@@ -1,48 +1,43 @@
-"""The training loop: devices, precision, accumulation, clipping, stepping, evaluation, checkpoints.
+"""The training loop: when to step, to log, to evaluate and to save.
 
 It knows no task. A task yields objectives (Goodfellow's discriminator and generator, or the one
 loss of an ordinary task), and the trainer takes the update of each before it asks for the next.
-Read `fit`,
-`_train`, `_step` and `_update` in this order; `state_dict` is everything that changes the next
-step.
+Read `fit`, `_loop`, `_step` and `_backward` in this order. How an update is taken is in
+`update.py`, what a checkpoint holds in `state.py`, when it is written in `saving.py`, and which
+weights a run ends with in `selection.py`.
 """
 
 import math
-import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from itertools import islice
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from zoo.tasks.task import Task, evaluation_mode
+from zoo.tasks.task import Objective, Task
 from zoo.training.averaging import WeightAverage
-from zoo.training.callbacks import Callback, MetricsFile
-from zoo.training.checkpoint import CheckpointError, CheckpointFolder, read, require_space
+from zoo.training.callback import Callback
+from zoo.training.checkpoint import CheckpointFolder
 from zoo.training.curve import TrainingCurve
+from zoo.training.distributed import OneProcess, Strategy
 from zoo.training.evaluation import SEED, measure
 from zoo.training.freezing import training_mode
 from zoo.training.interruption import Interrupted, Signals
-from zoo.training.optimizers import load_optimizer
+from zoo.training.optimizers import by_network
 from zoo.training.overfit import FirstBatch
-from zoo.training.precision import resolve_device, resolve_precision
-from zoo.training.reproducibility import (
-    backends,
-    isolated,
-    random_state,
-    seed_everything,
-    set_random_state,
-)
-from zoo.training.run_folder import HEARTBEAT_SECONDS, RunFolder
+from zoo.training.precision import place, resolve_device, resolve_precision
+from zoo.training.rehearsal import rehearse, require_turn
+from zoo.training.reproducibility import backends, isolated, seed_everything
+from zoo.training.run_folder import RunFolder
+from zoo.training.saving import Saving
 from zoo.training.schedules import Constant, Schedule
+from zoo.training.selection import Selection, task_state, usable_weights
 from zoo.training.settings import CheckpointSettings, TrainerSettings
-from zoo.training.update import NonFiniteError, Updater
-
-_POSITION = ("epoch", "batch", "step", "updates", "evaluated_at", "seconds")
+from zoo.training.state import Position, RunState
+from zoo.training.update import NonFiniteError, Updater, non_finite
 
 
 class Trainer:
@@ -58,10 +53,13 @@ class Trainer:
         seed: seed of dropout and noise (the order of the data has the seed given to its setup).
         checkpoints: when to save, and what to monitor.
         config: plain configuration, stored in every checkpoint.
+        layer_gradients: whether the training curve has the gradient norm of each parameter.
+        strategy: which processes share the work; its `wrap` has prepared the task's networks
+            before the optimizers were made. One process if None.
 
     Raises:
         ValueError: the optimizers are not those of the task's networks, the data have no training
-            split, or the device is not there.
+            split, the device is not there, or the strategy cannot do what the settings ask for.
     """
 
     def __init__(
@@ -75,65 +73,76 @@ class Trainer:
         seed: int = 0,
         checkpoints: CheckpointSettings | None = None,
         config: dict[str, Any] | None = None,
+        layer_gradients: bool = False,
+        strategy: Strategy | None = None,
     ) -> None:
         self.settings = settings or TrainerSettings()
         if "train" not in data.splits:
             raise ValueError("the data have no training split")
         self.data = FirstBatch(data) if self.settings.overfit else data
-        self.task, self.seed, self.config = task, seed, config
+        self.task, self.seed = task, seed
+        self.strategy = strategy or OneProcess()
         self.networks: dict[str, nn.Module] = task.networks()
-        if isinstance(optimizers, torch.optim.Optimizer):
-            optimizers = dict.fromkeys(self.networks, optimizers)
-        if set(optimizers) != set(self.networks) or len(set(map(id, optimizers.values()))) != len(
-            self.networks
-        ):
-            raise ValueError(
-                f"optimizers must be one for each of {', '.join(self.networks)}, "
-                f"not {', '.join(optimizers)}"
-            )
-        self.optimizers = dict(optimizers)
+        self.optimizers = by_network(optimizers, self.networks)
         self.schedule = schedule or Constant()
         self.checkpoint_settings = checkpoints or CheckpointSettings()
-        self.monitor, self.mode = self._monitored()
+        self.selection = Selection(task, self.checkpoint_settings)
         self.folder: RunFolder | None = None
         self.checkpoints: CheckpointFolder | None = None
         self.callbacks: list[Callback] = []
         self.signals = Signals()
-        # What has been done so far; `_POSITION` names what of it is saved.
-        self.epoch = self.batch = self.step = self.updates = 0
-        self.evaluated_at, self.seconds = -1, 0.0
+        self.saving = Saving(self.checkpoint_settings, self.signals, self.state_dict)
         self._clock: float | None = None
-        self._saved_at = self._look_at = 0.0
-        self._save_every = self.checkpoint_settings.every_steps or sys.maxsize
-        self._evaluate_every = self.settings.evaluate_every or sys.maxsize
-        self.stopped = self.layer_gradients = False
-        self.last_metrics: dict[str, float] = {}
-        self._prepare_networks()
+        self.stopped = False
+        self._prepare_networks(layer_gradients)
+        self.state = RunState(
+            task=task,
+            optimizers=self.optimizers,
+            schedule=self.schedule,
+            average=self.average,
+            updater=self.updater,
+            curve=self.curve,
+            strategy=self.strategy,
+            config=config,
+        )
         self._plan()
 
-    def _monitored(self) -> tuple[str, Literal["min", "max"]]:
-        wanted = self.checkpoint_settings
-        monitor = self.task.monitor if wanted.monitor == "auto" else wanted.monitor
-        if wanted.mode != "auto":
-            return monitor, wanted.mode
-        return monitor, self.task.mode if monitor == self.task.monitor else "min"
+    @property
+    def position(self) -> Position:
+        """How far the run has come."""
+        return self.state.position
 
-    def _prepare_networks(self) -> None:
+    @property
+    def step(self) -> int:
+        """Optimizer steps so far."""
+        return self.state.position.step
+
+    @property
+    def monitor(self) -> str:
+        """The validation metric that selects checkpoints."""
+        return self.selection.monitor
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        """Whether less or more of it is better."""
+        return self.selection.mode
+
+    def _prepare_networks(self, layer_gradients: bool) -> None:
         """Places, formats and compiles the networks, and makes what a step needs."""
         settings, model = self.settings, self.task.model
         self.device = resolve_device(settings.device)
         dtype = resolve_precision(settings.precision, self.device)
-        last = settings.channels_last
-        if last == "auto":
-            last = any(isinstance(m, nn.Conv2d) for m in model.modules())
-        model.to(self.device)
-        if last:
-            model.to(memory_format=torch.channels_last)
+        decay = settings.ema_decay
+        if self.strategy.is_sharded and (dtype is torch.float16 or decay is not None):
+            raise ValueError(
+                "precision=fp16 and ema_decay do not work with shards; use precision=bf16, no "
+                "ema_decay, or replicas"
+            )
+        place(model, self.device, False if self.strategy.is_sharded else settings.channels_last)
         self.task.to(self.device)
         if settings.compile:
             for network in self.networks.values():
                 network.compile()  # In place, so that the keys of its state stay what they are.
-        decay = settings.ema_decay
         self.average = WeightAverage(model, decay) if decay is not None else None
         self.updater = Updater(
             model,
@@ -142,6 +151,8 @@ class Trainer:
             dtype=dtype,
             clip_norm=settings.clip_norm,
             clip_value=settings.clip_value,
+            layer_gradients=layer_gradients,
+            strategy=self.strategy,
         )
         self.curve = TrainingCurve(list(self.networks), self.device)
 
@@ -171,8 +182,8 @@ class Trainer:
         ones where there is no folder or no validation split.
 
         Args:
-            folder: where checkpoints, metrics and results go; None: nowhere.
-            callbacks: what happens beside the loop.
+            folder: where checkpoints and results go; None: nowhere.
+            callbacks: what happens besides the loop.
             resume: go on from the newest checkpoint of the folder.
 
         Returns:
@@ -204,13 +215,16 @@ class Trainer:
 
     def _open(self, folder: RunFolder | None, callbacks: Sequence[Callback]) -> None:
         self.folder, self.callbacks = folder, list(callbacks)
+        self.state.callbacks = self.callbacks
         if folder is not None:
             self.checkpoints = CheckpointFolder(
                 folder.path / "checkpoints",
                 mode=self.mode,
                 top_k=self.checkpoint_settings.top_k,
             )
-            self.callbacks.insert(0, MetricsFile(folder.path / "metrics.jsonl"))
+            self.saving = Saving(
+                self.checkpoint_settings, self.signals, self._snapshot, folder, self.checkpoints
+            )
         self._on_step_end = [
             c for c in self.callbacks if type(c).on_step_end is not Callback.on_step_end
         ]
@@ -236,80 +250,89 @@ class Trainer:
         else:
             with isolated(SEED):
                 self.task.prepare(self.data.batches("train", 0))
+        if self.strategy.world > 1:
+            differentiates = self.dry_run()
+            choice = self.strategy.prepare(self.task, differentiates=differentiates)
+            if self.folder is not None:
+                self.folder.log(choice)
         for callback in self.callbacks:
             with isolated(SEED):
                 callback.on_fit_start(self)
-        if self.checkpoints is not None and not resume:
-            self.save()
-            # Optimizer state will be twice the weights; last, previous, the next one and the best.
-            size = (self.checkpoints.path / "last.pt").stat().st_size
-            require_space(self.checkpoints.path, 3 * size * (3 + self.checkpoints.top_k))
+        if not resume:
+            tensors = self.task.model.state_dict().values()
+            self.saving.begin(sum(t.nbytes for t in tensors))
 
-    def rehearse(self) -> None:
-        """Puts one batch through the task and learns nothing from it.
+    def dry_run(self) -> bool:
+        """Puts the first and the smallest training batch through the task; learns nothing.
+
+        Returns:
+            Whether the task itself differentiates inside its objectives.
 
         Raises:
             ValueError: data, model and task do not fit together, or there is no metric of the name
                 that selects checkpoints.
         """
-        task = self.task
-        state = task.state_dict()
-        try:
-            with isolated(SEED), evaluation_mode(task.model), self.updater.autocast:
-                for _ in task.objectives(next(iter(self.data.batches("train", 0)))):
-                    pass
-            task.reset()
-            known = task.compute()
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            raise ValueError(
-                "data, model and task do not fit together: "
-                f"{' '.join(str(error).split())[:300]} (ZOO_TRACEBACK=1 shows where)"
-            ) from error
-        finally:
-            task.load_state_dict(state)
-        if "val" in self.data.splits and self.monitor not in known:
-            raise ValueError(
-                f"callbacks.checkpoint.monitor={self.monitor}: there is {', '.join(known)}"
-            )
+        differentiates, metrics = rehearse(
+            self.task, self.data, self.batches_per_epoch, self.updater.autocast
+        )
+        if "val" in self.data.splits:
+            self.selection.value(metrics)
+        return differentiates
 
     def _train(self) -> None:
         try:
             self._loop()
         except Interrupted:
-            self.save()
+            self.saving.save()
             raise
 
     def _loop(self) -> None:
+        settings, position = self.settings, self.position
         training_mode(self.task.model)
-        self._saved_at = self._look_at = time.perf_counter()
-        self._clock = self._saved_at - self.seconds
+        self.saving.start_clock()
+        self._clock = time.perf_counter() - position.seconds
         self.curve.restart()
-        self.updater.start()
-        while True:
-            if self.batch >= self.batches_per_epoch:
-                self.epoch, self.batch = self.epoch + 1, 0
-            # Before any step, so that a run killed during an evaluation repeats it.
-            if self._evaluation_due():
-                self._evaluate_and_save()
-            if self.step >= self.total_steps or self.stopped:
-                return
+        self._turn_over()  # Before any step: a run that was killed during an evaluation repeats it.
+        while position.step < self.total_steps and not self.stopped:
             for window in self._windows():
-                self._step(window)
-                self.step += 1
-                self.batch += len(window)
-                if self.step % self.settings.log_every == 0 or self.step == self.total_steps:
+                next_step = position.step + 1
+                is_logged = next_step % settings.log_every == 0 or next_step == self.total_steps
+                self._step(window, measure=is_logged)
+                position.step = next_step
+                position.batch += len(window)
+                if is_logged:
                     self._log_training()
                 for callback in self._on_step_end:
                     callback.on_step_end(self)
-                if self._pause():
+                if self.saving.is_due(next_step):
+                    self.saving.housekeeping(next_step)
+                if self._is_evaluation_due():
                     break
+            self._turn_over()
+
+    def _turn_over(self) -> None:
+        """Ends an epoch that is complete, and evaluates where that is due."""
+        position = self.position
+        due = self._is_evaluation_due()
+        if position.batch >= self.batches_per_epoch:
+            position.epoch, position.batch = position.epoch + 1, 0
+        if due:
+            self._evaluate_and_save()
+
+    def _is_evaluation_due(self) -> bool:
+        position, every = self.position, self.settings.evaluate_every
+        step = position.step
+        if step == 0 or step == position.evaluated_at:
+            return False
+        # Batch 0: the state was saved during the evaluation at the end of an epoch.
+        ends = position.batch >= self.batches_per_epoch or position.batch == 0
+        return (step % every == 0 if every else ends) or step >= self.total_steps
 
     def _windows(self) -> Iterator[list[Any]]:
         """The rest of the epoch in groups of `accumulate` batches; the last may be smaller."""
-        left = self.batches_per_epoch - self.batch
-        batches = islice(self.data.batches("train", self.epoch, self.batch), left)
+        position = self.position
+        left = self.batches_per_epoch - position.batch
+        batches = islice(self.data.batches("train", position.epoch, position.batch), left)
         size, clock = self.settings.accumulate, time.perf_counter
         while True:
             began = clock()
@@ -319,94 +342,99 @@ class Trainer:
                 return
             yield window
 
-    def _step(self, window: list[Any]) -> None:
+    def _step(self, window: list[Any], *, measure: bool) -> None:
         """One optimizer step of every network on a window of batches.
 
         The objectives of the batches advance side by side, so that k accumulated batches equal one
         large batch also where one network's loss is computed after another's update.
         """
-        updater, step = self.updater, self.step + 1
-        measure = step % self.settings.log_every == 0 or step == self.total_steps
-        updater.set_rates(self.schedule(self.updates))
+        updater, strategy = self.updater, self.strategy
+        updater.set_rates(self.schedule(self.position.updates))
         runs = [self.task.objectives(batch) for batch in window]
-        weigh, taken = len(window) > 1, True
-        while True:
-            loss: Tensor | None = None
-            count: Tensor | int = 0
-            terms = []
-            for run in runs:
-                with updater.autocast:
-                    objective = next(run, None)
-                if objective is None:
-                    break
-                # Unless batches are accumulated, the mean over the count is the loss itself.
-                part = objective.loss * objective.count if weigh else objective.loss
-                network = objective.network
-                updater.backward(part, network)
-                loss = part.detach() if loss is None else loss + part.detach()
-                count = objective.count + count
-                if objective.terms:
-                    terms.append((objective.terms, objective.count))
-            if loss is None:
-                break
-            if measure and self.layer_gradients:
-                updater.measure_layers(network)
+        # Unless there are several batches, the mean over the count is the loss itself.
+        weigh, taken, is_first = len(window) > 1 or strategy.world > 1, True, True
+        while joint := self._backward(runs, weigh=weigh, is_first=is_first):
+            loss, count, network, terms = joint
+            if strategy.world > 1:
+                loss, count, *sums = strategy.total(loss, count, *(terms or {}).values())
+                terms = dict(zip(terms or (), sums, strict=True))
             try:
                 stepped = updater.update(network, loss, count if weigh else None, measure=measure)
             except NonFiniteError as error:
                 raise self._non_finite(str(error)) from None
+            finally:
+                self.task.end_turn()
             if stepped:
-                self.curve.add(network, loss, count)
-                for parts, weight in terms:
-                    self.curve.add_terms(network, parts, weight)
-            taken &= stepped
+                if weigh and terms:
+                    terms = {name: term / count for name, term in terms.items()}
+                self.curve.add(network, loss, count, terms)
+            taken, is_first = taken and stepped, False
         updater.end_step()
-        self.updates += taken
+        self.position.updates += taken
         if taken and self.average is not None:
             self.average.update()
 
+    def _backward(
+        self, runs: list[Iterator[Objective]], *, weigh: bool, is_first: bool
+    ) -> Objective | None:
+        """Asks every batch for its next objective, and gathers their gradients and themselves."""
+        updater, ask = self.updater, self.strategy.ask
+        joint: Objective | None = None
+        for run in runs:
+            with updater.autocast:
+                objective = ask(run, is_first=is_first, is_last=run is runs[-1])
+            if objective is None:
+                return None
+            loss, count, network, terms = objective
+            require_turn(self.task, self.networks, network)
+            if weigh:
+                loss = loss * count
+                terms = terms and {name: term * count for name, term in terms.items()}
+            updater.backward(loss, network)
+            loss = loss.detach()
+            if joint is not None:
+                loss, count, before = joint.loss + loss, count + joint.count, joint.terms or {}
+                if set(before) != set(terms or ()):
+                    raise ValueError(
+                        "the objectives of accumulated batches must have the same terms, not "
+                        f"{sorted(before)} and {sorted(terms or ())}"
+                    )
+                terms = terms and {name: before[name] + term for name, term in terms.items()}
+            joint = Objective(loss, count, network, terms)
+        return joint
+
     def _non_finite(self, what: str, behind: int = 0) -> NonFiniteError:
-        """The error that names the step and its samples."""
-        size, step = self.settings.accumulate, self.step + 1 - behind
-        windows = self.epoch * self.steps_per_epoch + math.ceil(self.batch / size) - behind
-        epoch, window = divmod(windows, self.steps_per_epoch)
-        batch = window * size
+        """The error that names the step, so many steps ago, and its samples."""
+        size, position = self.settings.accumulate, self.position
+        window = position.epoch * self.steps_per_epoch + math.ceil(position.batch / size) - behind
+        epoch, window = divmod(window, self.steps_per_epoch)
+        batches = range(window * size, min(window * size + size, self.batches_per_epoch))
         indices = self.data.loaders["train"].indices
-        last = min(batch + size, self.batches_per_epoch)
-        samples = [str(i) for b in range(batch, last) for i in indices(epoch, b)]
-        names = ", ".join(samples[:64]) + (", ..." if len(samples) > 64 else "")
-        return NonFiniteError(
-            f"{what} is not finite at step {step} (epoch {epoch}, batch {batch}, training samples "
-            f"{names}); the weights are those before that step. Try a "
-            "smaller optimizer.lr, schedule.warmup_steps, trainer.clip_norm=1 or "
-            "trainer.precision=fp32, and look at these samples"
-        )
+        samples = [number for batch in batches for number in indices(epoch, batch)]
+        return non_finite(what, position.step + 1 - behind, epoch, batches[0], samples)
 
     # ---------------------------------------------------------------------------- evaluation
 
     def evaluate(self, split: str) -> dict[str, float]:
         """The task's metrics over a split, of the averaged weights if there are any."""
+        with self.average.applied() if self.average else nullcontext():
+            return self._evaluate(split)
+
+    def _evaluate(self, split: str) -> dict[str, float]:
+        """The task's metrics over a split, of the weights that the model holds."""
 
         def tell(metrics: dict[str, float]) -> None:
             self._log({"split": split, **metrics})
             for callback in self.callbacks:
                 callback.on_evaluation_end(self, split, metrics)
 
-        with self.average.applied() if self.average else nullcontext():
-            return measure(
-                self.task,
-                islice(self.data.batches(split, 0), self.settings.limit_eval_batches),
-                autocast=self.updater.autocast,
-                between=self.signals.check,
-                then=tell,
-            )
-
-    def _evaluation_due(self) -> bool:
-        if self.step == 0 or self.evaluated_at == self.step:
-            return False
-        every = self.settings.evaluate_every
-        regular = self.step % every == 0 if every else self.batch == 0
-        return regular or self.step >= self.total_steps
+        return measure(
+            self.task,
+            islice(self.data.batches(split, 0), self.settings.limit_eval_batches),
+            autocast=self.updater.autocast,
+            between=self.signals.check,
+            then=tell,
+        )
 
     def _evaluate_and_save(self) -> None:
         self._check_flag()
@@ -416,17 +444,13 @@ class Trainer:
             metrics = self.evaluate("val")
             if training:  # Not before: an evaluation that is interrupted is repeated as a whole.
                 self._log({"split": "train", **training})
-            if self.monitor not in metrics:
-                raise ValueError(
-                    f"callbacks.checkpoint.monitor={self.monitor}: there is {', '.join(metrics)}"
-                )
-            value = metrics[self.monitor]
-            self.last_metrics = metrics
+            value = self.selection.value(metrics)
+            self.state.metrics = metrics
             self.schedule.observe(value, self.mode)
             if self.checkpoints is not None and math.isfinite(value):
                 keep = self.checkpoints.rank(value, self.step)
-        self.evaluated_at = self.step
-        self.save(keep=keep)
+        self.position.evaluated_at = self.step
+        self.saving.save(keep=keep)
 
     def _measure_training(self) -> dict[str, float]:
         """Metrics on as many training batches as validation has, for the same charts."""
@@ -449,34 +473,32 @@ class Trainer:
         self.stopped = True
 
     def _finish(self) -> dict[str, Any]:
-        metrics, step = self.last_metrics, self.step
-        best = self.checkpoints.path / "best.pt" if self.checkpoints else None
-        if self.checkpoints is not None and best is not None and self.checkpoints.ranking:
-            state = read(best)
-            metrics, step = state["metrics"], state["position"]["step"]
-            self.task.model.load_state_dict(state["model"])
-            self.task.load_state_dict(state["task"])
-            if self.average is not None:
-                self.average.load_state_dict(state["average"])
+        """Puts the selected weights into the model, and says what they reach."""
+        metrics, step = self.state.metrics, self.step
+        if best := self.selection.best(self.checkpoints):
+            metrics, step = best["metrics"], best["position"]["step"]
+            self.strategy.load_state(self.task.model, usable_weights(best))
+            self.task.load_state_dict(task_state(best))
+        elif self.average is not None:
+            self.average.keep()
         results: dict[str, Any] = {"val": metrics} if metrics else {}
         if "test" in self.data.splits:
-            results["test"] = self.evaluate("test")
-        if self.average is not None:
-            self.average.keep()
+            results["test"] = self._evaluate("test")
+        seconds, items = self.position.seconds, self.curve.items
         results |= {
             "monitor": self.monitor,
             "mode": self.mode,
             "parameters": sum(p.numel() for p in self.task.model.parameters()),
             "steps": self.step,
             "selected_step": step,
-            "seconds": round(self.seconds, 3),
-            "samples_per_second": round(self.curve.items / max(self.seconds, 1e-9), 1),
+            "seconds": round(seconds, 3),
+            "samples_per_second": round(items / max(seconds, 1e-9), 1),
         }
         if self.folder is not None:
             self.folder.write("results.json", results)
         return results
 
-    # ------------------------------------------------------------------------------- curves
+    # ------------------------------------------------------------------------ curves and state
 
     def _log_training(self) -> None:
         """Hands the line of the training curve that has gathered on the device to the callbacks."""
@@ -484,86 +506,34 @@ class Trainer:
         self._tick()
         rates = {name: o.param_groups[0]["lr"] for name, o in self.optimizers.items()}
         updater = self.updater
-        self._log({"split": "train", **self.curve.line(rates, updater.norms, updater.layers)})
+        self._log({"split": "train", **self.curve.read(rates, updater.norms, updater.layers)})
 
     def _tick(self) -> None:
         """Brings the seconds of training up to now."""
         if self._clock is not None:
-            self.seconds = time.perf_counter() - self._clock
+            self.position.seconds = time.perf_counter() - self._clock
 
     def _log(self, row: dict[str, Any]) -> None:
-        epoch = self.epoch + self.batch / self.batches_per_epoch
+        epoch = self.position.epoch + self.position.batch / self.batches_per_epoch
         row = {"step": self.step, "epoch": round(epoch, 4), **row}
         for callback in self.callbacks:
             callback.on_log(self, row)
 
     def _check_flag(self) -> None:
         """On a GPU: reads the flag that masks updates once something was not finite."""
-        masked = self.updater.check()
-        if masked is not None:
-            raise self._non_finite("a loss or gradient", behind=masked)
+        skipped = self.updater.check()
+        if skipped is not None:
+            raise self._non_finite("a loss or gradient", behind=skipped)
 
-    # ---------------------------------------------------------------------------------- state
-
-    def _pause(self) -> bool:
-        """Between two steps: whether to leave the loop; looks after the rest when it is time."""
-        step, signals = self.step, self.signals
-        if (
-            signals.stop is not None
-            or signals.save
-            or step % self._save_every == 0
-            or time.perf_counter() > self._look_at
-        ):
-            self._look_after()
-        return step >= self.total_steps or step % self._evaluate_every == 0
-
-    def _look_after(self) -> None:
-        """Signals, heartbeat, saves."""
-        now = time.perf_counter()
-        self._look_at = now + HEARTBEAT_SECONDS / 2
-        self.signals.check()
-        if self.folder is None:
-            return
-        self.folder.heartbeat(self.step)
-        minutes = self.checkpoint_settings.every_minutes
-        late = minutes is not None and now - self._saved_at > 60 * minutes
-        if late or self.signals.save or self.step % self._save_every == 0:
-            self.signals.save = False
-            self.save()
-
-    def save(self, *, keep: bool = False) -> None:
-        """Writes a checkpoint; with `keep`, also as one of the best."""
-        if self.checkpoints is not None:
-            self._check_flag()
-            self._tick()
-            self.checkpoints.save(self.state_dict(), keep=keep)
-            self._saved_at = time.perf_counter()
+    def _snapshot(self) -> dict[str, Any]:
+        """The state, after a look at whether it is worth saving."""
+        self._check_flag()
+        self._tick()
+        return self.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes what happens next, as plain Python and tensors."""
-        scaler = self.updater.scaler
-        return {
-            "config": self.config,
-            "position": {name: getattr(self, name) for name in _POSITION},
-            "model": self.task.model.state_dict(),
-            "average": self.average.state_dict() if self.average else None,
-            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
-            "scaler": scaler.state_dict() if scaler else None,
-            "schedule": self.schedule.state_dict(),
-            "task": self.task.state_dict(),
-            "callbacks": {name: c.state_dict() for name, c in self._named_callbacks()},
-            "curve": self.curve.state_dict(),
-            "metrics": self.last_metrics,
-            "random": random_state(),
-        }
-
-    def _named_callbacks(self) -> Iterator[tuple[str, Callback]]:
-        """The callbacks by class; the second and third of a class by their number too."""
-        seen: Counter[str] = Counter()
-        for callback in self.callbacks:
-            name = type(callback).__name__
-            seen[name] += 1
-            yield name if seen[name] == 1 else f"{name} {seen[name]}", callback
+        return self.state.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` gave.
@@ -571,23 +541,4 @@ class Trainer:
         Raises:
             CheckpointError: the state belongs to another model.
         """
-        try:
-            self.task.model.load_state_dict(state["model"])
-            for name, optimizer in self.optimizers.items():
-                load_optimizer(optimizer, state["optimizers"][name])
-            if self.average is not None:
-                self.average.load_state_dict(state["average"] or state["model"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"the checkpoint belongs to another model: {error}") from error
-        if self.updater.scaler is not None and state["scaler"]:
-            self.updater.scaler.load_state_dict(state["scaler"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.task.load_state_dict(state["task"])
-        for name, callback in self._named_callbacks():
-            if name in state["callbacks"]:
-                callback.load_state_dict(state["callbacks"][name])
-        self.curve.load_state_dict(state["curve"])
-        self.last_metrics = dict(state["metrics"])
-        for name, value in state["position"].items():
-            setattr(self, name, value)
-        set_random_state(state["random"])
+        self.state.load_state_dict(state)

@@ -4,15 +4,14 @@ The order of an update: unscale, divide by the count, check finite, clip, step. 
 before clipping because a clipped infinity looks finite.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from zoo.training.distributed import OneProcess, Strategy
 from zoo.training.optimizers import takes_found_inf
 
 SMALLEST_SCALE = 2.0**-14
@@ -23,33 +22,34 @@ class NonFiniteError(RuntimeError):
     """A loss or gradient became NaN or infinite; the weights are those of the step before."""
 
 
-def _step_of(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
-    """The optimizer's step, without torch's wrapper for hooks where nobody hooked into it.
-
-    The wrapper takes some 8 microseconds, as long as the forward pass of a small layer. A step that
-    was put into the optimizer itself, as torch's own schedulers do, is left in place.
-    """
-    step = type(optimizer).step
-    hooks = (
-        optimizer._optimizer_step_pre_hooks,
-        optimizer._optimizer_step_post_hooks,
-        _global_optimizer_pre_hooks,
-        _global_optimizer_post_hooks,
+def non_finite(
+    what: str, step: int, epoch: int, batch: int, samples: Sequence[int]
+) -> NonFiniteError:
+    """The error that says where to look."""
+    names = ", ".join(map(str, samples[:64])) + (", ..." if len(samples) > 64 else "")
+    return NonFiniteError(
+        f"{what} is not finite at step {step} (epoch {epoch}, batch {batch}, training samples "
+        f"{names}); the weights are those before that step. Try a smaller optimizer.lr, "
+        "schedule.warmup_steps, trainer.clip_norm=1 or trainer.precision=fp32, and look at these "
+        "samples"
     )
-    inner = getattr(step, "__wrapped__", None)
-    replaced = "step" in vars(optimizer)
-    if inner is None or replaced or not getattr(step, "hooked", False) or any(hooks):
-        return optimizer.step
-    return partial(inner, optimizer)
+
+
+def _divide_and_check(tensors: list[Tensor], flag: Tensor, inverse: Tensor) -> None:
+    """Multiplies tensors by a number, and raises the flag if one of them is not finite.
+
+    It is GradScaler's own kernel: one pass, and the device need not be waited for.
+    """
+    torch._amp_foreach_non_finite_check_and_unscale_(tensors, flag, inverse)
 
 
 class Updater:
     """Takes the optimizer steps of a task's networks.
 
     A flag on the device rises with the first loss or gradient that is not finite. On a CPU it is
-    looked at in every update. A GPU is not made to wait for that: fused optimizers skip every
-    update while the flag is up, and it is read with the training curve; only optimizers that cannot
-    skip are looked at in every update there too. With fp16 the loss scaler handles its own
+    checked in every update. A GPU is not made to wait for that: fused optimizers skip every update
+    while the flag is up, and it is read with the training curve; only with optimizers that cannot
+    skip is it checked in every update there too. With fp16 the loss scaler handles its own
     overflows.
 
     Args:
@@ -59,11 +59,13 @@ class Updater:
         dtype: autocast type; None: no autocast.
         clip_norm: largest global norm of a network's gradient.
         clip_value: largest magnitude of a gradient's element.
+        layer_gradients: whether to measure the gradient norm of each parameter too.
+        strategy: which processes share the work.
 
     Attributes:
         norms: global gradient norm of each network, before clipping, of the last update that was
             asked to measure it (or that clipped).
-        layers: gradient norm of each parameter by name, likewise.
+        layers: gradient norm of each parameter by name, likewise, if wanted.
     """
 
     def __init__(
@@ -75,7 +77,11 @@ class Updater:
         dtype: torch.dtype | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        layer_gradients: bool = False,
+        strategy: Strategy | None = None,
     ) -> None:
+        self.strategy = strategy or OneProcess()
+        self.layer_gradients = layer_gradients
         self.optimizers = dict(optimizers)
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.autocast: Any = torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
@@ -90,23 +96,18 @@ class Updater:
         self._names = {id(p): name for name, p in model.named_parameters()}
         self._one = torch.ones((), device=device)
         self._flag = torch.zeros((), device=device)
-        self._masked = torch.zeros((), device=device)
-        self._looked_at = {
-            name
-            for name, optimizer in self.optimizers.items()
-            if device.type == "cpu" or self.scaler is not None or not takes_found_inf(optimizer)
+        self._skipped_steps = torch.zeros((), device=device)
+        # Of a shard the fused kernels cannot take a flag that is no shard.
+        at_once = device.type == "cpu" or self.scaler is not None or self.strategy.is_sharded
+        self._checked_at_once = {
+            name for name, o in self.optimizers.items() if at_once or not takes_found_inf(o)
         }
-        self._masks = len(self._looked_at) < len(self.optimizers)
+        self._is_checked_later = len(self._checked_at_once) < len(self.optimizers)
         for name, optimizer in self.optimizers.items():
-            if name not in self._looked_at:
+            if name not in self._checked_at_once:
                 optimizer.found_inf = self._flag  # type: ignore[attr-defined]
-        self.start()
         self.norms: dict[str, Tensor] = {}
         self.layers: dict[str, Tensor] = {}
-
-    def start(self) -> None:
-        """Looks once more at the optimizers; to be called when training begins."""
-        self._steps = {name: _step_of(o) for name, o in self.optimizers.items()}
 
     def set_rates(self, factor: float) -> None:
         """Sets every learning rate to its own value times the schedule's factor."""
@@ -116,14 +117,18 @@ class Updater:
                 group["lr"] = group["initial_lr"] * factor
 
     def backward(self, loss: Tensor, network: str) -> None:
-        """Adds the gradient of a loss to one network's parameters and to no other's."""
+        """Adds the gradient of a loss to whatever wants one: the network's parameters.
+
+        Those of the other networks want none while it is this network's turn.
+        """
         if not loss.requires_grad:
             raise RuntimeError(
                 f"the loss of {network!r} has no gradient: a task must not yield inside "
                 "torch.no_grad(), and something in the network must be trainable"
             )
-        inputs = self.parameters[network] if len(self.parameters) > 1 else None
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward(inputs=inputs)
+        if self.strategy.scale != 1:
+            loss = loss * self.strategy.scale
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def update(
         self,
@@ -145,30 +150,24 @@ class Updater:
             Whether a step was taken; fp16 scaling skips one now and then.
 
         Raises:
-            NonFiniteError: loss or gradient is not finite, where the flag is looked at.
+            NonFiniteError: loss or gradient is not finite, where the flag is checked at once.
         """
         optimizer, parameters = self.optimizers[network], self.parameters[network]
+        self.strategy.reduce(parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
-        inverse = self._one if count is None else self._one / count
-        if self.scaler is not None:
-            self.scaler.unscale_(optimizer)
-            torch._foreach_mul_([*gradients, loss], inverse)
-        else:
-            # One pass divides loss and gradients and raises the flag; GradScaler's own kernel.
-            torch._amp_foreach_non_finite_check_and_unscale_(
-                [*gradients, loss], self._flag, inverse
-            )
-            if network in self._looked_at and self._flag.item():
-                raise self._non_finite(loss)
+        self._divide(network, gradients, loss, count)
         if measure or self.clip_norm is not None:
-            self.norms[network] = norm = torch.nn.utils.get_total_norm(gradients)
+            norm = torch.nn.utils.get_total_norm(gradients)
+            self.norms[network] = self.strategy.whole(norm)
+            if measure and self.layer_gradients:
+                self._measure_layers(parameters)
             if self.clip_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
         if self.clip_value is not None:
             torch.nn.utils.clip_grad_value_(parameters, self.clip_value)
         stepped = True
         if self.scaler is None:
-            self._steps[network]()
+            optimizer.step()
         else:
             scale = self.scaler.get_scale()
             self.scaler.step(optimizer)
@@ -180,25 +179,41 @@ class Updater:
             parameter.grad = None
         return stepped
 
-    def measure_layers(self, network: str) -> None:
-        """Notes the gradient norm of each parameter; to be called between backward and update."""
-        for parameter in self.parameters[network]:
+    def _divide(
+        self, network: str, gradients: list[Tensor], loss: Tensor, count: Tensor | int | None
+    ) -> None:
+        """Makes means of sums, and looks whether everything is finite."""
+        inverse = self._one if count is None else self._one / count
+        tensors = [*self.strategy.local(gradients), loss]
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizers[network])
+            torch._foreach_mul_(tensors, inverse)
+            return
+        _divide_and_check(tensors, self._flag, inverse)
+        self.strategy.any(self._flag)
+        if network in self._checked_at_once and self._flag.item():
+            raise self._non_finite(loss)
+
+    def _measure_layers(self, parameters: Sequence[nn.Parameter]) -> None:
+        for parameter in parameters:
             if parameter.grad is not None:
-                norm = torch.linalg.vector_norm(parameter.grad)
+                norm = self.strategy.whole(torch.linalg.vector_norm(parameter.grad))
                 self.layers[self._names[id(parameter)]] = norm
 
     def end_step(self) -> None:
-        """Counts a step of all networks, if the flag masked it."""
-        if self._masks:
-            self._masked.add_(self._flag)
+        """Counts a step of all networks, if the flag made the optimizers skip it."""
+        if self._is_checked_later:
+            self._skipped_steps.add_(self._flag)
 
     def check(self) -> int | None:
         """Reads the flag, which makes a GPU wait.
 
         Returns:
-            None, or the number of steps that were masked: the first of them is the culprit.
+            None, or the number of steps that were skipped: the first of them is the culprit.
         """
-        return int(self._masked.item()) if self._masks and self._flag.item() else None
+        if not self._is_checked_later or not self._flag.item():
+            return None
+        return int(self._skipped_steps.item())
 
     def _non_finite(self, loss: Tensor) -> NonFiniteError:
         return NonFiniteError("the loss" if not bool(loss.isfinite()) else "a gradient")

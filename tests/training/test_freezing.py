@@ -44,7 +44,7 @@ def test_frozen_parameters_and_statistics_stay_and_all_others_move(settings):
     freeze(model, ["0.*", "1.*"])
     before = copied(model)
     trainer = trainer_of(model, evaluate_every=2, train_metrics=True, epochs=2, **settings)
-    trainer.rehearse()
+    trainer.dry_run()
     trainer.fit()
     assert changed(model, before) == {n for n in before if n[0] not in "01"}
 

@@ -1,0 +1,202 @@
+"""What the tests of several processes run in each of two: every case leaves its findings in a file.
+
+python tests/training/processes.py <rank> <folder>
+"""
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.training.tiny import Samples, mlp
+from zoo.models.generative.gan import GAN
+from zoo.tasks.adversarial import Adversarial
+from zoo.tasks.classification import Classification
+from zoo.tasks.task import Objective
+from zoo.training.callback import Callback
+from zoo.training.distributed import OneProcess, Replicated, Sharded
+from zoo.training.optimizers import make_optimizer
+from zoo.training.settings import CheckpointSettings, TrainerSettings
+from zoo.training.trainer import Trainer
+from zoo.training.update import NonFiniteError
+
+WORLD = 2
+
+
+class Part(Samples):
+    """Two global batches of four samples, of which the first process gets one and the other three.
+
+    Args:
+        rank: whose part; None: all samples.
+    """
+
+    def __init__(self, rank, *, sizes=(8, 4, 4)):
+        super().__init__(sizes=sizes, batch_size=4, shuffle=False, splits=("train",))
+        self.rank = rank
+        self.setup()
+
+    def batches(self, split, epoch, start=0):
+        part = {None: slice(None), 0: slice(0, 1), 1: slice(1, 4)}[self.rank]
+        for batch in super().batches(split, epoch, start):
+            yield tuple(tensor[part] for tensor in batch)
+
+
+class Penalised(Classification):
+    """Differentiates inside its loss."""
+
+    def loss(self, batch):
+        inputs, targets = batch
+        inputs = inputs.clone().requires_grad_()
+        logits = self.model(inputs)
+        (slope,) = torch.autograd.grad(logits.square().sum(), inputs, create_graph=True)
+        penalty = slope.square().sum(1).mean()
+        return F.cross_entropy(logits, targets) + 0.1 * penalty, len(inputs)
+
+
+class Several(Classification):
+    """Has objectives of its own."""
+
+    def objectives(self, batch):
+        yield Objective(*self.loss(batch))
+
+
+class Images(Part):
+    """The same samples as images of two by two pixels."""
+
+    def batches(self, split, epoch, start=0):
+        for inputs, targets in super().batches(split, epoch, start):
+            yield inputs[:, :4].reshape(-1, 1, 2, 2).tanh(), targets
+
+
+class Generative(Adversarial):
+    """Noise that is a function of each sample, so that it does not depend on the process."""
+
+    def _noise_for(self, real):
+        return torch.sin(37 * real.flatten(1)[:, :3])
+
+
+class Spoiled(Classification):
+    """Its loss is not a number in one process and one step."""
+
+    calls = 0
+
+    def loss(self, batch):
+        loss, count = super().loss(batch)
+        self.calls += self.model.training
+        if self.calls == 5 and dist.is_initialized() and dist.get_rank() == 1:
+            loss = loss * float("nan")
+        return loss, count
+
+
+class Losses(Callback):
+    def __init__(self):
+        self.found = []
+
+    def on_log(self, trainer, row):
+        self.found.append(row["loss"])
+
+
+def gan():
+    torch.manual_seed(2)
+    model = GAN(2, 1, latent_dim=3, hidden_sizes=(5,), maxout_sizes=(4,), pieces=2)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def trainer_of(strategy, task, data, **settings):
+    strategy.wrap(task)
+    optimizers = {
+        name: make_optimizer(torch.optim.SGD, network, lr=0.1, momentum=0.9)
+        for name, network in task.networks().items()
+    }
+    settings = {"steps": 4, "epochs": None, "log_every": 1, **settings}
+    return Trainer(
+        task,
+        data,
+        optimizers,
+        settings=TrainerSettings(device="cpu", **settings),
+        checkpoints=CheckpointSettings(monitor="loss"),
+        strategy=strategy,
+    )
+
+
+def trained(strategy, task, data, **settings):
+    """The whole weights after training, and what was logged."""
+    trainer, losses = trainer_of(strategy, task, data, **settings), Losses()
+    trainer.fit(callbacks=[losses] if len(task.networks()) == 1 else [])
+    state = trainer.state_dict()
+    own = strategy.local([p.detach() for p in task.model.parameters()])
+    return {
+        "model": {k: v.clone() for k, v in state["model"].items()},
+        "optimizers": state["optimizers"],
+        "ranks": len(state["ranks"]),
+        "losses": losses.found,
+        "engine": getattr(strategy, "_engine", None) is not None,
+        "own": [p.clone() for p in own],
+    }
+
+
+KINDS = {
+    "ordinary": lambda rank: (Classification(mlp(), num_classes=3), Part(rank)),
+    "objectives": lambda rank: (Several(mlp(), num_classes=3), Part(rank)),
+    "differentiates": lambda rank: (Penalised(mlp(), num_classes=3), Part(rank)),
+    "gan": lambda rank: (Generative(gan(), num_components=2), Images(rank)),
+}
+SETTINGS = {
+    "plain": {},
+    "accumulated": {"accumulate": 2, "clip_norm": 0.1},
+}
+
+
+def alone(kind, settings):
+    return trained(OneProcess(), *KINDS[kind](None), **SETTINGS[settings])
+
+
+def main(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=WORLD,
+        timeout=timedelta(seconds=100),
+    )
+    found = {}
+    for kind in KINDS:
+        for name, settings in SETTINGS.items():
+            for strategy in (Replicated, Sharded):
+                case = f"{strategy.__name__} {kind} {name}"
+                try:
+                    found[case] = trained(strategy(), *KINDS[kind](rank), **settings)
+                except ValueError as error:
+                    found[case] = str(error)
+    for strategy in (Replicated, Sharded):
+        trainer = trainer_of(strategy(), Spoiled(mlp(), num_classes=3), Part(rank))
+        try:
+            trainer.fit()
+        except NonFiniteError as error:
+            found[f"{strategy.__name__} spoiled"] = trainer.step, str(error)
+    strategy = Replicated()
+    flag = torch.tensor(float(rank))
+    strategy.any(flag)
+    found["any"] = flag
+    found["total"] = strategy.total(torch.tensor(1.5 + rank), 3 + rank)
+    found["main"] = strategy.is_main
+    torch.manual_seed(rank)
+    task = Classification(nn.Linear(6, 3), num_classes=3)
+    strategy.wrap(task)
+    found["wrapped"] = task.model.weight.detach().clone()
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,131 @@
+import math
+import signal
+
+import pytest
+import torch
+
+from tests.training.tiny import (
+    At,
+    Rows,
+    Samples,
+    falling,
+    fit,
+    mlp,
+    new_folder,
+    read_results,
+    read_rows,
+    trainer_of,
+)
+from zoo.training.checkpoint import read
+from zoo.training.schedules import ReduceOnPlateau
+
+
+def test_results_say_what_was_reached_and_with_what(tmp_path):
+    folder = new_folder(tmp_path)
+    results = trainer_of(epochs=3).fit(folder=folder)
+    assert set(results) == {
+        "val",
+        "test",
+        "monitor",
+        "mode",
+        "parameters",
+        "steps",
+        "selected_step",
+        "seconds",
+        "samples_per_second",
+    }
+    assert set(results["val"]) == set(results["test"]) == {"loss", "accuracy"}
+    assert results["parameters"] == 6 * 8 + 8 + 8 * 3 + 3
+    assert (results["monitor"], results["mode"]) == ("accuracy", "max")
+    assert results == folder.read("results.json")
+
+
+def test_the_model_ends_as_the_selected_weights_and_so_do_the_results(tmp_path):
+    folder = new_folder(tmp_path)
+    model = mlp()
+    trainer = trainer_of(model, epochs=6, checkpoints={"monitor": "loss"}, optimizer={})
+    for group in trainer.optimizers["model"].param_groups:
+        group["initial_lr"] = 0.5  # so large that the last step is not the best
+    results = fit(trainer, folder)
+    rows = [row for row in read_rows(folder.path) if row["split"] == "val"]
+    best = min(rows, key=lambda row: row["loss"])
+    assert results["selected_step"] == best["step"] < results["steps"]
+    assert results["val"]["loss"] == best["loss"]
+    state = read(folder.path / "checkpoints" / "best.pt")
+    assert all(torch.equal(v, state["model"][k]) for k, v in model.state_dict().items())
+
+
+def test_without_a_validation_split_the_last_weights_are_what_counts(tmp_path):
+    folder = new_folder(tmp_path)
+    results = trainer_of(data=Samples(splits=("train", "test")).setup()).fit(folder=folder)
+    assert "val" not in results
+    assert set(results["test"]) == {"loss", "accuracy"}
+    assert results["selected_step"] == 12
+    assert not (folder.path / "checkpoints" / "best.pt").exists()
+
+
+def test_a_monitor_that_the_task_does_not_have_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match=r"checkpoint.monitor=f1: there is .*loss.*accuracy"):
+        trainer_of(checkpoints={"monitor": "f1"}, epochs=1).fit()
+
+
+def test_a_metric_that_is_not_finite_is_never_the_best(tmp_path):
+    folder = new_folder(tmp_path)
+    trainer = falling((math.nan, 2.0, -math.inf, 3.0), epochs=4)
+    assert trainer.fit(folder=folder)["selected_step"] == 2 * 6
+
+
+@pytest.mark.parametrize(("mode", "rates"), [("min", [1, 1, 1, 0.5]), ("max", [1, 1, 0.5, 0.25])])
+def test_a_plateau_of_the_monitored_metric_lowers_the_rate(mode, rates):
+    rows, options = Rows(), {"checkpoints": {"monitor": "loss", "mode": mode}, "epochs": 4}
+    schedule = ReduceOnPlateau(gamma=0.5, patience=0)
+    falling((3.0, 2.0, 2.5), schedule=schedule, log_every=6, **options).fit(callbacks=[rows])
+    assert [row["lr"] / 0.01 for row in rows.of("train")] == rates
+
+
+def best_files(folder):
+    return sorted(file.name for file in (folder.path / "checkpoints").glob("*.pt"))
+
+
+VALUES = (3.0, 1.0, 2.5, 0.5, 0.7, 0.6)
+
+
+def test_the_best_few_checkpoints_are_kept_and_files_of_others_left_alone(tmp_path):
+    folder = new_folder(tmp_path)
+    (folder.path / "checkpoints").mkdir()
+    foreign = ("step-mine.pt", "step-1.pt", "step-00000001.pt.bak", "notes.txt", "backup.pt")
+    for name in foreign:
+        (folder.path / "checkpoints" / name).write_text("mine")
+    falling(VALUES, epochs=6, checkpoints={"top_k": 3}).fit(folder=folder)
+    kept = {"step-00000024.pt": 24, "step-00000036.pt": 36, "step-00000030.pt": 30}
+    assert set(best_files(folder)) - set(foreign) == {*kept, "best.pt", "last.pt", "previous.pt"}
+    for name, step in {**kept, "best.pt": 24}.items():
+        assert read(folder.path / "checkpoints" / name)["position"]["step"] == step
+    for name in foreign:
+        assert (folder.path / "checkpoints" / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("stop", [5, 6, 13, 24, 25, 31])
+def test_the_ranking_survives_a_resume(stop, tmp_path):
+    whole, parts = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
+    options = {"epochs": 6, "checkpoints": {"top_k": 3}}
+    falling(VALUES, **options).fit(folder=whole)
+    interrupt = At(stop, lambda t: setattr(t.signals, "stop", signal.SIGTERM))
+    with pytest.raises(BaseException, match="interrupted by SIGTERM"):
+        falling(VALUES, **options).fit(folder=parts, callbacks=[interrupt])
+    falling(VALUES, **options).fit(folder=parts, resume=True)
+    assert best_files(parts) == best_files(whole)
+    assert read_results(parts.path) == read_results(whole.path)
+
+
+def test_the_earlier_of_two_equally_good_checkpoints_stays(tmp_path):
+    folder = new_folder(tmp_path)
+    assert falling((1.0, 1.0, 1.0), epochs=3).fit(folder=folder)["selected_step"] == 6
+
+
+def test_two_evaluations_of_one_step_are_one_entry_of_the_ranking(tmp_path):
+    folder = new_folder(tmp_path)
+    trainer = falling((1.0,), epochs=1, checkpoints={"top_k": 3})
+    trainer.fit(folder=folder)
+    trainer.checkpoints.rank(0.5, 6)
+    assert trainer.checkpoints.ranking == [[0.5, 6, "step-00000006.pt"]]

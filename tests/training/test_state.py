@@ -1,0 +1,92 @@
+import pytest
+import torch
+from torch import nn
+
+from tests.training.tiny import (
+    build,
+    differences,
+    mlp,
+    new_folder,
+    trainer_of,
+    without_timings,
+)
+from zoo.training.checkpoint import CheckpointError, read
+from zoo.training.state import Position
+
+
+def test_resuming_without_a_folder_is_refused():
+    with pytest.raises(ValueError, match="resume needs a folder"):
+        trainer_of().fit(resume=True)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    folder = new_folder(tmp_path)
+    trainer_of(epochs=1).fit(folder=folder)
+    other = nn.Sequential(nn.Linear(6, 3))
+    with pytest.raises(CheckpointError, match="belongs to another model"):
+        trainer_of(other, epochs=2).fit(folder=folder, resume=True)
+
+
+def test_compiled_networks_keep_the_keys_of_their_state(tmp_path):
+    model = mlp()
+    expected = list(model.state_dict())
+    trainer = trainer_of(model, compile=True, steps=1, epochs=None)
+    state = trainer.state_dict()
+    assert list(state["model"]) == expected
+    assert not any("_orig_mod." in key or "module." in key for key in state["model"])
+
+
+def test_a_state_restored_at_once_is_the_state_that_was_saved():
+    for kind in ("classification", "adversarial", "average", "plateau"):
+        trainer, _ = build(kind)
+        trainer.total_steps = 5
+        trainer.fit()
+        state = trainer.state_dict()
+        other, _ = build(kind)
+        other.load_state_dict(state)
+        assert differences(without_timings(other.state_dict()), without_timings(state)) == []
+
+
+def test_a_position_is_saved_by_the_names_of_its_fields():
+    trainer = trainer_of(epochs=1)
+    trainer.fit()
+    state = trainer.state_dict()["position"]
+    assert {k: v for k, v in state.items() if k != "seconds"} == {
+        "epoch": 1,
+        "batch": 0,
+        "step": 6,
+        "updates": 6,
+        "evaluated_at": 6,
+    }
+    assert Position(**state) == trainer.position
+
+
+def test_what_a_process_has_of_its_own_is_apart():
+    state = trainer_of().state_dict()
+    (own,) = state["ranks"]
+    assert set(own) == {"task", "curve", "random"}
+    assert not set(own) & set(state)
+
+
+def test_a_state_of_several_processes_is_refused_by_their_number():
+    state = trainer_of().state_dict()
+    with pytest.raises(CheckpointError, match="that of 3 processes, and these are 1"):
+        trainer_of().load_state_dict({**state, "ranks": state["ranks"] * 3})
+
+
+def test_losses_that_an_old_checkpoint_had_not_summed_are_in_the_curve(tmp_path):
+    # What version 0.1.0 wrote: one part, and pairs of loss and count beside the sums.
+    state = trainer_of(log_every=50).state_dict()
+    (own,) = state.pop("ranks")
+    own["curve"] = {
+        "sums": {"model": torch.tensor(3.0)},
+        "counts": {"model": 2.0},
+        "pending": {"model": [(torch.tensor(0.5), 4), (torch.tensor(2.0), torch.tensor(2))]},
+        "items": 7.0,
+    }
+    torch.save({"format": 1, **state, **own, "ranking": []}, tmp_path / "old.pt")
+    trainer = trainer_of(log_every=50)
+    trainer.load_state_dict(read(tmp_path / "old.pt"))
+    line = trainer.curve.read({"model": 0.1}, {}, {})
+    assert line["loss"] == (3.0 + 0.5 * 4 + 2.0 * 2) / (2 + 4 + 2)
+    assert trainer.curve.items == 7.0 + 8

@@ -1,0 +1,123 @@
+"""One look at data, model and task together before a run begins, which leaves no trace."""
+
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.tasks.task import Task
+from zoo.training.evaluation import SEED
+from zoo.training.freezing import training_mode
+from zoo.training.reproducibility import isolated
+
+
+def require_turn(task: Task, networks: Sized, network: str) -> None:
+    """Without an announcement a loss would give other networks a gradient too.
+
+    Raises:
+        ValueError: the objective has none, and there are several networks.
+    """
+    if len(networks) > 1 and task.announced != network:
+        raise ValueError(
+            f"{type(task).__name__} yields an objective of {network!r} that it has not announced; "
+            f"write `with self.turn({network!r}):` around its forward pass"
+        )
+
+
+def rehearse(
+    task: Task, data: Any, num_batches: int, autocast: Any
+) -> tuple[bool, dict[str, float]]:
+    """Puts the first and the smallest training batch through a task, in training mode.
+
+    The smallest is the last of an epoch, which is where batch normalisation may meet a single
+    sample.
+
+    Args:
+        task: whose objectives to compute; no update is taken.
+        data: where the batches come from.
+        num_batches: how many of them an epoch uses.
+        autocast: context of the forward passes.
+
+    Returns:
+        Whether the task itself differentiates inside its objectives, and its metrics of nothing.
+
+    Raises:
+        ValueError: data, model and task do not fit together.
+    """
+    state = task.state_dict()
+    sizes = [len(data.loaders["train"].indices(0, b)) for b in (0, num_batches - 1)]
+    where, fits = "", True
+    try:
+        with isolated(SEED), _untouched(task.model), _watched(task.model) as differentiated:
+            training_mode(task.model)
+            _try(task, next(iter(data.batches("train", 0))), autocast)
+            if sizes[1] < sizes[0]:
+                fits, where = False, f"the last batch of an epoch has {_samples(sizes[1])}: "
+                _try(task, next(iter(data.batches("train", 0, num_batches - 1))), autocast)
+        task.reset()
+        return bool(differentiated), task.compute()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        advice = "" if fits else "; choose another data.batch_size or set data.drop_last=true"
+        raise ValueError(
+            f"data, model and task do not fit together: {where}"
+            f"{' '.join(str(error).split())[:300]}{advice} (ZOO_TRACEBACK=1 shows where)"
+        ) from error
+    finally:
+        task.end_turn()
+        task.load_state_dict(state)
+
+
+def _samples(count: int) -> str:
+    return "1 sample" if count == 1 else f"{count} samples"
+
+
+def _try(task: Task, batch: Any, autocast: Any) -> None:
+    networks = task.networks()
+    with autocast:
+        for objective in task.objectives(batch):
+            require_turn(task, networks, objective.network)
+            task.end_turn()
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Puts modes and whatever a forward pass may write back afterwards.
+
+    That is buffers, and parameters next to them (layers that initialise themselves with the first
+    batch note in a buffer that they have); copies of all parameters might not fit.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    tensors: list[Tensor] = list(model.buffers())
+    for module in model.modules():
+        if next(module.buffers(recurse=False), None) is not None:
+            tensors += module.parameters(recurse=False)
+    copies = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, copy in zip(tensors, copies, strict=True):
+                tensor.copy_(copy)
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[list[Any]]:
+    """Notes whether a gradient flows to what any module returns; nothing calls backward here."""
+    seen: list[Any] = []
+
+    def watch(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(lambda gradient: seen.append(True))
+
+    handles = [module.register_forward_hook(watch) for module in model.modules()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,143 @@
+"""What a checkpoint holds: everything that changes the next step, as plain Python and tensors.
+
+Most of it is shared by all processes of a run and written once. What each process has of its own
+(random states, the task's memory, the sums of the training curve) is in `ranks`, one entry each.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from zoo.tasks.task import Task
+from zoo.training.averaging import WeightAverage
+from zoo.training.checkpoint import CheckpointError
+from zoo.training.curve import TrainingCurve
+from zoo.training.distributed import Strategy
+from zoo.training.reproducibility import random_state, set_random_state
+from zoo.training.schedules import Schedule
+from zoo.training.update import Updater
+
+
+@dataclass
+class Position:
+    """How far a run has come."""
+
+    epoch: int = 0
+    """Passes over the training data that are complete."""
+    batch: int = 0
+    """Batches of this epoch that have been used."""
+    step: int = 0
+    """Optimizer steps, those included that fp16 scaling skipped."""
+    updates: int = 0
+    """Optimizer steps that were taken, of which the learning rate is a function."""
+    evaluated_at: int = -1
+    """Step of the last evaluation."""
+    seconds: float = 0.0
+    """Time of training."""
+
+
+class _Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(kw_only=True)
+class RunState:
+    """The parts of a run that have a state, and the two parts in which they are saved.
+
+    Attributes:
+        task: with the networks.
+        optimizers: one for each network.
+        schedule: of the learning rates.
+        average: of the weights, if there is one.
+        updater: with the scaler of fp16 losses, if there is one.
+        curve: what has gathered since the last line of the training curve.
+        strategy: which processes share the work.
+        config: plain configuration.
+        position: how far the run has come.
+        metrics: of the last validation.
+        callbacks: in the order of their events.
+    """
+
+    task: Task
+    optimizers: dict[str, torch.optim.Optimizer]
+    schedule: Schedule
+    average: WeightAverage | None
+    updater: Updater
+    curve: TrainingCurve
+    strategy: Strategy
+    config: dict[str, Any] | None = None
+    position: Position = field(default_factory=Position)
+    metrics: dict[str, float] = field(default_factory=dict)
+    callbacks: Sequence[_Stateful] = ()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The shared part, and in `ranks` that of each process; every process has to ask."""
+        return {**self._shared(), "ranks": self.strategy.gather(self._per_rank())}
+
+    def _shared(self) -> dict[str, Any]:
+        strategy, scaler = self.strategy, self.updater.scaler
+        return {
+            "config": self.config,
+            "position": asdict(self.position),
+            "model": strategy.gather_state(self.task.model),
+            "average": strategy.gather_tensors(self.average.state_dict()) if self.average else None,
+            "optimizers": {
+                name: strategy.gather_tensors(o.state_dict()) for name, o in self.optimizers.items()
+            },
+            "scaler": scaler.state_dict() if scaler else None,
+            "schedule": self.schedule.state_dict(),
+            "callbacks": {name: c.state_dict() for name, c in self._named_callbacks()},
+            "metrics": self.metrics,
+        }
+
+    def _per_rank(self) -> dict[str, Any]:
+        return {
+            "task": self.task.state_dict(),
+            "curve": self.curve.state_dict(),
+            "random": random_state(),
+        }
+
+    def _named_callbacks(self) -> Iterator[tuple[str, _Stateful]]:
+        """The callbacks by class; the second and third of a class by their number too."""
+        seen: Counter[str] = Counter()
+        for callback in self.callbacks:
+            name = type(callback).__name__
+            seen[name] += 1
+            yield name if seen[name] == 1 else f"{name} {seen[name]}", callback
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave.
+
+        Raises:
+            CheckpointError: the state belongs to another model, or to another number of processes.
+        """
+        if len(state["ranks"]) != self.strategy.world:
+            raise CheckpointError(
+                f"the checkpoint is that of {len(state['ranks'])} processes, and these are "
+                f"{self.strategy.world}; go on with as many"
+            )
+        try:
+            self.strategy.load_state(self.task.model, state["model"])
+            for name, optimizer in self.optimizers.items():
+                self.strategy.load_optimizer(optimizer, state["optimizers"][name])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"] or state["model"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(f"the checkpoint belongs to another model: {error}") from error
+        if self.updater.scaler is not None and state["scaler"]:
+            self.updater.scaler.load_state_dict(state["scaler"])
+        self.schedule.load_state_dict(state["schedule"])
+        for name, callback in self._named_callbacks():
+            if name in state["callbacks"]:
+                callback.load_state_dict(state["callbacks"][name])
+        self.metrics = dict(state["metrics"])
+        self.position = Position(**state["position"])
+        own = state["ranks"][self.strategy.rank]
+        self.task.load_state_dict(own["task"])
+        self.curve.load_state_dict(own["curve"])
+        set_random_state(own["random"])  # Last: whatever is restored may draw.

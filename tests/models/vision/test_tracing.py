@@ -54,6 +54,7 @@ def test_traced_network_equals_the_network_at_any_batch_size(name):
         assert torch.equal(traced(x), model(x))
 
 
+@pytest.mark.slow
 @each
 @torch.no_grad()
 def test_exported_network_equals_the_network_at_another_batch_size(name):

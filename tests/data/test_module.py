@@ -183,13 +183,14 @@ def test_artifacts_that_are_damaged_or_strange_are_named(tmp_path):
 
 PROGRAM = """
 import importlib, sys
-import torch
+import torch, zoo
 before = set(sys.modules)
 for name in sys.argv[1:]:
     importlib.import_module(name)
 heavy = {"torchvision", "sklearn", "scipy", "networkx", "PIL", "matplotlib"}
-print(sorted(heavy & (set(sys.modules) - before)))
-print(sorted(n for n in sys.modules if n.startswith("zoo.") and not n.startswith("zoo.data")))
+new = set(sys.modules) - before
+print(sorted(heavy & new))
+print(sorted(n for n in new if n.startswith("zoo.") and not n.startswith("zoo.data")))
 """
 
 

@@ -44,7 +44,7 @@ KINDS = {
         "torch.optim.Optimizer", takes=True, options="zoo.training.optimizers.OptimizerOptions"
     ),
     "schedule": Kind("zoo.training.schedules.Schedule"),
-    "callback": Kind("zoo.training.callbacks.Callback"),
+    "callback": Kind("zoo.training.callback.Callback"),
 }
 
 

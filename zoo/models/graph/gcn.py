@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.initialization import deferred_init, reset
 from zoo.layers.sparse import LastSeen, SparseMatrix, dropout, sparse_matrix
 
 
@@ -94,8 +95,13 @@ class GCNConv(nn.Module):
         super().__init__()
         check_at_least_one(in_channels=in_channels, out_channels=out_channels)
         self.lin = nn.Linear(in_channels, out_channels, bias=False)
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
         nn.init.xavier_uniform_(self.lin.weight)
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor | SparseMatrix, edge_index: Tensor | SparseMatrix) -> Tensor:
         if isinstance(x, Tensor) and x.layout == torch.sparse_csr:
@@ -133,6 +139,7 @@ class GCN(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self,
         in_features: int,
@@ -155,6 +162,9 @@ class GCN(nn.Module):
         self.convs = nn.ModuleList(GCNConv(width, out) for width, out in pairwise(widths))
         self.dropout, self.cached = dropout, cached
         self._adjacency, self._features = LastSeen(), LastSeen()
+
+    def init_weights(self) -> None:
+        reset(self)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         h, adjacency = self._prepared(x, edge_index)

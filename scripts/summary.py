@@ -190,9 +190,16 @@ def fill(node: dict[str, Any], size: Sequence[int] | None, trusted: Sequence[str
     were made for ImageNet, 32 pixels for others.
     """
     import inspect
+    import typing
 
-    signature = inspect.signature(locate(node["_target_"], "model", trusted)).parameters
-    defaults = {n: p.default for n, p in signature.items() if p.default is not p.empty}
+    target = locate(node["_target_"], "model", trusted)
+    defaults = {  # Those of a builder, and those of the network for what it hands on.
+        name: parameter.default
+        for function in (typing.get_type_hints(target).get("return"), target)
+        if function is not None
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is not parameter.empty
+    }
     given = {n: v for n, v in node.items() if v != "auto"}
     if size is None:
         pixels = given.get("image_size") or defaults.get("image_size")

@@ -52,6 +52,7 @@ class Case(NamedTuple):
     run: Callable[..., torch.Tensor] = lambda model, *inputs: model(*inputs)
     num_classes: int | None = None  # where an untrained model should be undecided
     is_batched: bool = True  # whether the first dimension is one of independent samples
+    warm: Callable[[nn.Module], nn.Module] = lambda model: model  # where it starts without gradient
 
 
 def images(channels: int, size: int) -> Callable[[], tuple[torch.Tensor, ...]]:
@@ -113,9 +114,10 @@ CASES = {
     "squeezenet1_0": Case(lambda: squeezenet1_0(5), images(3, 48), num_classes=5),
     "squeezenet1_1": Case(lambda: squeezenet1_1(7, in_channels=1), images(1, 32), num_classes=7),
     "vit_cifar": Case(
-        lambda: with_head(vit_cifar(5, image_size=16, dropout=0.1, attention_dropout=0.1)),
+        lambda: vit_cifar(5, image_size=16, dropout=0.1, attention_dropout=0.1),
         images(3, 16),
         num_classes=5,
+        warm=with_head,
     ),
     "vgg11_cifar": Case(lambda: vgg11_cifar(5), images(3, 32), num_classes=5),
     "googlenet": Case(lambda: googlenet(5), images(3, 80), with_auxiliary, num_classes=5),
@@ -244,12 +246,13 @@ CASES = {
     "transformer": translation(transformer_multi30k, num_heads=2, mlp_dim=16),
     "transformer_pre": translation(transformer_multi30k, num_heads=2, mlp_dim=16, norm_first=True),
     "skip_gram": Case(
-        lambda: with_output(skip_gram(9, 8)), lambda: (torch.randint(9, (4,)),), every_row
+        lambda: skip_gram(9, 8), lambda: (torch.randint(9, (4,)),), every_row, warm=with_output
     ),
     "cbow_tree": Case(
-        lambda: with_output(cbow(9, 8, out_features=8)),
+        lambda: cbow(9, 8, out_features=8),
         lambda: (torch.tensor([[3, 1, -1], [2, 5, 8], [0, -1, -1], [3, 3, 7]]),),
         every_row,
+        warm=with_output,
     ),
     "gcn": Case(
         lambda: GCN(6, 3), lambda: (torch.rand(4, 6), RING), num_classes=3, is_batched=False
@@ -284,7 +287,7 @@ def double(tensor):
 
 @each()
 def test_every_parameter_gets_a_finite_gradient_from_one_backward(case):
-    model = case.build()
+    model = case.warm(case.build())
     output = case.run(model, *case.inputs())
     assert output.isfinite().all()
     (output - 1).square().mean().backward()
@@ -296,13 +299,13 @@ def test_every_parameter_gets_a_finite_gradient_from_one_backward(case):
 
 @each(lambda case: case.is_batched)
 def test_a_sample_alone_equals_the_sample_in_its_batch(case):
-    model, (x,) = case.build().eval(), case.inputs()
+    model, (x,) = case.warm(case.build()).eval(), case.inputs()
     torch.testing.assert_close(case.run(model, x)[2:3], case.run(model, x[2:3]))
 
 
 @each()
 def test_model_runs_in_float64_close_to_float32(case):
-    model, inputs = case.build().eval(), case.inputs()
+    model, inputs = case.warm(case.build()).eval(), case.inputs()
     single = case.run(model, *inputs)
     output = case.run(model.double(), *map(double, inputs))
     assert output.dtype == torch.float64
@@ -311,15 +314,15 @@ def test_model_runs_in_float64_close_to_float32(case):
 
 @each()
 def test_state_dict_carries_all_that_the_output_depends_on(case):
-    model, inputs = case.build().eval(), case.inputs()
-    other = case.build().eval()
+    model, inputs = case.warm(case.build()).eval(), case.inputs()
+    other = case.warm(case.build()).eval()
     other.load_state_dict(copy.deepcopy(model.state_dict()), strict=True)
     assert torch.equal(case.run(other, *inputs), case.run(model, *inputs))
 
 
 @each()
 def test_deep_copy_of_a_used_model_is_equal_and_independent(case):
-    model, inputs = case.build().eval(), case.inputs()
+    model, inputs = case.warm(case.build()).eval(), case.inputs()
     before = case.run(model, *inputs).detach()
     copied = copy.deepcopy(model)
     with torch.no_grad():
@@ -333,14 +336,51 @@ def test_building_twice_from_one_seed_gives_one_model(case):
     models = []
     for _ in range(2):
         torch.manual_seed(1)
-        models.append(case.build().state_dict())
+        models.append(case.warm(case.build()).state_dict())
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
 
 
 @each(lambda case: case.num_classes is not None)
 def test_untrained_classifier_is_about_undecided(case):
-    model = case.build().eval()
+    model = case.warm(case.build()).eval()
     logits = case.run(model, *case.inputs()).flatten(0, -2)
     targets = torch.randint(case.num_classes, (len(logits),))
     loss = F.cross_entropy(logits, targets).item()
     assert loss == pytest.approx(math.log(case.num_classes), abs=0.7)
+
+
+def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer, also those that are not stored, under all of its names."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    return dict(parameters) | dict(model.named_buffers(remove_duplicate=False))
+
+
+def ties(model: nn.Module) -> list[list[str]]:
+    names: dict[int, list[str]] = {}
+    for name, tensor in tensors(model).items():
+        names.setdefault(id(tensor), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+@each()
+def test_init_weights_gives_a_seeds_weights_wherever_the_network_was_built(case):
+    torch.manual_seed(1)
+    built = case.build()
+    with torch.device("meta"):
+        empty = case.build()
+    assert all(tensor.is_meta for tensor in tensors(empty).values())
+    empty.to_empty(device="cpu")
+    for tensor in tensors(empty).values():
+        tensor.detach().fill_(7)  # What is not given a value differs.
+    moved = copy.deepcopy(built)
+    with torch.no_grad():
+        for tensor in moved.parameters():
+            tensor.add_(1)
+    for model in (empty, moved):
+        torch.manual_seed(1)
+        model.init_weights()
+        found = tensors(model)
+        assert list(found) == list(tensors(built))
+        for name, tensor in tensors(built).items():
+            assert torch.equal(found[name], tensor), name
+        assert ties(model) == ties(built)

@@ -10,6 +10,9 @@ from tests.training.tiny import mlp, new_folder, normed, trainer_of
 from zoo.models.transformer import gpt
 from zoo.models.transformer.bert import bert_classifier, char_bert
 from zoo.models.transformer.llama import llama_char
+from zoo.models.vision.densenet import densenet_cifar
+from zoo.models.vision.googlenet import googlenet
+from zoo.models.vision.vision_transformer import vit_cifar
 from zoo.training.pretrained import load_pretrained
 
 
@@ -131,7 +134,7 @@ def test_report_of_what_does_not_fit_counts_and_names(saved):
     with pytest.raises(ValueError) as refused:
         load_pretrained(normed(), saved(state), num_classes=3)
     text = str(refused.value)
-    assert text.startswith("weights=")
+    assert re.match(r"\S+weights\.pth: ", text)
     assert "names and shapes must agree (missing: 13 (0.bias, 1.weight, 1.bias, ...); " in text
     assert "of another shape: 1 (0.weight [1, 6] there and [8, 6] here); " in text
     assert "unknown to the model: 5 (other.0, other.1, other.2, ...))" in text
@@ -176,7 +179,7 @@ def test_what_is_no_file_of_weights_is_refused_by_name(saved, tmp_path):
         "": "is a folder; name a file",
     }.items():
         path = tmp_path / name
-        with pytest.raises(ValueError, match=f"weights={re.escape(str(path))}: ({message})"):
+        with pytest.raises(ValueError, match=f"{re.escape(str(path))}: ({message})"):
             load_pretrained(normed(), path)
 
 
@@ -239,35 +242,26 @@ def timm_vit(depth):
     return names
 
 
-@pytest.mark.parity
+def vit(num_classes=3, **changes):
+    sizes = dict(image_size=8, num_layers=2, num_heads=2, embed_dim=8, mlp_dim=12)
+    return vit_cifar(num_classes, **(sizes | changes))
+
+
 def test_timms_vision_transformer_is_known_by_its_names(saved):
-    models = pytest.importorskip(
-        "torchvision.models.vision_transformer", reason="torchvision is not installed"
-    )
-    shape = dict(image_size=8, patch_size=4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=12)
-    model, other = (models.VisionTransformer(**shape, num_classes=3) for _ in range(2))
-    theirs = {ours: name for name, ours in timm_vit(2).items()}
-    state = {theirs[name]: torch.rand_like(entry) for name, entry in model.state_dict().items()}
-    loaded = load_pretrained(model, saved(state))
+    model, theirs = vit(), {ours: name for name, ours in timm_vit(2).items()}
+    state = {name: torch.rand_like(entry) for name, entry in model.state_dict().items()}
+    loaded = load_pretrained(model, saved({theirs[name]: t for name, t in state.items()}))
     assert (loaded.fresh, loaded.unused) == ((), ())
-    other.load_state_dict({name: state[theirs[name]] for name in theirs})
-    for (name, ours), entry in zip(
-        model.state_dict().items(), other.state_dict().values(), strict=True
-    ):
-        assert torch.equal(ours, entry), name
+    assert holds(model, state)
 
 
-@pytest.mark.parity
 def test_torchvisions_older_names_are_known(saved):
-    pytest.importorskip("torchvision", reason="torchvision is not installed")
-    from torchvision.models import densenet, vision_transformer
-
-    dense = densenet.DenseNet(2, (1, 2), 4, num_classes=3)
-    shape = dict(image_size=8, patch_size=4, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=12)
-    vit = vision_transformer.VisionTransformer(**shape, num_classes=3)
     for model, old in (
-        (dense, lambda n: re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", n)),
-        (vit, lambda n: n.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2.")),
+        (
+            densenet_cifar(3, depth=10),
+            lambda n: re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", n),
+        ),
+        (vit(), lambda n: n.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2.")),
     ):
         state = {n: torch.rand_like(t.float()) for n, t in model.state_dict().items()}
         renamed = {old(name): entry for name, entry in state.items()}
@@ -275,6 +269,24 @@ def test_torchvisions_older_names_are_known(saved):
         loaded = load_pretrained(model, saved(renamed))
         assert (loaded.fresh, loaded.unused) == ((), ())
         assert holds(model, {n: t for n, t in state.items() if "num_batches" not in n})
+
+
+def test_what_reset_classifier_makes_anew_stays_fresh_where_the_file_knows_other_classes(saved):
+    model, state = googlenet(3), googlenet(7).state_dict()
+    before = {name: entry.clone() for name, entry in model.state_dict().items()}
+    loaded = load_pretrained(model, saved(state))
+    heads = ("aux1.fc2", "aux2.fc2", "fc")
+    assert loaded.fresh == tuple(f"{n}.{kind}" for n in heads for kind in ("weight", "bias"))
+    assert holds(model, {name: before[name] for name in loaded.fresh})
+    assert holds(model, {name: state[name] for name in loaded.loaded})
+
+
+@pytest.mark.parametrize("changes", [{"image_size": 12}, {"embed_dim": 4}, {"in_channels": 1}])
+def test_other_shapes_than_reset_classifier_makes_are_refused(changes, saved):
+    with pytest.raises(ValueError, match="of another shape"):
+        load_pretrained(vit(), saved(vit(7, **changes).state_dict()))
+    with pytest.raises(ValueError, match="of another shape"):
+        load_pretrained(vit(), saved(vit(**changes).state_dict()))
 
 
 # ----------------------------------------------------------- language models of Hugging Face

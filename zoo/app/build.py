@@ -68,9 +68,11 @@ def begin_from(
     file = beside(config["model"], "model", "model", trusted=trusted).get("weights")
     notes = []
     if file is not None and fresh:
-        with as_config_error("model"):
+        try:
             classes = config["model"].get("num_classes")
             notes.append(str(load_pretrained(model, file, num_classes=classes)))
+        except ValueError as error:
+            raise ConfigError(f"model.weights={one_line(error)}") from error
     with as_config_error():
         notes.append(freeze(model, config["freeze"]))
     return list(filter(None, notes))

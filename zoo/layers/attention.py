@@ -268,10 +268,12 @@ class MultiheadAttention(AttentionRecorder):
 
     def _project(self, x: Tensor, first: int, last: int) -> list[Tensor]:
         """Queries (0), keys (1) and values (2), from one to another, in a single product."""
-        rows = slice(first * x.size(-1), last * x.size(-1))
+        width = self.out_proj.in_features
+        rows = slice(first * width, last * width)
         x = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        parts = x.unflatten(-1, (last - first, self.num_heads, -1))
         # each (batch, heads, time, head_dim)
-        return [split_heads(part, self.num_heads) for part in x.chunk(last - first, dim=-1)]
+        return [parts[:, :, i].transpose(1, 2) for i in range(last - first)]
 
 
 @contextmanager

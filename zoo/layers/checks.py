@@ -1,8 +1,12 @@
-"""What models check of their arguments and of their input, in one sentence each."""
+"""What models check of their arguments and of their input, in one sentence each.
+
+Where `torch.fx` traces a network, an input is a stand-in without a shape, and nothing is checked.
+"""
 
 from collections.abc import Iterable
 
 from torch import Tensor
+from torch.fx import Proxy
 
 
 def check_at_least_one(**sizes: int | Iterable[int]) -> None:
@@ -52,7 +56,22 @@ def check_lengths(
         )
 
 
-def check_images(x: Tensor, *, in_channels: int, smallest: int) -> None:
+def is_traced(x: object) -> bool:
+    """Whether an input is `torch.fx`'s stand-in for one."""
+    return isinstance(x, Proxy)
+
+
+def check_shape(x: Tensor, *expected: int) -> None:
+    """Refuses samples that have not just this shape.
+
+    Raises:
+        ValueError: naming the shape and what is allowed.
+    """
+    if not is_traced(x) and tuple(x.shape[1:]) != expected:
+        raise ValueError(f"x must be (batch, {', '.join(map(str, expected))}), not {(*x.shape,)}")
+
+
+def check_images(x: Tensor, *, in_channels: int, smallest: int = 1) -> None:
     """Refuses images that a network cannot work on.
 
     Args:
@@ -63,6 +82,8 @@ def check_images(x: Tensor, *, in_channels: int, smallest: int) -> None:
     Raises:
         ValueError: naming the shape and what is allowed.
     """
+    if is_traced(x):
+        return
     if x.ndim != 4 or x.size(1) != in_channels:
         raise ValueError(f"x must be (batch, {in_channels}, height, width), not {tuple(x.shape)}")
     if min(x.shape[2:]) < smallest:

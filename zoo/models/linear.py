@@ -19,17 +19,13 @@ Differences from the papers: fitted by gradient descent here instead of by solvi
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one
+from zoo.layers.initialization import deferred_init, reset
 
 
-def _linear(in_features: int, out_features: int, *, out_name: str) -> nn.Linear:
-    """An affine map that starts at zero: a convex loss does not care where it starts."""
-    check_at_least_one(in_features=in_features)
-    if out_features < 1:
-        raise ValueError(f"{out_name} must be at least 1, not {out_features}")
-    linear = nn.Linear(in_features, out_features)
+def _start_at_zero(linear: nn.Linear) -> None:
+    """A convex loss does not care where the weights start."""
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
-    return linear
 
 
 class LinearRegression(nn.Module):
@@ -46,16 +42,22 @@ class LinearRegression(nn.Module):
         out_features: numbers predicted from each sample.
 
     Shape:
-        - input: ``(batch, *)`` with ``in_features`` elements a sample
+        - input: ``(batch, *)`` with ``in_features`` elements per sample
         - output: ``(batch, out_features)``
 
     Raises:
         ValueError: if a size is smaller than 1.
     """
 
+    @deferred_init
     def __init__(self, in_features: int, out_features: int = 1) -> None:
         super().__init__()
-        self.linear = _linear(in_features, out_features, out_name="out_features")
+        check_at_least_one(in_features=in_features, out_features=out_features)
+        self.linear = nn.Linear(in_features, out_features)
+
+    def init_weights(self) -> None:
+        reset(self)
+        _start_at_zero(self.linear)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x.flatten(1))  # (batch, out_features)
@@ -74,16 +76,22 @@ class SoftmaxRegression(nn.Module):
         num_classes: width of the output.
 
     Shape:
-        - input: ``(batch, *)`` with ``in_features`` elements a sample
+        - input: ``(batch, *)`` with ``in_features`` elements per sample
         - output: logits ``(batch, num_classes)``
 
     Raises:
         ValueError: if a size is smaller than 1.
     """
 
+    @deferred_init
     def __init__(self, in_features: int, num_classes: int) -> None:
         super().__init__()
-        self.linear = _linear(in_features, num_classes, out_name="num_classes")
+        check_at_least_one(in_features=in_features, num_classes=num_classes)
+        self.linear = nn.Linear(in_features, num_classes)
+
+    def init_weights(self) -> None:
+        reset(self)
+        _start_at_zero(self.linear)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x.flatten(1))  # (batch, num_classes)

@@ -22,6 +22,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.initialization import deferred_init, reset
 
 Activation = Literal["relu", "tanh", "gelu"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
@@ -46,7 +47,7 @@ class MLP(nn.Module):
         dropout: probability with which each hidden unit is silenced during training.
 
     Shape:
-        - input: ``(batch, *)`` with ``in_features`` elements a sample
+        - input: ``(batch, *)`` with ``in_features`` elements per sample
         - output: logits ``(batch, num_classes)``
 
     Raises:
@@ -54,6 +55,7 @@ class MLP(nn.Module):
             outside [0, 1).
     """
 
+    @deferred_init
     def __init__(
         self,
         in_features: int,
@@ -70,23 +72,26 @@ class MLP(nn.Module):
         if activation not in _ACTIVATIONS:
             raise ValueError(f"activation must be relu, tanh or gelu, not {activation!r}")
         check_probability(dropout=dropout)
+        self.activation = activation
         layers: list[nn.Module] = []
         width = in_features
         for size in hidden_sizes:
-            linear = nn.Linear(width, size)
-            if activation == "tanh":
-                nn.init.xavier_uniform_(linear.weight)
-            else:
-                nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
-            nn.init.zeros_(linear.bias)
-            layers += [linear, _ACTIVATIONS[activation]()]
+            layers += [nn.Linear(width, size), _ACTIVATIONS[activation]()]
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))
             width = size
         self.layers = nn.Sequential(*layers)
         self.classifier = nn.Linear(width, num_classes)
-        nn.init.xavier_uniform_(self.classifier.weight)
-        nn.init.zeros_(self.classifier.bias)
+
+    def init_weights(self) -> None:
+        for layer in (*self.layers, self.classifier):
+            if isinstance(layer, nn.Linear):
+                reset(layer)
+                if layer is self.classifier or self.activation == "tanh":
+                    nn.init.xavier_uniform_(layer.weight)
+                else:
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.layers(x.flatten(1))  # (batch, last of hidden_sizes)

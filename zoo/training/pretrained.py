@@ -2,12 +2,19 @@
 
 Files are read as plain data (`weights_only=True`, or safetensors) and never unpickled. Every name
 must agree with the model's; what is missing or has another shape is refused with its names. A
-parameter that the model has under several names (a head tied to an embedding) is wanted once. What
-stays as it was initialised is the classifier, where the file knows another number of classes, and
-layers that a model itself calls new (``optional_weights``, patterns of names), such as those that
-an FCN adds to a classifier.
+parameter that the model has under several names (a head tied to an embedding) is wanted once.
+
+What a model's class says of itself, where it does:
+
+- ``foreign_names``: pattern and replacement of names in published files that differ from its own,
+  tried one after the other, and only for a name that the model does not have;
+- ``reset_classifier(num_classes)``: what this changes stays as it was initialised, where the file
+  knows another number of classes;
+- ``optional_weights``: patterns of the names of layers that stay as they were initialised where
+  the file does not have them, such as those that an FCN adds to a classifier.
 """
 
+import copy
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -26,34 +33,6 @@ SHOWN = 3
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
-
-# Names in published files that differ from those of the networks: pattern, replacement. Tried one
-# after the other, and only for a name that the model does not have.
-_RENAMED = (
-    # DenseNet files of torchvision are older than its present names.
-    (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2"),
-    # So are those of its vision transformer.
-    (r"mlp\.linear_1\.", "mlp.0."),
-    (r"mlp\.linear_2\.", "mlp.3."),
-    # timm's vision transformer.
-    (r"^cls_token$", "class_token"),
-    (r"^pos_embed$", "encoder.pos_embedding"),
-    (r"^patch_embed\.proj\.", "conv_proj."),
-    (r"^norm\.", "encoder.ln."),
-    (r"^head\.", "heads.head."),
-    (r"^blocks\.(\d+)\.", r"encoder.layers.encoder_layer_\1."),
-    (r"\.norm([12])\.", r".ln_\1."),
-    (r"\.attn\.qkv\.", ".self_attention.in_proj_"),
-    (r"\.attn\.proj\.", ".self_attention.out_proj."),
-    (r"\.mlp\.fc1\.", ".mlp.0."),
-    (r"\.mlp\.fc2\.", ".mlp.3."),
-    # Files of a GPT-2 or a BERT without its head, whose names do not say which part they are of.
-    (r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),
-    (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),
-    # BERT's first files, from TensorFlow.
-    (r"\.LayerNorm\.gamma$", ".LayerNorm.weight"),
-    (r"\.LayerNorm\.beta$", ".LayerNorm.bias"),
-)
 
 
 @dataclass(frozen=True)
@@ -89,8 +68,8 @@ def load_pretrained(
     Args:
         model: whose parameters and buffers to fill, in place.
         file: `.pth`, `.pt` or `.safetensors`.
-        num_classes: the model's number of classes, if it is a classifier: tensors of as many rows
-            stay fresh where the file's have another number.
+        num_classes: the number of classes of a classifier that has no ``reset_classifier``:
+            tensors of as many rows stay fresh where the file's have another number.
 
     Returns:
         What was loaded and what was not.
@@ -100,9 +79,12 @@ def load_pretrained(
     """
     path = Path(file)
     own = {name: entry for name, entry in model.state_dict().items() if isinstance(entry, Tensor)}
-    given = _folded(_renamed(_read(path), own), own)
+    given = _folded(_renamed(_read(path), own, getattr(model, "foreign_names", ())), own)
     differing = [n for n, t in own.items() if n in given and given[n].shape != t.shape]
-    fresh = _head(differing, own, given, num_classes)
+    if hasattr(model, "reset_classifier"):
+        fresh = _classifier(model, differing, own, given)
+    else:
+        fresh = _rows(differing, own, given, num_classes)
     wrong = [
         f"{n} {list(given[n].shape)} there and {list(own[n].shape)} here"
         for n in differing
@@ -129,7 +111,7 @@ def load_pretrained(
         }
         report = "; ".join(f"{what}: {_listed(names)}" for what, names in kinds.items() if names)
         raise ValueError(
-            f"weights={file}: does not fit the model, whose names and shapes must agree ({report})"
+            f"{file}: does not fit the model, whose names and shapes must agree ({report})"
         )
     loaded = [n for n in own if n in given and n not in fresh]
     with torch.no_grad():
@@ -155,13 +137,33 @@ def _equal(given: Mapping[str, Tensor], name: str, other: str) -> bool:
     return other not in given or torch.equal(given[name], given[other])
 
 
-def _head(
+def _classifier(
+    model: Any, differing: Sequence[str], own: Mapping[str, Tensor], given: Mapping[str, Tensor]
+) -> list[str]:
+    """The tensors that would fit if the model had as many classes as the file."""
+    sizes = {
+        there
+        for name in differing
+        for here, there in zip(own[name].shape, given[name].shape, strict=False)
+        if here != there
+    }
+    if len(sizes) != 1:
+        return []
+    # A copy without memory, in which the classifier can be made anew.
+    tensors = model.state_dict(keep_vars=True).values()
+    model = copy.deepcopy(model, {id(t): torch.empty_like(t, device="meta") for t in tensors})
+    model.reset_classifier(sizes.pop())
+    as_there = model.state_dict()
+    return [name for name in differing if as_there[name].shape == given[name].shape]
+
+
+def _rows(
     differing: Sequence[str],
     own: Mapping[str, Tensor],
     given: Mapping[str, Tensor],
     num_classes: int | None,
 ) -> list[str]:
-    """The tensors of the classifier, if the file has it for another number of classes."""
+    """The tensors of one row a class, if the file has all of them with as many other rows."""
     rows = [
         name
         for name in differing
@@ -172,7 +174,9 @@ def _head(
     return rows if len({given[name].shape[0] for name in rows}) == 1 else []
 
 
-def _renamed(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _renamed(
+    given: Mapping[str, Tensor], own: Mapping[str, Tensor], foreign_names: Sequence[tuple[str, str]]
+) -> dict[str, Tensor]:
     """The tensors under the model's names."""
     found = {}
     for name, tensor in given.items():
@@ -180,7 +184,7 @@ def _renamed(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str
         while new not in own and (prefix := next(filter(new.startswith, _PREFIXES), None)):
             new = new.removeprefix(prefix)
         plain = new
-        for pattern, replacement in _RENAMED:
+        for pattern, replacement in foreign_names:
             if new not in own:
                 new = re.sub(pattern, replacement, new)
         found[new if new in own else plain] = tensor
@@ -202,28 +206,26 @@ def _folded(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
 def _read(path: Path) -> dict[str, Tensor]:
     """The state dict in a file."""
     if path.is_dir():
-        raise ValueError(f"weights={path}: is a folder; name a file, such as checkpoints/best.pt")
+        raise ValueError(f"{path}: is a folder; name a file, such as checkpoints/best.pt")
     try:
         content = _safetensors(path) if path.suffix == ".safetensors" else _plain(path)
     except FileNotFoundError:
-        raise ValueError(f"weights={path}: there is no such file") from None
+        raise ValueError(f"{path}: there is no such file") from None
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"weights={path}: is no plain state dict and is not loaded ({reason})"
-        ) from error
+        raise ValueError(f"{path}: is no plain state dict and is not loaded ({reason})") from error
     except (ValueError, CheckpointError):
         raise
     except Exception as error:  # A damaged file makes its readers raise almost anything.
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"weights={path}: cannot be read ({reason})") from error
+        raise ValueError(f"{path}: cannot be read ({reason})") from error
     tensors = isinstance(content, Mapping) and {
         name: entry
         for name, entry in content.items()
         if isinstance(name, str) and isinstance(entry, Tensor)
     }
     if not tensors:
-        raise ValueError(f"weights={path}: holds no state dict (names to tensors)")
+        raise ValueError(f"{path}: holds no state dict (names to tensors)")
     return tensors
 
 
@@ -245,6 +247,6 @@ def _safetensors(path: Path) -> Any:
         from safetensors.torch import load_file
     except ImportError as error:
         raise ValueError(
-            f"weights={path}: needs the package safetensors (pip install safetensors)"
+            f"{path}: needs the package safetensors (pip install safetensors)"
         ) from error
     return load_file(path)

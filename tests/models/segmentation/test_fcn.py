@@ -6,11 +6,11 @@ from torch import nn
 from zoo.models.segmentation.fcn import (
     FCN,
     BilinearUpsampling,
+    LearnedUpsampling,
     bilinear_kernel,
     fcn8s,
     fcn16s,
     fcn32s,
-    learned_upsampling,
 )
 from zoo.training.pretrained import load_pretrained
 
@@ -114,7 +114,7 @@ def test_magnification_is_bilinear_interpolation(stride):
     inner = slice(stride, -stride)  # Beyond the outermost centres torch repeats, this adds zeros.
     torch.testing.assert_close(cut[:, :, inner, inner], expected[:, :, inner, inner])
     if stride == 2:
-        torch.testing.assert_close(learned_upsampling(3)(x), full)
+        torch.testing.assert_close(LearnedUpsampling(3)(x), full)
 
 
 def test_magnification_by_two_has_the_known_kernel():

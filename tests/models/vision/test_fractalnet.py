@@ -88,7 +88,7 @@ def test_columns_are_pooled_before_the_last_join():
 def test_one_column_alone_is_a_plain_network(index):
     torch.manual_seed(0)
     model, x = small().eval(), torch.randn(2, 3, 8, 8)
-    out = model(x, model.column(index))
+    out = model.along(x, model.column(index))
     for block in model.blocks:
         layers = {
             0: [block],
@@ -146,7 +146,7 @@ def test_drop_path_is_only_in_training_and_is_seeded_by_torch():
 def test_every_parameter_has_a_gradient_under_drop_path_if_only_zero():
     torch.manual_seed(0)
     model = small().train()
-    model(torch.randn(4, 3, 8, 8), model.column(1)).sum().backward()
+    model.along(torch.randn(4, 3, 8, 8), model.column(1)).sum().backward()
     block = model.blocks[0]
     assert all(p.grad is not None for p in model.parameters())
     assert block.conv.conv.weight.grad.abs().sum() == 0

@@ -137,10 +137,10 @@ def test_squashing_maps_one_to_one_and_bends_most_there():
 
 def test_rbf_is_the_squared_distance_to_each_code_and_the_network_returns_it_negated():
     torch.manual_seed(0)
-    codes = torch.tensor([[1.0, -1.0], [1.0, 1.0]])
-    torch.testing.assert_close(
-        EuclideanRBF(codes)(torch.tensor([[1.0, 0.5]])), torch.tensor([[2.25, 0.25]])
-    )
+    layer = EuclideanRBF(2)
+    assert torch.equal(layer.codes, output_codes(2))
+    layer.codes = torch.tensor([[1.0, -1.0], [1.0, 1.0]])
+    torch.testing.assert_close(layer(torch.tensor([[1.0, 0.5]])), torch.tensor([[2.25, 0.25]]))
     model = lenet5_1998()
     with torch.no_grad():
         model.f6.weight.zero_()

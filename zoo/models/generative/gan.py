@@ -19,7 +19,7 @@ https://github.com/goodfeli/adversarial):
 | part | layers (28x28 images, 1 channel) | parameters |
 |---|---|---|
 | generator | 100 - 1200 relu - 1200 relu - 784 tanh | 2,503,984 |
-| discriminator | 784 - 240 maxout - 240 maxout - 1, five pieces a unit | 1,231,441 |
+| discriminator | 784 - 240 maxout - 240 maxout - 1, five pieces per unit | 1,231,441 |
 | both | | 3,735,425 |
 """
 
@@ -27,14 +27,17 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.initialization import deferred_init, reset
 from zoo.layers.maxout import Maxout
 
 
-def _initialised(linear: nn.Linear, *, limit: float) -> nn.Linear:
+def _initialise(network: nn.Module, *, limit: float) -> None:
     """Weights start in U(-limit, limit) and biases at zero."""
-    nn.init.uniform_(linear.weight, -limit, limit)
-    nn.init.zeros_(linear.bias)
-    return linear
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            reset(layer)
+            nn.init.uniform_(layer.weight, -limit, limit)
+            nn.init.zeros_(layer.bias)
 
 
 class Generator(nn.Module):
@@ -51,6 +54,7 @@ class Generator(nn.Module):
         - output: images in [-1, 1], ``(batch, in_channels, image_size, image_size)``
     """
 
+    @deferred_init
     def __init__(
         self,
         image_size: int,
@@ -64,10 +68,13 @@ class Generator(nn.Module):
         layers: list[nn.Module] = []
         width = latent_dim
         for size in hidden_sizes:
-            layers += [_initialised(nn.Linear(width, size), limit=0.05), nn.ReLU()]
+            layers += [nn.Linear(width, size), nn.ReLU()]
             width = size
         self.layers = nn.Sequential(*layers)
-        self.output = _initialised(nn.Linear(width, in_channels * image_size**2), limit=0.05)
+        self.output = nn.Linear(width, in_channels * image_size**2)
+
+    def init_weights(self) -> None:
+        _initialise(self, limit=0.05)
 
     def forward(self, latents: Tensor) -> Tensor:
         pixels = torch.tanh(self.output(self.layers(latents)))
@@ -90,6 +97,7 @@ class Discriminator(nn.Module):
         - output: logits ``(batch,)``
     """
 
+    @deferred_init
     def __init__(
         self,
         image_size: int,
@@ -104,12 +112,13 @@ class Discriminator(nn.Module):
         layers: list[nn.Module] = [nn.Dropout(input_dropout)]
         width = in_channels * image_size**2
         for size in maxout_sizes:
-            maxout = Maxout(width, size, pieces=pieces)
-            _initialised(maxout.linear, limit=0.005)
-            layers += [maxout, nn.Dropout(dropout)]
+            layers += [Maxout(width, size, pieces=pieces), nn.Dropout(dropout)]
             width = size
         self.layers = nn.Sequential(*layers)
-        self.output = _initialised(nn.Linear(width, 1), limit=0.005)
+        self.output = nn.Linear(width, 1)
+
+    def init_weights(self) -> None:
+        _initialise(self, limit=0.005)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.output(self.layers(images.flatten(1))).squeeze(1)  # (batch,)
@@ -140,6 +149,7 @@ class GAN(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self,
         image_size: int = 28,
@@ -175,6 +185,9 @@ class GAN(nn.Module):
             input_dropout=input_dropout,
             dropout=dropout,
         )
+
+    def init_weights(self) -> None:
+        reset(self)
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.generator(latents)  # (batch, channels, size, size)

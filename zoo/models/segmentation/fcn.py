@@ -37,13 +37,14 @@ goes its normalisation of the image.
 | `fcn8s` | 21 x 500 x 500 | 134,376,863 |
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_images, check_probability
+from zoo.layers.initialization import deferred_init, reset
 
 # Channels of VGG-16's convolutions; "pool" halves the resolution.
 VGG16: tuple[int | Literal["pool"], ...] = (
@@ -55,7 +56,6 @@ VGG16: tuple[int | Literal["pool"], ...] = (
 )
 PADDING = 100  # pixels around the image
 POOL3, POOL4 = 17, 24  # how many of the features it takes to get there
-_SMALLEST_IMAGE = 1
 
 
 def bilinear_kernel(stride: int) -> Tensor:
@@ -75,7 +75,7 @@ def bilinear_kernel(stride: int) -> Tensor:
 
 
 class BilinearUpsampling(nn.Module):
-    """A transposed convolution that stays bilinear interpolation, of each channel for itself.
+    """A transposed convolution that stays bilinear interpolation, of each channel separately.
 
     Args:
         stride: the magnification.
@@ -90,37 +90,87 @@ class BilinearUpsampling(nn.Module):
     def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        # Not stored: a coarser network's weights shall fit.
-        self.register_buffer("kernel", bilinear_kernel(stride), persistent=False)
+        # Not stored, so that a coarser network's weights fit.
+        self.register_buffer("kernel", torch.empty(2 * stride, 2 * stride), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        self.kernel.copy_(bilinear_kernel(self.stride))
 
     def forward(self, x: Tensor) -> Tensor:
         channels = x.size(1)
-        weight = self.kernel.expand(channels, 1, -1, -1)
+        weight = x.new_ones(channels, 1, 1, 1) * self.kernel
         return F.conv_transpose2d(x, weight, stride=self.stride, groups=channels)
 
 
-def learned_upsampling(channels: int) -> nn.ConvTranspose2d:
-    """Doubles the resolution; bilinear interpolation to begin with."""
-    layer = nn.ConvTranspose2d(channels, channels, 4, stride=2, bias=False)
-    with torch.no_grad():
-        layer.weight.zero_()
-        layer.weight.diagonal().copy_(bilinear_kernel(2).unsqueeze(-1))
-    return layer
+class LearnedUpsampling(nn.ConvTranspose2d):
+    """Doubles the resolution; bilinear interpolation to begin with.
+
+    Args:
+        channels: channels of input and output.
+
+    Shape:
+        - input: ``(batch, channels, height, width)``
+        - output: ``(batch, channels, 2 * height + 2, 2 * width + 2)``
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 4, stride=2, bias=False)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self.weight.zero_()
+        self.weight.diagonal().copy_(bilinear_kernel(2).unsqueeze(-1))
 
 
-def scoring(in_channels: int, num_classes: int) -> nn.Conv2d:
-    """Scores the classes in each place; zero to begin with."""
-    layer = nn.Conv2d(in_channels, num_classes, 1)
-    nn.init.zeros_(layer.weight)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer
+class Scoring(nn.Conv2d):
+    """Scores the classes in each place; zero to begin with.
+
+    Args:
+        in_channels: channels of the map.
+        num_classes: channels of the output.
+
+    Shape:
+        - input: ``(batch, in_channels, height, width)``
+        - output: ``(batch, num_classes, height, width)``
+    """
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__(in_channels, num_classes, 1)
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        assert self.bias is not None
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class Maps(NamedTuple):
+    """What the scores are made of, with a margin around each map.
+
+    Attributes:
+        pool3: ``(batch, 256, height / 8, width / 8)``.
+        pool4: ``(batch, 512, height / 16, width / 16)``.
+        fc7: ``(batch, classifier_channels, height / 32, width / 32)``.
+    """
+
+    pool3: Tensor
+    pool4: Tensor
+    fc7: Tensor
 
 
 def crop_like(x: Tensor, reference: Tensor, offset: int) -> Tensor:
     """Cuts a map to the height and width of another, beginning at ``offset``."""
     height, width = reference.shape[2:]
     return x[:, :, offset : offset + height, offset : offset + width]
+
+
+def _through(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """What layers make of a map, one by one: a part of a `Sequential` cannot be traced."""
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 class FCN(nn.Module):
@@ -144,6 +194,7 @@ class FCN(nn.Module):
     # Layers that a classifier's weights, or a coarser network's, do not have.
     optional_weights: ClassVar[tuple[str, ...]] = ("score*", "upscore*")
 
+    @deferred_init
     def __init__(
         self,
         num_classes: int = 21,
@@ -181,26 +232,53 @@ class FCN(nn.Module):
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
         )
-        for layer in (*self.features, *self.classifier):
+        self._add_scores(classifier_channels, num_classes)
+        self.upscore = BilinearUpsampling(stride)
+
+    def _add_scores(self, classifier_channels: int, num_classes: int) -> None:
+        self.score = Scoring(classifier_channels, num_classes)
+        if self.stride <= 16:
+            self.upscore2 = LearnedUpsampling(num_classes)
+            self.score_pool4 = Scoring(512, num_classes)
+        if self.stride <= 8:
+            self.upscore_pool4 = LearnedUpsampling(num_classes)
+            self.score_pool3 = Scoring(256, num_classes)
+
+    def init_weights(self) -> None:
+        convolutions = (*self.features, *self.classifier)
+        for layer in convolutions:
+            reset(layer)
+        for layer in convolutions:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
-        self.score = scoring(classifier_channels, num_classes)
-        if stride <= 16:
-            self.upscore2 = learned_upsampling(num_classes)
-            self.score_pool4 = scoring(512, num_classes)
-        if stride <= 8:
-            self.upscore_pool4 = learned_upsampling(num_classes)
-            self.score_pool3 = scoring(256, num_classes)
-        self.upscore = BilinearUpsampling(stride)
+        for layer in self.children():
+            if layer not in (self.features, self.classifier):
+                reset(layer)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes anew all layers that score the classes, and those that magnify the scores."""
+        check_at_least_one(num_classes=num_classes)
+        weight = self.score.weight
+        with torch.device(weight.device):
+            self._add_scores(self.score.in_channels, num_classes)
+        for name, layer in self.named_children():
+            if name.startswith(("score", "upscore")):
+                layer.to(weight.dtype)
+
+    def forward_features(self, x: Tensor) -> Maps:
+        check_images(x, in_channels=self.in_channels)
+        pool3 = _through(
+            self.features[:POOL3], x
+        )  # (batch, 256, height / 8, width / 8), and a margin
+        pool4 = _through(self.features[POOL3:POOL4], pool3)  # (batch, 512, height / 16, width / 16)
+        pool5 = _through(self.features[POOL4:], pool4)  # (batch, 512, height / 32, width / 32)
+        return Maps(pool3, pool4, self.classifier(pool5))
 
     def forward(self, x: Tensor) -> Tensor:
-        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
-        pool3 = self.features[:POOL3](x)  # (batch, 256, height / 8, width / 8), and a margin
-        pool4 = self.features[POOL3:POOL4](pool3)  # (batch, 512, height / 16, width / 16)
-        pool5 = self.features[POOL4:](pool4)  # (batch, 512, height / 32, width / 32)
-        scores = self.score(self.classifier(pool5))  # (batch, num_classes, height / 32, width / 32)
+        pool3, pool4, fc7 = self.forward_features(x)
+        scores = self.score(fc7)  # (batch, num_classes, height / 32, width / 32), and a margin
         if self.stride <= 16:
             scores = self.upscore2(scores)  # (batch, num_classes, height / 16, width / 16)
             scores = scores + crop_like(self.score_pool4(pool4), scores, 5)
@@ -211,52 +289,24 @@ class FCN(nn.Module):
         return crop_like(self.upscore(scores), x, offset)  # (batch, num_classes, height, width)
 
 
-def fcn32s(
-    num_classes: int = 21,
-    *,
-    in_channels: int = 3,
-    classifier_channels: int = 4096,
-    dropout: float = 0.5,
-) -> FCN:
+class FCNOptions(TypedDict, total=False):
+    """What the builders hand on to :class:`FCN`."""
+
+    in_channels: int
+    classifier_channels: int
+    dropout: float
+
+
+def fcn32s(num_classes: int = 21, **options: Unpack[FCNOptions]) -> FCN:
     """FCN-32s: the scores of the last layer, magnified 32 times."""
-    return FCN(
-        num_classes,
-        stride=32,
-        in_channels=in_channels,
-        classifier_channels=classifier_channels,
-        dropout=dropout,
-    )
+    return FCN(num_classes, stride=32, **options)
 
 
-def fcn16s(
-    num_classes: int = 21,
-    *,
-    in_channels: int = 3,
-    classifier_channels: int = 4096,
-    dropout: float = 0.5,
-) -> FCN:
+def fcn16s(num_classes: int = 21, **options: Unpack[FCNOptions]) -> FCN:
     """FCN-16s: with scores of pool4."""
-    return FCN(
-        num_classes,
-        stride=16,
-        in_channels=in_channels,
-        classifier_channels=classifier_channels,
-        dropout=dropout,
-    )
+    return FCN(num_classes, stride=16, **options)
 
 
-def fcn8s(
-    num_classes: int = 21,
-    *,
-    in_channels: int = 3,
-    classifier_channels: int = 4096,
-    dropout: float = 0.5,
-) -> FCN:
+def fcn8s(num_classes: int = 21, **options: Unpack[FCNOptions]) -> FCN:
     """FCN-8s: with scores of pool4 and pool3."""
-    return FCN(
-        num_classes,
-        stride=8,
-        in_channels=in_channels,
-        classifier_channels=classifier_channels,
-        dropout=dropout,
-    )
+    return FCN(num_classes, stride=8, **options)

@@ -39,11 +39,15 @@ With :math:`L` levels (4 in the paper), unpadded, an input of side :math:`2^L (b
 | total | | 31,030,658 | 31,036,546 |
 """
 
+from typing import TypedDict, Unpack
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_images, check_probability
+from zoo.layers.checks import check_at_least_one, check_images, check_probability, is_traced
+from zoo.layers.classifier import fresh_conv1x1
+from zoo.layers.initialization import deferred_init, reset
 
 
 class ConvPair(nn.Sequential):
@@ -118,8 +122,8 @@ def center_crop(x: Tensor, height: int, width: int) -> Tensor:
 class UNet(nn.Module):
     """Contracting and expanding path with copies from the one to the other.
 
-    Weights are drawn from a Gaussian of deviation sqrt(2 / N), with N the number of inputs of one
-    neuron (section 3): each output of an up-convolution has one input a channel.
+    Weights are drawn from a Gaussian of standard deviation sqrt(2 / N), with N the number of
+    inputs of one neuron (section 3): each output of an up-convolution has one input a channel.
 
     A padded network takes any size: an image whose sides do not halve evenly ``num_levels`` times
     is continued to the right and below by its outermost pixels, and what lies there is cut off
@@ -143,6 +147,7 @@ class UNet(nn.Module):
         ValueError: if an argument is outside its range, or the image's size does not fit.
     """
 
+    @deferred_init
     def __init__(
         self,
         num_classes: int = 2,
@@ -182,14 +187,14 @@ class UNet(nn.Module):
             for channels in reversed(widths[1:])
         )
         self.output = nn.Conv2d(base_channels, num_classes, 1)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                fan_in = layer.in_channels
-                if isinstance(layer, nn.Conv2d):
-                    fan_in *= layer.kernel_size[0] * layer.kernel_size[1]
-                nn.init.normal_(layer.weight, std=(2 / fan_in) ** 0.5)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+
+    def init_weights(self) -> None:
+        reset(self)
+        self.apply(_initialise)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.output = fresh_conv1x1(self.output, num_classes).apply(_initialise)
 
     @property
     def smallest_image(self) -> int:
@@ -232,12 +237,14 @@ class UNet(nn.Module):
         bottom = -(-(output_size - 4) // step) + 4  # Rounded up.
         return step * (bottom + 8) - 4
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor) -> Tensor:
         check_images(x, in_channels=self.in_channels, smallest=self.smallest_image)
-        height, width = self.output_size(x.size(2)), self.output_size(x.size(3))
+        height, width = x.shape[2:]
         if self.padded:
             step = 2**self.num_levels
             x = F.pad(x, (0, -width % step, 0, -height % step), mode="replicate")
+        elif not is_traced(x):
+            self.output_size(height), self.output_size(width)  # Refuses what does not fit.
         copies = []
         for level, convs in enumerate(self.contracting):
             if level:
@@ -247,43 +254,42 @@ class UNet(nn.Module):
         copies.pop()  # The bottom is not copied, it is what goes up.
         for block in self.expanding:
             x = block(x, copies.pop())  # (batch, channels / 2, 2 * height, 2 * width), each less 4
-        return self.output(x)[:, :, :height, :width]  # (batch, num_classes, height, width)
+        # (batch, base_channels, height, width) without what padding added, or with less unpadded
+        return x[:, :, :height, :width]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.forward_features(x))  # (batch, num_classes, height, width)
 
 
-def unet(
-    num_classes: int = 2,
-    *,
-    in_channels: int = 1,
-    base_channels: int = 64,
-    num_levels: int = 4,
-    dropout: float = 0.5,
-) -> UNet:
+def _initialise(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        fan_in = layer.in_channels
+        if isinstance(layer, nn.Conv2d):
+            fan_in *= layer.kernel_size[0] * layer.kernel_size[1]
+        nn.init.normal_(layer.weight, std=(2 / fan_in) ** 0.5)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+class UNetOptions(TypedDict, total=False):
+    """What the builders hand on to :class:`UNet`."""
+
+    in_channels: int
+    base_channels: int
+    num_levels: int
+
+
+def unet(num_classes: int = 2, *, dropout: float = 0.5, **options: Unpack[UNetOptions]) -> UNet:
     """U-Net as published: unpadded convolutions, 572x572 pixels in, 388x388 out."""
-    return UNet(
-        num_classes,
-        in_channels=in_channels,
-        base_channels=base_channels,
-        num_levels=num_levels,
-        dropout=dropout,
-    )
+    return UNet(num_classes, padded=False, batch_norm=False, dropout=dropout, **options)
 
 
 def unet_padded(
     num_classes: int = 2,
     *,
-    in_channels: int = 1,
-    base_channels: int = 64,
-    num_levels: int = 4,
     batch_norm: bool = True,
     dropout: float = 0.0,
+    **options: Unpack[UNetOptions],
 ) -> UNet:
     """U-Net with padded convolutions and batch normalisation: any size in, the same size out."""
-    return UNet(
-        num_classes,
-        in_channels=in_channels,
-        base_channels=base_channels,
-        num_levels=num_levels,
-        padded=True,
-        batch_norm=batch_norm,
-        dropout=dropout,
-    )
+    return UNet(num_classes, padded=True, batch_norm=batch_norm, dropout=dropout, **options)

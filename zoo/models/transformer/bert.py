@@ -39,6 +39,13 @@ from zoo.layers.checks import check_at_least_one, check_lengths, check_probabili
 from zoo.layers.initialization import deferred_init, reset
 
 _LAYER_NORM_EPS = 1e-12
+_FOREIGN_NAMES = (
+    # Files of a BERT without its head do not say which part their names are of.
+    (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),
+    # The first files, from TensorFlow.
+    (r"\.LayerNorm\.gamma$", ".LayerNorm.weight"),
+    (r"\.LayerNorm\.beta$", ".LayerNorm.bias"),
+)
 
 
 class SelfAttention(AttentionRecorder):
@@ -407,6 +414,8 @@ class BertForMaskedLM(nn.Module):
         sequence_length: the most tokens of a sequence.
     """
 
+    foreign_names: ClassVar[tuple[tuple[str, str], ...]] = _FOREIGN_NAMES
+
     @deferred_init
     def __init__(self, vocab_size: int = 30522, **options: Unpack[BertSizes]) -> None:
         super().__init__()
@@ -457,6 +466,8 @@ class BertForSequenceClassification(nn.Module):
     optional_weights: ClassVar[tuple[str, ...]] = ("classifier.*",)
     """What files of BERT do not have, and what a classifier trains from the start."""
 
+    foreign_names: ClassVar[tuple[tuple[str, str], ...]] = _FOREIGN_NAMES
+
     @deferred_init
     def __init__(
         self, vocab_size: int = 30522, num_classes: int = 2, **options: Unpack[BertSizes]
@@ -494,7 +505,15 @@ def bert_base(
     vocab_size: int = 30522, *, num_token_types: int = 2, **options: Unpack[BertOptions]
 ) -> BertForMaskedLM:
     """The base size (section 3), for masked words."""
-    return BertForMaskedLM(vocab_size, num_token_types=num_token_types, **options)
+    return BertForMaskedLM(
+        vocab_size,
+        num_layers=12,
+        embed_dim=768,
+        num_heads=12,
+        mlp_dim=3072,
+        num_token_types=num_token_types,
+        **options,
+    )
 
 
 def bert_large(

@@ -26,7 +26,7 @@ code has an approximation by tanh, which costs a CPU more than twice the time.
 """
 
 import math
-from typing import Literal, TypedDict, Unpack
+from typing import ClassVar, Literal, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -268,6 +268,11 @@ class GPT(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    # Files of a GPT-2 without its head do not say which part their names are of.
+    foreign_names: ClassVar[tuple[tuple[str, str], ...]] = (
+        (r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),
+    )
+
     @deferred_init
     def __init__(
         self,
@@ -357,22 +362,22 @@ class GPTOptions(TypedDict, total=False):
 
 def gpt2(vocab_size: int = 50257, **options: Unpack[GPTOptions]) -> GPT:
     """GPT-2 of 12 layers, the smallest that was published."""
-    return GPT(vocab_size, **options)
+    return GPT(vocab_size, embed_dim=768, num_layers=12, num_heads=12, gelu="tanh", **options)
 
 
 def gpt2_medium(vocab_size: int = 50257, **options: Unpack[GPTOptions]) -> GPT:
     """GPT-2 of 24 layers."""
-    return GPT(vocab_size, embed_dim=1024, num_layers=24, num_heads=16, **options)
+    return GPT(vocab_size, embed_dim=1024, num_layers=24, num_heads=16, gelu="tanh", **options)
 
 
 def gpt2_large(vocab_size: int = 50257, **options: Unpack[GPTOptions]) -> GPT:
     """GPT-2 of 36 layers."""
-    return GPT(vocab_size, embed_dim=1280, num_layers=36, num_heads=20, **options)
+    return GPT(vocab_size, embed_dim=1280, num_layers=36, num_heads=20, gelu="tanh", **options)
 
 
 def gpt2_xl(vocab_size: int = 50257, **options: Unpack[GPTOptions]) -> GPT:
     """GPT-2 of 48 layers, the paper's GPT-2."""
-    return GPT(vocab_size, embed_dim=1600, num_layers=48, num_heads=25, **options)
+    return GPT(vocab_size, embed_dim=1600, num_layers=48, num_heads=25, gelu="tanh", **options)
 
 
 def gpt_char(

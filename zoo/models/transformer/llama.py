@@ -395,7 +395,18 @@ def llama2_7b(
     vocab_size: int = 32000, *, sequence_length: int = 4096, **options: Unpack[LlamaOptions]
 ) -> Llama:
     """The smallest of Llama 2; Llama 1 of the same size has 2048 positions."""
-    return Llama(vocab_size, sequence_length=sequence_length, **options)
+    return Llama(
+        vocab_size,
+        sequence_length=sequence_length,
+        embed_dim=4096,
+        num_layers=32,
+        num_heads=32,
+        num_kv_heads=32,
+        mlp_dim=11008,
+        rope_theta=10000.0,
+        norm_eps=1e-5,
+        **options,
+    )
 
 
 def llama3_8b(
@@ -405,9 +416,13 @@ def llama3_8b(
     return Llama(
         vocab_size,
         sequence_length=sequence_length,
+        embed_dim=4096,
+        num_layers=32,
+        num_heads=32,
         num_kv_heads=8,
         mlp_dim=14336,
         rope_theta=500000.0,
+        norm_eps=1e-5,
         **options,
     )
 
@@ -421,8 +436,11 @@ def tinyllama_1_1b(
         sequence_length=sequence_length,
         embed_dim=2048,
         num_layers=22,
+        num_heads=32,
         num_kv_heads=4,
         mlp_dim=5632,
+        rope_theta=10000.0,
+        norm_eps=1e-5,
         **options,
     )
 

@@ -45,11 +45,14 @@ checkpoints load. The footnote has 384 maps in the fourth layer; 256 are those o
 that the author published with it (cuda-convnet2), which torchvision follows.
 """
 
-import torch
+from typing import TypedDict, Unpack
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_images, check_probability
+from zoo.layers.classifier import fresh_linear
+from zoo.layers.initialization import deferred_init, reset
 
 _SMALLEST_2012 = 67  # 15, 7 and 3 pixels reach the three poolings
 _SMALLEST = 63
@@ -90,6 +93,7 @@ class AlexNet2012(nn.Module):
         ValueError: if an argument is outside its range, or the input not such images.
     """
 
+    @deferred_init
     def __init__(
         self, num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5
     ) -> None:
@@ -112,13 +116,22 @@ class AlexNet2012(nn.Module):
         self.fc7 = nn.Linear(4096, 4096)
         self.drop7 = nn.Dropout(dropout)
         self.fc8 = nn.Linear(4096, num_classes)
+
+    def init_weights(self) -> None:
+        reset(self)
         for name, layer in self.named_children():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.normal_(layer.weight, std=0.01)
                 assert layer.bias is not None
                 nn.init.constant_(layer.bias, 0.0 if name in ("conv1", "conv3", "fc8") else 1.0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.fc8 = fresh_linear(self.fc8, num_classes)
+        nn.init.normal_(self.fc8.weight, std=0.01)
+        nn.init.zeros_(self.fc8.bias)
+
+    def forward_features(self, x: Tensor) -> Tensor:
         check_images(x, in_channels=self.in_channels, smallest=_SMALLEST_2012)
         # Sizes in the comments are those of 227x227 images.
         x = F.relu(self.conv1(x), inplace=True)  # (batch, 96, 55, 55)
@@ -128,7 +141,10 @@ class AlexNet2012(nn.Module):
         x = F.relu(self.conv3(x), inplace=True)  # (batch, 384, 13, 13)
         x = F.relu(self.conv4(x), inplace=True)
         x = F.relu(self.conv5(x), inplace=True)  # (batch, 256, 13, 13)
-        x = self.avgpool(self.pool5(x)).flatten(1)  # (batch, 256 * 6 * 6)
+        return self.avgpool(self.pool5(x))  # (batch, 256, 6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.forward_features(x).flatten(1)  # (batch, 256 * 6 * 6)
         x = self.drop6(F.relu(self.fc6(x), inplace=True))  # (batch, 4096)
         x = self.drop7(F.relu(self.fc7(x), inplace=True))
         return self.fc8(x)  # (batch, num_classes)
@@ -150,6 +166,7 @@ class AlexNet(nn.Module):
         ValueError: if an argument is outside its range, or the input not such images.
     """
 
+    @deferred_init
     def __init__(
         self, num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5
     ) -> None:
@@ -182,21 +199,35 @@ class AlexNet(nn.Module):
             nn.Linear(4096, num_classes),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def init_weights(self) -> None:
+        reset(self)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.classifier[-1] = fresh_linear(self.classifier[-1], num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
         check_images(x, in_channels=self.in_channels, smallest=_SMALLEST)
         # Sizes in the comments are those of 224x224 images.
         x = self.features(x)  # (batch, 256, 6, 6)
-        x = self.avgpool(x)  # (batch, 256, 6, 6)
-        return self.classifier(torch.flatten(x, 1))  # (batch, num_classes)
+        return self.avgpool(x)  # (batch, 256, 6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.forward_features(x).flatten(1))  # (batch, num_classes)
 
 
-def alexnet_2012(
-    num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5
-) -> AlexNet2012:
+class AlexNetOptions(TypedDict, total=False):
+    """What the builders hand on."""
+
+    in_channels: int
+    dropout: float
+
+
+def alexnet_2012(num_classes: int = 1000, **options: Unpack[AlexNetOptions]) -> AlexNet2012:
     """AlexNet as published in 2012."""
-    return AlexNet2012(num_classes, in_channels=in_channels, dropout=dropout)
+    return AlexNet2012(num_classes, **options)
 
 
-def alexnet(num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5) -> AlexNet:
+def alexnet(num_classes: int = 1000, **options: Unpack[AlexNetOptions]) -> AlexNet:
     """AlexNet with one tower (2014): torchvision's ``alexnet``."""
-    return AlexNet(num_classes, in_channels=in_channels, dropout=dropout)
+    return AlexNet(num_classes, **options)

@@ -4,12 +4,12 @@ r"""ConvNeXt (Liu, Mao, Wu, Feichtenhofer, Darrell and Xie, 2022).
 
 Take a ResNet and change it, one choice at a time, into what a hierarchical vision Transformer is:
 patches for a stem, depthwise 7x7 convolutions for attention, an MLP four times as wide, one layer
-norm and one GELU a block. What remains is a pure convolutional network that equals Swin.
+norm and one GELU per block. What remains is a pure convolutional network that equals Swin.
 
-Differences from the paper: none. Each block's residual is scaled by a learned factor a channel
-(layer scale, Touvron et al. 2021, https://arxiv.org/abs/2103.17239) and, in training, left out at
-random a sample (stochastic depth, Huang et al. 2016, https://arxiv.org/abs/1603.09382), more often
-the deeper the block. The rates are those of training on ImageNet-1k.
+Differences from the paper: none. Each block's residual is scaled by a learned factor per channel
+(layer scale, Touvron et al. 2021, https://arxiv.org/abs/2103.17239) and, in training, skipped at
+random per sample (stochastic depth, Huang et al. 2016, https://arxiv.org/abs/1603.09382), more
+often the deeper the block. The rates are those of training on ImageNet-1k.
 
 Names of parameters are torchvision's, whose weights load.
 
@@ -29,11 +29,15 @@ Names of parameters are torchvision's, whose weights load.
 | `convnext_large` | 197,767,336 | 0.5 |
 """
 
+from typing import TypedDict, Unpack
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_images, check_probability
+from zoo.layers.classifier import fresh_linear
+from zoo.layers.initialization import deferred_init, reset
 
 _SMALLEST_IMAGE = 32
 
@@ -98,7 +102,7 @@ class ConvNeXtBlock(nn.Module):
 
     def __init__(self, channels: int, *, layer_scale: float, drop_rate: float) -> None:
         super().__init__()
-        self.drop_rate = drop_rate
+        self.drop_rate, self.first_scale = drop_rate, layer_scale
         self.block = nn.Sequential(
             nn.Conv2d(channels, channels, 7, padding=3, groups=channels),
             ChannelsLast(),  # (batch, height, width, channels)
@@ -108,7 +112,11 @@ class ConvNeXtBlock(nn.Module):
             nn.Linear(4 * channels, channels),  # (batch, height, width, channels)
             ChannelsFirst(),  # (batch, channels, height, width)
         )
-        self.layer_scale = nn.Parameter(torch.full((channels, 1, 1), layer_scale))
+        self.layer_scale = nn.Parameter(torch.empty(channels, 1, 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.layer_scale, self.first_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         scale: Tensor = self.layer_scale
@@ -140,6 +148,7 @@ class ConvNeXt(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self,
         channels: tuple[int, int, int, int],
@@ -174,86 +183,86 @@ class ConvNeXt(nn.Module):
         self.classifier = nn.Sequential(
             LayerNorm2d(channels[-1]), nn.Flatten(1), nn.Linear(channels[-1], num_classes)
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
+
+    def init_weights(self) -> None:
+        reset(self)
+        self.apply(_initialise)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.classifier[-1] = fresh_linear(self.classifier[-1], num_classes).apply(_initialise)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
+        return self.features(x)  # (batch, channels, height // 32, width // 32)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
-        x = self.features(x)  # (batch, channels, height // 32, width // 32)
-        x = self.avgpool(x)  # (batch, channels, 1, 1)
+        x = self.avgpool(self.forward_features(x))  # (batch, channels, 1, 1)
         return self.classifier(x)  # (batch, num_classes)
 
 
+def _initialise(layer: nn.Module) -> None:
+    """Weights from a truncated normal distribution, biases 0."""
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        nn.init.trunc_normal_(layer.weight, std=0.02)
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)
+
+
+class ConvNeXtOptions(TypedDict, total=False):
+    """What the builders hand on to :class:`ConvNeXt`."""
+
+    in_channels: int
+    layer_scale: float
+
+
 def convnext_tiny(
-    num_classes: int = 1000,
-    *,
-    in_channels: int = 3,
-    stochastic_depth: float = 0.1,
-    layer_scale: float = 1e-6,
+    num_classes: int = 1000, *, stochastic_depth: float = 0.1, **options: Unpack[ConvNeXtOptions]
 ) -> ConvNeXt:
     """ConvNeXt-T: as much computation as ResNet-50."""
     return ConvNeXt(
         (96, 192, 384, 768),
         (3, 3, 9, 3),
         num_classes=num_classes,
-        in_channels=in_channels,
         stochastic_depth=stochastic_depth,
-        layer_scale=layer_scale,
+        **options,
     )
 
 
 def convnext_small(
-    num_classes: int = 1000,
-    *,
-    in_channels: int = 3,
-    stochastic_depth: float = 0.4,
-    layer_scale: float = 1e-6,
+    num_classes: int = 1000, *, stochastic_depth: float = 0.4, **options: Unpack[ConvNeXtOptions]
 ) -> ConvNeXt:
     """ConvNeXt-S: three times as many blocks in the third stage."""
     return ConvNeXt(
         (96, 192, 384, 768),
         (3, 3, 27, 3),
         num_classes=num_classes,
-        in_channels=in_channels,
         stochastic_depth=stochastic_depth,
-        layer_scale=layer_scale,
+        **options,
     )
 
 
 def convnext_base(
-    num_classes: int = 1000,
-    *,
-    in_channels: int = 3,
-    stochastic_depth: float = 0.5,
-    layer_scale: float = 1e-6,
+    num_classes: int = 1000, *, stochastic_depth: float = 0.5, **options: Unpack[ConvNeXtOptions]
 ) -> ConvNeXt:
     """ConvNeXt-B: a third wider than S."""
     return ConvNeXt(
         (128, 256, 512, 1024),
         (3, 3, 27, 3),
         num_classes=num_classes,
-        in_channels=in_channels,
         stochastic_depth=stochastic_depth,
-        layer_scale=layer_scale,
+        **options,
     )
 
 
 def convnext_large(
-    num_classes: int = 1000,
-    *,
-    in_channels: int = 3,
-    stochastic_depth: float = 0.5,
-    layer_scale: float = 1e-6,
+    num_classes: int = 1000, *, stochastic_depth: float = 0.5, **options: Unpack[ConvNeXtOptions]
 ) -> ConvNeXt:
     """ConvNeXt-L: twice as wide as S."""
     return ConvNeXt(
         (192, 384, 768, 1536),
         (3, 3, 27, 3),
         num_classes=num_classes,
-        in_channels=in_channels,
         stochastic_depth=stochastic_depth,
-        layer_scale=layer_scale,
+        **options,
     )

@@ -34,12 +34,16 @@ follows every convolution but the first, as in the paper; torchvision's ``drop_r
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_images, check_probability
+from zoo.layers.classifier import fresh_linear
+from zoo.layers.initialization import deferred_init, reset
 
 
 class DenseLayer(nn.Module):
@@ -106,18 +110,49 @@ def transition(in_channels: int, out_channels: int, *, dropout: float) -> nn.Seq
     return nn.Sequential(layers)
 
 
+class Stem(NamedTuple):
+    """What comes before the first block.
+
+    Attributes:
+        layers: makes the layers by name, given the channels of the image and of the first block.
+        stride: by how much they reduce height and width.
+    """
+
+    layers: Callable[[int, int], OrderedDict[str, nn.Module]]
+    stride: int
+
+
+def _imagenet_stem(in_channels: int, channels: int) -> OrderedDict[str, nn.Module]:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["conv0"] = nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False)
+    layers["norm0"] = nn.BatchNorm2d(channels)
+    layers["relu0"] = nn.ReLU(inplace=True)
+    layers["pool0"] = nn.MaxPool2d(3, stride=2, padding=1)
+    return layers
+
+
+def _cifar_stem(in_channels: int, channels: int) -> OrderedDict[str, nn.Module]:
+    return OrderedDict(conv0=nn.Conv2d(in_channels, channels, 3, padding=1, bias=False))
+
+
+IMAGENET = Stem(_imagenet_stem, stride=4)
+CIFAR = Stem(_cifar_stem, stride=1)
+
+
 class DenseNet(nn.Module):
     """Stem, dense blocks with transitions between them, global average, linear classifier.
 
-    The names of the parts are torchvision's, whose state dicts load as they are.
+    The names of the parts are torchvision's, whose state dicts load as they are; its published
+    files have older names.
 
     Args:
-        stem: layers before the first block by name; the first is the convolution ``conv0``.
-        num_classes: width of the output.
         block_sizes: layers of each dense block.
+        stem: makes the layers before the first block by name; the first is the convolution
+            ``conv0``.
+        num_classes: width of the output.
+        in_channels: channels of the image.
         growth_rate: maps that each layer adds (k).
         compression: share of the maps that a transition keeps (theta).
-        stem_stride: by how much the stem reduces height and width.
         dropout: probability of silencing a value behind each convolution but the first.
 
     Shape:
@@ -128,30 +163,35 @@ class DenseNet(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    foreign_names: ClassVar[tuple[tuple[str, str], ...]] = (
+        (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2"),
+    )
+
+    @deferred_init
     def __init__(
         self,
-        stem: OrderedDict[str, nn.Module],
-        num_classes: int = 1000,
+        block_sizes: tuple[int, ...],
+        stem: Stem,
         *,
-        block_sizes: tuple[int, ...] = (6, 12, 24, 16),
+        num_classes: int = 1000,
+        in_channels: int = 3,
         growth_rate: int = 32,
         compression: float = 0.5,
-        stem_stride: int = 4,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        check_at_least_one(num_classes=num_classes)
+        check_at_least_one(
+            num_classes=num_classes, in_channels=in_channels, growth_rate=growth_rate
+        )
         if not 0 < compression <= 1:
             raise ValueError(f"compression must be in (0, 1], not {compression}")
         check_probability(dropout=dropout)
-        first = stem["conv0"]
-        assert isinstance(first, nn.Conv2d)
-        self.in_channels = first.in_channels
+        self.in_channels = in_channels
         # The stem's strides round up; the pooling of the transitions rounds down.
-        self.smallest = stem_stride * (2 ** (len(block_sizes) - 1) - 1) + 1
+        self.smallest = stem.stride * (2 ** (len(block_sizes) - 1) - 1) + 1
 
-        self.features = nn.Sequential(stem)
-        channels = first.out_channels
+        channels = 2 * growth_rate
+        self.features = nn.Sequential(stem.layers(in_channels, channels))
         for i, num_layers in enumerate(block_sizes, start=1):
             block = dense_block(channels, num_layers, growth_rate=growth_rate, dropout=dropout)
             self.features.add_module(f"denseblock{i}", block)
@@ -165,54 +205,58 @@ class DenseNet(nn.Module):
         # Named for the four blocks that torchvision's networks have, however many there are.
         self.features.add_module("norm5", nn.BatchNorm2d(channels))
         self.classifier = nn.Linear(channels, num_classes)
+
+    def init_weights(self) -> None:
+        reset(self)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         nn.init.zeros_(self.classifier.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.classifier = fresh_linear(self.classifier, num_classes)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward_features(self, x: Tensor) -> Tensor:
         check_images(x, in_channels=self.in_channels, smallest=self.smallest)
-        x = F.relu(self.features(x), inplace=True)  # (batch, channels, height', width')
+        return F.relu(self.features(x), inplace=True)  # (batch, channels, height', width')
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.forward_features(x)  # (batch, channels, height', width')
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)  # (batch, channels)
         return self.classifier(x)  # (batch, num_classes)
 
 
-def _imagenet(
-    num_classes: int, in_channels: int, dropout: float, block_sizes: tuple[int, ...]
-) -> DenseNet:
-    """A network of the paper's table 1: k = 32, and 2k maps from a stem that divides size by 4."""
-    check_at_least_one(in_channels=in_channels)
-    stem: OrderedDict[str, nn.Module] = OrderedDict()
-    stem["conv0"] = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-    stem["norm0"] = nn.BatchNorm2d(64)
-    stem["relu0"] = nn.ReLU(inplace=True)
-    stem["pool0"] = nn.MaxPool2d(3, stride=2, padding=1)
-    return DenseNet(stem, num_classes, block_sizes=block_sizes, dropout=dropout)
+class DenseNetOptions(TypedDict, total=False):
+    """What the builders hand on to :class:`DenseNet`."""
+
+    in_channels: int
+    compression: float
+    dropout: float
 
 
-def densenet121(num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.0) -> DenseNet:
+def densenet121(num_classes: int = 1000, **options: Unpack[DenseNetOptions]) -> DenseNet:
     """DenseNet-121 for ImageNet."""
-    return _imagenet(num_classes, in_channels, dropout, (6, 12, 24, 16))
+    return DenseNet((6, 12, 24, 16), IMAGENET, num_classes=num_classes, growth_rate=32, **options)
 
 
-def densenet169(num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.0) -> DenseNet:
+def densenet169(num_classes: int = 1000, **options: Unpack[DenseNetOptions]) -> DenseNet:
     """DenseNet-169 for ImageNet."""
-    return _imagenet(num_classes, in_channels, dropout, (6, 12, 32, 32))
+    return DenseNet((6, 12, 32, 32), IMAGENET, num_classes=num_classes, growth_rate=32, **options)
 
 
-def densenet201(num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.0) -> DenseNet:
+def densenet201(num_classes: int = 1000, **options: Unpack[DenseNetOptions]) -> DenseNet:
     """DenseNet-201 for ImageNet."""
-    return _imagenet(num_classes, in_channels, dropout, (6, 12, 48, 32))
+    return DenseNet((6, 12, 48, 32), IMAGENET, num_classes=num_classes, growth_rate=32, **options)
 
 
 def densenet_cifar(
     num_classes: int = 10,
     *,
-    in_channels: int = 3,
     depth: int = 100,
     growth_rate: int = 12,
-    compression: float = 0.5,
-    dropout: float = 0.0,
+    **options: Unpack[DenseNetOptions],
 ) -> DenseNet:
     """DenseNet-BC for 32x32 images: three equal blocks behind one 3x3 convolution to 2k maps.
 
@@ -221,27 +265,15 @@ def densenet_cifar(
 
     Args:
         num_classes: width of the output.
-        in_channels: channels of the image.
         depth: layers with weights (L): 4 more than a multiple of 6.
         growth_rate: maps that each layer adds (k).
-        compression: share of the maps that a transition keeps (theta).
-        dropout: probability of silencing a value behind each convolution but the first.
+        options: see :class:`DenseNet`.
 
     Raises:
         ValueError: if an argument is outside its range.
     """
-    check_at_least_one(in_channels=in_channels, growth_rate=growth_rate)
     # Stem, two transitions and the classifier make 4; a dense layer has two convolutions.
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"depth must be 6 n + 4 (10, 16, ..., 100), not {depth}")
-    stem: OrderedDict[str, nn.Module] = OrderedDict()
-    stem["conv0"] = nn.Conv2d(in_channels, 2 * growth_rate, 3, padding=1, bias=False)
-    return DenseNet(
-        stem,
-        num_classes,
-        block_sizes=((depth - 4) // 6,) * 3,
-        growth_rate=growth_rate,
-        compression=compression,
-        stem_stride=1,
-        dropout=dropout,
-    )
+    sizes = ((depth - 4) // 6,) * 3
+    return DenseNet(sizes, CIFAR, num_classes=num_classes, growth_rate=growth_rate, **options)

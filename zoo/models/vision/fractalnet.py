@@ -3,7 +3,7 @@ r"""FractalNet (Larsson, Maire and Shakhnarovich, 2017).
 "FractalNet: ultra-deep neural networks without residuals", https://arxiv.org/abs/1605.07648
 
 One rule, applied again and again, makes a very deep network that contains short paths, without
-any shortcut: put two copies of the block after each other and a single convolution beside them,
+any shortcut: put two copies of the block after each other and a single convolution next to them,
 and average. Dropping paths at random in training keeps each of them useful by itself, so that one
 column can be cut out and used alone.
 
@@ -37,13 +37,15 @@ Differences from the paper:
 | parameters | | 33,724,618 | 4,767,210 |
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_images, check_probability
+from zoo.layers.classifier import fresh_linear
+from zoo.layers.initialization import deferred_init, reset
 
 _GLOBAL_SHARE = 0.5
 
@@ -162,6 +164,7 @@ class FractalNet(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self,
         channels: tuple[int, ...],
@@ -193,10 +196,14 @@ class FractalNet(nn.Module):
             )
         )
         self.linear = nn.Linear(channels[-1], num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(self.linear.bias)
+
+    def init_weights(self) -> None:
+        reset(self)
+        self.apply(_initialise)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.linear = fresh_linear(self.linear, num_classes).apply(_initialise)
 
     def paths(self, device: torch.device) -> Paths:
         """Draws a batch's paths."""
@@ -213,55 +220,72 @@ class FractalNet(nn.Module):
         yes, chosen = torch.tensor(True, device=device), torch.tensor(index, device=device)
         return Paths(is_global=yes, column=chosen, local_drop=0.0)
 
-    def forward(self, x: Tensor, paths: Paths | None = None) -> Tensor:
+    def forward_features(self, x: Tensor, paths: Paths | None = None) -> Tensor:
         check_images(x, in_channels=self.in_channels, smallest=self.smallest)
-        if paths is None and self.training and self.drop_path:
-            paths = self.paths(x.device)
         for block in self.blocks:
             columns = [F.max_pool2d(column, 2) for column in block(x, paths)]
             x = join(
                 columns, paths, num_columns=self.num_columns
             )  # (batch, channels, h / 2, w / 2)
+        return x
+
+    def along(self, x: Tensor, paths: Paths | None) -> Tensor:
+        """The logits by way of these paths, or of all for None."""
+        x = self.forward_features(x, paths)  # (batch, channels, h', w')
         # One pixel is left of 32x32; of more, the mean.
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)  # (batch, channels)
         return self.linear(x)  # (batch, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.along(x, self.paths(x.device) if self.training and self.drop_path else None)
+
+
+def _initialise(layer: nn.Module) -> None:
+    """Xavier-uniform weights, biases 0."""
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+class FractalNetOptions(TypedDict, total=False):
+    """What the builders hand on to :class:`FractalNet`."""
+
+    in_channels: int
+    local_drop: float
 
 
 def fractalnet20(
     num_classes: int = 10,
     *,
-    in_channels: int = 3,
     dropout: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4),
-    local_drop: float = 0.15,
     drop_path: bool = True,
+    **options: Unpack[FractalNetOptions],
 ) -> FractalNet:
     """Three columns and 20 layers, the network of the paper's results on CIFAR."""
     return FractalNet(
         (64, 128, 256, 512, 512),
         num_columns=3,
         num_classes=num_classes,
-        in_channels=in_channels,
         dropout=dropout,
-        local_drop=local_drop,
         drop_path=drop_path,
+        **options,
     )
 
 
 def fractalnet40_narrow(
     num_classes: int = 10,
     *,
-    in_channels: int = 3,
     dropout: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0),
-    local_drop: float = 0.15,
     drop_path: bool = False,
+    **options: Unpack[FractalNetOptions],
 ) -> FractalNet:
     """Four columns and 40 layers of a quarter of the width, from the paper's table of depths."""
     return FractalNet(
         (16, 32, 64, 128, 128),
         num_columns=4,
         num_classes=num_classes,
-        in_channels=in_channels,
         dropout=dropout,
-        local_drop=local_drop,
         drop_path=drop_path,
+        **options,
     )

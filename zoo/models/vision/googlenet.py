@@ -43,8 +43,8 @@ Differences from the paper, :class:`GoogLeNetBN`, torchvision's network: batch n
 each convolution instead of biases and of response normalisation; a 3x3 kernel where the paper has
 5x5, an old slip that the trained weights keep; maxpool4 is 2x2; the heads average to 4x4 at once;
 dropout 0.2 instead of 0.4 before the classifier; weights start from N(0, 0.01²). Its checkpoints
-load; the published one wants images scaled to [-1, 1] (mean and deviation 0.5), which torchvision
-hides in ``transform_input``.
+load; the published one wants images scaled to [-1, 1] (mean and standard deviation 0.5), which
+torchvision hides in ``transform_input``.
 
 Differences from the paper, :class:`GoogLeNetSmall`, the network that goes by the name on CIFAR: one
 3x3 convolution in place of everything before 3a, batch normalisation, two 3x3 kernels in place of
@@ -53,16 +53,31 @@ one 5x5, no heads, no dropout; convolutions start by He's procedure (2015).
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_images
+from zoo.layers.checks import check_at_least_one, check_images, check_probability
+from zoo.layers.classifier import fresh_linear
+from zoo.layers.initialization import deferred_init, reset
 
 SCORES = ("fc", "aux1.fc2", "aux2.fc2")
 Unit = Callable[..., nn.Module]  # (in_channels, out_channels, kernel_size, stride=1)
+
+# Table 1: channels in, and 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection.
+INCEPTIONS = {
+    "3a": (192, (64, 96, 128, 16, 32, 32)),
+    "3b": (256, (128, 128, 192, 32, 96, 64)),
+    "4a": (480, (192, 96, 208, 16, 48, 64)),
+    "4b": (512, (160, 112, 224, 24, 64, 64)),
+    "4c": (512, (128, 128, 256, 24, 64, 64)),
+    "4d": (512, (112, 144, 288, 32, 64, 64)),
+    "4e": (528, (256, 160, 320, 32, 128, 128)),
+    "5a": (832, (256, 160, 320, 32, 128, 128)),
+    "5b": (832, (384, 192, 384, 48, 128, 128)),
+}
 
 
 class GoogLeNetOutput(NamedTuple):
@@ -214,84 +229,7 @@ class AuxiliaryHead(nn.Module):
         return self.fc2(self.dropout(x))  # (batch, num_classes)
 
 
-class _Inceptions(nn.Module):
-    """What the three networks share: the modules of table 1, the classifiers, the way through them.
-
-    Each network brings its own first layers (:meth:`stem`), poolings and convolutions.
-    """
-
-    smallest = 1
-    aux1: AuxiliaryHead | None
-    aux2: AuxiliaryHead | None
-
-    def __init__(
-        self, num_classes: int, in_channels: int, *, dropout: float, dropout_aux: float
-    ) -> None:
-        super().__init__()
-        check_at_least_one(num_classes=num_classes, in_channels=in_channels)
-        for name, value in {"dropout": dropout, "dropout_aux": dropout_aux}.items():
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} must be in [0, 1), not {value}")
-        self.in_channels = in_channels
-
-    def _add_inceptions(
-        self, *, unit: Unit, large: tuple[int, ...], maxpool3: nn.Module, maxpool4: nn.Module
-    ) -> None:
-        module = partial(Inception, unit=unit, large=large)
-        self.inception3a = module(192, (64, 96, 128, 16, 32, 32))
-        self.inception3b = module(256, (128, 128, 192, 32, 96, 64))
-        self.maxpool3 = maxpool3
-        self.inception4a = module(480, (192, 96, 208, 16, 48, 64))
-        self.inception4b = module(512, (160, 112, 224, 24, 64, 64))
-        self.inception4c = module(512, (128, 128, 256, 24, 64, 64))
-        self.inception4d = module(512, (112, 144, 288, 32, 64, 64))
-        self.inception4e = module(528, (256, 160, 320, 32, 128, 128))
-        self.maxpool4 = maxpool4
-        self.inception5a = module(832, (256, 160, 320, 32, 128, 128))
-        self.inception5b = module(832, (384, 192, 384, 48, 128, 128))
-
-    def _add_classifier(self, num_classes: int, *, dropout: float) -> None:
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(1024, num_classes)
-
-    def stem(self, x: Tensor) -> Tensor:
-        """The layers before 3a: ``(batch, in_channels, ...)`` to ``(batch, 192, ...)``."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor | GoogLeNetOutput:
-        check_images(x, in_channels=self.in_channels, smallest=self.smallest)
-        # Sizes in the comments are those of 224x224 images (32x32 on CIFAR: 32, 16 and 8).
-        x = self.stem(x)  # (batch, 192, 28, 28)
-        x = self.inception3b(self.inception3a(x))  # (batch, 480, 28, 28)
-        x = self.inception4a(self.maxpool3(x))  # (batch, 512, 14, 14)
-        aux1 = self.aux1(x) if self.training and self.aux1 is not None else None
-        x = self.inception4c(self.inception4b(x))
-        x = self.inception4d(x)  # (batch, 528, 14, 14)
-        aux2 = self.aux2(x) if self.training and self.aux2 is not None else None
-        x = self.inception4e(x)  # (batch, 832, 14, 14)
-        x = self.inception5b(self.inception5a(self.maxpool4(x)))  # (batch, 1024, 7, 7)
-        x = self.avgpool(x).flatten(1)  # (batch, 1024)
-        logits = self.fc(self.dropout(x))  # (batch, num_classes)
-        if aux1 is None or aux2 is None:
-            return logits
-        return GoogLeNetOutput(logits, aux2, aux1)
-
-
-def _initialise(model: nn.Module, *, he: bool) -> None:
-    """Weights from N(0, 0.01²), or those of the convolutions by He's procedure; biases 0."""
-    for layer in model.modules():
-        if not isinstance(layer, nn.Conv2d | nn.Linear):
-            continue
-        if he and isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        else:
-            nn.init.normal_(layer.weight, std=0.01)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
-
-
-class GoogLeNet(_Inceptions):
+class GoogLeNet(nn.Module):
     """GoogLeNet as in the paper: 5x5 kernels, local response normalisation, two auxiliary heads.
 
     Args:
@@ -311,6 +249,7 @@ class GoogLeNet(_Inceptions):
         ValueError: if an argument is outside its range, or the input not such images.
     """
 
+    @deferred_init
     def __init__(
         self,
         num_classes: int = 1000,
@@ -320,7 +259,11 @@ class GoogLeNet(_Inceptions):
         dropout: float = 0.4,
         dropout_aux: float = 0.7,
     ) -> None:
-        super().__init__(num_classes, in_channels, dropout=dropout, dropout_aux=dropout_aux)
+        super().__init__()
+        check_at_least_one(num_classes=num_classes, in_channels=in_channels)
+        check_probability(dropout=dropout, dropout_aux=dropout_aux)
+        self.in_channels = in_channels
+        inception = partial(Inception, unit=ConvReLU, large=(5,))
         pool = partial(nn.MaxPool2d, 3, stride=2, ceil_mode=True)
         self.conv1 = ConvReLU(in_channels, 64, 7, stride=2)
         self.maxpool1 = pool()
@@ -329,7 +272,17 @@ class GoogLeNet(_Inceptions):
         self.conv3 = ConvReLU(64, 192, 3)
         self.norm2 = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1)
         self.maxpool2 = pool()
-        self._add_inceptions(unit=ConvReLU, large=(5,), maxpool3=pool(), maxpool4=pool())
+        self.inception3a = inception(*INCEPTIONS["3a"])
+        self.inception3b = inception(*INCEPTIONS["3b"])
+        self.maxpool3 = pool()
+        self.inception4a = inception(*INCEPTIONS["4a"])
+        self.inception4b = inception(*INCEPTIONS["4b"])
+        self.inception4c = inception(*INCEPTIONS["4c"])
+        self.inception4d = inception(*INCEPTIONS["4d"])
+        self.inception4e = inception(*INCEPTIONS["4e"])
+        self.maxpool4 = pool()
+        self.inception5a = inception(*INCEPTIONS["5a"])
+        self.inception5b = inception(*INCEPTIONS["5b"])
         head = partial(
             AuxiliaryHead,
             num_classes=num_classes,
@@ -339,28 +292,55 @@ class GoogLeNet(_Inceptions):
         )
         self.aux1 = head(512) if aux_logits else None
         self.aux2 = head(528) if aux_logits else None
-        self._add_classifier(num_classes, dropout=dropout)
-        self._initialise()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(1024, num_classes)
 
-    def _initialise(self) -> None:
+    def init_weights(self) -> None:
         """Weights uniform with variance 1 / inputs; biases 0.2, but 0 where classes are scored."""
+        reset(self)
         for name, layer in self.named_modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear")
                 assert layer.bias is not None
                 nn.init.constant_(layer.bias, 0.0 if name in SCORES else 0.2)
 
-    @property
-    def smallest(self) -> int:  # type: ignore[override]
-        return 79 if self.training and self.aux1 is not None else 31
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes anew the last layer, and that of each head, for other classes."""
+        for layer in _fresh_scores(self, num_classes):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear")
+            nn.init.zeros_(layer.bias)
 
-    def stem(self, x: Tensor) -> Tensor:
+    def _maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What 4a, 4d and 5b give."""
+        smallest = 79 if self.training and self.aux1 is not None else 31
+        check_images(x, in_channels=self.in_channels, smallest=smallest)
+        # Sizes in the comments are those of 224x224 images.
         x = self.norm1(self.maxpool1(self.conv1(x)))  # (batch, 64, 56, 56)
         x = self.norm2(self.conv3(self.conv2(x)))  # (batch, 192, 56, 56)
-        return self.maxpool2(x)  # (batch, 192, 28, 28)
+        x = self.maxpool2(x)  # (batch, 192, 28, 28)
+        x = self.inception3b(self.inception3a(x))  # (batch, 480, 28, 28)
+        maps_4a = self.inception4a(self.maxpool3(x))  # (batch, 512, 14, 14)
+        x = self.inception4c(self.inception4b(maps_4a))
+        maps_4d = self.inception4d(x)  # (batch, 528, 14, 14)
+        x = self.inception4e(maps_4d)  # (batch, 832, 14, 14)
+        x = self.inception5b(self.inception5a(self.maxpool4(x)))  # (batch, 1024, 7, 7)
+        return maps_4a, maps_4d, x
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self._maps(x)[-1]  # (batch, 1024, 7, 7)
+
+    def forward(self, x: Tensor) -> Tensor | GoogLeNetOutput:
+        maps_4a, maps_4d, x = self._maps(x)
+        aux1 = self.aux1(maps_4a) if self.training and self.aux1 is not None else None
+        aux2 = self.aux2(maps_4d) if self.training and self.aux2 is not None else None
+        logits = self.fc(self.dropout(self.avgpool(x).flatten(1)))  # (batch, num_classes)
+        if aux1 is None or aux2 is None:
+            return logits
+        return GoogLeNetOutput(logits, aux2, aux1)
 
 
-class GoogLeNetBN(_Inceptions):
+class GoogLeNetBN(nn.Module):
     """GoogLeNet with batch normalisation, as torchvision has it.
 
     Args:
@@ -379,8 +359,7 @@ class GoogLeNetBN(_Inceptions):
         ValueError: if an argument is outside its range, or the input not such images.
     """
 
-    smallest = 15
-
+    @deferred_init
     def __init__(
         self,
         num_classes: int = 1000,
@@ -390,14 +369,28 @@ class GoogLeNetBN(_Inceptions):
         dropout: float = 0.2,
         dropout_aux: float = 0.7,
     ) -> None:
-        super().__init__(num_classes, in_channels, dropout=dropout, dropout_aux=dropout_aux)
+        super().__init__()
+        check_at_least_one(num_classes=num_classes, in_channels=in_channels)
+        check_probability(dropout=dropout, dropout_aux=dropout_aux)
+        self.in_channels = in_channels
+        inception = partial(Inception, unit=ConvBatchNormReLU, large=(3,))
         pool = partial(nn.MaxPool2d, stride=2, ceil_mode=True)
         self.conv1 = ConvBatchNormReLU(in_channels, 64, 7, stride=2)
         self.maxpool1 = pool(3)
         self.conv2 = ConvBatchNormReLU(64, 64, 1)
         self.conv3 = ConvBatchNormReLU(64, 192, 3)
         self.maxpool2 = pool(3)
-        self._add_inceptions(unit=ConvBatchNormReLU, large=(3,), maxpool3=pool(3), maxpool4=pool(2))
+        self.inception3a = inception(*INCEPTIONS["3a"])
+        self.inception3b = inception(*INCEPTIONS["3b"])
+        self.maxpool3 = pool(3)
+        self.inception4a = inception(*INCEPTIONS["4a"])
+        self.inception4b = inception(*INCEPTIONS["4b"])
+        self.inception4c = inception(*INCEPTIONS["4c"])
+        self.inception4d = inception(*INCEPTIONS["4d"])
+        self.inception4e = inception(*INCEPTIONS["4e"])
+        self.maxpool4 = pool(2)
+        self.inception5a = inception(*INCEPTIONS["5a"])
+        self.inception5b = inception(*INCEPTIONS["5b"])
         head = partial(
             AuxiliaryHead,
             num_classes=num_classes,
@@ -407,15 +400,53 @@ class GoogLeNetBN(_Inceptions):
         )
         self.aux1 = head(512) if aux_logits else None
         self.aux2 = head(528) if aux_logits else None
-        self._add_classifier(num_classes, dropout=dropout)
-        _initialise(self, he=False)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(1024, num_classes)
 
-    def stem(self, x: Tensor) -> Tensor:
+    def init_weights(self) -> None:
+        """Weights from N(0, 0.01²), biases 0."""
+        reset(self)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.normal_(layer.weight, std=0.01)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes anew the last layer, and that of each head, for other classes."""
+        for layer in _fresh_scores(self, num_classes):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def _maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What 4a, 4d and 5b give."""
+        check_images(x, in_channels=self.in_channels, smallest=15)
+        # Sizes in the comments are those of 224x224 images.
         x = self.maxpool1(self.conv1(x))  # (batch, 64, 56, 56)
-        return self.maxpool2(self.conv3(self.conv2(x)))  # (batch, 192, 28, 28)
+        x = self.maxpool2(self.conv3(self.conv2(x)))  # (batch, 192, 28, 28)
+        x = self.inception3b(self.inception3a(x))  # (batch, 480, 28, 28)
+        maps_4a = self.inception4a(self.maxpool3(x))  # (batch, 512, 14, 14)
+        x = self.inception4c(self.inception4b(maps_4a))
+        maps_4d = self.inception4d(x)  # (batch, 528, 14, 14)
+        x = self.inception4e(maps_4d)  # (batch, 832, 14, 14)
+        x = self.inception5b(self.inception5a(self.maxpool4(x)))  # (batch, 1024, 7, 7)
+        return maps_4a, maps_4d, x
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self._maps(x)[-1]  # (batch, 1024, 7, 7)
+
+    def forward(self, x: Tensor) -> Tensor | GoogLeNetOutput:
+        maps_4a, maps_4d, x = self._maps(x)
+        aux1 = self.aux1(maps_4a) if self.training and self.aux1 is not None else None
+        aux2 = self.aux2(maps_4d) if self.training and self.aux2 is not None else None
+        logits = self.fc(self.dropout(self.avgpool(x).flatten(1)))  # (batch, num_classes)
+        if aux1 is None or aux2 is None:
+            return logits
+        return GoogLeNetOutput(logits, aux2, aux1)
 
 
-class GoogLeNetSmall(_Inceptions):
+class GoogLeNetSmall(nn.Module):
     """GoogLeNet for images of CIFAR's size, with batch normalisation and without heads.
 
     Args:
@@ -430,54 +461,91 @@ class GoogLeNetSmall(_Inceptions):
         ValueError: if an argument is outside its range, or the input not such images.
     """
 
+    @deferred_init
     def __init__(self, num_classes: int = 10, *, in_channels: int = 3) -> None:
-        super().__init__(num_classes, in_channels, dropout=0.0, dropout_aux=0.0)
+        super().__init__()
+        check_at_least_one(num_classes=num_classes, in_channels=in_channels)
+        self.in_channels = in_channels
         unit = partial(ConvBatchNormReLU, bias=True, eps=1e-5)
+        inception = partial(Inception, unit=unit, large=(3, 3))
         pool = partial(nn.MaxPool2d, 3, stride=2, padding=1)
         self.conv1 = unit(in_channels, 192, 3)
-        self._add_inceptions(unit=unit, large=(3, 3), maxpool3=pool(), maxpool4=pool())
-        self.aux1 = self.aux2 = None
-        self._add_classifier(num_classes, dropout=0.0)
-        _initialise(self, he=True)
+        self.inception3a = inception(*INCEPTIONS["3a"])
+        self.inception3b = inception(*INCEPTIONS["3b"])
+        self.maxpool3 = pool()
+        self.inception4a = inception(*INCEPTIONS["4a"])
+        self.inception4b = inception(*INCEPTIONS["4b"])
+        self.inception4c = inception(*INCEPTIONS["4c"])
+        self.inception4d = inception(*INCEPTIONS["4d"])
+        self.inception4e = inception(*INCEPTIONS["4e"])
+        self.maxpool4 = pool()
+        self.inception5a = inception(*INCEPTIONS["5a"])
+        self.inception5b = inception(*INCEPTIONS["5b"])
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(1024, num_classes)
 
-    def stem(self, x: Tensor) -> Tensor:
-        return self.conv1(x)  # (batch, 192, height, width)
+    def init_weights(self) -> None:
+        """Convolutions by He's procedure, the classifier from N(0, 0.01²), biases 0."""
+        reset(self)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+        self._init_classifier()
+
+    def _init_classifier(self) -> None:
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.fc = fresh_linear(self.fc, num_classes)
+        self._init_classifier()
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        check_images(x, in_channels=self.in_channels)
+        # Sizes in the comments are those of 32x32 images.
+        x = self.conv1(x)  # (batch, 192, 32, 32)
+        x = self.inception3b(self.inception3a(x))  # (batch, 480, 32, 32)
+        x = self.inception4b(self.inception4a(self.maxpool3(x)))  # (batch, 512, 16, 16)
+        x = self.inception4d(self.inception4c(x))  # (batch, 528, 16, 16)
+        x = self.inception4e(x)  # (batch, 832, 16, 16)
+        return self.inception5b(self.inception5a(self.maxpool4(x)))  # (batch, 1024, 8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.avgpool(self.forward_features(x)).flatten(1)  # (batch, 1024)
+        return self.fc(x)  # (batch, num_classes)
 
 
-def googlenet(
-    num_classes: int = 1000,
-    *,
-    in_channels: int = 3,
-    aux_logits: bool = True,
-    dropout: float = 0.4,
-    dropout_aux: float = 0.7,
-) -> GoogLeNet:
+def _fresh_scores(model: GoogLeNet | GoogLeNetBN, num_classes: int) -> list[nn.Linear]:
+    """Replaces the layers that score the classes."""
+    model.fc = fresh_linear(model.fc, num_classes)
+    scores = [model.fc]
+    for head in (model.aux1, model.aux2):
+        if head is not None:
+            head.fc2 = fresh_linear(head.fc2, num_classes)
+            scores.append(head.fc2)
+    return scores
+
+
+class GoogLeNetOptions(TypedDict, total=False):
+    """What the builders hand on to :class:`GoogLeNet` or :class:`GoogLeNetBN`."""
+
+    in_channels: int
+    aux_logits: bool
+    dropout: float
+    dropout_aux: float
+
+
+def googlenet(num_classes: int = 1000, **options: Unpack[GoogLeNetOptions]) -> GoogLeNet:
     """GoogLeNet as in the paper."""
-    return GoogLeNet(
-        num_classes,
-        in_channels=in_channels,
-        aux_logits=aux_logits,
-        dropout=dropout,
-        dropout_aux=dropout_aux,
-    )
+    return GoogLeNet(num_classes, **options)
 
 
-def googlenet_bn(
-    num_classes: int = 1000,
-    *,
-    in_channels: int = 3,
-    aux_logits: bool = True,
-    dropout: float = 0.2,
-    dropout_aux: float = 0.7,
-) -> GoogLeNetBN:
+def googlenet_bn(num_classes: int = 1000, **options: Unpack[GoogLeNetOptions]) -> GoogLeNetBN:
     """GoogLeNet with batch normalisation: torchvision's ``googlenet``."""
-    return GoogLeNetBN(
-        num_classes,
-        in_channels=in_channels,
-        aux_logits=aux_logits,
-        dropout=dropout,
-        dropout_aux=dropout_aux,
-    )
+    return GoogLeNetBN(num_classes, **options)
 
 
 def googlenet_cifar(num_classes: int = 10, *, in_channels: int = 3) -> GoogLeNetSmall:

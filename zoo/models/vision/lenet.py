@@ -14,7 +14,7 @@ Differences from the paper, :class:`LeNet5`:
   what stands here (:func:`output_codes`). ``output.codes`` is a buffer: other codes can be
   copied into it.
 - ``forward`` returns the negated penalties, so that the largest output wins, as everywhere else.
-- The images' background is -0.1 and the ink 1.175 in the paper; that is the data's affair.
+- The images' background is -0.1 and the ink 1.175 in the paper; that is up to the data.
 
 Differences from the paper, :class:`LeNet5Modern`: the network that goes by the name today, with
 ReLU, max-pooling, every C3 map connected to all of S2, a linear output layer, and PyTorch's
@@ -38,7 +38,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one
+from zoo.layers.checks import check_at_least_one, check_shape
+from zoo.layers.classifier import fresh_linear
+from zoo.layers.initialization import deferred_init, reset
 
 # Table I: the maps of S2 from which each map of C3 takes its input.
 C3_CONNECTIONS: tuple[tuple[int, ...], ...] = (
@@ -66,12 +68,6 @@ _SMALLEST_IMAGE = 12
 def _uniform(parameter: Tensor, fan_in: int) -> None:
     """Draws from U(-2.4 / fan_in, 2.4 / fan_in), as appendix A does."""
     nn.init.uniform_(parameter, -2.4 / fan_in, 2.4 / fan_in)
-
-
-def _check_sizes(x: Tensor, in_channels: int, image_size: int) -> None:
-    expected = (in_channels, image_size, image_size)
-    if tuple(x.shape[1:]) != expected:
-        raise ValueError(f"x must be (batch, {', '.join(map(str, expected))}), not {(*x.shape,)}")
 
 
 class ScaledTanh(nn.Module):
@@ -106,6 +102,9 @@ class Subsampling(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels))
         self.bias = nn.Parameter(torch.empty(channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
         _uniform(self.weight, 4)
         _uniform(self.bias, 4)
 
@@ -133,19 +132,25 @@ class PartialConv2d(nn.Module):
     def __init__(self, in_channels: int, connections: tuple[tuple[int, ...], ...]) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, len(connections)
-        places = [out * in_channels + i for out, inputs in enumerate(connections) for i in inputs]
-        self.register_buffer("index", torch.tensor(places), persistent=False)
-        self.weight = nn.Parameter(torch.empty(len(places), 5, 5))
+        self.connections = connections
+        kernels = sum(len(inputs) for inputs in connections)
+        self.register_buffer("index", torch.empty(kernels, dtype=torch.int64), persistent=False)
+        self.weight = nn.Parameter(torch.empty(kernels, 5, 5))
         self.bias = nn.Parameter(torch.empty(len(connections)))
-        with torch.no_grad():
-            for weight, bias, inputs in zip(
-                self.weight.split([len(inputs) for inputs in connections]),
-                self.bias,
-                connections,
-                strict=True,
-            ):
-                _uniform(weight, 25 * len(inputs))
-                _uniform(bias, 25 * len(inputs))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        places = [
+            out * self.in_channels + i
+            for out, inputs in enumerate(self.connections)
+            for i in inputs
+        ]
+        self.index.copy_(torch.tensor(places))
+        weights = self.weight.split([len(inputs) for inputs in self.connections])
+        for weight, bias, inputs in zip(weights, self.bias, self.connections, strict=True):
+            _uniform(weight, 25 * len(inputs))
+            _uniform(bias, 25 * len(inputs))
 
     def forward(self, x: Tensor) -> Tensor:
         dense = self.weight.new_zeros(self.out_channels * self.in_channels, 5, 5)
@@ -182,21 +187,30 @@ class EuclideanRBF(nn.Module):
     .. math:: y_k = \sum_j (x_j - c_{kj})^2
 
     Args:
-        codes: the codes, one row a class.
+        num_classes: number of codes, those of :func:`output_codes`.
 
     Shape:
-        - input: ``(batch, code_length)``
+        - input: ``(batch, 84)``
         - output: ``(batch, num_classes)``
     """
 
     codes: Tensor
 
-    def __init__(self, codes: Tensor) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.register_buffer("codes", codes)
+        self.register_buffer("codes", torch.empty(num_classes, CODE_LENGTH))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        self.codes.copy_(output_codes(len(self.codes)))
 
     def forward(self, x: Tensor) -> Tensor:
         return (x[:, None] - self.codes).square().sum(2)  # (batch, num_classes)
+
+
+def _check_num_codes(num_classes: int) -> None:
+    if not 1 <= num_classes < CODE_LENGTH:
+        raise ValueError(f"num_classes must be 1 to {CODE_LENGTH - 1}, not {num_classes}")
 
 
 class LeNet5(nn.Module):
@@ -219,12 +233,12 @@ class LeNet5(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self, num_classes: int = 10, *, in_channels: int = 1, image_size: int = 32
     ) -> None:
         super().__init__()
-        if not 1 <= num_classes < CODE_LENGTH:
-            raise ValueError(f"num_classes must be 1 to {CODE_LENGTH - 1}, not {num_classes}")
+        _check_num_codes(num_classes)
         check_at_least_one(in_channels=in_channels)
         if image_size not in (28, 32):
             raise ValueError(f"image_size must be 32, or 28 to be framed, not {image_size}")
@@ -236,22 +250,32 @@ class LeNet5(nn.Module):
         self.s4 = Subsampling(16)
         self.c5 = nn.Conv2d(16, 120, 5)
         self.f6 = nn.Linear(120, CODE_LENGTH)
-        self.output = EuclideanRBF(output_codes(num_classes))
+        self.output = EuclideanRBF(num_classes)
+
+    def init_weights(self) -> None:
+        reset(self)
         for layer in (self.c1, self.c5, self.f6):
             fan_in = math.prod(layer.weight.shape[1:])
             _uniform(layer.weight, fan_in)
             assert layer.bias is not None
             _uniform(layer.bias, fan_in)
 
-    def forward(self, x: Tensor) -> Tensor:
-        _check_sizes(x, self.in_channels, self.image_size)
+    def reset_classifier(self, num_classes: int) -> None:
+        """Takes the codes of other classes."""
+        _check_num_codes(num_classes)
+        self.output = EuclideanRBF(num_classes).to(self.output.codes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        check_shape(x, self.in_channels, self.image_size, self.image_size)
         x = self.squash(self.c1(x))  # (batch, 6, 28, 28)
         x = self.squash(self.s2(x))  # (batch, 6, 14, 14)
         x = self.squash(self.c3(x))  # (batch, 16, 10, 10)
         x = self.squash(self.s4(x))  # (batch, 16, 5, 5)
         x = self.squash(self.c5(x)).flatten(1)  # (batch, 120)
-        x = self.squash(self.f6(x))  # (batch, 84)
-        return -self.output(x)  # (batch, num_classes)
+        return self.squash(self.f6(x))  # (batch, 84)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -self.output(self.forward_features(x))  # (batch, num_classes)
 
 
 class LeNet5Modern(nn.Module):
@@ -271,6 +295,7 @@ class LeNet5Modern(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self, num_classes: int = 10, *, in_channels: int = 1, image_size: int = 32
     ) -> None:
@@ -287,14 +312,23 @@ class LeNet5Modern(nn.Module):
         self.f6 = nn.Linear(120, 84)
         self.output = nn.Linear(84, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        _check_sizes(x, self.in_channels, self.image_size)
+    def init_weights(self) -> None:
+        reset(self)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.output = fresh_linear(self.output, num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        check_shape(x, self.in_channels, self.image_size, self.image_size)
         # Sizes in the comments are those of 28x28 and 32x32 images.
         x = F.max_pool2d(torch.relu(self.c1(x)), 2)  # (batch, 6, 14, 14)
         x = F.max_pool2d(torch.relu(self.c3(x)), 2)  # (batch, 16, 5, 5)
         x = torch.relu(self.c5(x.flatten(1)))  # (batch, 120)
-        x = torch.relu(self.f6(x))  # (batch, 84)
-        return self.output(x)  # (batch, num_classes)
+        return torch.relu(self.f6(x))  # (batch, 84)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.forward_features(x))  # (batch, num_classes)
 
 
 def lenet5_1998(num_classes: int = 10, *, in_channels: int = 1, image_size: int = 32) -> LeNet5:

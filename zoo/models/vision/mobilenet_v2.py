@@ -33,10 +33,14 @@ parameters), where the paper has none.
 | `mobilenet_v2_cifar` | 10 | 2,236,682 | 87,976,448 |
 """
 
+from typing import TypedDict, Unpack
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_images, check_probability
+from zoo.layers.classifier import fresh_linear
+from zoo.layers.initialization import deferred_init, reset
 
 # Table 2: expansion t, channels c, blocks n of each stage of bottlenecks.
 STAGES = (
@@ -159,6 +163,7 @@ class MobileNetV2(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self,
         num_classes: int = 1000,
@@ -194,43 +199,47 @@ class MobileNetV2(nn.Module):
         layers.append(ConvNormReLU6(channels, last_channels, kernel_size=1))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last_channels, num_classes))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+
+    def init_weights(self) -> None:
+        reset(self)
+        self.apply(_initialise)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.classifier[-1] = fresh_linear(self.classifier[-1], num_classes).apply(_initialise)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        check_images(x, in_channels=self.in_channels)
+        return self.features(x)  # (batch, last_channels, height / 32, width / 32)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_images(x, in_channels=self.in_channels, smallest=1)
-        x = self.features(x)  # (batch, last_channels, height / 32, width / 32)
+        x = self.forward_features(x)  # (batch, last_channels, height / 32, width / 32)
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)  # (batch, last_channels)
         return self.classifier(x)  # (batch, num_classes)
 
 
-def mobilenet_v2(
-    num_classes: int = 1000,
-    *,
-    in_channels: int = 3,
-    width_mult: float = 1.0,
-    dropout: float = 0.2,
-) -> MobileNetV2:
+def _initialise(layer: nn.Module) -> None:
+    """Convolutions by He's procedure (fan-out), the classifier from N(0, 0.01²) and bias 0."""
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(layer, nn.Linear):
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.zeros_(layer.bias)
+
+
+class MobileNetV2Options(TypedDict, total=False):
+    """What the builders hand on to :class:`MobileNetV2`."""
+
+    in_channels: int
+    width_mult: float
+    dropout: float
+
+
+def mobilenet_v2(num_classes: int = 1000, **options: Unpack[MobileNetV2Options]) -> MobileNetV2:
     """MobileNetV2 for ImageNet; the paper also has widths of 0.35, 0.5, 0.75 and 1.4."""
-    return MobileNetV2(num_classes, in_channels=in_channels, width_mult=width_mult, dropout=dropout)
+    return MobileNetV2(num_classes, strides=IMAGENET_STRIDES, **options)
 
 
-def mobilenet_v2_cifar(
-    num_classes: int = 10,
-    *,
-    in_channels: int = 3,
-    width_mult: float = 1.0,
-    dropout: float = 0.2,
-) -> MobileNetV2:
+def mobilenet_v2_cifar(num_classes: int = 10, **options: Unpack[MobileNetV2Options]) -> MobileNetV2:
     """MobileNetV2 for 32x32 images: reduced 8 times, where the original reduces 32 times."""
-    return MobileNetV2(
-        num_classes,
-        in_channels=in_channels,
-        width_mult=width_mult,
-        strides=CIFAR_STRIDES,
-        dropout=dropout,
-    )
+    return MobileNetV2(num_classes, strides=CIFAR_STRIDES, **options)

@@ -38,9 +38,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_images
+from zoo.layers.classifier import fresh_linear
 from zoo.layers.convolution import conv1x1, conv3x3
-
-_SMALLEST_IMAGE = 1
+from zoo.layers.initialization import deferred_init, reset
 
 
 class PreActBlock(nn.Module):
@@ -142,7 +142,7 @@ class PreActResNet(nn.Module):
 
     Args:
         block: :class:`PreActBlock` or :class:`PreActBottleneck`.
-        blocks: number of units a stage.
+        blocks: number of units per stage.
         num_classes: width of the output.
         in_channels: channels of the image.
 
@@ -154,6 +154,7 @@ class PreActResNet(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self,
         block: type[PreActBlock] | type[PreActBottleneck],
@@ -172,18 +173,28 @@ class PreActResNet(nn.Module):
         self.layer3 = _stage(block, 32 * block.expansion, 64, blocks, stride=2)
         self.bn = nn.BatchNorm2d(width)
         self.linear = nn.Linear(width, num_classes)
+
+    def init_weights(self) -> None:
+        reset(self)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
-        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.linear = fresh_linear(self.linear, num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        check_images(x, in_channels=self.in_channels)
         # Sizes in the comments are those of 32x32 images, channels those of PreActBlock.
         x = self.conv1(x)  # (batch, 16, 32, 32)
         x = self.layer1(x)  # (batch, 16, 32, 32)
         x = self.layer2(x)  # (batch, 32, 16, 16)
         x = self.layer3(x)  # (batch, 64, 8, 8)
-        x = F.relu(self.bn(x), inplace=True)
+        return F.relu(self.bn(x), inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.forward_features(x)  # (batch, 64, 8, 8)
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)  # (batch, 64)
         return self.linear(x)  # (batch, num_classes)
 
@@ -204,15 +215,15 @@ def _stage(
 
 
 def preact_resnet110(num_classes: int = 10, *, in_channels: int = 3) -> PreActResNet:
-    """110 layers, 18 units of two 3x3 convolutions a stage."""
+    """110 layers, 18 units of two 3x3 convolutions per stage."""
     return PreActResNet(PreActBlock, 18, num_classes=num_classes, in_channels=in_channels)
 
 
 def preact_resnet164(num_classes: int = 10, *, in_channels: int = 3) -> PreActResNet:
-    """164 layers, 18 bottlenecks a stage."""
+    """164 layers, 18 bottlenecks per stage."""
     return PreActResNet(PreActBottleneck, 18, num_classes=num_classes, in_channels=in_channels)
 
 
 def preact_resnet1001(num_classes: int = 10, *, in_channels: int = 3) -> PreActResNet:
-    """1001 layers, 111 bottlenecks a stage."""
+    """1001 layers, 111 bottlenecks per stage."""
     return PreActResNet(PreActBottleneck, 111, num_classes=num_classes, in_channels=in_channels)

@@ -50,15 +50,15 @@ Names of parameters are torchvision's, whose weights load.
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, TypedDict, Unpack
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_images
+from zoo.layers.classifier import fresh_linear
 from zoo.layers.convolution import conv1x1, conv3x3
-
-_SMALLEST_IMAGE = 1
+from zoo.layers.initialization import deferred_init, reset
 
 
 def projection(in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential | None:
@@ -172,6 +172,7 @@ class ResNet(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self,
         block: Callable[..., BasicBlock | Bottleneck],
@@ -183,35 +184,45 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         check_at_least_one(num_classes=num_classes, in_channels=in_channels)
-        self.in_channels = in_channels
+        self.in_channels, self.zero_init_residual = in_channels, zero_init_residual
         self.conv1, self.bn1, self.maxpool = self._stem(in_channels)
         self.layer1, width = _stage(block, 64, 64, blocks[0], stride=1)
         self.layer2, width = _stage(block, width, 128, blocks[1], stride=2)
         self.layer3, width = _stage(block, width, 256, blocks[2], stride=2)
         self.layer4, width = _stage(block, width, 512, blocks[3], stride=2)
         self.fc = nn.Linear(width, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif zero_init_residual and isinstance(module, BasicBlock):
-                nn.init.zeros_(module.bn2.weight)
-            elif zero_init_residual and isinstance(module, Bottleneck):
-                nn.init.zeros_(module.bn3.weight)
 
     def _stem(self, in_channels: int) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.Module]:
         """Convolution, norm and pooling before the first stage."""
         conv = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         return conv, nn.BatchNorm2d(64), nn.MaxPool2d(3, stride=2, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
+    def init_weights(self) -> None:
+        reset(self)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif self.zero_init_residual and isinstance(module, BasicBlock):
+                nn.init.zeros_(module.bn2.weight)
+            elif self.zero_init_residual and isinstance(module, Bottleneck):
+                nn.init.zeros_(module.bn3.weight)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.fc = fresh_linear(self.fc, num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        check_images(x, in_channels=self.in_channels)
         # Sizes in the comments are those of 224x224 images, channels those of basic blocks.
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (batch, 64, 112, 112)
         x = self.maxpool(x)  # (batch, 64, 56, 56)
         x = self.layer1(x)  # (batch, 64, 56, 56)
         x = self.layer2(x)  # (batch, 128, 28, 28)
         x = self.layer3(x)  # (batch, 256, 14, 14)
-        x = self.layer4(x)  # (batch, 512, 7, 7)
+        return self.layer4(x)  # (batch, 512, 7, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.forward_features(x)  # (batch, 512, 7, 7)
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)  # (batch, 512)
         return self.fc(x)  # (batch, num_classes)
 
@@ -244,131 +255,58 @@ _AS_PUBLISHED = partial(Bottleneck, stride_first=True)
 _RESNEXT_32X4D = partial(Bottleneck, groups=32, group_width=4)
 
 
-def resnet18(
-    num_classes: int = 1000, *, in_channels: int = 3, zero_init_residual: bool = False
-) -> ResNet:
+class ResNetOptions(TypedDict, total=False):
+    """What the builders hand on to :class:`ResNet`."""
+
+    in_channels: int
+    zero_init_residual: bool
+
+
+def resnet18(num_classes: int = 1000, **options: Unpack[ResNetOptions]) -> ResNet:
     """18 layers in basic blocks."""
-    return ResNet(
-        BasicBlock,
-        (2, 2, 2, 2),
-        num_classes=num_classes,
-        in_channels=in_channels,
-        zero_init_residual=zero_init_residual,
-    )
+    return ResNet(BasicBlock, (2, 2, 2, 2), num_classes=num_classes, **options)
 
 
-def resnet34(
-    num_classes: int = 1000, *, in_channels: int = 3, zero_init_residual: bool = False
-) -> ResNet:
+def resnet34(num_classes: int = 1000, **options: Unpack[ResNetOptions]) -> ResNet:
     """34 layers in basic blocks."""
-    return ResNet(
-        BasicBlock,
-        (3, 4, 6, 3),
-        num_classes=num_classes,
-        in_channels=in_channels,
-        zero_init_residual=zero_init_residual,
-    )
+    return ResNet(BasicBlock, (3, 4, 6, 3), num_classes=num_classes, **options)
 
 
-def resnet50(
-    num_classes: int = 1000, *, in_channels: int = 3, zero_init_residual: bool = False
-) -> ResNet:
+def resnet50(num_classes: int = 1000, **options: Unpack[ResNetOptions]) -> ResNet:
     """50 layers in bottlenecks, strides in the 3x3 convolutions."""
-    return ResNet(
-        Bottleneck,
-        (3, 4, 6, 3),
-        num_classes=num_classes,
-        in_channels=in_channels,
-        zero_init_residual=zero_init_residual,
-    )
+    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes=num_classes, **options)
 
 
-def resnet101(
-    num_classes: int = 1000, *, in_channels: int = 3, zero_init_residual: bool = False
-) -> ResNet:
+def resnet101(num_classes: int = 1000, **options: Unpack[ResNetOptions]) -> ResNet:
     """101 layers in bottlenecks, strides in the 3x3 convolutions."""
-    return ResNet(
-        Bottleneck,
-        (3, 4, 23, 3),
-        num_classes=num_classes,
-        in_channels=in_channels,
-        zero_init_residual=zero_init_residual,
-    )
+    return ResNet(Bottleneck, (3, 4, 23, 3), num_classes=num_classes, **options)
 
 
-def resnet152(
-    num_classes: int = 1000, *, in_channels: int = 3, zero_init_residual: bool = False
-) -> ResNet:
+def resnet152(num_classes: int = 1000, **options: Unpack[ResNetOptions]) -> ResNet:
     """152 layers in bottlenecks, strides in the 3x3 convolutions."""
-    return ResNet(
-        Bottleneck,
-        (3, 8, 36, 3),
-        num_classes=num_classes,
-        in_channels=in_channels,
-        zero_init_residual=zero_init_residual,
-    )
+    return ResNet(Bottleneck, (3, 8, 36, 3), num_classes=num_classes, **options)
 
 
-def resnet50_v1(
-    num_classes: int = 1000, *, in_channels: int = 3, zero_init_residual: bool = False
-) -> ResNet:
+def resnet50_v1(num_classes: int = 1000, **options: Unpack[ResNetOptions]) -> ResNet:
     """50 layers as published, strides in the first 1x1 convolutions."""
-    return ResNet(
-        _AS_PUBLISHED,
-        (3, 4, 6, 3),
-        num_classes=num_classes,
-        in_channels=in_channels,
-        zero_init_residual=zero_init_residual,
-    )
+    return ResNet(_AS_PUBLISHED, (3, 4, 6, 3), num_classes=num_classes, **options)
 
 
-def resnet101_v1(
-    num_classes: int = 1000, *, in_channels: int = 3, zero_init_residual: bool = False
-) -> ResNet:
+def resnet101_v1(num_classes: int = 1000, **options: Unpack[ResNetOptions]) -> ResNet:
     """101 layers as published, strides in the first 1x1 convolutions."""
-    return ResNet(
-        _AS_PUBLISHED,
-        (3, 4, 23, 3),
-        num_classes=num_classes,
-        in_channels=in_channels,
-        zero_init_residual=zero_init_residual,
-    )
+    return ResNet(_AS_PUBLISHED, (3, 4, 23, 3), num_classes=num_classes, **options)
 
 
-def resnet152_v1(
-    num_classes: int = 1000, *, in_channels: int = 3, zero_init_residual: bool = False
-) -> ResNet:
+def resnet152_v1(num_classes: int = 1000, **options: Unpack[ResNetOptions]) -> ResNet:
     """152 layers as published, strides in the first 1x1 convolutions."""
-    return ResNet(
-        _AS_PUBLISHED,
-        (3, 8, 36, 3),
-        num_classes=num_classes,
-        in_channels=in_channels,
-        zero_init_residual=zero_init_residual,
-    )
+    return ResNet(_AS_PUBLISHED, (3, 8, 36, 3), num_classes=num_classes, **options)
 
 
-def resnext50_32x4d(
-    num_classes: int = 1000, *, in_channels: int = 3, zero_init_residual: bool = False
-) -> ResNet:
+def resnext50_32x4d(num_classes: int = 1000, **options: Unpack[ResNetOptions]) -> ResNet:
     """ResNeXt-50 with 32 groups of four channels."""
-    return ResNet(
-        _RESNEXT_32X4D,
-        (3, 4, 6, 3),
-        num_classes=num_classes,
-        in_channels=in_channels,
-        zero_init_residual=zero_init_residual,
-    )
+    return ResNet(_RESNEXT_32X4D, (3, 4, 6, 3), num_classes=num_classes, **options)
 
 
-def resnet18_cifar(
-    num_classes: int = 10, *, in_channels: int = 3, zero_init_residual: bool = False
-) -> SmallImageResNet:
+def resnet18_cifar(num_classes: int = 10, **options: Unpack[ResNetOptions]) -> SmallImageResNet:
     """ResNet-18 with a 3x3 stem without pooling, for images of 32x32."""
-    return SmallImageResNet(
-        BasicBlock,
-        (2, 2, 2, 2),
-        num_classes=num_classes,
-        in_channels=in_channels,
-        zero_init_residual=zero_init_residual,
-    )
+    return SmallImageResNet(BasicBlock, (2, 2, 2, 2), num_classes=num_classes, **options)

@@ -41,9 +41,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_images
+from zoo.layers.classifier import fresh_linear
 from zoo.layers.convolution import conv3x3
-
-_SMALLEST_IMAGE = 1
+from zoo.layers.initialization import deferred_init, reset
 
 
 class PlainBlock(nn.Module):
@@ -126,6 +126,7 @@ class CifarResNet(nn.Module):
 
     block: ClassVar[type[PlainBlock]] = ResidualBlock
 
+    @deferred_init
     def __init__(self, num_classes: int = 10, *, depth: int = 20, in_channels: int = 3) -> None:
         super().__init__()
         check_at_least_one(num_classes=num_classes)
@@ -140,21 +141,31 @@ class CifarResNet(nn.Module):
         self.layer2 = self._stage(16, 32, blocks, stride=2)
         self.layer3 = self._stage(32, 64, blocks, stride=2)
         self.linear = nn.Linear(64, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def _stage(self, in_channels: int, channels: int, blocks: int, *, stride: int) -> nn.Sequential:
         first = self.block(in_channels, channels, stride=stride)
         return nn.Sequential(first, *(self.block(channels, channels) for _ in range(blocks - 1)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
+    def init_weights(self) -> None:
+        reset(self)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.linear = fresh_linear(self.linear, num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        check_images(x, in_channels=self.in_channels)
         # Sizes in the comments are those of 32x32 images.
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (batch, 16, 32, 32)
         x = self.layer1(x)  # (batch, 16, 32, 32)
         x = self.layer2(x)  # (batch, 32, 16, 16)
-        x = self.layer3(x)  # (batch, 64, 8, 8)
+        return self.layer3(x)  # (batch, 64, 8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.forward_features(x)  # (batch, 64, 8, 8)
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)  # (batch, 64)
         return self.linear(x)  # (batch, num_classes)
 
@@ -169,27 +180,27 @@ class PlainNet(CifarResNet):
 
 
 def resnet20(num_classes: int = 10, *, in_channels: int = 3) -> CifarResNet:
-    """20 layers, three blocks a stage."""
+    """20 layers, three blocks per stage."""
     return CifarResNet(num_classes, depth=20, in_channels=in_channels)
 
 
 def resnet32(num_classes: int = 10, *, in_channels: int = 3) -> CifarResNet:
-    """32 layers, five blocks a stage."""
+    """32 layers, five blocks per stage."""
     return CifarResNet(num_classes, depth=32, in_channels=in_channels)
 
 
 def resnet44(num_classes: int = 10, *, in_channels: int = 3) -> CifarResNet:
-    """44 layers, seven blocks a stage."""
+    """44 layers, seven blocks per stage."""
     return CifarResNet(num_classes, depth=44, in_channels=in_channels)
 
 
 def resnet56(num_classes: int = 10, *, in_channels: int = 3) -> CifarResNet:
-    """56 layers, nine blocks a stage."""
+    """56 layers, nine blocks per stage."""
     return CifarResNet(num_classes, depth=56, in_channels=in_channels)
 
 
 def resnet110(num_classes: int = 10, *, in_channels: int = 3) -> CifarResNet:
-    """110 layers, eighteen blocks a stage."""
+    """110 layers, eighteen blocks per stage."""
     return CifarResNet(num_classes, depth=110, in_channels=in_channels)
 
 

@@ -26,10 +26,14 @@ authors' code.
 | total | | 46,044 |
 """
 
+from typing import TypedDict, Unpack
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.checks import check_at_least_one, check_probability, check_shape
+from zoo.layers.classifier import fresh_linear
+from zoo.layers.initialization import deferred_init, reset
 
 _SMALLEST_POWER = 1e-6
 
@@ -62,6 +66,7 @@ class ShallowConvNet(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self,
         num_classes: int = 4,
@@ -102,45 +107,50 @@ class ShallowConvNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         num_means = (input_length - smallest) // pool_stride + 1
         self.output = nn.Linear(hidden_channels * num_means, num_classes)
-        for layer in (self.temporal, self.spatial, self.output):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        expected = (self.in_channels, self.input_length)
-        if tuple(x.shape[1:]) != expected:
-            raise ValueError(f"x must be (batch, {expected[0]}, {expected[1]}), not {(*x.shape,)}")
+    def init_weights(self) -> None:
+        reset(self)
+        self.apply(_initialise)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.output = fresh_linear(self.output, num_classes).apply(_initialise)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        check_shape(x, self.in_channels, self.input_length)
         x = self.activation(self.temporal(x.unsqueeze(1)))  # (batch, filters, electrodes, time)
         x = self.activation(self.norm(self.spatial(x).squeeze(2)))  # (batch, filters, time)
         x = F.avg_pool1d(x.square(), self.pool_size, self.pool_stride)  # (batch, filters, means)
-        x = self.dropout(x.clamp_min(_SMALLEST_POWER).log())
-        return self.output(x.flatten(1))  # (batch, num_classes)
+        return self.dropout(x.clamp_min(_SMALLEST_POWER).log())  # (batch, filters, means)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.forward_features(x).flatten(1))  # (batch, num_classes)
+
+
+def _initialise(layer: nn.Module) -> None:
+    """Xavier-uniform weights, biases 0."""
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+class ShallowConvNetOptions(TypedDict, total=False):
+    """What the builder hands on to :class:`ShallowConvNet`."""
+
+    in_channels: int
+    input_length: int
+    hidden_channels: int
+    kernel_size: int
+    pool_size: int
+    pool_stride: int
+    elu: bool
+    batch_norm: bool
+    dropout: float
 
 
 def shallow_convnet(
-    num_classes: int = 4,
-    *,
-    in_channels: int = 22,
-    input_length: int = 1000,
-    hidden_channels: int = 40,
-    kernel_size: int = 25,
-    pool_size: int = 75,
-    pool_stride: int = 15,
-    elu: bool = True,
-    batch_norm: bool = False,
-    dropout: float = 0.0,
+    num_classes: int = 4, **options: Unpack[ShallowConvNetOptions]
 ) -> ShallowConvNet:
     """The network for 22 electrodes, 1000 samples and 4 movements."""
-    return ShallowConvNet(
-        num_classes,
-        in_channels=in_channels,
-        input_length=input_length,
-        hidden_channels=hidden_channels,
-        kernel_size=kernel_size,
-        pool_size=pool_size,
-        pool_stride=pool_stride,
-        elu=elu,
-        batch_norm=batch_norm,
-        dropout=dropout,
-    )
+    return ShallowConvNet(num_classes, **options)

@@ -12,8 +12,8 @@ class has its map, averaged over the image.
 
 Differences from the paper: the paper names no initialisation, and the authors' Caffe files draw
 weights of variance 1 / fan-in; here as in torchvision it is the 2 / fan-in that suits ReLU (He et
-al. 2015), and for the last layer the authors' deviation of 0.01. The paper's networks with bypass
-connections and its compression are not here. Table 1 of the paper gives the sizes for images
+al. 2015), and for the last layer the authors' standard deviation of 0.01. The paper's networks with
+bypass connections and its compression are not here. Table 1 of the paper gives the sizes for images
 of 227x227 pixels, though it says 224x224.
 
 | layer | size (227x227) | squeeze, expand 1x1, expand 3x3 | parameters | `squeezenet1_1` |
@@ -36,11 +36,16 @@ of 227x227 pixels, though it says 224x224.
 | total | | | 1,248,424 | 1,235,496 |
 """
 
+from collections.abc import Callable
+from typing import TypedDict, Unpack
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_images, check_probability
+from zoo.layers.classifier import fresh_conv1x1
+from zoo.layers.initialization import deferred_init, reset
 
 
 class Fire(nn.Module):
@@ -86,8 +91,10 @@ class SqueezeNet(nn.Module):
     The names of the parts are torchvision's, whose state dicts load as they are.
 
     Args:
-        features: all layers before the dropout; the first is a convolution; 512 maps out.
+        features: makes all layers before the dropout, given the channels of the image; 512 maps
+            out.
         num_classes: width of the output.
+        in_channels: channels of the image.
         smallest: least height and width that leave something behind every layer.
         dropout: probability of silencing a value behind fire9 during training.
 
@@ -99,48 +106,58 @@ class SqueezeNet(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self,
-        features: nn.Sequential,
-        num_classes: int = 1000,
+        features: Callable[[int], nn.Sequential],
         *,
+        num_classes: int = 1000,
+        in_channels: int = 3,
         smallest: int,
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        check_at_least_one(num_classes=num_classes)
+        check_at_least_one(num_classes=num_classes, in_channels=in_channels)
         check_probability(dropout=dropout)
-        conv1 = features[0]
-        assert isinstance(conv1, nn.Conv2d)
-        self.in_channels, self.smallest = conv1.in_channels, smallest
-        self.features = features
-        conv10 = nn.Conv2d(512, num_classes, 1)
+        self.in_channels, self.smallest = in_channels, smallest
+        self.features = features(in_channels)
         self.classifier = nn.Sequential(
-            nn.Dropout(dropout), conv10, nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)
+            nn.Dropout(dropout),
+            nn.Conv2d(512, num_classes, 1),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
         )
+
+    def init_weights(self) -> None:
+        reset(self)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
+        self._init_conv10()
+
+    def _init_conv10(self) -> None:
+        conv10 = self.classifier[1]
+        assert isinstance(conv10, nn.Conv2d) and conv10.bias is not None
         nn.init.normal_(conv10.weight, std=0.01)
+        nn.init.zeros_(conv10.bias)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.classifier[1] = fresh_conv1x1(self.classifier[1], num_classes)
+        self._init_conv10()
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        check_images(x, in_channels=self.in_channels, smallest=self.smallest)
+        return self.features(x)  # (batch, 512, height', width')
 
     def forward(self, x: Tensor) -> Tensor:
-        check_images(x, in_channels=self.in_channels, smallest=self.smallest)
-        x = self.features(x)  # (batch, 512, height', width')
-        return self.classifier(x).flatten(1)  # (batch, num_classes)
+        return self.classifier(self.forward_features(x)).flatten(1)  # (batch, num_classes)
 
 
-def _check_in_channels(in_channels: int) -> None:
-    check_at_least_one(in_channels=in_channels)
-
-
-def squeezenet1_0(
-    num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5
-) -> SqueezeNet:
-    """SqueezeNet as published."""
-    _check_in_channels(in_channels)
-    features = nn.Sequential(
+def _features1_0(in_channels: int) -> nn.Sequential:
+    return nn.Sequential(
         nn.Conv2d(in_channels, 96, 7, stride=2),
         nn.ReLU(inplace=True),
         _pool(),
@@ -155,15 +172,10 @@ def squeezenet1_0(
         _pool(),
         Fire(512, 64, expand_channels=512),
     )
-    return SqueezeNet(features, num_classes, smallest=21, dropout=dropout)
 
 
-def squeezenet1_1(
-    num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5
-) -> SqueezeNet:
-    """SqueezeNet v1.1: smaller kernels in front and earlier pooling."""
-    _check_in_channels(in_channels)
-    features = nn.Sequential(
+def _features1_1(in_channels: int) -> nn.Sequential:
+    return nn.Sequential(
         nn.Conv2d(in_channels, 64, 3, stride=2),
         nn.ReLU(inplace=True),
         _pool(),
@@ -178,4 +190,20 @@ def squeezenet1_1(
         Fire(384, 64, expand_channels=512),
         Fire(512, 64, expand_channels=512),
     )
-    return SqueezeNet(features, num_classes, smallest=17, dropout=dropout)
+
+
+class SqueezeNetOptions(TypedDict, total=False):
+    """What the builders hand on to :class:`SqueezeNet`."""
+
+    in_channels: int
+    dropout: float
+
+
+def squeezenet1_0(num_classes: int = 1000, **options: Unpack[SqueezeNetOptions]) -> SqueezeNet:
+    """SqueezeNet as published."""
+    return SqueezeNet(_features1_0, num_classes=num_classes, smallest=21, **options)
+
+
+def squeezenet1_1(num_classes: int = 1000, **options: Unpack[SqueezeNetOptions]) -> SqueezeNet:
+    """SqueezeNet v1.1: smaller kernels in front and earlier pooling."""
+    return SqueezeNet(_features1_1, num_classes=num_classes, smallest=17, **options)

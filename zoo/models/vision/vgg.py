@@ -43,10 +43,13 @@ channel after the five poolings, so one linear layer takes the place of three.
 | `vgg19_cifar` | 20,040,522 |
 """
 
-import torch
+from typing import TypedDict, Unpack
+
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_images, check_probability
+from zoo.layers.classifier import fresh_linear
+from zoo.layers.initialization import deferred_init, reset
 
 # Convolutions in each of the five blocks, by the paper's letter.
 A = (1, 1, 2, 2, 2)
@@ -74,17 +77,16 @@ def _features(blocks: tuple[int, ...], in_channels: int, *, batch_norm: bool) ->
     return nn.Sequential(*layers)
 
 
-def _initialise(model: nn.Module) -> None:
+def _initialise(layer: nn.Module) -> None:
     """Convolutions by He's procedure, linear layers from N(0, 0.01²), biases 0."""
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, std=0.01)
-        else:
-            continue
-        assert layer.bias is not None
-        nn.init.zeros_(layer.bias)
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(layer, nn.Linear):
+        nn.init.normal_(layer.weight, std=0.01)
+    else:
+        return
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
 
 
 class VGG(nn.Module):
@@ -105,6 +107,7 @@ class VGG(nn.Module):
         ValueError: if an argument is outside its range, or the input not such images.
     """
 
+    @deferred_init
     def __init__(
         self,
         num_classes: int = 1000,
@@ -129,13 +132,22 @@ class VGG(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(4096, num_classes),
         )
-        _initialise(self)
+
+    def init_weights(self) -> None:
+        reset(self)
+        self.apply(_initialise)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.classifier[-1] = fresh_linear(self.classifier[-1], num_classes).apply(_initialise)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST)
+        return self.features(x)  # (batch, 512, height // 32, width // 32)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST)
-        x = self.features(x)  # (batch, 512, height // 32, width // 32)
-        x = self.avgpool(x)  # (batch, 512, 7, 7)
-        return self.classifier(torch.flatten(x, 1))  # (batch, num_classes)
+        x = self.avgpool(self.forward_features(x))  # (batch, 512, 7, 7)
+        return self.classifier(x.flatten(1))  # (batch, num_classes)
 
 
 class VGGSmall(nn.Module):
@@ -155,6 +167,7 @@ class VGGSmall(nn.Module):
         ValueError: if an argument is outside its range, or the input not such images.
     """
 
+    @deferred_init
     def __init__(
         self, num_classes: int = 10, *, blocks: tuple[int, ...] = D, in_channels: int = 3
     ) -> None:
@@ -163,52 +176,69 @@ class VGGSmall(nn.Module):
         self.in_channels = in_channels
         self.features = _features(blocks, in_channels, batch_norm=True)
         self.classifier = nn.Linear(512, num_classes)
-        _initialise(self)
+
+    def init_weights(self) -> None:
+        reset(self)
+        self.apply(_initialise)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.classifier = fresh_linear(self.classifier, num_classes).apply(_initialise)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST)
+        return self.features(x)  # (batch, 512, height // 32, width // 32)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST)
-        x = self.features(x)  # (batch, 512, height // 32, width // 32)
+        x = self.forward_features(x)  # (batch, 512, height // 32, width // 32)
         return self.classifier(x.mean((2, 3)))  # (batch, num_classes)
 
 
-def vgg11(num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5) -> VGG:
+class VGGOptions(TypedDict, total=False):
+    """What the builders hand on to :class:`VGG`."""
+
+    in_channels: int
+    dropout: float
+
+
+def vgg11(num_classes: int = 1000, **options: Unpack[VGGOptions]) -> VGG:
     """VGG with 11 layers: net A of the paper."""
-    return VGG(num_classes, blocks=A, in_channels=in_channels, dropout=dropout)
+    return VGG(num_classes, blocks=A, batch_norm=False, **options)
 
 
-def vgg13(num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5) -> VGG:
+def vgg13(num_classes: int = 1000, **options: Unpack[VGGOptions]) -> VGG:
     """VGG with 13 layers: net B of the paper."""
-    return VGG(num_classes, blocks=B, in_channels=in_channels, dropout=dropout)
+    return VGG(num_classes, blocks=B, batch_norm=False, **options)
 
 
-def vgg16(num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5) -> VGG:
+def vgg16(num_classes: int = 1000, **options: Unpack[VGGOptions]) -> VGG:
     """VGG with 16 layers: net D of the paper."""
-    return VGG(num_classes, blocks=D, in_channels=in_channels, dropout=dropout)
+    return VGG(num_classes, blocks=D, batch_norm=False, **options)
 
 
-def vgg19(num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5) -> VGG:
+def vgg19(num_classes: int = 1000, **options: Unpack[VGGOptions]) -> VGG:
     """VGG with 19 layers: net E of the paper."""
-    return VGG(num_classes, blocks=E, in_channels=in_channels, dropout=dropout)
+    return VGG(num_classes, blocks=E, batch_norm=False, **options)
 
 
-def vgg11_bn(num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5) -> VGG:
+def vgg11_bn(num_classes: int = 1000, **options: Unpack[VGGOptions]) -> VGG:
     """VGG with 11 layers and batch normalisation."""
-    return VGG(num_classes, blocks=A, in_channels=in_channels, batch_norm=True, dropout=dropout)
+    return VGG(num_classes, blocks=A, batch_norm=True, **options)
 
 
-def vgg13_bn(num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5) -> VGG:
+def vgg13_bn(num_classes: int = 1000, **options: Unpack[VGGOptions]) -> VGG:
     """VGG with 13 layers and batch normalisation."""
-    return VGG(num_classes, blocks=B, in_channels=in_channels, batch_norm=True, dropout=dropout)
+    return VGG(num_classes, blocks=B, batch_norm=True, **options)
 
 
-def vgg16_bn(num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5) -> VGG:
+def vgg16_bn(num_classes: int = 1000, **options: Unpack[VGGOptions]) -> VGG:
     """VGG with 16 layers and batch normalisation."""
-    return VGG(num_classes, blocks=D, in_channels=in_channels, batch_norm=True, dropout=dropout)
+    return VGG(num_classes, blocks=D, batch_norm=True, **options)
 
 
-def vgg19_bn(num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5) -> VGG:
+def vgg19_bn(num_classes: int = 1000, **options: Unpack[VGGOptions]) -> VGG:
     """VGG with 19 layers and batch normalisation."""
-    return VGG(num_classes, blocks=E, in_channels=in_channels, batch_norm=True, dropout=dropout)
+    return VGG(num_classes, blocks=E, batch_norm=True, **options)
 
 
 def vgg11_cifar(num_classes: int = 10, *, in_channels: int = 3) -> VGGSmall:

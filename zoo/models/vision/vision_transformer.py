@@ -29,80 +29,48 @@ compact transformers", https://arxiv.org/abs/2104.05704, narrower and deeper tha
 
 import math
 from collections import OrderedDict
+from typing import ClassVar, TypedDict, Unpack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_images
+from zoo.layers.attention import MultiheadAttention
+from zoo.layers.checks import check_at_least_one, check_images, check_probability, is_traced
+from zoo.layers.classifier import fresh_linear
+from zoo.layers.initialization import deferred_init, reset
 
 _LAYER_NORM_EPS = 1e-6
 
 
-class MultiheadSelfAttention(nn.Module):
-    r"""Every token asks all tokens, in several heads side by side (appendix A).
+class MLP(nn.Sequential):
+    """Two layers with a GELU between them, applied to each token separately.
 
-    .. math::
-        [q, k, v] &= z U_{qkv} + b_{qkv} \\
-        \mathrm{SA}(z) &= \mathrm{softmax}(q k^\top / \sqrt{D_h})\, v \\
-        \mathrm{MSA}(z) &= [\mathrm{SA}_1(z); \dots; \mathrm{SA}_h(z)]\, U_{msa} + b_{msa}
-
-    with :math:`D_h = D / h`. Equal to `torch.nn.MultiheadAttention` of one argument, under whose
-    names the matrices are kept: ``in_proj_weight`` is :math:`[q; k; v]`, one below the other, each
-    starting Xavier-uniform for itself, like ``out_proj.weight``. Biases start at zero.
+    Weights start Xavier-uniform, biases as normal numbers of standard deviation 1e-6.
 
     Args:
-        embed_dim: width D of a token.
-        num_heads: heads h, a divisor of ``embed_dim``.
-        dropout: probability of silencing an attention weight during training.
+        embed_dim: width of a token.
+        mlp_dim: width of the hidden layer.
+        dropout: probability of silencing an output of either layer during training.
 
     Shape:
         - input and output: ``(batch, tokens, embed_dim)``
-
-    Raises:
-        ValueError: if ``num_heads`` does not divide ``embed_dim``.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, *, dropout: float = 0.0) -> None:
-        super().__init__()
-        if num_heads < 1 or embed_dim % num_heads:
-            raise ValueError(f"num_heads must divide embed_dim {embed_dim}, not be {num_heads}")
-        self.num_heads, self.head_dim = num_heads, embed_dim // num_heads
-        self.dropout = dropout
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dim))
-        self.out_proj = nn.Linear(embed_dim, embed_dim)
-        for weight in self.in_proj_weight.detach().chunk(3):
-            nn.init.xavier_uniform_(weight)
-        nn.init.xavier_uniform_(self.out_proj.weight)
-        nn.init.zeros_(self.out_proj.bias)
+    def __init__(self, embed_dim: int, mlp_dim: int, *, dropout: float) -> None:
+        super().__init__(
+            nn.Linear(embed_dim, mlp_dim),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(mlp_dim, embed_dim),
+            nn.Dropout(dropout),
+        )
+        self.reset_parameters()
 
-    def forward(self, x: Tensor) -> Tensor:
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (batch, tokens, 3 embed_dim)
-        qkv = qkv.unflatten(2, (3, self.num_heads, self.head_dim))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, tokens, head_dim)
-        dropout = self.dropout if self.training else 0.0
-        heads = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        return self.out_proj(heads.transpose(1, 2).flatten(2))  # (batch, tokens, embed_dim)
-
-
-def mlp(embed_dim: int, mlp_dim: int, *, dropout: float) -> nn.Sequential:
-    """Two layers with a GELU between them, each token for itself.
-
-    Weights start Xavier-uniform, biases as normal numbers of deviation 1e-6.
-    """
-    layers = nn.Sequential(
-        nn.Linear(embed_dim, mlp_dim),
-        nn.GELU(),
-        nn.Dropout(dropout),
-        nn.Linear(mlp_dim, embed_dim),
-        nn.Dropout(dropout),
-    )
-    for layer in layers:
-        if isinstance(layer, nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.normal_(layer.bias, std=1e-6)
-    return layers
+    def reset_parameters(self) -> None:
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.normal_(layer.bias, std=1e-6)
 
 
 class EncoderBlock(nn.Module):
@@ -112,7 +80,8 @@ class EncoderBlock(nn.Module):
         z'_l &= \mathrm{MSA}(\mathrm{LN}(z_{l-1})) + z_{l-1} \\
         z_l &= \mathrm{MLP}(\mathrm{LN}(z'_l)) + z'_l
 
-    (equations 2 and 3).
+    (equations 2 and 3), with MSA (appendix A) as :class:`~zoo.layers.attention.MultiheadAttention`
+    has it.
 
     Args:
         embed_dim: width of a token.
@@ -136,12 +105,10 @@ class EncoderBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(embed_dim, eps=_LAYER_NORM_EPS)
-        self.self_attention = MultiheadSelfAttention(
-            embed_dim, num_heads, dropout=attention_dropout
-        )
+        self.self_attention = MultiheadAttention(embed_dim, num_heads, dropout=attention_dropout)
         self.dropout = nn.Dropout(dropout)
         self.ln_2 = nn.LayerNorm(embed_dim, eps=_LAYER_NORM_EPS)
-        self.mlp = mlp(embed_dim, mlp_dim, dropout=dropout)
+        self.mlp = MLP(embed_dim, mlp_dim, dropout=dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.dropout(self.self_attention(self.ln_1(x)))
@@ -151,8 +118,8 @@ class EncoderBlock(nn.Module):
 class Encoder(nn.Module):
     """Position embedding, layers, and a last normalisation.
 
-    The position embedding is learned, one vector a token, and starts as normal numbers of
-    deviation 0.02.
+    The position embedding is learned, one vector per token, and starts as normal numbers of
+    standard deviation 0.02.
 
     Args:
         num_tokens: patches and the class token.
@@ -167,6 +134,7 @@ class Encoder(nn.Module):
         - input and output: ``(batch, num_tokens, embed_dim)``
     """
 
+    @deferred_init
     def __init__(
         self,
         num_tokens: int,
@@ -179,7 +147,7 @@ class Encoder(nn.Module):
         attention_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.pos_embedding = nn.Parameter(torch.empty(1, num_tokens, embed_dim).normal_(std=0.02))
+        self.pos_embedding = nn.Parameter(torch.empty(1, num_tokens, embed_dim))
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.Sequential(
             OrderedDict(
@@ -197,6 +165,10 @@ class Encoder(nn.Module):
             )
         )
         self.ln = nn.LayerNorm(embed_dim, eps=_LAYER_NORM_EPS)
+
+    def init_weights(self) -> None:
+        nn.init.normal_(self.pos_embedding, std=0.02)
+        reset(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.ln(self.layers(self.dropout(x + self.pos_embedding)))
@@ -236,6 +208,25 @@ class VisionTransformer(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    foreign_names: ClassVar[tuple[tuple[str, str], ...]] = (
+        # Published files of torchvision are older than its present names.
+        (r"mlp\.linear_1\.", "mlp.0."),
+        (r"mlp\.linear_2\.", "mlp.3."),
+        # timm's names.
+        (r"^cls_token$", "class_token"),
+        (r"^pos_embed$", "encoder.pos_embedding"),
+        (r"^patch_embed\.proj\.", "conv_proj."),
+        (r"^norm\.", "encoder.ln."),
+        (r"^head\.", "heads.head."),
+        (r"^blocks\.(\d+)\.", r"encoder.layers.encoder_layer_\1."),
+        (r"\.norm([12])\.", r".ln_\1."),
+        (r"\.attn\.qkv\.", ".self_attention.in_proj_"),
+        (r"\.attn\.proj\.", ".self_attention.out_proj."),
+        (r"\.mlp\.fc1\.", ".mlp.0."),
+        (r"\.mlp\.fc2\.", ".mlp.3."),
+    )
+
+    @deferred_init
     def __init__(
         self,
         num_classes: int = 1000,
@@ -263,13 +254,11 @@ class VisionTransformer(nn.Module):
             raise ValueError(
                 f"image_size must be a multiple of the patch_size {patch_size}, not {image_size}"
             )
-        for name, probability in (("dropout", dropout), ("attention_dropout", attention_dropout)):
-            if not 0 <= probability < 1:
-                raise ValueError(f"{name} must be in [0, 1), not {probability}")
+        check_probability(dropout=dropout, attention_dropout=attention_dropout)
         self.in_channels, self.image_size = in_channels, image_size
         # The same linear map of every patch: a convolution whose kernels do not overlap.
         self.conv_proj = nn.Conv2d(in_channels, embed_dim, patch_size, stride=patch_size)
-        self.class_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.class_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.encoder = Encoder(
             (image_size // patch_size) ** 2 + 1,
             num_layers,
@@ -280,127 +269,123 @@ class VisionTransformer(nn.Module):
             attention_dropout=attention_dropout,
         )
         self.heads = nn.Sequential(OrderedDict(head=nn.Linear(embed_dim, num_classes)))
-        # A normal distribution cut at two deviations has only 0.8796 of its deviation left.
-        std = 1 / math.sqrt(in_channels * patch_size**2) / 0.87962566103423978
+
+    def init_weights(self) -> None:
+        reset(self)
+        fan_in = math.prod(self.conv_proj.weight.shape[1:])
+        # A normal distribution cut at two standard deviations keeps only 0.8796 of its own.
+        std = 1 / math.sqrt(fan_in) / 0.87962566103423978
         nn.init.trunc_normal_(self.conv_proj.weight, std=std, a=-2 * std, b=2 * std)
         assert self.conv_proj.bias is not None
         nn.init.zeros_(self.conv_proj.bias)
+        for parameter in (self.class_token, *self.heads.parameters()):
+            nn.init.zeros_(parameter)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        head = fresh_linear(self.heads.get_submodule("head"), num_classes)
+        self.heads = nn.Sequential(OrderedDict(head=head))
         for parameter in self.heads.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor) -> Tensor:
-        check_images(x, in_channels=self.in_channels, smallest=1)
-        if x.shape[2:] != (self.image_size, self.image_size):
+    def forward_features(self, x: Tensor) -> Tensor:
+        check_images(x, in_channels=self.in_channels)
+        if not is_traced(x) and x.shape[2:] != (self.image_size, self.image_size):
             raise ValueError(
                 f"x must be {self.image_size}x{self.image_size} pixels, the image_size that this "
                 f"network's position embedding belongs to, not {x.size(2)}x{x.size(3)}"
             )
         x = self.conv_proj(x).flatten(2).transpose(1, 2)  # (batch, patches, embed_dim)
         x = torch.cat(
-            [self.class_token.expand(len(x), -1, -1), x], dim=1
+            [self.class_token.expand(x.size(0), -1, -1), x], dim=1
         )  # (batch, 1 + patches, embed_dim)
-        x = self.encoder(x)[:, 0]  # (batch, embed_dim)
-        return self.heads(x)  # (batch, num_classes)
+        return self.encoder(x)  # (batch, 1 + patches, embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.heads(self.forward_features(x)[:, 0])  # (batch, num_classes)
+
+
+class VisionTransformerOptions(TypedDict, total=False):
+    """What the builders hand on to :class:`VisionTransformer`."""
+
+    in_channels: int
+    image_size: int
+    dropout: float
+    attention_dropout: float
 
 
 def vit_ti_16(
-    num_classes: int = 1000,
-    *,
-    in_channels: int = 3,
-    image_size: int = 224,
-    dropout: float = 0.0,
-    attention_dropout: float = 0.0,
+    num_classes: int = 1000, **options: Unpack[VisionTransformerOptions]
 ) -> VisionTransformer:
     """ViT-Ti/16: the size of DeiT-Ti."""
     return VisionTransformer(
         num_classes,
-        in_channels=in_channels,
-        image_size=image_size,
+        patch_size=16,
+        num_layers=12,
         embed_dim=192,
-        num_heads=3,
         mlp_dim=768,
-        dropout=dropout,
-        attention_dropout=attention_dropout,
+        num_heads=3,
+        **options,
     )
 
 
 def vit_s_16(
-    num_classes: int = 1000,
-    *,
-    in_channels: int = 3,
-    image_size: int = 224,
-    dropout: float = 0.0,
-    attention_dropout: float = 0.0,
+    num_classes: int = 1000, **options: Unpack[VisionTransformerOptions]
 ) -> VisionTransformer:
     """ViT-S/16: the size of DeiT-S."""
     return VisionTransformer(
         num_classes,
-        in_channels=in_channels,
-        image_size=image_size,
+        patch_size=16,
+        num_layers=12,
         embed_dim=384,
-        num_heads=6,
         mlp_dim=1536,
-        dropout=dropout,
-        attention_dropout=attention_dropout,
+        num_heads=6,
+        **options,
     )
 
 
 def vit_b_16(
-    num_classes: int = 1000,
-    *,
-    in_channels: int = 3,
-    image_size: int = 224,
-    dropout: float = 0.0,
-    attention_dropout: float = 0.0,
+    num_classes: int = 1000, **options: Unpack[VisionTransformerOptions]
 ) -> VisionTransformer:
     """ViT-B/16: the paper's base size, that of BERT, with patches of 16x16 pixels."""
     return VisionTransformer(
         num_classes,
-        in_channels=in_channels,
-        image_size=image_size,
-        dropout=dropout,
-        attention_dropout=attention_dropout,
+        patch_size=16,
+        num_layers=12,
+        embed_dim=768,
+        mlp_dim=3072,
+        num_heads=12,
+        **options,
     )
 
 
 def vit_b_32(
-    num_classes: int = 1000,
-    *,
-    in_channels: int = 3,
-    image_size: int = 224,
-    dropout: float = 0.0,
-    attention_dropout: float = 0.0,
+    num_classes: int = 1000, **options: Unpack[VisionTransformerOptions]
 ) -> VisionTransformer:
     """ViT-B/32: the base size with patches of 32x32 pixels, a quarter of the tokens."""
     return VisionTransformer(
         num_classes,
-        in_channels=in_channels,
-        image_size=image_size,
         patch_size=32,
-        dropout=dropout,
-        attention_dropout=attention_dropout,
+        num_layers=12,
+        embed_dim=768,
+        mlp_dim=3072,
+        num_heads=12,
+        **options,
     )
 
 
 def vit_l_16(
-    num_classes: int = 1000,
-    *,
-    in_channels: int = 3,
-    image_size: int = 224,
-    dropout: float = 0.0,
-    attention_dropout: float = 0.0,
+    num_classes: int = 1000, **options: Unpack[VisionTransformerOptions]
 ) -> VisionTransformer:
     """ViT-L/16: the paper's large size with patches of 16x16 pixels."""
     return VisionTransformer(
         num_classes,
-        in_channels=in_channels,
-        image_size=image_size,
+        patch_size=16,
         num_layers=24,
         embed_dim=1024,
-        num_heads=16,
         mlp_dim=4096,
-        dropout=dropout,
-        attention_dropout=attention_dropout,
+        num_heads=16,
+        **options,
     )
 
 

@@ -31,13 +31,15 @@ He initialisation keeps the variance of the gradients, and the linear layer's bi
 | `wide_resnet28_10` | 36,479,194 | 4.00 (3.89 with dropout 0.3) |
 """
 
+from typing import TypedDict, Unpack
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_images, check_probability
+from zoo.layers.classifier import fresh_linear
 from zoo.layers.convolution import conv3x3
-
-_SMALLEST_IMAGE = 1
+from zoo.layers.initialization import deferred_init, reset
 
 
 class WideBlock(nn.Module):
@@ -99,6 +101,7 @@ class WideResNet(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self,
         num_classes: int = 10,
@@ -123,19 +126,30 @@ class WideResNet(nn.Module):
         self.layer3 = _stage(second, third, blocks, stride=2, dropout=dropout)
         self.bn = nn.BatchNorm2d(third)
         self.fc = nn.Linear(third, num_classes)
+
+    def init_weights(self) -> None:
+        reset(self)
         nn.init.zeros_(self.fc.bias)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
-        check_images(x, in_channels=self.in_channels, smallest=_SMALLEST_IMAGE)
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.fc = fresh_linear(self.fc, num_classes)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        check_images(x, in_channels=self.in_channels)
         # Sizes in the comments are those of 32x32 images.
         x = self.conv1(x)  # (batch, 16, 32, 32)
         x = self.layer1(x)  # (batch, 16 k, 32, 32)
         x = self.layer2(x)  # (batch, 32 k, 16, 16)
         x = self.layer3(x)  # (batch, 64 k, 8, 8)
-        x = F.relu(self.bn(x), inplace=True)
+        return F.relu(self.bn(x), inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.forward_features(x)  # (batch, 64 k, 8, 8)
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)  # (batch, 64 k)
         return self.fc(x)  # (batch, num_classes)
 
@@ -150,37 +164,28 @@ def _stage(
     )
 
 
-def wide_resnet16_4(
-    num_classes: int = 10, *, in_channels: int = 3, dropout: float = 0.0
-) -> WideResNet:
+class WideResNetOptions(TypedDict, total=False):
+    """What the builders hand on to :class:`WideResNet`."""
+
+    in_channels: int
+    dropout: float
+
+
+def wide_resnet16_4(num_classes: int = 10, **options: Unpack[WideResNetOptions]) -> WideResNet:
     """WRN-16-4: small enough for a CPU."""
-    return WideResNet(
-        num_classes, depth=16, widen_factor=4, in_channels=in_channels, dropout=dropout
-    )
+    return WideResNet(num_classes, depth=16, widen_factor=4, **options)
 
 
-def wide_resnet16_8(
-    num_classes: int = 10, *, in_channels: int = 3, dropout: float = 0.0
-) -> WideResNet:
+def wide_resnet16_8(num_classes: int = 10, **options: Unpack[WideResNetOptions]) -> WideResNet:
     """WRN-16-8: as good as a ResNet of a thousand layers."""
-    return WideResNet(
-        num_classes, depth=16, widen_factor=8, in_channels=in_channels, dropout=dropout
-    )
+    return WideResNet(num_classes, depth=16, widen_factor=8, **options)
 
 
-def wide_resnet40_4(
-    num_classes: int = 10, *, in_channels: int = 3, dropout: float = 0.0
-) -> WideResNet:
+def wide_resnet40_4(num_classes: int = 10, **options: Unpack[WideResNetOptions]) -> WideResNet:
     """WRN-40-4: fewer parameters than ResNet-1001, eight times as fast, and better."""
-    return WideResNet(
-        num_classes, depth=40, widen_factor=4, in_channels=in_channels, dropout=dropout
-    )
+    return WideResNet(num_classes, depth=40, widen_factor=4, **options)
 
 
-def wide_resnet28_10(
-    num_classes: int = 10, *, in_channels: int = 3, dropout: float = 0.0
-) -> WideResNet:
+def wide_resnet28_10(num_classes: int = 10, **options: Unpack[WideResNetOptions]) -> WideResNet:
     """WRN-28-10, the paper's best."""
-    return WideResNet(
-        num_classes, depth=28, widen_factor=10, in_channels=in_channels, dropout=dropout
-    )
+    return WideResNet(num_classes, depth=28, widen_factor=10, **options)

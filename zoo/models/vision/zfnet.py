@@ -25,7 +25,7 @@ Differences from the paper:
   none in conv2, and poolings that keep a last, incomplete window. "Contrast normalized across
   feature maps" refers to Krizhevsky et al. (2012) and Jarrett et al. (2009) for details; here it is
   the former's local response normalisation with its constants, behind the pooling as in figure 3.
-- "All weights are initialized to 10^-2" would keep all maps of a layer alike for ever; they start
+- "All weights are initialized to 10^-2" would keep all maps of a layer alike forever; they start
   from N(0, 0.01²), as in Krizhevsky et al., and biases from 0.
 - Scaling first-layer kernels of more than 0.1 RMS back to 0.1 belongs to training, not to the
   network, and is not done here.
@@ -36,6 +36,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_images, check_probability
+from zoo.layers.classifier import fresh_linear
+from zoo.layers.initialization import deferred_init, reset
 
 _SMALLEST = 47  # 22, 4 and 2 pixels reach the three poolings
 
@@ -56,6 +58,7 @@ class ZFNet(nn.Module):
         ValueError: if an argument is outside its range, or the input not such images.
     """
 
+    @deferred_init
     def __init__(
         self, num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.5
     ) -> None:
@@ -80,13 +83,22 @@ class ZFNet(nn.Module):
         self.fc7 = nn.Linear(4096, 4096)
         self.drop7 = nn.Dropout(dropout)
         self.fc8 = nn.Linear(4096, num_classes)
-        for layer in self.modules():
+
+    def init_weights(self) -> None:
+        reset(self)
+        for layer in self.children():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.normal_(layer.weight, std=0.01)
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def reset_classifier(self, num_classes: int) -> None:
+        """Makes the last layer anew, for other classes."""
+        self.fc8 = fresh_linear(self.fc8, num_classes)
+        nn.init.normal_(self.fc8.weight, std=0.01)
+        nn.init.zeros_(self.fc8.bias)
+
+    def forward_features(self, x: Tensor) -> Tensor:
         check_images(x, in_channels=self.in_channels, smallest=_SMALLEST)
         # Sizes in the comments are those of 224x224 images.
         x = F.relu(self.conv1(x), inplace=True)  # (batch, 96, 110, 110)
@@ -96,7 +108,10 @@ class ZFNet(nn.Module):
         x = F.relu(self.conv3(x), inplace=True)  # (batch, 384, 13, 13)
         x = F.relu(self.conv4(x), inplace=True)
         x = F.relu(self.conv5(x), inplace=True)  # (batch, 256, 13, 13)
-        x = self.avgpool(self.pool5(x)).flatten(1)  # (batch, 256 * 6 * 6)
+        return self.avgpool(self.pool5(x))  # (batch, 256, 6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.forward_features(x).flatten(1)  # (batch, 256 * 6 * 6)
         x = self.drop6(F.relu(self.fc6(x), inplace=True))  # (batch, 4096)
         x = self.drop7(F.relu(self.fc7(x), inplace=True))
         return self.fc8(x)  # (batch, num_classes)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.figures.alignment import alignment_image
+from zoo.inference.protocols import HasAttentionMaps
 from zoo.layers.attention import padding_mask
 from zoo.metrics.sums import Accuracy, Mean
 from zoo.tasks.task import Task, inputs_of
@@ -165,7 +166,7 @@ class MaskedLanguageModeling(Task):
     def images(self) -> dict[str, Tensor]:
         """``attention/<layer>``: where each token of that text looked, at its beginning."""
         model: Any = self.model
-        if (sample := self._sample) is None or not hasattr(model, "attention_maps"):
+        if (sample := self._sample) is None or not isinstance(self.model, HasAttentionMaps):
             return {}
         lengths = torch.tensor([sample.length])
         maps = model.attention_maps(sample.seen.unsqueeze(0), lengths)

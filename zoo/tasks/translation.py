@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from zoo.figures.alignment import alignment_image
 from zoo.inference.decoding import BEGIN, END, PAD, beam_search, greedy_search
+from zoo.inference.protocols import HasAttentionMaps
 from zoo.layers.attention import KeyValueCache
 from zoo.metrics.bleu import Bleu
 from zoo.metrics.sums import Accuracy, Mean
@@ -287,7 +288,7 @@ class Translation(Task):
     def images(self) -> dict[str, Tensor]:
         """``attention/<layer>``: where the model looked while it wrote the first of these."""
         model: Any = self.model
-        if not self._samples or not hasattr(model, "attention_maps"):
+        if not self._samples or not isinstance(self.model, HasAttentionMaps):
             return {}
         sample = self._samples[0]
         device = next(model.parameters()).device

@@ -346,7 +346,7 @@ class BertModel(nn.Module):
     ) -> Encoded:
         mask = None
         if lengths is not None:
-            check_lengths(lengths, batch=len(tokens), time=tokens.size(1), least=0)
+            check_lengths(lengths, batch=tokens.size(0), time=tokens.size(1), least=0)
             mask = padding_mask(lengths.to(tokens.device), tokens.size(1))[:, None, None]
         x = self.encoder(self.embeddings(tokens, token_types), mask)  # (batch, time, embed_dim)
         return Encoded(x, None if self.pooler is None else self.pooler(x[:, 0]))

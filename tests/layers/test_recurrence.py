@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from zoo.models.recurrent.gru import GRUCell, PaperGRUCell
-from zoo.models.recurrent.kinds import Kind, recurrent
+from zoo.models.recurrent.kinds import Kind, make_rnn
 from zoo.models.recurrent.layer_norm_lstm import LayerNormLSTMCell
 from zoo.models.recurrent.lstm import LSTM, LSTMCell
 from zoo.models.recurrent.minimal_gru import MinimalGRUCell
@@ -46,7 +46,7 @@ def random_state(kind, *shape):
 
 def layer_of(kind, **options):
     torch.manual_seed(0)
-    return recurrent(kind, 3, 4, **options).double()
+    return make_rnn(kind, 3, 4, **options).double()
 
 
 @kinds
@@ -81,7 +81,7 @@ def test_two_halves_with_carried_state_equal_one_pass(kind, backend):
 @backends
 def test_bidirectional_is_a_run_forward_and_one_over_the_reversed_sequence(kind, backend):
     both = layer_of(kind, bidirectional=True, backend=backend)
-    forward, backward = (recurrent(kind, 3, 4, backend=backend).double() for _ in range(2))
+    forward, backward = (make_rnn(kind, 3, 4, backend=backend).double() for _ in range(2))
     weights = both.state_dict()
     ends = {True: "_reverse", False: ""}
     for is_reverse, layer in ((False, forward), (True, backward)):
@@ -135,7 +135,7 @@ def test_a_later_input_changes_no_earlier_output(kind, backend):
 @kinds
 def test_backends_have_the_same_state_dict_and_results(kind):
     fused = layer_of(kind, num_layers=2, bidirectional=True)
-    written = recurrent(kind, 3, 4, num_layers=2, bidirectional=True, backend="written").double()
+    written = make_rnn(kind, 3, 4, num_layers=2, bidirectional=True, backend="written").double()
     written.load_state_dict(fused.state_dict(), strict=True)
     x = torch.randn(2, 6, 3, dtype=torch.double)
     torch.testing.assert_close(written(x), fused(x))
@@ -269,7 +269,7 @@ def test_recurrent_dropout_leaves_the_cell_of_an_lstm_alone():
 @kinds
 def test_dropout_between_layers_silences_at_the_stated_rate_and_before_no_other(kind):
     torch.manual_seed(0)
-    layer = recurrent(kind, 4, 64, num_layers=2, dropout=0.25, backend="written")
+    layer = make_rnn(kind, 4, 64, num_layers=2, dropout=0.25, backend="written")
     seen = []
     steps = layer.steps
     layer.steps = lambda x, *rest: seen.append(x) or steps(x, *rest)
@@ -297,7 +297,7 @@ def test_dropout_between_layers_silences_at_the_stated_rate_and_before_no_other(
     ],
 )
 def test_parameter_counts_are_the_docstrings_for_layer_and_cell(kind, parameters):
-    for module in (recurrent(kind, 10, 7), CELLS[kind](10, 7)):
+    for module in (make_rnn(kind, 10, 7), CELLS[kind](10, 7)):
         assert sum(p.numel() for p in module.parameters()) == parameters
 
 
@@ -305,7 +305,7 @@ def test_parameter_counts_are_the_docstrings_for_layer_and_cell(kind, parameters
 def test_gated_networks_have_a_multiple_of_the_plain_ones_parameters(kind, ratio):
     size = {"num_layers": 3, "bidirectional": True}
     plain, gated = (
-        sum(p.numel() for p in recurrent(k, 5, 6, **size).parameters()) for k in ("rnn", kind)
+        sum(p.numel() for p in make_rnn(k, 5, 6, **size).parameters()) for k in ("rnn", kind)
     )
     assert gated == ratio * plain
 
@@ -325,7 +325,7 @@ def test_gated_networks_have_a_multiple_of_the_plain_ones_parameters(kind, ratio
 )
 def test_nonsense_is_refused_with_the_value(arguments, message):
     with pytest.raises(ValueError, match="^" + message):
-        recurrent(**{"kind": "lstm", "input_size": 3, "hidden_size": 4, **arguments})
+        make_rnn(**{"kind": "lstm", "input_size": 3, "hidden_size": 4, **arguments})
 
 
 def test_an_unknown_nonlinearity_is_refused():

@@ -40,8 +40,11 @@ def config(**options):
     )
 
 
+OPTIONS = {"num_layers": 2, "dropout": 0.0, "attention_dropout": 0.0}
+
+
 def bert(**options):
-    return BertModel(**SIZES, num_layers=2, dropout=0.0, attention_dropout=0.0, **options)
+    return BertModel(**SIZES, **OPTIONS, **options)
 
 
 PAIRS = {
@@ -51,12 +54,12 @@ PAIRS = {
         lambda output: (output.last_hidden_state, output.pooler_output),
     ),
     "masked_words": (
-        lambda: BertForMaskedLM(bert(pooler=False)),
+        lambda: BertForMaskedLM(**SIZES, **OPTIONS),
         transformers.BertForMaskedLM,
         lambda output: output.logits,
     ),
     "classifier": (
-        lambda: BertForSequenceClassification(bert(), 3),
+        lambda: BertForSequenceClassification(num_classes=3, **SIZES, **OPTIONS),
         transformers.BertForSequenceClassification,
         lambda output: output.logits,
     ),

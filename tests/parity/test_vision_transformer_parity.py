@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from zoo.layers.attention import MultiheadAttention
 from zoo.models.vision.vision_transformer import (
-    MultiheadSelfAttention,
     VisionTransformer,
     vit_b_16,
     vit_b_32,
@@ -37,7 +37,7 @@ def test_torchs_attention_loads_strictly_with_equal_outputs_and_gradients(
 ):
     torch.manual_seed(0)
     theirs = scramble(nn.MultiheadAttention(embed_dim, num_heads, batch_first=True))
-    ours = MultiheadSelfAttention(embed_dim, num_heads).double()
+    ours = MultiheadAttention(embed_dim, num_heads).double()
     ours.load_state_dict(theirs.state_dict(), strict=True)
     x = torch.randn(3, 7, embed_dim, dtype=torch.double)
     expected = gradients(theirs, x, run=lambda x: theirs(x, x, x, need_weights=need_weights)[0])
@@ -46,7 +46,7 @@ def test_torchs_attention_loads_strictly_with_equal_outputs_and_gradients(
 
 def test_attention_of_ours_loads_strictly_into_torchs():
     torch.manual_seed(0)
-    ours = scramble(MultiheadSelfAttention(12, 3)).eval()
+    ours = scramble(MultiheadAttention(12, 3)).eval()
     theirs = nn.MultiheadAttention(12, 3, batch_first=True).double().eval()
     theirs.load_state_dict(ours.state_dict(), strict=True)
     x = torch.randn(3, 7, 12, dtype=torch.double)

@@ -40,6 +40,10 @@ TARGETS = {
     "zoo.data.text.TinyShakespeare": "zoo.data.text.text.TinyShakespeare",
     "zoo.data.text_files": "zoo.data.text.text_files",
     "zoo.data.voc_segmentation": "zoo.data.masks.voc_segmentation",
+    "zoo.models.recurrent.kinds.recurrent": "zoo.models.recurrent.kinds.make_rnn",
+    "zoo.models.recurrent.step_embedding.Steps": (
+        "zoo.models.recurrent.step_embedding.StepEmbedding"
+    ),
     "zoo.models.recurrent.patterns": "zoo.models.recurrent.sequence_heads",
 }
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.inference.protocols import BoundedContext, HasCache
+
 
 class Sampler:
     r"""Draws a token from the scores of the next one.
@@ -107,10 +109,9 @@ def continuation(model: nn.Module, tokens: Tensor, draw: Draw) -> Iterator[Tenso
         - tokens: ``(batch, time)``
         - each output: ``(batch, 1)``
     """
-    longest: int | None = getattr(model, "sequence_length", None)
+    longest = model.sequence_length if isinstance(model, BoundedContext) else None
     text = tokens if longest is None else tokens[:, -longest:]
-    new_cache: Callable[[int], Any] | None = getattr(model, "new_cache", None)
-    cache = None if new_cache is None else new_cache(len(text))
+    cache = model.new_cache(len(text)) if isinstance(model, HasCache) else None
     state, unread = cache, text
     while True:
         with torch.no_grad():

@@ -1,6 +1,6 @@
-r"""Scaled dot-product attention, written out and fused, and the cache of generation.
+r"""Scaled dot-product attention in one head and in several, and the cache of generation.
 
-Vaswani et al. 2017, "Attention is all you need", https://arxiv.org/abs/1706.03762, section 3.2.1.
+Vaswani et al. 2017, "Attention is all you need", https://arxiv.org/abs/1706.03762, section 3.2.
 """
 
 import math
@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+KeysValues = tuple[Tensor, Tensor]
 
 
 def attention_weights(
@@ -22,10 +24,10 @@ def attention_weights(
     Where every key is hidden from a query, its weights are zero.
 
     Args:
-        query: asks.
-        key: answers.
+        query: of the positions that look.
+        key: of those that they look at.
         mask: boolean, True where a query may see a key (broadcast); None for everywhere.
-        is_causal: a query sees no later key; the last query stands beside the last key.
+        is_causal: a query sees no later key; the last query is aligned with the last key.
 
     Shape:
         - query: ``(batch, heads, queries, head_dim)``
@@ -54,11 +56,11 @@ def attention(
     .. math:: \mathrm{softmax}(Q K^\top / \sqrt{d})\, V
 
     Args:
-        query: asks.
-        key: is compared with the query.
-        value: is averaged.
+        query: of the positions that look.
+        key: of those that they look at.
+        value: what is averaged.
         mask: boolean, True where a query may see a key (broadcast); None for everywhere.
-        is_causal: a query sees no later key; the last query stands beside the last key.
+        is_causal: a query sees no later key; the last query is aligned with the last key.
         dropout: probability of silencing a weight, already 0 outside training.
 
     Shape:
@@ -68,7 +70,7 @@ def attention(
     """
     square = query.size(-2) == key.size(-2)
     if mask is None and (not is_causal or square or query.size(-2) == 1):
-        # torch's own causal mask puts the first query beside the first key. A single query is the
+        # torch's own causal mask aligns the first query with the first key. A single query is the
         # last one: it sees everything.
         causal = bool(is_causal and square)  # a tensor where the graph is being traced
         return F.scaled_dot_product_attention(
@@ -196,6 +198,82 @@ class AttentionRecorder(nn.Module):
             self.recorded.append(weights.detach())
             return F.dropout(weights, dropout) @ value
         return attention(query, key, value, mask, is_causal=is_causal, dropout=dropout)
+
+
+class MultiheadAttention(AttentionRecorder):
+    r"""Attention in several heads side by side (section 3.2.2).
+
+    .. math::
+        \mathrm{head}_i &= \mathrm{softmax}(Q_i K_i^\top / \sqrt{d_k})\, V_i \\
+        \mathrm{MultiHead}(x, m) &= [\mathrm{head}_1; \dots; \mathrm{head}_h]\, W^O
+
+    with :math:`Q = x W^Q`, :math:`K = m W^K`, :math:`V = m W^V` and biases, where the memory m is x
+    itself in self-attention. Names and shapes are those of `torch.nn.MultiheadAttention`:
+    ``in_proj_weight`` is :math:`[W^Q; W^K; W^V]`, one below the other, so that self-attention needs
+    one product for the three. Each of the four matrices starts Xavier-uniform, biases at zero.
+
+    Args:
+        embed_dim: width of a token.
+        num_heads: heads h, a divisor of ``embed_dim``.
+        dropout: probability of silencing an attention weight during training.
+
+    Shape:
+        - input and output: ``(batch, time, embed_dim)``
+
+    Raises:
+        ValueError: if ``num_heads`` does not divide ``embed_dim``.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        if num_heads < 1 or embed_dim % num_heads:
+            raise ValueError(f"num_heads must divide embed_dim {embed_dim}, not be {num_heads}")
+        self.num_heads, self.dropout = num_heads, dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * embed_dim))
+        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for weight in (*self.in_proj_weight.detach().chunk(3), self.out_proj.weight):
+            nn.init.xavier_uniform_(weight)
+        nn.init.zeros_(self.in_proj_bias)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor | KeysValues | None = None,
+        mask: Tensor | None = None,
+        *,
+        is_causal: bool = False,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Attends to ``memory`` (tokens, or their keys and values), or to x and what is cached."""
+        if memory is None:
+            q, k, v = self._project(x, 0, 3)
+            if cache is not None:
+                k, v = cache.append(k, v)
+        else:
+            (q,) = self._project(x, 0, 1)
+            k, v = self.keys_values(memory) if isinstance(memory, Tensor) else memory
+        dropout = self.dropout if self.training else 0.0
+        heads = self.attend(q, k, v, mask, is_causal=is_causal, dropout=dropout)
+        return self.out_proj(merge_heads(heads))  # (batch, time, embed_dim)
+
+    def keys_values(self, memory: Tensor) -> KeysValues:
+        """What :meth:`forward` needs of a memory, each ``(batch, heads, time, head_dim)``."""
+        k, v = self._project(memory, 1, 3)
+        return k, v
+
+    def _project(self, x: Tensor, first: int, last: int) -> list[Tensor]:
+        """Queries (0), keys (1) and values (2), from one to another, in a single product."""
+        width = self.out_proj.in_features
+        rows = slice(first * width, last * width)
+        x = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        parts = x.unflatten(-1, (last - first, self.num_heads, -1))
+        # each (batch, heads, time, head_dim)
+        return [parts[:, :, i].transpose(1, 2) for i in range(last - first)]
 
 
 @contextmanager

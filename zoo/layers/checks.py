@@ -5,6 +5,7 @@ Where `torch.fx` traces a network, an input is a stand-in without a shape, and n
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 from torch.fx import Proxy
 
@@ -37,8 +38,8 @@ def check_lengths(
     """Refuses lengths that are not those of a padded batch.
 
     Args:
-        lengths: of each sequence; off the CPU, where a look at them would wait for the device, only
-            their number is checked.
+        lengths: of each sequence; off the CPU, where a look at them would wait for the device, and
+            where a network is compiled or exported, only their number is checked.
         batch: sequences.
         time: steps of the longest.
         least: 0 where a sequence may be empty.
@@ -48,7 +49,7 @@ def check_lengths(
         ValueError: naming the lengths and what is allowed.
     """
     fits = lengths.shape == (batch,) and not lengths.is_floating_point()
-    if fits and batch and lengths.device.type == "cpu":
+    if fits and not torch.compiler.is_compiling() and batch and lengths.device.type == "cpu":
         fits = bool(lengths.min() >= least and lengths.max() <= time)
     if not fits:
         raise ValueError(

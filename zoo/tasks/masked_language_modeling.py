@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.inference.protocols import HasAttentionMaps
 from zoo.layers.attention import padding_mask
 from zoo.metrics.perplexity import Perplexity
 from zoo.metrics.sums import IGNORED, Accuracy
@@ -163,7 +164,7 @@ class MaskedLanguageModeling(Task):
         versions = {"masked": sample.seen, "filled": sample.guesses, "original": sample.tokens}
         shown |= {name: Text(self._marked(tokens, sample)) for name, tokens in versions.items()}
         model: Any = self.model
-        if hasattr(model, "attention_maps"):
+        if isinstance(model, HasAttentionMaps):
             maps = model.attention_maps(sample.seen.unsqueeze(0), torch.tensor([sample.length]))
             seen = sample.seen[: min(sample.length, MOST_SHOWN)].tolist()
             names = self.vocabulary.tokens()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.inference.decoding import BEGIN, END, PAD, beam_search, greedy_search
+from zoo.inference.protocols import HasAttentionMaps
 from zoo.layers.attention import KeyValueCache
 from zoo.metrics.bleu import Bleu
 from zoo.metrics.perplexity import Perplexity
@@ -310,7 +311,7 @@ class Translation(Task):
 
     def _attention(self) -> dict[str, Shown]:
         model: Any = self.model
-        if not self._samples or not hasattr(model, "attention_maps"):
+        if not self._samples or not isinstance(self.model, HasAttentionMaps):
             return {}
         sample = self._samples[0]
         device = next(model.parameters()).device

@@ -1,13 +1,15 @@
 import copy
-import gc
 import io
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.layers.sparse import SparseMatrix
 from zoo.models.graph import gcn
-from zoo.models.graph.gcn import GCN, GCNConv, SparseMatrix, normalized_adjacency
+from zoo.models.graph.gcn import GCN, GCNConv, normalized_adjacency
 
 # A triangle 0-1-2 with a tail 2-3-4, and node 5 alone.
 EDGES = torch.tensor([[0, 1, 2, 2, 3], [1, 2, 0, 3, 4]])
@@ -89,7 +91,7 @@ def test_convolution_equals_the_dense_formula_with_its_gradients(edge_index):
 def test_product_is_differentiable_twice():
     a = normalized_adjacency(EDGES[:, :5], 6, dtype=torch.double)
     x = torch.randn(6, 2, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradgradcheck(lambda h: a.product(h).square(), x)
+    assert torch.autograd.gradgradcheck(lambda h: (a @ h).square(), x)
 
 
 def test_sparse_features_equal_dense_ones_with_their_gradients():
@@ -195,15 +197,49 @@ def test_features_changed_in_place_are_noticed():
     torch.testing.assert_close(model(x, EDGES), model(x.to_dense(), EDGES))
 
 
-def test_what_is_kept_beside_a_graph_goes_with_it():
-    model = GCN(5, 3)
-    edges, x = EDGES.clone(), sparse_features().to_sparse_csr()
-    before = len(gcn._adjacencies), len(gcn._features)
+def test_a_network_keeps_one_graph_and_other_networks_keep_their_own(monkeypatch):
+    calls = []
+    compute = gcn.normalized_adjacency
+    monkeypatch.setattr(
+        gcn, "normalized_adjacency", lambda *a, **k: calls.append(1) or compute(*a, **k)
+    )
+    model, x, edges = GCN(5, 3), sparse_features(), EDGES.clone()
     model(x, edges)
-    assert (len(gcn._adjacencies), len(gcn._features)) == (before[0] + 1, before[1] + 1)
-    del edges, x
-    gc.collect()
-    assert (len(gcn._adjacencies), len(gcn._features)) == before
+    model(x, edges.clone())  # takes the place of the other
+    model(x, edges)
+    assert len(calls) == 3
+    copy.deepcopy(model)(x, edges)
+    assert len(calls) == 4
+
+
+def test_without_the_cache_a_network_computes_the_same_and_keeps_nothing(monkeypatch):
+    torch.manual_seed(0)
+    x, edges = sparse_features().to_sparse_csr(), EDGES.clone()
+    model = GCN(5, 3).eval()
+    other = GCN(5, 3, cached=False).eval()
+    other.load_state_dict(model.state_dict())
+    for ours, cached in zip(gradients(other, x, edges), gradients(model, x, edges), strict=True):
+        assert torch.equal(ours, cached)
+    calls = []
+    compute = gcn.normalized_adjacency
+    monkeypatch.setattr(
+        gcn, "normalized_adjacency", lambda *a, **k: calls.append(1) or compute(*a, **k)
+    )
+    for _ in range(3):
+        other(x, edges)
+    assert len(calls) == 3
+    assert other._adjacency._tensor is None and model._adjacency._tensor is edges
+
+
+def test_importing_the_layers_silences_no_warning_of_others():
+    script = """
+import warnings
+import torch
+before = list(warnings.filters)
+import zoo.models.graph.gcn
+assert warnings.filters == before
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_evaluation_in_inference_mode_may_come_before_training():

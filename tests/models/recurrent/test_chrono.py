@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from zoo.models.recurrent.chrono import remember_
-from zoo.models.recurrent.kinds import recurrent
+from zoo.models.recurrent.kinds import make_rnn
 from zoo.models.recurrent.sequence_heads import rnn_regressor
 
 GATED = ("lstm", "peephole_lstm", "gru", "gru_paper", "minimal_gru")
@@ -11,7 +11,7 @@ GATED = ("lstm", "peephole_lstm", "gru", "gru_paper", "minimal_gru")
 def echo(kind, num_steps):
     """How much of the first input's influence on the state is left after so many steps."""
     torch.manual_seed(0)
-    layers = recurrent(kind, 1, 64)
+    layers = make_rnn(kind, 1, 64)
     with torch.no_grad():  # gates that only their biases move, and a candidate of the input alone
         for name, parameter in layers.named_parameters():
             if name.startswith("weight_ih"):
@@ -40,7 +40,7 @@ def test_gates_remember_after_a_hundred_steps_and_torchs_do_not(kind):
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_times_of_an_lstm_are_uniform_up_to_the_stated_length(bidirectional):
     torch.manual_seed(0)
-    layers = recurrent("lstm", 3, 4000, bidirectional=bidirectional)
+    layers = make_rnn("lstm", 3, 4000, bidirectional=bidirectional)
     cell_and_output = layers.bias_ih_l0[8000:].clone()
     remember_(layers, "lstm", 200)
     for bias_ih, bias_hh in (weights[2:4] for weights in layers.all_weights):
@@ -54,7 +54,7 @@ def test_times_of_an_lstm_are_uniform_up_to_the_stated_length(bidirectional):
 
 @pytest.mark.parametrize("kind", ["lstm", "peephole_lstm", "layer_norm_lstm"])
 def test_gates_of_input_and_memory_are_opposite(kind):
-    layers = recurrent(kind, 3, 50)
+    layers = make_rnn(kind, 3, 50)
     remember_(layers, kind, 200)
     write, keep = (layers.bias_ih_l0 + layers.bias_hh_l0).chunk(4)[:2]
     assert torch.equal(write, -keep) and keep.exp().min() >= 1 and keep.exp().max() <= 199.1
@@ -62,7 +62,7 @@ def test_gates_of_input_and_memory_are_opposite(kind):
 
 @pytest.mark.parametrize("kind", ["rnn", "rnn_relu"])
 def test_plain_layers_stay_as_they_are(kind):
-    layers = recurrent(kind, 3, 4)
+    layers = make_rnn(kind, 3, 4)
     before = [p.clone() for p in layers.parameters()]
     remember_(layers, kind, 100)
     for old, new in zip(before, layers.parameters(), strict=True):

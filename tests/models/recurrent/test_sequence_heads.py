@@ -3,7 +3,6 @@ import torch
 from torch import nn
 
 from zoo.models.recurrent.sequence_heads import (
-    SequenceReader,
     SequenceToVector,
     rnn_classifier,
     rnn_regressor,
@@ -109,10 +108,9 @@ def test_answer_is_the_last_state_of_torchs_own_layer_and_a_linear_map(kind):
 
 def test_pooling_is_the_mean_or_the_maximum_over_the_steps_that_there_are():
     inputs = torch.randn(4, 7, 2)
-    reader = SequenceReader(None, 2, hidden_size=6)
     for pooling, pool in (("mean", lambda h: h.mean(0)), ("max", lambda h: h.amax(0))):
-        model = SequenceToVector(reader, 3, pooling=pooling)
-        output, _ = reader(inputs, LENGTHS)
+        model = SequenceToVector(3, in_features=2, hidden_size=6, pooling=pooling)
+        output, _ = model.reader(inputs, LENGTHS)
         pooled = torch.stack([pool(output[row, :n]) for row, n in enumerate(LENGTHS.tolist())])
         torch.testing.assert_close(model(inputs, LENGTHS), model.head(pooled))
 

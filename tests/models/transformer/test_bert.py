@@ -23,14 +23,16 @@ def seed():
     torch.manual_seed(0)
 
 
+SIZES = {"sequence_length": 9, "num_layers": 2, "embed_dim": 16, "num_heads": 4, "mlp_dim": 24}
+
+
 def encoder(**options):
-    sizes = {"sequence_length": 9, "num_layers": 2, "embed_dim": 16, "num_heads": 4, "mlp_dim": 24}
-    return BertModel(13, **{**sizes, **options})
+    return BertModel(13, **{**SIZES, **options})
 
 
 KINDS = {
-    "masked_words": lambda **options: BertForMaskedLM(encoder(pooler=False, **options)),
-    "classifier": lambda **options: BertForSequenceClassification(encoder(**options), 3),
+    "masked_words": lambda **options: BertForMaskedLM(13, **{**SIZES, **options}),
+    "classifier": lambda **options: BertForSequenceClassification(13, 3, **{**SIZES, **options}),
 }
 each = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 
@@ -72,11 +74,8 @@ def test_lengths_of_another_batch_are_refused(kind):
 
 
 def test_a_pooler_is_there_where_it_is_used_and_only_there():
-    sizes = {"num_layers": 1, "embed_dim": 8, "num_heads": 2, "mlp_dim": 8}
-    with pytest.raises(ValueError, match="bert must have no pooler"):
-        BertForMaskedLM(BertModel(9, **sizes))
-    with pytest.raises(ValueError, match="bert must have a pooler"):
-        BertForSequenceClassification(BertModel(9, pooler=False, **sizes))
+    assert KINDS["masked_words"]().bert.pooler is None
+    assert KINDS["classifier"]().bert.pooler is not None
 
 
 @each
@@ -218,4 +217,4 @@ def test_bad_argument_is_refused_with_its_value(options, message):
 
 def test_no_class_at_all_is_refused():
     with pytest.raises(ValueError, match="num_classes must be at least 1, not 0"):
-        BertForSequenceClassification(encoder(), 0)
+        BertForSequenceClassification(13, 0, **SIZES)

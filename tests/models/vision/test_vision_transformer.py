@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from zoo.layers.attention import MultiheadAttention
 from zoo.models.vision.vision_transformer import (
-    MultiheadSelfAttention,
     VisionTransformer,
     vit_b_16,
     vit_b_32,
@@ -101,7 +101,7 @@ def test_projection_is_one_linear_map_of_every_patch_in_reading_order():
 
 
 def test_attention_is_the_softmax_of_scaled_products():
-    layer, z = MultiheadSelfAttention(6, 2).double(), torch.randn(2, 5, 6).double()
+    layer, z = MultiheadAttention(6, 2).double(), torch.randn(2, 5, 6).double()
     q, k, v = F.linear(z, layer.in_proj_weight, layer.in_proj_bias).chunk(3, dim=2)
     heads = []
     for h in (slice(0, 3), slice(3, 6)):

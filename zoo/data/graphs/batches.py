@@ -78,6 +78,8 @@ def split_loaders(
     part: Part = (0, 1),
 ) -> dict[str, Loader]:
     """A loader for each split of one graph, given the nodes of each."""
+    # Moved once, so that all splits have the same tensors: what a model caches by them is kept.
+    features, edge_index, labels = (t.to(device) for t in (features, edge_index, labels))
     loaders: dict[str, Loader] = {}
     for split, index in nodes.items():
         mask = torch.zeros(len(labels), dtype=torch.bool)

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one
+from zoo.layers.initialization import deferred_init, reset
 
 
 class Word2Vec(nn.Module):
@@ -57,6 +58,7 @@ class Word2Vec(nn.Module):
         ValueError: if an argument or the shape of the inputs is wrong.
     """
 
+    @deferred_init
     def __init__(
         self, vocab_size: int, embed_dim: int = 100, *, out_features: int | None = None
     ) -> None:
@@ -65,7 +67,11 @@ class Word2Vec(nn.Module):
         check_at_least_one(vocab_size=vocab_size, embed_dim=embed_dim, out_features=rows)
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.output = nn.Embedding(rows, embed_dim)
-        nn.init.uniform_(self.embedding.weight, -0.5 / embed_dim, 0.5 / embed_dim)
+
+    def init_weights(self) -> None:
+        reset(self)
+        limit = 0.5 / self.embedding.embedding_dim
+        nn.init.uniform_(self.embedding.weight, -limit, limit)
         nn.init.zeros_(self.output.weight)
 
     def hidden(self, inputs: Tensor) -> Tensor:

@@ -33,8 +33,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.initialization import deferred_init, reset
 from zoo.layers.maxout import Maxout
 from zoo.models.recurrent.encoder_decoder import (
+    AttentiveEncoderDecoder,
     Encoder,
     HiddenKind,
     check_hidden_kind,
@@ -42,7 +44,7 @@ from zoo.models.recurrent.encoder_decoder import (
     source_mask,
     start_orthogonally,
 )
-from zoo.models.recurrent.kinds import Backend, recurrent
+from zoo.models.recurrent.kinds import Backend, make_rnn
 
 
 class AttentionState(NamedTuple):
@@ -178,7 +180,7 @@ class AttentionDecoder(nn.Module):
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.dropout = nn.Dropout(dropout)
         self.attention = AdditiveAttention(hidden_size, memory_size, hidden_size)
-        self.rnn = recurrent(kind, embed_dim + memory_size, hidden_size, backend=backend)
+        self.rnn = make_rnn(kind, embed_dim + memory_size, hidden_size, backend=backend)
         self.maxout = nn.Identity() if maxout_size is None else Maxout(width, maxout_size)
         self.fc_out = nn.Linear(width if maxout_size is None else maxout_size, vocab_size)
 
@@ -202,7 +204,7 @@ class AttentionDecoder(nn.Module):
         return logits, state._replace(hidden=hidden), torch.cat(maps, dim=1)
 
 
-class BahdanauSeq2Seq(nn.Module):
+class BahdanauSeq2Seq(AttentiveEncoderDecoder):
     r"""Bidirectional GRU encoder, additive attention, GRU decoder.
 
     The defaults are the paper's sizes.
@@ -217,15 +219,15 @@ class BahdanauSeq2Seq(nn.Module):
         dropout: probability of silencing a value of the embeddings during training.
         backend: of the recurrent layers.
 
-    Shape:
-        - input: source ``(batch, S)`` and target ``(batch, T)`` of type int64, padded on the right;
-          the source's lengths ``(batch,)`` on the CPU, None if there is no padding
-        - output: logits ``(batch, T, target_vocab_size)`` of the token after each of the target's
+    Shape: as in :class:`~zoo.models.recurrent.encoder_decoder.EncoderDecoder`.
 
     Raises:
         ValueError: if an argument is outside its range, or the lengths do not fit the source.
     """
 
+    decoder: AttentionDecoder
+
+    @deferred_init
     def __init__(
         self,
         source_vocab_size: int,
@@ -266,41 +268,18 @@ class BahdanauSeq2Seq(nn.Module):
             dropout=dropout,
             backend=backend,
         )
+
+    def init_weights(self) -> None:
+        reset(self)
         start_orthogonally(self)
         for matrix in (self.decoder.attention.query.weight, self.decoder.attention.key.weight):
             nn.init.normal_(matrix, std=0.001)
-
-    def forward(
-        self, source: Tensor, target: Tensor, source_lengths: Tensor | None = None
-    ) -> Tensor:
-        return self.decode(target, self.encode(source, source_lengths))[0]
 
     def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> AttentionState:
         """The state that :meth:`decode` starts from."""
         memory, hidden = self.encoder(source, source_lengths)
         keys = self.decoder.attention.keys(memory)
         return AttentionState(hidden, memory, keys, source_mask(source, source_lengths))
-
-    def decode(self, tokens: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
-        """Logits after each of the next tokens ``(batch, new)``, and the state to go on from."""
-        return self.decoder(tokens, state)[:2]
-
-    def reorder(self, state: AttentionState, rows: Tensor) -> AttentionState:
-        """The state whose row i is row ``rows[i]`` of this one."""
-        return AttentionState(
-            state.hidden.index_select(1, rows),
-            state.memory.index_select(0, rows),
-            state.keys.index_select(0, rows),
-            None if state.mask is None else state.mask.index_select(0, rows),
-        )
-
-    @torch.no_grad()
-    def attention_maps(
-        self, source: Tensor, target: Tensor, source_lengths: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Where the decoder looks before it writes each token: ``(batch, 1, T, S)``."""
-        _, _, maps = self.decoder(target, self.encode(source, source_lengths))
-        return {"attention": maps.unsqueeze(1)}
 
 
 def seq2seq_attention(

@@ -30,14 +30,16 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.initialization import deferred_init, reset
 from zoo.layers.maxout import Maxout
 from zoo.models.recurrent.encoder_decoder import (
     Encoder,
+    EncoderDecoder,
     HiddenKind,
     check_hidden_kind,
     start_orthogonally,
 )
-from zoo.models.recurrent.kinds import Backend, recurrent
+from zoo.models.recurrent.kinds import Backend, make_rnn
 
 
 class ContextState(NamedTuple):
@@ -83,7 +85,7 @@ class ContextDecoder(nn.Module):
         width = embed_dim + 2 * hidden_size
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.dropout = nn.Dropout(dropout)
-        self.rnn = recurrent(kind, embed_dim + hidden_size, hidden_size, backend=backend)
+        self.rnn = make_rnn(kind, embed_dim + hidden_size, hidden_size, backend=backend)
         self.maxout = nn.Identity() if maxout_size is None else Maxout(width, maxout_size)
         self.fc_out = nn.Linear(width if maxout_size is None else maxout_size, vocab_size)
 
@@ -97,7 +99,7 @@ class ContextDecoder(nn.Module):
         return self.fc_out(features), state._replace(hidden=hidden)  # (batch, T, vocab_size)
 
 
-class ContextSeq2Seq(nn.Module):
+class ContextSeq2Seq(EncoderDecoder):
     r"""GRU encoder and decoder, whose every step sees the encoder's last state.
 
     The defaults are the paper's sizes.
@@ -112,15 +114,13 @@ class ContextSeq2Seq(nn.Module):
         dropout: probability of silencing a value of the embeddings during training.
         backend: of the recurrent layers.
 
-    Shape:
-        - input: source ``(batch, S)`` and target ``(batch, T)`` of type int64, padded on the right;
-          the source's lengths ``(batch,)`` on the CPU, None if there is no padding
-        - output: logits ``(batch, T, target_vocab_size)`` of the token after each of the target's
+    Shape: as in :class:`~zoo.models.recurrent.encoder_decoder.EncoderDecoder`.
 
     Raises:
         ValueError: if an argument is outside its range, or the lengths do not fit the source.
     """
 
+    @deferred_init
     def __init__(
         self,
         source_vocab_size: int,
@@ -160,25 +160,15 @@ class ContextSeq2Seq(nn.Module):
             dropout=dropout,
             backend=backend,
         )
-        start_orthogonally(self)
 
-    def forward(
-        self, source: Tensor, target: Tensor, source_lengths: Tensor | None = None
-    ) -> Tensor:
-        return self.decode(target, self.encode(source, source_lengths))[0]
+    def init_weights(self) -> None:
+        reset(self)
+        start_orthogonally(self)
 
     def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> ContextState:
         """The state that :meth:`decode` starts from."""
         _, hidden = self.encoder(source, source_lengths)
         return ContextState(hidden, hidden[-1])
-
-    def decode(self, tokens: Tensor, state: ContextState) -> tuple[Tensor, ContextState]:
-        """Logits after each of the next tokens ``(batch, new)``, and the state to go on from."""
-        return self.decoder(tokens, state)
-
-    def reorder(self, state: ContextState, rows: Tensor) -> ContextState:
-        """The state whose row i is row ``rows[i]`` of this one."""
-        return ContextState(state.hidden.index_select(1, rows), state.context.index_select(0, rows))
 
 
 def seq2seq_gru(

@@ -35,7 +35,7 @@ def remember_(layers: nn.Module, kind: Kind, num_steps: int) -> None:
     Plain recurrent layers have no gates and stay as they are.
 
     Args:
-        layers: recurrent layers, see :func:`~zoo.models.recurrent.kinds.recurrent`.
+        layers: recurrent layers, see :func:`~zoo.models.recurrent.kinds.make_rnn`.
         kind: their kind.
         num_steps: length T of the dependencies.
 

@@ -1,4 +1,4 @@
-"""What the recurrent encoder-decoders share: reading the source, looking at it, and how they start.
+"""What the recurrent encoder-decoders share: reading the source, the interface, how they start.
 
 Sutskever et al. 2014 (:mod:`zoo.models.recurrent.seq2seq`), Cho et al. 2014
 (:mod:`zoo.models.recurrent.cho`), Bahdanau et al. 2015 (:mod:`zoo.models.recurrent.bahdanau`),
@@ -6,7 +6,7 @@ Luong et al. 2015 (:mod:`zoo.models.recurrent.luong`).
 """
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from zoo.layers.attention import padding_mask
 from zoo.layers.checks import check_lengths
-from zoo.models.recurrent.kinds import Backend, Kind, State, recurrent
+from zoo.models.recurrent.kinds import Backend, Kind, State, make_rnn
 
 HiddenKind = Literal["rnn", "rnn_relu", "gru", "gru_paper", "minimal_gru"]
 """Kinds of recurrent layers whose state is h alone."""
@@ -66,8 +66,8 @@ def start_uniformly(model: nn.Module, limit: float) -> None:
 def start_orthogonally(model: nn.Module) -> None:
     """As Cho et al. and Bahdanau et al. start their networks.
 
-    Recurrent matrices are orthogonal, gate by gate; all others are normal numbers of deviation
-    0.01; biases are zero.
+    Recurrent matrices are orthogonal, gate by gate; all others are normal numbers of standard
+    deviation 0.01; biases are zero.
     """
     for name, parameter in model.named_parameters():
         if "weight_hh" in name:
@@ -120,7 +120,7 @@ class Encoder(nn.Module):
         self.reverse_source = reverse_source
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.dropout = nn.Dropout(dropout)
-        self.rnn = recurrent(
+        self.rnn = make_rnn(
             kind,
             embed_dim,
             hidden_size,
@@ -148,3 +148,50 @@ class Encoder(nn.Module):
                 memory, batch_first=True, total_length=source.size(1)
             )  # (batch, S, directions * hidden_size)
         return (reverse(memory, lengths) if self.reverse_source else memory), hidden
+
+
+class EncoderDecoder(nn.Module):
+    """Base of the networks: an encoder reads the source, a decoder writes the target.
+
+    A subclass says what of the source its decoder starts from (:meth:`encode`). The state is a
+    named tuple, first the state of the decoder's recurrent layers, then tensors ``(batch, ...)``.
+
+    Shape:
+        - input: source ``(batch, S)`` and target ``(batch, T)`` of type int64, padded on the right;
+          the source's lengths ``(batch,)`` on the CPU, None if there is no padding
+        - output: logits ``(batch, T, target_vocab_size)`` of the token after each of the target's
+    """
+
+    encoder: Encoder
+    decoder: nn.Module
+
+    def forward(
+        self, source: Tensor, target: Tensor, source_lengths: Tensor | None = None
+    ) -> Tensor:
+        return self.decode(target, self.encode(source, source_lengths))[0]
+
+    def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> Any:
+        """The state that :meth:`decode` starts from."""
+        raise NotImplementedError
+
+    def decode(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Logits after each of the next tokens ``(batch, new)``, and the state to go on from."""
+        return self.decoder(tokens, state)[:2]
+
+    def reorder(self, state: Any, rows: Tensor) -> Any:
+        """The state whose row i is row ``rows[i]`` of this one."""
+        hidden, *others = state
+        others = [part if part is None else part.index_select(0, rows) for part in others]
+        return type(state)(take_rows(hidden, rows), *others)
+
+
+class AttentiveEncoderDecoder(EncoderDecoder):
+    """Base of those whose decoder also returns where it looked, ``(batch, T, S)``."""
+
+    @torch.no_grad()
+    def attention_maps(
+        self, source: Tensor, target: Tensor, source_lengths: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Where the decoder looks before it writes each token: ``(batch, 1, T, S)``."""
+        _, _, maps = self.decoder(target, self.encode(source, source_lengths))
+        return {"attention": maps.unsqueeze(1)}

@@ -1,4 +1,4 @@
-"""Recurrent layers by name, all with the same face, for networks that can be built of any."""
+"""Recurrent layers by name, all with the same interface, for networks that can be built of any."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +14,7 @@ from zoo.models.recurrent.minimal_gru import MinimalGRU
 from zoo.models.recurrent.peephole_lstm import PeepholeLSTM
 from zoo.models.recurrent.rnn import RNN
 
-__all__ = ["Backend", "Kind", "State", "recurrent"]
+__all__ = ["Backend", "Kind", "State", "make_rnn"]
 
 Kind = Literal[
     "rnn",
@@ -38,7 +38,7 @@ _LAYERS: dict[Kind, Callable[..., nn.Module]] = {
 }
 
 
-def recurrent(kind: Kind, input_size: int, hidden_size: int, **options: Any) -> nn.Module:
+def make_rnn(kind: Kind, input_size: int, hidden_size: int, **options: Any) -> nn.Module:
     """Recurrent layers of a kind.
 
     Args:

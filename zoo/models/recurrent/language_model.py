@@ -25,7 +25,8 @@ word_language_model (https://github.com/pytorch/examples), ``encoder`` (the embe
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability
-from zoo.models.recurrent.kinds import Backend, Kind, State, recurrent
+from zoo.layers.initialization import deferred_init, reset
+from zoo.models.recurrent.kinds import Backend, Kind, State, make_rnn
 
 
 class RecurrentLanguageModel(nn.Module):
@@ -60,6 +61,7 @@ class RecurrentLanguageModel(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self,
         vocab_size: int = 65,
@@ -87,7 +89,7 @@ class RecurrentLanguageModel(nn.Module):
             )
         self.drop = nn.Dropout(dropout)
         self.encoder = nn.Embedding(vocab_size, embed_dim)
-        self.rnn = recurrent(
+        self.rnn = make_rnn(
             kind,
             embed_dim,
             hidden_size,
@@ -97,10 +99,19 @@ class RecurrentLanguageModel(nn.Module):
             backend=backend,
         )
         self.decoder = nn.Linear(hidden_size, vocab_size)
-        if tie_weights:
+        self.is_tied = tie_weights
+        self._tie()
+
+    def _tie(self) -> None:
+        if self.is_tied:
+            self.decoder.weight = self.encoder.weight
+
+    def init_weights(self) -> None:
+        reset(self)
+        self._tie()
+        if self.is_tied:
             # The embedding's unit variance would make the first logits far too large.
             nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
-            self.decoder.weight = self.encoder.weight
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         embedded = self.drop(self.encoder(tokens))  # (batch, time, embed_dim)

@@ -105,6 +105,7 @@ class LSTM(Recurrence, nn.LSTM):  # type: ignore[misc]
         recurrent_dropout: float = 0.0,
         backend: Backend = "fused",
     ) -> None:
+        self.forget_bias = forget_bias  # known before the base's constructor starts the weights
         super().__init__(
             input_size,
             hidden_size,
@@ -114,9 +115,12 @@ class LSTM(Recurrence, nn.LSTM):  # type: ignore[misc]
             recurrent_dropout=recurrent_dropout,
             backend=backend,
         )
-        if forget_bias is not None:
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if self.forget_bias is not None:
             for _, _, bias_ih, bias_hh, *_ in self.all_weights:
-                nn.init.constant_(bias_ih.chunk(4)[1], forget_bias)
+                nn.init.constant_(bias_ih.chunk(4)[1], self.forget_bias)
                 nn.init.zeros_(bias_hh.chunk(4)[1])
 
     def steps(self, x: Tensor, weights: Weights, mask: Tensor | None) -> Step:

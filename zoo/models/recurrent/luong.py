@@ -29,14 +29,15 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.initialization import deferred_init, reset
 from zoo.models.recurrent.encoder_decoder import (
+    AttentiveEncoderDecoder,
     Encoder,
     masked_softmax,
     source_mask,
     start_uniformly,
-    take_rows,
 )
-from zoo.models.recurrent.kinds import Backend, Kind, State, recurrent
+from zoo.models.recurrent.kinds import Backend, Kind, State, make_rnn
 
 Score = Literal["dot", "general", "concat"]
 
@@ -147,7 +148,7 @@ class AttentionDecoder(nn.Module):
         self.input_feeding = input_feeding
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.dropout = nn.Dropout(dropout)
-        self.rnn = recurrent(
+        self.rnn = make_rnn(
             kind,
             embed_dim + (hidden_size if input_feeding else 0),
             hidden_size,
@@ -177,7 +178,7 @@ class AttentionDecoder(nn.Module):
         return logits, state._replace(hidden=hidden, feed=feed[:, -1:]), torch.cat(maps, dim=1)
 
 
-class LuongSeq2Seq(nn.Module):
+class LuongSeq2Seq(AttentiveEncoderDecoder):
     r"""Two stacks of LSTM layers, and global attention from the second to the first.
 
     The defaults are the paper's sizes.
@@ -197,15 +198,15 @@ class LuongSeq2Seq(nn.Module):
             and before the output layer.
         backend: of the recurrent layers.
 
-    Shape:
-        - input: source ``(batch, S)`` and target ``(batch, T)`` of type int64, padded on the right;
-          the source's lengths ``(batch,)`` on the CPU, None if there is no padding
-        - output: logits ``(batch, T, target_vocab_size)`` of the token after each of the target's
+    Shape: as in :class:`~zoo.models.recurrent.encoder_decoder.EncoderDecoder`.
 
     Raises:
         ValueError: if an argument is outside its range, or the lengths do not fit the source.
     """
 
+    decoder: AttentionDecoder
+
+    @deferred_init
     def __init__(
         self,
         source_vocab_size: int,
@@ -251,12 +252,10 @@ class LuongSeq2Seq(nn.Module):
             dropout=dropout,
             backend=backend,
         )
-        start_uniformly(self, 0.1)
 
-    def forward(
-        self, source: Tensor, target: Tensor, source_lengths: Tensor | None = None
-    ) -> Tensor:
-        return self.decode(target, self.encode(source, source_lengths))[0]
+    def init_weights(self) -> None:
+        reset(self)
+        start_uniformly(self, 0.1)
 
     def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> AttentionState:
         """The state that :meth:`decode` starts from."""
@@ -264,28 +263,6 @@ class LuongSeq2Seq(nn.Module):
         nothing = memory.new_zeros(len(memory), 1, memory.size(2))
         keys = self.decoder.attention.keys(memory)
         return AttentionState(hidden, nothing, memory, keys, source_mask(source, source_lengths))
-
-    def decode(self, tokens: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
-        """Logits after each of the next tokens ``(batch, new)``, and the state to go on from."""
-        return self.decoder(tokens, state)[:2]
-
-    def reorder(self, state: AttentionState, rows: Tensor) -> AttentionState:
-        """The state whose row i is row ``rows[i]`` of this one."""
-        return AttentionState(
-            take_rows(state.hidden, rows),
-            state.feed.index_select(0, rows),
-            state.memory.index_select(0, rows),
-            state.keys.index_select(0, rows),
-            None if state.mask is None else state.mask.index_select(0, rows),
-        )
-
-    @torch.no_grad()
-    def attention_maps(
-        self, source: Tensor, target: Tensor, source_lengths: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Where the decoder looks before it writes each token: ``(batch, 1, T, S)``."""
-        _, _, maps = self.decoder(target, self.encode(source, source_lengths))
-        return {"attention": maps.unsqueeze(1)}
 
 
 def seq2seq_luong(

@@ -23,12 +23,14 @@ words:
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.initialization import deferred_init, reset
 from zoo.models.recurrent.encoder_decoder import (
     Encoder,
+    EncoderDecoder,
     start_uniformly,
     take_rows,
 )
-from zoo.models.recurrent.kinds import Backend, Kind, State, recurrent
+from zoo.models.recurrent.kinds import Backend, Kind, State, make_rnn
 
 
 class Decoder(nn.Module):
@@ -67,7 +69,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.dropout = nn.Dropout(dropout)
-        self.rnn = recurrent(
+        self.rnn = make_rnn(
             kind,
             embed_dim,
             hidden_size,
@@ -83,7 +85,7 @@ class Decoder(nn.Module):
         return self.fc_out(output), hidden  # (batch, T, vocab_size)
 
 
-class Seq2Seq(nn.Module):
+class Seq2Seq(EncoderDecoder):
     r"""Two stacks of LSTM layers, the second started with the state of the first (Sutskever).
 
     .. math:: p(y_1 \dots y_T \mid x) = \prod_t p(y_t \mid v(x), y_1 \dots y_{t-1})
@@ -102,15 +104,13 @@ class Seq2Seq(nn.Module):
             layers.
         backend: of the recurrent layers.
 
-    Shape:
-        - input: source ``(batch, S)`` and target ``(batch, T)`` of type int64, padded on the right;
-          the source's lengths ``(batch,)`` on the CPU, None if there is no padding
-        - output: logits ``(batch, T, target_vocab_size)`` of the token after each of the target's
+    Shape: as in :class:`~zoo.models.recurrent.encoder_decoder.EncoderDecoder`.
 
     Raises:
         ValueError: if an argument is outside its range, or the lengths do not fit the source.
     """
 
+    @deferred_init
     def __init__(
         self,
         source_vocab_size: int,
@@ -152,20 +152,14 @@ class Seq2Seq(nn.Module):
             dropout=dropout,
             backend=backend,
         )
-        start_uniformly(self, 0.08)
 
-    def forward(
-        self, source: Tensor, target: Tensor, source_lengths: Tensor | None = None
-    ) -> Tensor:
-        return self.decode(target, self.encode(source, source_lengths))[0]
+    def init_weights(self) -> None:
+        reset(self)
+        start_uniformly(self, 0.08)
 
     def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> State:
         """The state that :meth:`decode` starts from."""
         return self.encoder(source, source_lengths)[1]
-
-    def decode(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Logits after each of the next tokens ``(batch, new)``, and the state to go on from."""
-        return self.decoder(tokens, state)
 
     def reorder(self, state: State, rows: Tensor) -> State:
         """The state whose row i is row ``rows[i]`` of this one."""

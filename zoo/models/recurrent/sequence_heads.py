@@ -1,12 +1,12 @@
-r"""What recurrent networks say about a sequence: one thing about all of it, or one about each step.
+r"""What recurrent networks predict from a sequence: one thing for all of it, or one for each step.
 
 The patterns many to one and many to many of Karpathy 2015, "The unreasonable effectiveness of
 recurrent neural networks", https://karpathy.github.io/2015/05/21/rnn-effectiveness/, and of
 Goodfellow, Bengio and Courville 2016, "Deep learning", section 10.2,
 https://www.deeplearningbook.org/contents/rnn.html
 
-Recurrent layers read the steps of a sequence, tokens or vectors; a linear layer says what they
-have understood. Sequences of unequal length stand in one batch, padded on the right; what the
+Recurrent layers read the steps of a sequence, tokens or vectors; a linear layer makes the
+prediction. Sequences of unequal length stand in one batch, padded on the right; what the
 padding holds changes nothing.
 
 One to many is in :mod:`~zoo.models.recurrent.vector_to_sequence`; many to many of another length,
@@ -19,7 +19,7 @@ that is translation, takes two networks: an encoder and a decoder.
 | `rnn_tagger` | 1,000 kinds of token | one of 2 classes for each step | 163,586 |
 """
 
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from zoo.layers.attention import padding_mask
 from zoo.layers.checks import check_at_least_one, check_lengths, check_probability
+from zoo.layers.initialization import deferred_init, reset
 from zoo.models.recurrent.chrono import remember_
-from zoo.models.recurrent.kinds import Backend, Kind, recurrent
-from zoo.models.recurrent.step_embedding import Steps
+from zoo.models.recurrent.kinds import Backend, Kind, make_rnn
+from zoo.models.recurrent.step_embedding import StepEmbedding
 
 Pooling = Literal["last", "mean", "max"]
 
@@ -67,6 +68,7 @@ class SequenceReader(nn.Module):
             lengths are not those of the inputs.
     """
 
+    @deferred_init
     def __init__(
         self,
         vocab_size: int | None = None,
@@ -85,11 +87,11 @@ class SequenceReader(nn.Module):
         super().__init__()
         check_at_least_one(hidden_size=hidden_size, num_layers=num_layers)
         check_probability(dropout=dropout)
-        self.steps = Steps(vocab_size, in_features, embed_dim=embed_dim)
+        self.steps = StepEmbedding(vocab_size, in_features, embed_dim=embed_dim)
         self.out_features = 2 * hidden_size if bidirectional else hidden_size
         self.bidirectional = bidirectional
         self.dropout = nn.Dropout(dropout)
-        self.rnn = recurrent(
+        self.rnn = make_rnn(
             kind,
             self.steps.out_features,
             hidden_size,
@@ -99,10 +101,14 @@ class SequenceReader(nn.Module):
             recurrent_dropout=recurrent_dropout,
             backend=backend,
         )
-        if memory_length is not None:
-            if memory_length < 3:
-                raise ValueError(f"memory_length must be at least 3 or None, not {memory_length}")
-            remember_(self.rnn, kind, memory_length)
+        if memory_length is not None and memory_length < 3:
+            raise ValueError(f"memory_length must be at least 3 or None, not {memory_length}")
+        self.kind, self.memory_length = kind, memory_length
+
+    def init_weights(self) -> None:
+        reset(self)
+        if self.memory_length is not None:
+            remember_(self.rnn, self.kind, self.memory_length)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         steps = self.steps(inputs)  # (batch, time, features)
@@ -124,16 +130,32 @@ class SequenceReader(nn.Module):
         return self.dropout(output), self.dropout(last)
 
 
+class SequenceReaderOptions(TypedDict, total=False):
+    """See :class:`SequenceReader`."""
+
+    embed_dim: int
+    kind: Kind
+    hidden_size: int
+    num_layers: int
+    bidirectional: bool
+    dropout: float
+    recurrent_dropout: float
+    memory_length: int | None
+    backend: Backend
+
+
 class SequenceToVector(nn.Module):
-    r"""Many to one: a whole sequence is read, then something is said about it.
+    r"""Many to one: a whole sequence is read, then the prediction is made.
 
     .. math:: y = V \operatorname{pool}(h_1, \dots, h_T) + b
 
     Args:
-        reader: the recurrent layers.
         out_features: classes, or numbers to be predicted.
+        vocab_size: see :class:`SequenceReader`.
+        in_features: see :class:`SequenceReader`.
         pooling: ``"last"``: the state that each direction ends with; ``"mean"`` or ``"max"`` over
             the steps, by feature.
+        **options: of the recurrent layers, see :class:`SequenceReader`.
 
     Shape:
         - input: see :class:`SequenceReader`
@@ -143,16 +165,26 @@ class SequenceToVector(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
-        self, reader: SequenceReader, out_features: int, *, pooling: Pooling = "last"
+        self,
+        out_features: int,
+        vocab_size: int | None = None,
+        in_features: int | None = None,
+        *,
+        pooling: Pooling = "last",
+        **options: Unpack[SequenceReaderOptions],
     ) -> None:
         super().__init__()
         check_at_least_one(out_features=out_features)
         if pooling not in ("last", "mean", "max"):
             raise ValueError(f"pooling must be last, mean or max, not {pooling!r}")
         self.pooling = pooling
-        self.reader = reader
-        self.head = nn.Linear(reader.out_features, out_features)
+        self.reader = SequenceReader(vocab_size, in_features, **options)
+        self.head = nn.Linear(self.reader.out_features, out_features)
+
+    def init_weights(self) -> None:
+        reset(self)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         output, last = self.reader(inputs, lengths)
@@ -168,15 +200,17 @@ class SequenceToVector(nn.Module):
 
 
 class SequenceTagger(nn.Module):
-    r"""Many to many, aligned: something is said about every step.
+    r"""Many to many, aligned: one prediction for every step.
 
     .. math:: y_t = V h_t + b
 
     Unless bidirectional, the answer to a step is given before the next one has been seen.
 
     Args:
-        reader: the recurrent layers.
         out_features: classes, or numbers to be predicted.
+        vocab_size: see :class:`SequenceReader`.
+        in_features: see :class:`SequenceReader`.
+        **options: of the recurrent layers, see :class:`SequenceReader`.
 
     Shape:
         - input: see :class:`SequenceReader`
@@ -187,11 +221,21 @@ class SequenceTagger(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
-    def __init__(self, reader: SequenceReader, out_features: int) -> None:
+    @deferred_init
+    def __init__(
+        self,
+        out_features: int,
+        vocab_size: int | None = None,
+        in_features: int | None = None,
+        **options: Unpack[SequenceReaderOptions],
+    ) -> None:
         super().__init__()
         check_at_least_one(out_features=out_features)
-        self.reader = reader
-        self.head = nn.Linear(reader.out_features, out_features)
+        self.reader = SequenceReader(vocab_size, in_features, **options)
+        self.head = nn.Linear(self.reader.out_features, out_features)
+
+    def init_weights(self) -> None:
+        reset(self)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         output, _ = self.reader(inputs, lengths)
@@ -203,32 +247,11 @@ def rnn_classifier(
     *,
     vocab_size: int | None = None,
     in_features: int | None = None,
-    embed_dim: int = 64,
-    kind: Kind = "lstm",
-    hidden_size: int = 128,
-    num_layers: int = 1,
-    bidirectional: bool = False,
     pooling: Pooling = "last",
-    dropout: float = 0.0,
-    recurrent_dropout: float = 0.0,
-    memory_length: int | None = None,
-    backend: Backend = "fused",
+    **options: Unpack[SequenceReaderOptions],
 ) -> SequenceToVector:
     """One class for each sequence of tokens (``vocab_size``) or vectors (``in_features``)."""
-    reader = SequenceReader(
-        vocab_size,
-        in_features,
-        embed_dim=embed_dim,
-        kind=kind,
-        hidden_size=hidden_size,
-        num_layers=num_layers,
-        bidirectional=bidirectional,
-        dropout=dropout,
-        recurrent_dropout=recurrent_dropout,
-        memory_length=memory_length,
-        backend=backend,
-    )
-    return SequenceToVector(reader, num_classes, pooling=pooling)
+    return SequenceToVector(num_classes, vocab_size, in_features, pooling=pooling, **options)
 
 
 def rnn_regressor(
@@ -236,32 +259,11 @@ def rnn_regressor(
     out_features: int = 1,
     *,
     vocab_size: int | None = None,
-    embed_dim: int = 64,
-    kind: Kind = "lstm",
-    hidden_size: int = 128,
-    num_layers: int = 1,
-    bidirectional: bool = False,
     pooling: Pooling = "last",
-    dropout: float = 0.0,
-    recurrent_dropout: float = 0.0,
-    memory_length: int | None = None,
-    backend: Backend = "fused",
+    **options: Unpack[SequenceReaderOptions],
 ) -> SequenceToVector:
     """Numbers for each sequence of vectors (``in_features``) or tokens (``vocab_size``)."""
-    reader = SequenceReader(
-        vocab_size,
-        in_features,
-        embed_dim=embed_dim,
-        kind=kind,
-        hidden_size=hidden_size,
-        num_layers=num_layers,
-        bidirectional=bidirectional,
-        dropout=dropout,
-        recurrent_dropout=recurrent_dropout,
-        memory_length=memory_length,
-        backend=backend,
-    )
-    return SequenceToVector(reader, out_features, pooling=pooling)
+    return SequenceToVector(out_features, vocab_size, in_features, pooling=pooling, **options)
 
 
 def rnn_tagger(
@@ -269,28 +271,7 @@ def rnn_tagger(
     *,
     vocab_size: int | None = None,
     in_features: int | None = None,
-    embed_dim: int = 64,
-    kind: Kind = "lstm",
-    hidden_size: int = 128,
-    num_layers: int = 1,
-    bidirectional: bool = False,
-    dropout: float = 0.0,
-    recurrent_dropout: float = 0.0,
-    memory_length: int | None = None,
-    backend: Backend = "fused",
+    **options: Unpack[SequenceReaderOptions],
 ) -> SequenceTagger:
     """One class for each step of a sequence of tokens (``vocab_size``) or vectors."""
-    reader = SequenceReader(
-        vocab_size,
-        in_features,
-        embed_dim=embed_dim,
-        kind=kind,
-        hidden_size=hidden_size,
-        num_layers=num_layers,
-        bidirectional=bidirectional,
-        dropout=dropout,
-        recurrent_dropout=recurrent_dropout,
-        memory_length=memory_length,
-        backend=backend,
-    )
-    return SequenceTagger(reader, num_classes)
+    return SequenceTagger(num_classes, vocab_size, in_features, **options)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from zoo.layers.checks import check_at_least_one
 
 
-class Steps(nn.Module):
+class StepEmbedding(nn.Module):
     """An embedding where the steps of a sequence are tokens, and nothing where they are vectors.
 
     Args:

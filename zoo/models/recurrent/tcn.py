@@ -12,7 +12,7 @@ Where the paper and the authors' code differ:
 
 - Dropout: the paper silences whole channels ("spatial dropout"), the code single values. The code's
   is built here.
-- Start: the code draws the convolutions' weights with deviation 0.01, but after weight
+- Start: the code draws the convolutions' weights with standard deviation 0.01, but after weight
   normalisation has taken them over, so that the next forward pass computes them anew from torch's
   own start. Only the 1x1 convolutions keep the 0.01. Here as there in effect.
 
@@ -29,13 +29,17 @@ names.
 | `tcn_classifier`, `tcn_tagger` | 1,000 kinds of token | 6 of width 64 | 7 | 757 | 409,730 |
 """
 
+import math
+from typing import TypedDict, Unpack
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from zoo.layers.checks import check_at_least_one, check_lengths, check_probability
-from zoo.models.recurrent.step_embedding import Steps
+from zoo.layers.initialization import deferred_init, reset
+from zoo.models.recurrent.step_embedding import StepEmbedding
 
 
 class CausalConv1d(nn.Conv1d):
@@ -56,11 +60,22 @@ class CausalConv1d(nn.Conv1d):
         - output: ``(batch, out_channels, time)``
     """
 
+    @deferred_init
     def __init__(
         self, in_channels: int, out_channels: int, *, kernel_size: int, dilation: int = 1
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, dilation=dilation)
         self.reach = (kernel_size - 1) * dilation
+        weight_norm(self)
+
+    def init_weights(self) -> None:
+        # torch's own start, once more as torch has it: into the weight, not what it is made of.
+        weight = torch.empty_like(self.weight)
+        nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+        self.weight = weight
+        limit = 1 / math.sqrt(weight[0].numel())
+        assert self.bias is not None
+        nn.init.uniform_(self.bias, -limit, limit)
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(F.pad(input, (self.reach, 0)))
@@ -85,6 +100,7 @@ class TemporalBlock(nn.Module):
         - output: ``(batch, out_channels, time)``
     """
 
+    @deferred_init
     def __init__(
         self,
         in_channels: int,
@@ -95,16 +111,17 @@ class TemporalBlock(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.conv1 = weight_norm(
-            CausalConv1d(in_channels, out_channels, kernel_size=kernel_size, dilation=dilation)
-        )
-        self.conv2 = weight_norm(
-            CausalConv1d(out_channels, out_channels, kernel_size=kernel_size, dilation=dilation)
-        )
+        options = {"kernel_size": kernel_size, "dilation": dilation}
+        self.conv1 = CausalConv1d(in_channels, out_channels, **options)
+        self.conv2 = CausalConv1d(out_channels, out_channels, **options)
         self.dropout = nn.Dropout(dropout)
         self.downsample: nn.Conv1d | None = None
         if in_channels != out_channels:
             self.downsample = nn.Conv1d(in_channels, out_channels, 1)
+
+    def init_weights(self) -> None:
+        reset(self)
+        if self.downsample is not None:
             nn.init.normal_(self.downsample.weight, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,7 +188,7 @@ class TemporalConvNet(nn.Module):
 
 
 class SequenceTCN(nn.Module):
-    r"""Something is said about a sequence after its last step, or about each of its steps.
+    r"""An answer for a sequence after its last step, or for each of its steps.
 
     Sequences of unequal length are padded on the right, where no step of the sequence looks.
 
@@ -194,26 +211,30 @@ class SequenceTCN(nn.Module):
         ValueError: if an argument is outside its range, or the inputs are of the other sort.
     """
 
+    @deferred_init
     def __init__(
         self,
-        vocab_size: int | None,
-        in_features: int | None,
+        vocab_size: int | None = None,
+        in_features: int | None = None,
         *,
         out_features: int,
         every_step: bool,
-        embed_dim: int,
-        hidden_channels: tuple[int, ...],
-        kernel_size: int,
-        dropout: float,
+        embed_dim: int = 64,
+        hidden_channels: tuple[int, ...] = (64,) * 6,
+        kernel_size: int = 7,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check_at_least_one(out_features=out_features)
         self.every_step = every_step
-        self.steps = Steps(vocab_size, in_features, embed_dim=embed_dim)
+        self.steps = StepEmbedding(vocab_size, in_features, embed_dim=embed_dim)
         self.tcn = TemporalConvNet(
             self.steps.out_features, hidden_channels, kernel_size=kernel_size, dropout=dropout
         )
         self.linear = nn.Linear(hidden_channels[-1], out_features)
+
+    def init_weights(self) -> None:
+        reset(self)
         nn.init.normal_(self.linear.weight, std=0.01)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -229,26 +250,25 @@ class SequenceTCN(nn.Module):
         return self.linear(hidden[torch.arange(len(hidden), device=hidden.device), last])
 
 
+class SequenceTCNOptions(TypedDict, total=False):
+    """See :class:`SequenceTCN`."""
+
+    embed_dim: int
+    hidden_channels: tuple[int, ...]
+    kernel_size: int
+    dropout: float
+
+
 def tcn_classifier(
     num_classes: int = 2,
     *,
     vocab_size: int | None = None,
     in_features: int | None = None,
-    embed_dim: int = 64,
-    hidden_channels: tuple[int, ...] = (64,) * 6,
-    kernel_size: int = 7,
-    dropout: float = 0.0,
+    **options: Unpack[SequenceTCNOptions],
 ) -> SequenceTCN:
     """One class for each sequence of tokens (``vocab_size``) or vectors (``in_features``)."""
     return SequenceTCN(
-        vocab_size,
-        in_features,
-        out_features=num_classes,
-        every_step=False,
-        embed_dim=embed_dim,
-        hidden_channels=hidden_channels,
-        kernel_size=kernel_size,
-        dropout=dropout,
+        vocab_size, in_features, out_features=num_classes, every_step=False, **options
     )
 
 
@@ -280,19 +300,9 @@ def tcn_tagger(
     *,
     vocab_size: int | None = None,
     in_features: int | None = None,
-    embed_dim: int = 64,
-    hidden_channels: tuple[int, ...] = (64,) * 6,
-    kernel_size: int = 7,
-    dropout: float = 0.0,
+    **options: Unpack[SequenceTCNOptions],
 ) -> SequenceTCN:
     """One class for each step of a sequence of tokens (``vocab_size``) or vectors."""
     return SequenceTCN(
-        vocab_size,
-        in_features,
-        out_features=num_classes,
-        every_step=True,
-        embed_dim=embed_dim,
-        hidden_channels=hidden_channels,
-        kernel_size=kernel_size,
-        dropout=dropout,
+        vocab_size, in_features, out_features=num_classes, every_step=True, **options
     )

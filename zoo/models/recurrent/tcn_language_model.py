@@ -9,9 +9,13 @@ state dicts load as :mod:`~zoo.models.recurrent.tcn` says: https://github.com/lo
 | `char_tcn` | 6,500 + 65 | 2,217,050 | 29 | 2,223,615 |
 """
 
+from typing import TypedDict, Unpack
+
+import torch
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.initialization import deferred_init, reset
 from zoo.models.recurrent.tcn import TemporalConvNet
 
 
@@ -43,17 +47,18 @@ class TCNLanguageModel(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int = 65,
         *,
-        sequence_length: int,
-        embed_dim: int,
-        hidden_channels: tuple[int, ...],
-        kernel_size: int,
-        dropout: float,
-        embedding_dropout: float,
-        tie_weights: bool,
+        sequence_length: int = 64,
+        embed_dim: int = 100,
+        hidden_channels: tuple[int, ...] = (450, 450, 100),
+        kernel_size: int = 3,
+        dropout: float = 0.1,
+        embedding_dropout: float = 0.1,
+        tie_weights: bool = True,
     ) -> None:
         super().__init__()
         check_at_least_one(
@@ -67,41 +72,44 @@ class TCNLanguageModel(nn.Module):
             embed_dim, hidden_channels, kernel_size=kernel_size, dropout=dropout
         )
         self.decoder = nn.Linear(hidden_channels[-1], vocab_size)
+        if tie_weights and hidden_channels[-1] != embed_dim:
+            raise ValueError(
+                f"tie_weights must be false where the last block is {hidden_channels[-1]} wide "
+                f"and the embedding {embed_dim}, not {tie_weights}"
+            )
+        self.is_tied = tie_weights
+        self._tie()
+
+    def _tie(self) -> None:
+        if self.is_tied:
+            self.decoder.weight = self.encoder.weight
+
+    def init_weights(self) -> None:
+        # The decoder's own first matrix, which a tie discards, must not land in the embedding.
+        self.decoder.weight = nn.Parameter(torch.empty_like(self.decoder.weight))
+        reset(self)
         nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
         nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
         nn.init.zeros_(self.decoder.bias)
-        if tie_weights:
-            if hidden_channels[-1] != embed_dim:
-                raise ValueError(
-                    f"tie_weights must be false where the last block is {hidden_channels[-1]} wide "
-                    f"and the embedding {embed_dim}, not {tie_weights}"
-                )
-            self.decoder.weight = self.encoder.weight
+        self._tie()
 
     def forward(self, tokens: Tensor) -> Tensor:
         embedded = self.drop(self.encoder(tokens)).transpose(1, 2)  # (batch, embed_dim, time)
         return self.decoder(self.tcn(embedded).transpose(1, 2))  # (batch, time, vocab_size)
 
 
-def char_tcn(
-    vocab_size: int = 65,
-    *,
-    sequence_length: int = 64,
-    embed_dim: int = 100,
-    hidden_channels: tuple[int, ...] = (450, 450, 100),
-    kernel_size: int = 3,
-    dropout: float = 0.1,
-    embedding_dropout: float = 0.1,
-    tie_weights: bool = True,
-) -> TCNLanguageModel:
+class TCNLanguageModelOptions(TypedDict, total=False):
+    """See :class:`TCNLanguageModel`."""
+
+    sequence_length: int
+    embed_dim: int
+    hidden_channels: tuple[int, ...]
+    kernel_size: int
+    dropout: float
+    embedding_dropout: float
+    tie_weights: bool
+
+
+def char_tcn(vocab_size: int = 65, **options: Unpack[TCNLanguageModelOptions]) -> TCNLanguageModel:
     """The authors' network over characters, three blocks of 450, 450 and 100."""
-    return TCNLanguageModel(
-        vocab_size,
-        sequence_length=sequence_length,
-        embed_dim=embed_dim,
-        hidden_channels=hidden_channels,
-        kernel_size=kernel_size,
-        dropout=dropout,
-        embedding_dropout=embedding_dropout,
-        tie_weights=tie_weights,
-    )
+    return TCNLanguageModel(vocab_size, **options)

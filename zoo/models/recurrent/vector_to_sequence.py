@@ -10,13 +10,14 @@ https://www.deeplearningbook.org/contents/rnn.html (figures 10.4 and 10.9).
 | `vector_to_sequence` | 68,608 | 129 | 68,737 |
 """
 
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability
-from zoo.models.recurrent.kinds import Backend, Kind, State, recurrent
+from zoo.layers.initialization import deferred_init, reset
+from zoo.models.recurrent.kinds import Backend, Kind, State, make_rnn
 
 Feeding = Literal["input", "state"]
 
@@ -59,6 +60,7 @@ class VectorToSequence(nn.Module):
         ValueError: if an argument is outside its range, or there are targets without feedback.
     """
 
+    @deferred_init
     def __init__(
         self,
         in_features: int,
@@ -91,7 +93,7 @@ class VectorToSequence(nn.Module):
         # With nothing else to feed in, the layers get a constant zero.
         fed = (in_features if feeding == "input" else 0) + (out_features if feedback else 0)
         self.step_features = max(fed, 1)
-        self.rnn = recurrent(
+        self.rnn = make_rnn(
             kind,
             self.step_features,
             hidden_size,
@@ -106,6 +108,9 @@ class VectorToSequence(nn.Module):
         self.num_layers = num_layers
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden_size, out_features)
+
+    def init_weights(self) -> None:
+        reset(self)
 
     def forward(
         self, inputs: Tensor, lengths: Tensor | None = None, targets: Tensor | None = None
@@ -157,31 +162,25 @@ class VectorToSequence(nn.Module):
         return self.head(self.dropout(hidden)), state
 
 
+class VectorToSequenceOptions(TypedDict, total=False):
+    """See :class:`VectorToSequence`."""
+
+    feeding: Feeding
+    feedback: bool
+    kind: Kind
+    hidden_size: int
+    num_layers: int
+    dropout: float
+    recurrent_dropout: float
+    backend: Backend
+
+
 def vector_to_sequence(
     in_features: int,
     out_features: int = 1,
     *,
     sequence_length: int = 50,
-    feeding: Feeding = "input",
-    feedback: bool = False,
-    kind: Kind = "lstm",
-    hidden_size: int = 128,
-    num_layers: int = 1,
-    dropout: float = 0.0,
-    recurrent_dropout: float = 0.0,
-    backend: Backend = "fused",
+    **options: Unpack[VectorToSequenceOptions],
 ) -> VectorToSequence:
     """A sequence of numbers from a vector that is fed in at every step."""
-    return VectorToSequence(
-        in_features,
-        out_features,
-        sequence_length=sequence_length,
-        feeding=feeding,
-        feedback=feedback,
-        kind=kind,
-        hidden_size=hidden_size,
-        num_layers=num_layers,
-        dropout=dropout,
-        recurrent_dropout=recurrent_dropout,
-        backend=backend,
-    )
+    return VectorToSequence(in_features, out_features, sequence_length=sequence_length, **options)

@@ -8,8 +8,8 @@ serves other tasks: one small layer on top, and all of it trained a little furth
 Names are those of Hugging Face's ``BertModel``, ``BertForMaskedLM`` and
 ``BertForSequenceClassification``, whose state dicts load as they are. Differences from the paper:
 no next-sentence prediction, which later work found to be of no use (Liu et al. 2019, "RoBERTa",
-https://arxiv.org/abs/1907.11692). Matrices and embeddings start as normal numbers of deviation 0.02
-cut at two deviations, biases at zero, as in the authors' code.
+https://arxiv.org/abs/1907.11692). Matrices and embeddings start as normal numbers of standard
+deviation 0.02 cut at two of them, biases at zero, as in the authors' code.
 
 | builder | layers | embed_dim | heads | MLP | vocabulary | encoder with pooler | for masked words |
 |---|---|---|---|---|---|---|---|
@@ -22,7 +22,7 @@ The builders give the network for masked words, which has no pooler but a head o
 """
 
 from collections import OrderedDict
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from zoo.layers.attention import (
     split_heads,
 )
 from zoo.layers.checks import check_at_least_one, check_lengths, check_probability
+from zoo.layers.initialization import deferred_init, reset
 
 _LAYER_NORM_EPS = 1e-12
 _FOREIGN_NAMES = (
@@ -48,7 +49,7 @@ _FOREIGN_NAMES = (
 
 
 class SelfAttention(AttentionRecorder):
-    r"""Every token asks all tokens, in several heads side by side.
+    r"""Every token attends to all tokens, in several heads side by side.
 
     .. math::
         \mathrm{head}_i &= \mathrm{softmax}(Q_i K_i^\top / \sqrt{d_k})\, V_i \\
@@ -236,6 +237,25 @@ class Encoded(NamedTuple):
     pooled: Tensor | None
 
 
+class BertOptions(TypedDict, total=False):
+    """What the builders leave as :class:`BertModel` has it."""
+
+    sequence_length: int
+    dropout: float
+    attention_dropout: float
+    gradient_checkpointing: bool
+
+
+class BertSizes(BertOptions, total=False):
+    """All that the two networks on top hand on to their :class:`BertModel`."""
+
+    num_token_types: int
+    num_layers: int
+    embed_dim: int
+    num_heads: int
+    mlp_dim: int
+
+
 class BertModel(nn.Module):
     r"""Embeddings and encoder, and a pooler: :math:`\tanh(W h_1 + b)` of the first token.
 
@@ -266,6 +286,7 @@ class BertModel(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self,
         vocab_size: int = 30522,
@@ -315,6 +336,9 @@ class BertModel(nn.Module):
             if pooler
             else None
         )
+
+    def init_weights(self) -> None:
+        reset(self)
         self.apply(_initialise)
 
     def forward(
@@ -322,7 +346,7 @@ class BertModel(nn.Module):
     ) -> Encoded:
         mask = None
         if lengths is not None:
-            check_lengths(lengths, batch=len(tokens), time=tokens.size(1), least=0)
+            check_lengths(lengths, batch=tokens.size(0), time=tokens.size(1), least=0)
             mask = padding_mask(lengths.to(tokens.device), tokens.size(1))[:, None, None]
         x = self.encoder(self.embeddings(tokens, token_types), mask)  # (batch, time, embed_dim)
         return Encoded(x, None if self.pooler is None else self.pooler(x[:, 0]))
@@ -336,21 +360,22 @@ class BertModel(nn.Module):
 
 
 class MaskedWordHead(nn.Module):
-    r"""What stands in each place, with the matrix E of the embedding.
+    r"""What stands in each place, with the embedding's matrix E.
 
     .. math:: \mathrm{logits} = E\, \mathrm{LN}(\mathrm{GELU}(W h + b)) + c
 
     Args:
-        embedding: of the tokens, whose matrix the head has in common.
+        vocab_size: number of different tokens.
+        embed_dim: width of a token.
 
     Shape:
         - input: ``(batch, time, embed_dim)``
         - output: ``(batch, time, vocab_size)``
     """
 
-    def __init__(self, embedding: nn.Embedding) -> None:
+    @deferred_init
+    def __init__(self, vocab_size: int, embed_dim: int) -> None:
         super().__init__()
-        vocab_size, embed_dim = embedding.weight.shape
         self.transform = nn.Sequential(
             OrderedDict(
                 dense=nn.Linear(embed_dim, embed_dim),
@@ -359,9 +384,14 @@ class MaskedWordHead(nn.Module):
             )
         )
         self.decoder = nn.Linear(embed_dim, vocab_size)
-        self.apply(_initialise)
-        self.decoder.weight = embedding.weight
+        self.bias = self.decoder.bias
+
+    def init_weights(self) -> None:
+        # Its own first matrix, which the tie discards, must not land in the embedding.
+        self.decoder.weight = nn.Parameter(torch.empty_like(self.decoder.weight))
         self.bias = self.decoder.bias  # Checkpoints have it under both names.
+        reset(self)
+        self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decoder(self.transform(x))
@@ -371,7 +401,8 @@ class BertForMaskedLM(nn.Module):
     """Tokens, some of them hidden behind a mask token, to logits of what stands in every place.
 
     Args:
-        bert: the encoder, without a pooler.
+        vocab_size: number of different tokens.
+        **options: as in :class:`BertModel`; there is no pooler, which nothing here would train.
 
     Shape:
         - tokens: int64 ``(batch, time)``, padded on the right
@@ -385,14 +416,23 @@ class BertForMaskedLM(nn.Module):
 
     foreign_names: ClassVar[tuple[tuple[str, str], ...]] = _FOREIGN_NAMES
 
-    def __init__(self, bert: BertModel) -> None:
+    @deferred_init
+    def __init__(self, vocab_size: int = 30522, **options: Unpack[BertSizes]) -> None:
         super().__init__()
-        if bert.pooler is not None:
-            raise ValueError("bert must have no pooler, which nothing here would train")
-        self.bert = bert
-        head = MaskedWordHead(bert.embeddings.word_embeddings)
-        self.cls = nn.ModuleDict({"predictions": head})
-        self.sequence_length = bert.sequence_length
+        self.bert = BertModel(vocab_size, pooler=False, **options)
+        embed_dim = self.bert.embeddings.word_embeddings.embedding_dim
+        self.cls = nn.ModuleDict({"predictions": MaskedWordHead(vocab_size, embed_dim)})
+        self.sequence_length = self.bert.sequence_length
+        self._tie()
+
+    def _tie(self) -> None:
+        head = self.cls["predictions"]
+        assert isinstance(head, MaskedWordHead)
+        head.decoder.weight = self.bert.embeddings.word_embeddings.weight
+
+    def init_weights(self) -> None:
+        reset(self)
+        self._tie()
 
     def forward(
         self, tokens: Tensor, lengths: Tensor | None = None, token_types: Tensor | None = None
@@ -408,9 +448,10 @@ class BertForSequenceClassification(nn.Module):
     """Tokens of a text to logits of its class: a linear layer on the pooled first token.
 
     Args:
-        bert: the encoder, with a pooler.
+        vocab_size: number of different tokens.
         num_classes: width of the output.
-        dropout: probability of silencing a pooled feature during training.
+        dropout: as in :class:`BertModel`, and of a pooled feature.
+        **options: as in :class:`BertModel`.
 
     Shape:
         - tokens: int64 ``(batch, time)``, padded on the right
@@ -427,17 +468,21 @@ class BertForSequenceClassification(nn.Module):
 
     foreign_names: ClassVar[tuple[tuple[str, str], ...]] = _FOREIGN_NAMES
 
-    def __init__(self, bert: BertModel, num_classes: int = 2, *, dropout: float = 0.1) -> None:
+    @deferred_init
+    def __init__(
+        self, vocab_size: int = 30522, num_classes: int = 2, **options: Unpack[BertSizes]
+    ) -> None:
         super().__init__()
         check_at_least_one(num_classes=num_classes)
-        if bert.pooler is None:
-            raise ValueError("bert must have a pooler, which the classifier stands on")
-        self.bert = bert
-        self.dropout = nn.Dropout(dropout)
-        embed_dim = bert.embeddings.word_embeddings.embedding_dim
+        self.bert = BertModel(vocab_size, **options)
+        self.dropout = nn.Dropout(options.get("dropout", 0.1))
+        embed_dim = self.bert.embeddings.word_embeddings.embedding_dim
         self.classifier = nn.Linear(embed_dim, num_classes)
-        self.classifier.apply(_initialise)
-        self.sequence_length = bert.sequence_length
+        self.sequence_length = self.bert.sequence_length
+
+    def init_weights(self) -> None:
+        reset(self)
+        _initialise(self.classifier)
 
     def forward(
         self, tokens: Tensor, lengths: Tensor | None = None, token_types: Tensor | None = None
@@ -457,52 +502,32 @@ def _initialise(module: nn.Module) -> None:
 
 
 def bert_base(
-    vocab_size: int = 30522,
-    *,
-    sequence_length: int = 512,
-    num_token_types: int = 2,
-    dropout: float = 0.1,
-    attention_dropout: float = 0.1,
-    gradient_checkpointing: bool = False,
+    vocab_size: int = 30522, *, num_token_types: int = 2, **options: Unpack[BertOptions]
 ) -> BertForMaskedLM:
     """The base size (section 3), for masked words."""
     return BertForMaskedLM(
-        BertModel(
-            vocab_size,
-            sequence_length=sequence_length,
-            num_token_types=num_token_types,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            gradient_checkpointing=gradient_checkpointing,
-            pooler=False,
-        )
+        vocab_size,
+        num_layers=12,
+        embed_dim=768,
+        num_heads=12,
+        mlp_dim=3072,
+        num_token_types=num_token_types,
+        **options,
     )
 
 
 def bert_large(
-    vocab_size: int = 30522,
-    *,
-    sequence_length: int = 512,
-    num_token_types: int = 2,
-    dropout: float = 0.1,
-    attention_dropout: float = 0.1,
-    gradient_checkpointing: bool = False,
+    vocab_size: int = 30522, *, num_token_types: int = 2, **options: Unpack[BertOptions]
 ) -> BertForMaskedLM:
     """The large size (section 3), for masked words."""
     return BertForMaskedLM(
-        BertModel(
-            vocab_size,
-            sequence_length=sequence_length,
-            num_layers=24,
-            embed_dim=1024,
-            num_heads=16,
-            mlp_dim=4096,
-            num_token_types=num_token_types,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            gradient_checkpointing=gradient_checkpointing,
-            pooler=False,
-        )
+        vocab_size,
+        num_layers=24,
+        embed_dim=1024,
+        num_heads=16,
+        mlp_dim=4096,
+        num_token_types=num_token_types,
+        **options,
     )
 
 
@@ -521,19 +546,16 @@ def char_bert(
 ) -> BertForMaskedLM:
     """A small one for masked characters: the 65 of tiny Shakespeare and 5 special ones."""
     return BertForMaskedLM(
-        BertModel(
-            vocab_size,
-            sequence_length=sequence_length,
-            num_layers=num_layers,
-            embed_dim=embed_dim,
-            num_heads=num_heads,
-            mlp_dim=mlp_dim,
-            num_token_types=num_token_types,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            gradient_checkpointing=gradient_checkpointing,
-            pooler=False,
-        )
+        vocab_size,
+        sequence_length=sequence_length,
+        num_layers=num_layers,
+        embed_dim=embed_dim,
+        num_heads=num_heads,
+        mlp_dim=mlp_dim,
+        num_token_types=num_token_types,
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+        gradient_checkpointing=gradient_checkpointing,
     )
 
 
@@ -541,30 +563,21 @@ def bert_classifier(
     vocab_size: int = 30522,
     num_classes: int = 2,
     *,
-    sequence_length: int = 512,
     num_layers: int = 4,
     embed_dim: int = 128,
     num_heads: int = 4,
     mlp_dim: int = 512,
     num_token_types: int = 1,
-    dropout: float = 0.1,
-    attention_dropout: float = 0.1,
-    gradient_checkpointing: bool = False,
+    **options: Unpack[BertOptions],
 ) -> BertForSequenceClassification:
     """A small classifier of texts, to be trained from scratch."""
     return BertForSequenceClassification(
-        BertModel(
-            vocab_size,
-            sequence_length=sequence_length,
-            num_layers=num_layers,
-            embed_dim=embed_dim,
-            num_heads=num_heads,
-            mlp_dim=mlp_dim,
-            num_token_types=num_token_types,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            gradient_checkpointing=gradient_checkpointing,
-        ),
+        vocab_size,
         num_classes,
-        dropout=dropout,
+        num_layers=num_layers,
+        embed_dim=embed_dim,
+        num_heads=num_heads,
+        mlp_dim=mlp_dim,
+        num_token_types=num_token_types,
+        **options,
     )

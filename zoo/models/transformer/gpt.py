@@ -26,7 +26,7 @@ code has an approximation by tanh, which costs a CPU more than twice the time.
 """
 
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,7 @@ from zoo.layers.attention import (
     split_heads,
 )
 from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.initialization import deferred_init, reset
 
 Cache = list[KeyValueCache]
 GELU = Literal["exact", "tanh"]
@@ -65,6 +66,11 @@ class Conv1D(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(in_features, out_features))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for parameter in self.parameters():  # how wide the weights start is for the network to say
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bias is None:
@@ -74,7 +80,7 @@ class Conv1D(nn.Module):
 
 
 class SelfAttention(AttentionRecorder):
-    r"""Every position asks itself and those before it, in several heads side by side.
+    r"""Every position attends to itself and to those before it, in several heads side by side.
 
     .. math::
         [q, k, v] &= x W_{attn} + b_{attn} \\
@@ -235,9 +241,9 @@ class GPT(nn.Module):
     .. math:: p(w_{t+1} \mid w_1 \dots w_t) = \mathrm{softmax}(x_t W_e^\top)
 
     where :math:`W_e` is the embedding of the tokens (Press and Wolf 2017,
-    https://arxiv.org/abs/1608.05859). Weights start as normal numbers of deviation 0.02; those of
-    the layers whose output is added (``c_proj``) are divided by the root of the number of
-    additions, two a layer (section 2.3). Biases start at zero.
+    https://arxiv.org/abs/1608.05859). Weights start as normal numbers of standard deviation
+    0.02; those of the layers whose output is added (``c_proj``) are divided by the root of the
+    number of additions, two a layer (section 2.3). Biases start at zero.
 
     Args:
         vocab_size: number of different tokens.
@@ -267,6 +273,7 @@ class GPT(nn.Module):
         (r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),
     )
 
+    @deferred_init
     def __init__(
         self,
         vocab_size: int = 50257,
@@ -307,13 +314,20 @@ class GPT(nn.Module):
             gradient_checkpointing=gradient_checkpointing,
         )
         self.lm_head = nn.Linear(embed_dim, vocab_size, bias=False)
+        self._tie()
+
+    def _tie(self) -> None:
         self.lm_head.weight = self.transformer.wte.weight
+
+    def init_weights(self) -> None:
+        reset(self)
+        self._tie()
         for name, parameter in self.transformer.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.ndim == 2:
                 added = name.endswith("c_proj.weight")
-                std = 0.02 / math.sqrt(2 * num_layers) if added else 0.02
+                std = 0.02 / math.sqrt(2 * len(self.transformer.h)) if added else 0.02
                 nn.init.normal_(parameter, std=std)
 
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
@@ -337,85 +351,33 @@ class GPT(nn.Module):
         return {name: weights for name, (weights,) in recorded.items()}
 
 
-def gpt2(
-    vocab_size: int = 50257,
-    *,
-    sequence_length: int = 1024,
-    dropout: float = 0.0,
-    bias: bool = True,
-    gradient_checkpointing: bool = False,
-) -> GPT:
+class GPTOptions(TypedDict, total=False):
+    """What the published sizes leave open, see :class:`GPT`."""
+
+    sequence_length: int
+    dropout: float
+    bias: bool
+    gradient_checkpointing: bool
+
+
+def gpt2(vocab_size: int = 50257, **options: Unpack[GPTOptions]) -> GPT:
     """GPT-2 of 12 layers, the smallest that was published."""
-    return GPT(
-        vocab_size,
-        sequence_length=sequence_length,
-        dropout=dropout,
-        bias=bias,
-        gradient_checkpointing=gradient_checkpointing,
-    )
+    return GPT(vocab_size, embed_dim=768, num_layers=12, num_heads=12, gelu="tanh", **options)
 
 
-def gpt2_medium(
-    vocab_size: int = 50257,
-    *,
-    sequence_length: int = 1024,
-    dropout: float = 0.0,
-    bias: bool = True,
-    gradient_checkpointing: bool = False,
-) -> GPT:
+def gpt2_medium(vocab_size: int = 50257, **options: Unpack[GPTOptions]) -> GPT:
     """GPT-2 of 24 layers."""
-    return GPT(
-        vocab_size,
-        sequence_length=sequence_length,
-        embed_dim=1024,
-        num_layers=24,
-        num_heads=16,
-        dropout=dropout,
-        bias=bias,
-        gradient_checkpointing=gradient_checkpointing,
-    )
+    return GPT(vocab_size, embed_dim=1024, num_layers=24, num_heads=16, gelu="tanh", **options)
 
 
-def gpt2_large(
-    vocab_size: int = 50257,
-    *,
-    sequence_length: int = 1024,
-    dropout: float = 0.0,
-    bias: bool = True,
-    gradient_checkpointing: bool = False,
-) -> GPT:
+def gpt2_large(vocab_size: int = 50257, **options: Unpack[GPTOptions]) -> GPT:
     """GPT-2 of 36 layers."""
-    return GPT(
-        vocab_size,
-        sequence_length=sequence_length,
-        embed_dim=1280,
-        num_layers=36,
-        num_heads=20,
-        dropout=dropout,
-        bias=bias,
-        gradient_checkpointing=gradient_checkpointing,
-    )
+    return GPT(vocab_size, embed_dim=1280, num_layers=36, num_heads=20, gelu="tanh", **options)
 
 
-def gpt2_xl(
-    vocab_size: int = 50257,
-    *,
-    sequence_length: int = 1024,
-    dropout: float = 0.0,
-    bias: bool = True,
-    gradient_checkpointing: bool = False,
-) -> GPT:
+def gpt2_xl(vocab_size: int = 50257, **options: Unpack[GPTOptions]) -> GPT:
     """GPT-2 of 48 layers, the paper's GPT-2."""
-    return GPT(
-        vocab_size,
-        sequence_length=sequence_length,
-        embed_dim=1600,
-        num_layers=48,
-        num_heads=25,
-        dropout=dropout,
-        bias=bias,
-        gradient_checkpointing=gradient_checkpointing,
-    )
+    return GPT(vocab_size, embed_dim=1600, num_layers=48, num_heads=25, gelu="tanh", **options)
 
 
 def gpt_char(

@@ -26,6 +26,8 @@ Llama 3.1 is not here.
 | `llama_char` | 4 | 128 | 344 | 4 | 4 | 65 | 808,320 |
 """
 
+from typing import TypedDict, Unpack
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,6 +41,7 @@ from zoo.layers.attention import (
     split_heads,
 )
 from zoo.layers.checks import check_at_least_one
+from zoo.layers.initialization import deferred_init, reset
 
 Cache = list[KeyValueCache]
 
@@ -232,9 +235,16 @@ class Decoder(nn.Module):
             for _ in range(num_layers)
         )
         self.norm = nn.RMSNorm(embed_dim, norm_eps)
-        cos, sin = rotations(sequence_length, embed_dim // num_heads, theta=rope_theta)
-        self.register_buffer("cos", cos, persistent=False)
-        self.register_buffer("sin", sin, persistent=False)
+        self.rope_theta = rope_theta
+        for name in ("cos", "sin"):
+            table = torch.empty(sequence_length, embed_dim // num_heads)
+            self.register_buffer(name, table, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        cos, sin = rotations(*self.cos.shape, theta=self.rope_theta)
+        self.cos.copy_(cos)
+        self.sin.copy_(sin)
 
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         start = cache[0].length if cache else 0
@@ -261,7 +271,8 @@ class Llama(nn.Module):
 
     .. math:: p(w_{t+1} \mid w_1 \dots w_t) = \mathrm{softmax}(x_t W^\top)
 
-    Weights start as normal numbers of deviation 0.02, as Hugging Face's do; the papers do not say.
+    Weights start as normal numbers of standard deviation 0.02, as Hugging Face's do; the papers do
+    not say.
 
     Args:
         vocab_size: number of different tokens.
@@ -285,6 +296,7 @@ class Llama(nn.Module):
         ValueError: if an argument is outside its range.
     """
 
+    @deferred_init
     def __init__(
         self,
         vocab_size: int = 32000,
@@ -337,8 +349,16 @@ class Llama(nn.Module):
             gradient_checkpointing=gradient_checkpointing,
         )
         self.lm_head = nn.Linear(embed_dim, vocab_size, bias=False)
-        if tie_weights:
+        self.is_tied = tie_weights
+        self._tie()
+
+    def _tie(self) -> None:
+        if self.is_tied:
             self.lm_head.weight = self.model.embed_tokens.weight
+
+    def init_weights(self) -> None:
+        reset(self)
+        self._tie()
         for parameter in self.parameters():
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
@@ -364,47 +384,51 @@ class Llama(nn.Module):
         return {name: weights for name, (weights,) in recorded.items()}
 
 
+class LlamaOptions(TypedDict, total=False):
+    """What the published sizes leave open, see :class:`Llama`."""
+
+    tie_weights: bool
+    gradient_checkpointing: bool
+
+
 def llama2_7b(
-    vocab_size: int = 32000,
-    *,
-    sequence_length: int = 4096,
-    tie_weights: bool = False,
-    gradient_checkpointing: bool = False,
+    vocab_size: int = 32000, *, sequence_length: int = 4096, **options: Unpack[LlamaOptions]
 ) -> Llama:
     """The smallest of Llama 2; Llama 1 of the same size has 2048 positions."""
     return Llama(
         vocab_size,
         sequence_length=sequence_length,
-        tie_weights=tie_weights,
-        gradient_checkpointing=gradient_checkpointing,
+        embed_dim=4096,
+        num_layers=32,
+        num_heads=32,
+        num_kv_heads=32,
+        mlp_dim=11008,
+        rope_theta=10000.0,
+        norm_eps=1e-5,
+        **options,
     )
 
 
 def llama3_8b(
-    vocab_size: int = 128256,
-    *,
-    sequence_length: int = 8192,
-    tie_weights: bool = False,
-    gradient_checkpointing: bool = False,
+    vocab_size: int = 128256, *, sequence_length: int = 8192, **options: Unpack[LlamaOptions]
 ) -> Llama:
     """The smallest of Llama 3 (Grattafiori et al. 2024, https://arxiv.org/abs/2407.21783)."""
     return Llama(
         vocab_size,
         sequence_length=sequence_length,
+        embed_dim=4096,
+        num_layers=32,
+        num_heads=32,
         num_kv_heads=8,
         mlp_dim=14336,
         rope_theta=500000.0,
-        tie_weights=tie_weights,
-        gradient_checkpointing=gradient_checkpointing,
+        norm_eps=1e-5,
+        **options,
     )
 
 
 def tinyllama_1_1b(
-    vocab_size: int = 32000,
-    *,
-    sequence_length: int = 2048,
-    tie_weights: bool = False,
-    gradient_checkpointing: bool = False,
+    vocab_size: int = 32000, *, sequence_length: int = 2048, **options: Unpack[LlamaOptions]
 ) -> Llama:
     """TinyLlama (Zhang et al. 2024, https://arxiv.org/abs/2401.02385)."""
     return Llama(
@@ -412,10 +436,12 @@ def tinyllama_1_1b(
         sequence_length=sequence_length,
         embed_dim=2048,
         num_layers=22,
+        num_heads=32,
         num_kv_heads=4,
         mlp_dim=5632,
-        tie_weights=tie_weights,
-        gradient_checkpointing=gradient_checkpointing,
+        rope_theta=10000.0,
+        norm_eps=1e-5,
+        **options,
     )
 
 

@@ -1,8 +1,8 @@
 r"""Transformer (Vaswani et al., 2017): an encoder and a decoder made of attention alone.
 
-"Attention is all you need", https://arxiv.org/abs/1706.03762. Every word of a sentence asks all the
-others what they have to say, so that two words are one step apart wherever they stand, and all
-positions are computed at once: no state has to walk along the sentence.
+"Attention is all you need", https://arxiv.org/abs/1706.03762. Every word of a sentence attends to
+all the others, so that two words are one step apart wherever they stand, and all positions are
+computed at once: no state is carried along the sentence.
 
 Layers bear the names of `torch.nn.Transformer`, whose state dicts load into
 :class:`EncoderDecoder` as they are. Differences from the paper, all of them optional but the last:
@@ -25,94 +25,47 @@ parameters), which learns 2 x 100 positions of 256 numbers and a bias of 5,893 n
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from zoo.layers.attention import (
-    AttentionRecorder,
-    KeyValueCache,
-    merge_heads,
-    padding_mask,
-    recorded_attention,
-    split_heads,
-)
+from zoo.layers import attention
+from zoo.layers.attention import KeysValues, KeyValueCache, padding_mask, recorded_attention
 from zoo.layers.checks import check_at_least_one, check_lengths, check_probability
-
-KeysValues = tuple[Tensor, Tensor]
+from zoo.layers.initialization import deferred_init, reset
 
 _FIRST_ROOM = 32  # positions that a decoder's cache begins with; it grows as needed
 
 
-class MultiheadAttention(AttentionRecorder):
-    r"""Attention in several heads side by side (section 3.2.2).
+class MultiheadAttention(attention.MultiheadAttention):
+    """As the class that it is made of (section 3.2.2)."""
 
-    .. math::
-        \mathrm{head}_i &= \mathrm{softmax}(Q_i K_i^\top / \sqrt{d_k})\, V_i \\
-        \mathrm{MultiHead}(x, m) &= [\mathrm{head}_1; \dots; \mathrm{head}_h]\, W^O
-
-    with :math:`Q = x W^Q`, :math:`K = m W^K`, :math:`V = m W^V`, where the memory m is x itself in
-    self-attention. ``in_proj_weight`` is :math:`[W^Q; W^K; W^V]`, one below the other, so that
-    self-attention needs one product for the three; each starts Xavier-uniform for itself.
-
-    Args:
-        embed_dim: width of a token.
-        num_heads: heads h, a divisor of ``embed_dim``.
-        dropout: probability of silencing an attention weight during training.
-
-    Shape:
-        - input and output: ``(batch, time, embed_dim)``
-
-    Raises:
-        ValueError: if ``num_heads`` does not divide ``embed_dim``.
-    """
-
-    def __init__(self, embed_dim: int, num_heads: int, *, dropout: float = 0.0) -> None:
-        super().__init__()
-        if num_heads < 1 or embed_dim % num_heads:
-            raise ValueError(f"num_heads must divide embed_dim {embed_dim}, not be {num_heads}")
-        self.num_heads, self.dropout = num_heads, dropout
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dim))
-        self.out_proj = _linear(embed_dim, embed_dim)
+    def reset_parameters(self) -> None:  # the output's matrix first, not last: a seed's meaning
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
         for weight in self.in_proj_weight.detach().chunk(3):
             nn.init.xavier_uniform_(weight)
+        nn.init.zeros_(self.in_proj_bias)
 
-    def forward(
-        self,
-        x: Tensor,
-        memory: Tensor | KeysValues | None = None,
-        mask: Tensor | None = None,
-        *,
-        is_causal: bool = False,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
-        """Attends to ``memory`` (tokens, or their keys and values), or to x and what is cached."""
-        if memory is None:
-            q, k, v = self._project(x, 0, 3)
-            if cache is not None:
-                k, v = cache.append(k, v)
-        else:
-            (q,) = self._project(x, 0, 1)
-            k, v = self.keys_values(memory) if isinstance(memory, Tensor) else memory
-        dropout = self.dropout if self.training else 0.0
-        heads = self.attend(q, k, v, mask, is_causal=is_causal, dropout=dropout)
-        return self.out_proj(merge_heads(heads))  # (batch, time, embed_dim)
 
-    def keys_values(self, memory: Tensor) -> KeysValues:
-        """What :meth:`forward` asks a memory: keys, values ``(batch, heads, time, head_dim)``."""
-        k, v = self._project(memory, 1, 3)
-        return k, v
+class Linear(nn.Linear):
+    """A linear layer whose matrix starts Xavier-uniform and whose bias starts at zero."""
 
-    def _project(self, x: Tensor, first: int, last: int) -> list[Tensor]:
-        """Queries (0), keys (1) and values (2), from one to another, in a single product."""
-        rows = slice(first * x.size(-1), last * x.size(-1))
-        x = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
-        # each (batch, heads, time, head_dim)
-        return [split_heads(part, self.num_heads) for part in x.chunk(last - first, dim=-1)]
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.xavier_uniform_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class Embedding(nn.Embedding):
+    """Tokens as vectors, which start as normal numbers of variance 1 / embed_dim."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.normal_(self.weight, std=self.embedding_dim**-0.5)
 
 
 class Layer(nn.Module):
@@ -148,8 +101,8 @@ class Layer(nn.Module):
     ) -> None:
         super().__init__()
         self.self_attn = MultiheadAttention(embed_dim, num_heads, dropout=attention_dropout)
-        self.linear1 = _linear(embed_dim, mlp_dim)
-        self.linear2 = _linear(mlp_dim, embed_dim)
+        self.linear1 = Linear(embed_dim, mlp_dim)
+        self.linear2 = Linear(mlp_dim, embed_dim)
         self.norm1, self.norm2 = nn.LayerNorm(embed_dim), nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout)
         self.activation_dropout = nn.Dropout(activation_dropout)
@@ -267,6 +220,7 @@ class EncoderDecoder(nn.Module):
         - mask: broadcasts to ``(batch, heads, time, source)``, True where a token may look
     """
 
+    @deferred_init
     def __init__(
         self,
         embed_dim: int = 512,
@@ -313,6 +267,9 @@ class EncoderDecoder(nn.Module):
 
         self.encoder = stack(EncoderLayer, num_encoder_layers)
         self.decoder = stack(DecoderLayer, num_decoder_layers)
+
+    def init_weights(self) -> None:
+        reset(self)
 
     def forward(self, source: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.decoder(target, self.encoder(source, mask), mask)
@@ -373,6 +330,7 @@ class Transformer(nn.Module):
 
     positions: Tensor
 
+    @deferred_init
     def __init__(
         self,
         source_vocab_size: int,
@@ -414,16 +372,26 @@ class Transformer(nn.Module):
             final_norm=final_norm,
             gradient_checkpointing=gradient_checkpointing,
         )
-        self.target_embedding = _embedding(target_vocab_size, embed_dim)
+        self.target_embedding = Embedding(target_vocab_size, embed_dim)
         self.source_embedding = (
-            self.target_embedding if share_embeddings else _embedding(source_vocab_size, embed_dim)
+            self.target_embedding if share_embeddings else Embedding(source_vocab_size, embed_dim)
         )
-        self.output = nn.Linear(embed_dim, target_vocab_size, bias=False)
-        nn.init.xavier_uniform_(self.output.weight)
-        if share_embeddings or tie_output:
-            self.output.weight = self.target_embedding.weight
+        self.output = Linear(embed_dim, target_vocab_size, bias=False)
+        self.is_tied = share_embeddings or tie_output
+        self._tie()
         self.dropout = nn.Dropout(dropout)
-        self.register_buffer("positions", sinusoids(512, embed_dim), persistent=False)
+        self.register_buffer("positions", torch.empty(512, embed_dim), persistent=False)
+
+    def _tie(self) -> None:
+        if self.is_tied:
+            self.output.weight = self.target_embedding.weight
+
+    def init_weights(self) -> None:
+        # The output's own first weights, which a tie discards, must not land in the embedding.
+        self.output.weight = nn.Parameter(torch.empty_like(self.output.weight))
+        reset(self)
+        self._tie()
+        self.positions = sinusoids(512, self.output.in_features).to(self.positions)
 
     def forward(
         self, source: Tensor, target: Tensor, source_lengths: Tensor | None = None
@@ -509,17 +477,12 @@ def _source_mask(source: Tensor, lengths: Tensor | None) -> Tensor | None:
     return padding_mask(lengths.to(source.device), source.size(1))[:, None, None]
 
 
-def _linear(in_features: int, out_features: int) -> nn.Linear:
-    linear = nn.Linear(in_features, out_features)
-    nn.init.xavier_uniform_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear
+class TransformerOptions(TypedDict, total=False):
+    """What every builder leaves as :class:`Transformer` has it."""
 
-
-def _embedding(vocab_size: int, embed_dim: int) -> nn.Embedding:
-    embedding = nn.Embedding(vocab_size, embed_dim)
-    nn.init.normal_(embedding.weight, std=embed_dim**-0.5)
-    return embedding
+    norm_first: bool
+    final_norm: bool
+    gradient_checkpointing: bool
 
 
 def transformer_base(
@@ -529,24 +492,25 @@ def transformer_base(
     dropout: float = 0.1,
     attention_dropout: float = 0.0,
     activation_dropout: float = 0.0,
-    norm_first: bool = False,
-    final_norm: bool = False,
     share_embeddings: bool = True,
     tie_output: bool = True,
-    gradient_checkpointing: bool = False,
+    **options: Unpack[TransformerOptions],
 ) -> Transformer:
     """The base model (table 3), with the one vocabulary of English and German."""
     return Transformer(
         source_vocab_size,
         target_vocab_size,
+        embed_dim=512,
+        num_heads=8,
+        num_encoder_layers=6,
+        num_decoder_layers=6,
+        mlp_dim=2048,
         dropout=dropout,
         attention_dropout=attention_dropout,
         activation_dropout=activation_dropout,
-        norm_first=norm_first,
-        final_norm=final_norm,
         share_embeddings=share_embeddings,
         tie_output=tie_output,
-        gradient_checkpointing=gradient_checkpointing,
+        **options,
     )
 
 
@@ -557,11 +521,9 @@ def transformer_big(
     dropout: float = 0.3,
     attention_dropout: float = 0.0,
     activation_dropout: float = 0.0,
-    norm_first: bool = False,
-    final_norm: bool = False,
     share_embeddings: bool = True,
     tie_output: bool = True,
-    gradient_checkpointing: bool = False,
+    **options: Unpack[TransformerOptions],
 ) -> Transformer:
     """The big model (table 3): twice as wide, with more dropout (0.1 for English to French)."""
     return Transformer(
@@ -569,15 +531,15 @@ def transformer_big(
         target_vocab_size,
         embed_dim=1024,
         num_heads=16,
+        num_encoder_layers=6,
+        num_decoder_layers=6,
         mlp_dim=4096,
         dropout=dropout,
         attention_dropout=attention_dropout,
         activation_dropout=activation_dropout,
-        norm_first=norm_first,
-        final_norm=final_norm,
         share_embeddings=share_embeddings,
         tie_output=tie_output,
-        gradient_checkpointing=gradient_checkpointing,
+        **options,
     )
 
 
@@ -593,11 +555,9 @@ def transformer_multi30k(
     dropout: float = 0.1,
     attention_dropout: float = 0.1,
     activation_dropout: float = 0.1,
-    norm_first: bool = False,
-    final_norm: bool = False,
     share_embeddings: bool = False,
     tie_output: bool = False,
-    gradient_checkpointing: bool = False,
+    **options: Unpack[TransformerOptions],
 ) -> Transformer:
     """A small one for Multi30k, German to English: words that occur twice or more."""
     return Transformer(
@@ -611,9 +571,7 @@ def transformer_multi30k(
         dropout=dropout,
         attention_dropout=attention_dropout,
         activation_dropout=activation_dropout,
-        norm_first=norm_first,
-        final_norm=final_norm,
         share_embeddings=share_embeddings,
         tie_output=tie_output,
-        gradient_checkpointing=gradient_checkpointing,
+        **options,
     )

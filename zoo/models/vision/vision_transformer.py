@@ -32,65 +32,14 @@ from collections import OrderedDict
 from typing import ClassVar, TypedDict, Unpack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.attention import MultiheadAttention
 from zoo.layers.checks import check_at_least_one, check_images, check_probability, is_traced
 from zoo.layers.classifier import fresh_linear
 from zoo.layers.initialization import deferred_init, reset
 
 _LAYER_NORM_EPS = 1e-6
-
-
-class MultiheadSelfAttention(nn.Module):
-    r"""Every token asks all tokens, in several heads side by side (appendix A).
-
-    .. math::
-        [q, k, v] &= z U_{qkv} + b_{qkv} \\
-        \mathrm{SA}(z) &= \mathrm{softmax}(q k^\top / \sqrt{D_h})\, v \\
-        \mathrm{MSA}(z) &= [\mathrm{SA}_1(z); \dots; \mathrm{SA}_h(z)]\, U_{msa} + b_{msa}
-
-    with :math:`D_h = D / h`. Equal to `torch.nn.MultiheadAttention` of one argument, under whose
-    names the matrices are kept: ``in_proj_weight`` is :math:`[q; k; v]`, one below the other, each
-    starting Xavier-uniform on its own, like ``out_proj.weight``. Biases start at zero.
-
-    Args:
-        embed_dim: width D of a token.
-        num_heads: heads h, a divisor of ``embed_dim``.
-        dropout: probability of silencing an attention weight during training.
-
-    Shape:
-        - input and output: ``(batch, tokens, embed_dim)``
-
-    Raises:
-        ValueError: if ``num_heads`` does not divide ``embed_dim``.
-    """
-
-    def __init__(self, embed_dim: int, num_heads: int, *, dropout: float = 0.0) -> None:
-        super().__init__()
-        if num_heads < 1 or embed_dim % num_heads:
-            raise ValueError(f"num_heads must divide embed_dim {embed_dim}, not be {num_heads}")
-        self.num_heads, self.head_dim = num_heads, embed_dim // num_heads
-        self.dropout = dropout
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
-        self.in_proj_bias = nn.Parameter(torch.empty(3 * embed_dim))
-        self.out_proj = nn.Linear(embed_dim, embed_dim)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.in_proj_bias)
-        for weight in self.in_proj_weight.detach().chunk(3):
-            nn.init.xavier_uniform_(weight)
-        nn.init.xavier_uniform_(self.out_proj.weight)
-        nn.init.zeros_(self.out_proj.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (batch, tokens, 3 embed_dim)
-        qkv = qkv.unflatten(2, (3, self.num_heads, self.head_dim))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, tokens, head_dim)
-        dropout = self.dropout if self.training else 0.0
-        heads = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        return self.out_proj(heads.transpose(1, 2).flatten(2))  # (batch, tokens, embed_dim)
 
 
 class MLP(nn.Sequential):
@@ -131,7 +80,8 @@ class EncoderBlock(nn.Module):
         z'_l &= \mathrm{MSA}(\mathrm{LN}(z_{l-1})) + z_{l-1} \\
         z_l &= \mathrm{MLP}(\mathrm{LN}(z'_l)) + z'_l
 
-    (equations 2 and 3).
+    (equations 2 and 3), with MSA (appendix A) as :class:`~zoo.layers.attention.MultiheadAttention`
+    has it.
 
     Args:
         embed_dim: width of a token.
@@ -155,9 +105,7 @@ class EncoderBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(embed_dim, eps=_LAYER_NORM_EPS)
-        self.self_attention = MultiheadSelfAttention(
-            embed_dim, num_heads, dropout=attention_dropout
-        )
+        self.self_attention = MultiheadAttention(embed_dim, num_heads, dropout=attention_dropout)
         self.dropout = nn.Dropout(dropout)
         self.ln_2 = nn.LayerNorm(embed_dim, eps=_LAYER_NORM_EPS)
         self.mlp = MLP(embed_dim, mlp_dim, dropout=dropout)

@@ -140,7 +140,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def import_torchvision() -> ModuleType:
-    """Imports torchvision, which takes seconds and fails beside a torch of another build.
+    """Imports torchvision, which takes seconds and fails with a torch of another build.
 
     Raises:
         DataError: instead of the puzzling errors of a missing or mismatched torchvision.

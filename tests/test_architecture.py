@@ -106,7 +106,7 @@ ROOMS = {
     "app": ("zoo",),
 }
 
-GROUND = ("module", "download", "sampling", "splits")
+GROUND = ("module", "files", "download", "sampling", "splits")
 # What a room of the data may import of the others beside the ground on which they all stand.
 KINDS_OF_DATA = {
     "augmentation": (),

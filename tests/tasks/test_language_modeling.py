@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.data.text.vocabulary import ByteVocabulary, CharacterVocabulary
+from zoo.data.text.characters import ByteVocabulary, CharacterVocabulary
 from zoo.data.text.words import WordVocabulary
 from zoo.inference.generation import Sampler
 from zoo.tasks.language_modeling import LanguageModeling

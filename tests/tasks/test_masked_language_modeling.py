@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from zoo.data.loading.bptt import TextBatch
-from zoo.data.text.vocabulary import MASK, SPECIAL, CharacterVocabulary
+from zoo.data.sequences.special import MASK, SPECIAL
+from zoo.data.text.characters import CharacterVocabulary
 from zoo.data.text.words import WordVocabulary
 from zoo.layers.attention import padding_mask
 from zoo.tasks.masked_language_modeling import MaskedLanguageModeling

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zoo.data.text.huffman import huffman_tree
-from zoo.data.text.skip_gram import WindowLoader
+from zoo.data.text.skip_gram_loader import SkipGramLoader
 from zoo.data.text.words import WordVocabulary
 from zoo.models.embedding.word2vec import cbow, skip_gram
 from zoo.tasks.word_embeddings import WordEmbeddings, decision_loss
@@ -160,7 +160,7 @@ def test_words_of_like_company_become_neighbours(kind, output):
         words += [NAMES[3 * group + first], NAMES[6 + group], NAMES[3 * group + last]]
     tokens = torch.tensor(vocabulary.encode(" ".join(words)))
     counts = torch.bincount(tokens, minlength=len(vocabulary))
-    loader = WindowLoader(
+    loader = SkipGramLoader(
         tokens, counts, kind=kind, output=output, batch_size=200, window=1, shuffle=True
     )
     rows = len(vocabulary) - (output == "hierarchical_softmax")

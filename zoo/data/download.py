@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import http.client
-import os
 import socket
 import tarfile
 import urllib.error
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
+
+from zoo.data.files import whole_file
 
 CHUNK = 1 << 20
 TIMEOUT = 60.0  # seconds of silence after which a server that torchvision asks counts as gone
@@ -75,24 +76,19 @@ def download(
     by_hand = f"put the file at {path} by hand"
     if checksums:
         by_hand += f" ({checksums[0][0]} {checksums[0][1]})"
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        digests = _fetch(url, part, timeout)
-        for algorithm, expected in checksums:
-            if digests[algorithm] != expected:
-                raise DataError(
-                    f"{url} gave a file with the wrong checksum ({algorithm} "
-                    f"{digests[algorithm]}, not {expected}), which was thrown away: try again, or "
-                    f"{by_hand}"
-                )
-        os.replace(part, path)
-        _sync_folder(path.parent)
+        with whole_file(path) as part:
+            digests = _fetch(url, part, timeout)
+            for algorithm, expected in checksums:
+                if digests[algorithm] != expected:
+                    raise DataError(
+                        f"{url} gave a file with the wrong checksum ({algorithm} "
+                        f"{digests[algorithm]}, not {expected}), which was thrown away: try "
+                        f"again, or {by_hand}"
+                    )
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DataError(f"could not download {url} ({_reason(error)}): {by_hand}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
     return path
 
 
@@ -111,8 +107,6 @@ def _fetch(url: str, part: Path, timeout: float) -> dict[str, str]:
         # A connection that ends early looks like the end of the file to `read`.
         if expected is not None and received != int(expected):
             raise ConnectionError(f"the server sent {received:,} of {int(expected):,} bytes")
-        file.flush()
-        os.fsync(file.fileno())
     return {"sha256": sha256.hexdigest(), "md5": md5.hexdigest()}
 
 
@@ -127,16 +121,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.URLError):
         return str(error.reason)
     return str(error) or type(error).__name__
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return  # folders cannot be opened there
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def import_torchvision() -> ModuleType:

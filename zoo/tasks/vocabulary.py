@@ -1,14 +1,14 @@
-"""What a task asks of a vocabulary."""
+"""What a task needs of a vocabulary."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 
 class Vocabulary(Protocol):
-    """Text to tokens and back; the data have made it and the run hands it on.
+    """Text to tokens and back; made by the data and handed to the task by the run.
 
     Attributes:
-        pad, unknown, begin, end, mask: numbers of the special tokens, None where there are none.
+        pad, unknown, begin, end, mask: numbers of the special tokens, None if it has none.
     """
 
     pad: int | None
@@ -24,17 +24,17 @@ class Vocabulary(Protocol):
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens, the special ones left out."""
+        """The text of tokens, special ones omitted."""
         ...
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
-        """The text piece by piece, never a part of a character."""
+        """The text piece by piece, in whole characters."""
         ...
 
     def tokens(self) -> list[str]:
-        """Every token as it is to be shown."""
+        """Every token as it should be displayed."""
         ...
 
     def characters(self) -> list[int] | None:
-        """How many characters begin in each token; None where tokens do not spell the text."""
+        """How many characters begin in each token; None if tokens do not spell the text."""
         ...

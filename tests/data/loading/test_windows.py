@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch
 
+from zoo.data.loading.bptt import TextBatch
 from zoo.data.loading.windows import WindowLoader
-from zoo.data.text.text import TextBatch
 
 
 def windows(n=100, **changes):

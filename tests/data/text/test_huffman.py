@@ -76,5 +76,5 @@ def test_probabilities_of_all_words_add_up_to_one_whatever_the_scores():
 
 @pytest.mark.parametrize("counts", [[3], [], [2, -1], [[1, 2], [3, 4]]], ids=str)
 def test_what_is_no_vocabulary_is_refused(counts):
-    with pytest.raises(ValueError, match=r"^counts must be two or more numbers, none negative"):
+    with pytest.raises(ValueError, match=r"^counts must be two or more non-negative numbers"):
         huffman_tree(torch.tensor(counts))

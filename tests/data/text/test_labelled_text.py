@@ -3,6 +3,7 @@ import torch
 
 from zoo.data.download import DataError
 from zoo.data.text.labelled_text import LabelledText
+from zoo.data.text.vocabularies import load_vocabulary
 from zoo.data.text.vocabulary import Vocabulary
 
 GOOD = ["good film", "a very good film", "I liked it", "fine, and funny"]
@@ -125,7 +126,7 @@ def test_stored_vocabulary_is_used_and_not_learned_anew(table, tmp_path):
     first = made(train=table)
     again = LabelledText(train=written(tmp_path / "other.csv", [("x y", "a"), ("z", "b")] * 10))
     stored = first.vocabularies["vocabulary"].to_json()
-    again.vocabularies["vocabulary"] = Vocabulary.from_json(stored)
+    again.vocabularies["vocabulary"] = load_vocabulary(stored)
     again.setup()
     assert again.vocabularies["vocabulary"].to_json() == stored
     assert again.facts()["vocab_size"] == first.facts()["vocab_size"]
@@ -152,11 +153,11 @@ def test_no_share_for_test_means_no_test_split(table):
         (["text,label"], "t.csv holds no text below its header"),
         (["text,label", "a,x", "  ,x"], "t.csv, line 3: the column 'text' is empty"),
         (["text,label", "a,x", "b,"], "t.csv, line 3: the column 'label' is empty"),
-        (["text,label", '"a\nb",x', "c"], "line 4: there are 1 columns, and 2 in the header"),
-        (["text,label", "a,x,y"], "line 2: there are 3 columns, and 2 in the header"),
+        (["text,label", '"a\nb",x', "c"], "line 4: there are 1 columns, but 2 in the header"),
+        (["text,label", "a,x,y"], "line 2: there are 3 columns, but 2 in the header"),
         (["text,label", "a,x", '"b,y'], "t.csv, line 3: not a valid table"),
         (["text,label", *["a,x"] * 20], "all training texts have the label 'x'"),
-        (["text,label", "a,x", "b,y"], "its 2 texts are too few to be divided"),
+        (["text,label", "a,x", "b,y"], "holds too few samples .2. to set some aside for test"),
     ],
 )
 def test_a_bad_table_is_refused_in_one_sentence_with_the_line(tmp_path, lines, message):
@@ -188,7 +189,7 @@ def test_missing_and_undecodable_files_are_refused(tmp_path):
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"max_length": 0}, "max_length must be at least 1 or null, not 0"),
         ({"val_fraction": 0.0}, "val_fraction must be between 0 and 1, not 0.0"),
-        ({"test_fraction": 0.9}, "test_fraction must be at least 0 and leave .* not 0.9"),
+        ({"test_fraction": 0.9}, "test_fraction must be in .* not 0.9"),
         ({"test": "t.csv"}, "test must be null unless val names a file too"),
         ({"label_column": "text"}, "label_column must not be the text_column 'text'"),
     ],

@@ -71,7 +71,7 @@ def test_without_a_connection_one_sentence_says_what_to_do(dead_url, tmp_path, m
     ("settings", "message"),
     [
         ({"source": "fr"}, "source must be de or en, not 'fr'"),
-        ({"source": "en"}, "target must be another language than the source, not 'en'"),
+        ({"source": "en"}, "target must differ from the source, not 'en'"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
     ],
 )

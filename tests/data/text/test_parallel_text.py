@@ -5,7 +5,7 @@ import torch
 
 from zoo.data.download import DataError
 from zoo.data.text.parallel_text import ParallelText, read_lines, read_pairs
-from zoo.data.text.vocabulary import Vocabulary
+from zoo.data.text.vocabularies import load_vocabulary
 
 GERMAN = ["Ein Hund läuft.", "Der Hund läuft schnell.", "Ein Mann läuft.", "Der Mann schläft."]
 ENGLISH = ["A dog runs.", "The dog runs fast.", "A man runs.", "The man sleeps."]
@@ -92,7 +92,7 @@ def test_vocabularies_of_a_run_are_used_and_not_learned_again(corpus):
     stored = {name: v.to_json() for name, v in first.vocabularies.items()}
     (corpus / "train.de").write_text("Ganz anderes\n" * 40)
     again = module(corpus)
-    again.vocabularies = {name: Vocabulary.from_json(v) for name, v in stored.items()}
+    again.vocabularies = {name: load_vocabulary(v) for name, v in stored.items()}
     assert again.facts() == first.facts()
     again.setup()
     a, b = (next(data.batches("test", 0)) for data in (first, again))
@@ -101,7 +101,7 @@ def test_vocabularies_of_a_run_are_used_and_not_learned_again(corpus):
 
 def test_long_training_pairs_are_left_out_with_a_warning_and_others_are_not(corpus):
     data = module(corpus, max_length=4)
-    with pytest.warns(UserWarning, match="10 of 40 training pairs are left out: .*max_length=4"):
+    with pytest.warns(UserWarning, match="10 of 40 training pairs are omitted: .*max_length=4"):
         data.setup()
     assert data.loaders["train"].num_samples == 30 and data.loaders["val"].num_samples == 4
     with pytest.raises(ValueError, match="max_length must leave a training pair, and 2 leaves no"):
@@ -153,9 +153,9 @@ def test_a_corpus_of_other_peoples_files_is_read_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"a\n\nb\n", r"line 2 is empty: take it out, and its translation too$"),
+        (b"a\n\nb\n", r"line 2 is empty: remove it and its translation$"),
         (b"a\nb\n \t\r\n", r"line 3 is empty"),
-        (b"a\nb\xfcb\n", r"line 2 is no UTF-8 \(byte 2: 0xfc\): convert the file$"),
+        (b"a\nb\xfcb\n", r"line 2 is not UTF-8 \(byte 2: 0xfc\): convert the file$"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said_with_its_line(content, said, tmp_path):
@@ -167,7 +167,7 @@ def test_what_is_wrong_in_a_file_is_said_with_its_line(content, said, tmp_path):
 
 def test_an_empty_file_is_told(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"")
-    with pytest.raises(DataError, match=r"a.txt is empty: name a file with a sentence a line$"):
+    with pytest.raises(DataError, match=r"a.txt is empty: name a file with one sentence per line$"):
         read_lines(tmp_path / "a.txt")
 
 
@@ -210,7 +210,6 @@ def test_nonsense_is_refused_with_the_value(settings, message):
         ({"vocabulary": "bpe"}, "vocab_size must be .*, not None"),
         ({"vocabulary": "bpe", "vocab_size": 300, "lower_case": True}, "lower_case must be false"),
         ({"min_frequency": 0}, "min_frequency must be at least 1, not 0"),
-        ({"val": None, "val_fraction": 0.001}, "val_fraction must leave a pair on either side"),
     ],
 )
 def test_what_a_vocabulary_cannot_be_is_refused_before_anything_is_trained(
@@ -218,6 +217,11 @@ def test_what_a_vocabulary_cannot_be_is_refused_before_anything_is_trained(
 ):
     with pytest.raises(ValueError, match=message):
         module(corpus, **settings).setup()
+
+
+def test_too_few_pairs_for_a_val_split_are_refused(corpus):
+    with pytest.raises(DataError, match=r"train.de holds too few samples \(40\) .* for val"):
+        module(corpus, val=None, val_fraction=0.001).setup()
 
 
 def test_sizes_are_known_after_setup_only(corpus):

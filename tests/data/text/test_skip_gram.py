@@ -6,7 +6,8 @@ import torch
 
 from zoo.data.download import DataError
 from zoo.data.text.huffman import huffman_tree
-from zoo.data.text.skip_gram import WindowLoader, WordWindows
+from zoo.data.text.skip_gram import WordWindows
+from zoo.data.text.skip_gram_loader import SkipGramLoader
 from zoo.data.text.text import WholeText
 
 WORDS = 12
@@ -36,7 +37,7 @@ def windows(**arguments):
 
 def loader(tokens, counts=None, **arguments):
     counts = torch.bincount(tokens) if counts is None else counts
-    return WindowLoader(tokens, counts, **{"batch_size": 4, "window": 2, **arguments})
+    return SkipGramLoader(tokens, counts, **{"batch_size": 4, "window": 2, **arguments})
 
 
 def everything(batches, name):

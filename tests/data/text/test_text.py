@@ -4,12 +4,12 @@ import itertools
 import pytest
 import torch
 
-from zoo.data import text as text_module
 from zoo.data.download import DataError
-from zoo.data.loading.bptt import ContiguousLoader
+from zoo.data.loading.bptt import ContiguousLoader, TextBatch
 from zoo.data.loading.windows import WindowLoader
-from zoo.data.text.text import StandardLibrary, TextBatch, TinyShakespeare, WholeText
-from zoo.data.text.vocabulary import learn_vocabulary
+from zoo.data.text import text as text_module
+from zoo.data.text.text import StandardLibrary, TinyShakespeare, WholeText
+from zoo.data.text.vocabularies import learn_vocabulary
 
 
 class Small(WholeText):
@@ -202,7 +202,7 @@ def test_another_standard_library_than_the_runs_is_refused():
 
 def test_a_standard_library_without_source_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(text_module.sysconfig, "get_path", lambda name: str(tmp_path))
-    with pytest.raises(DataError, match="source of Python's standard library is not complete"):
+    with pytest.raises(DataError, match="source of Python's standard library is incomplete"):
         StandardLibrary().setup()
 
 

@@ -7,11 +7,12 @@ import warnings
 import pytest
 import torch
 
-from zoo.data import text_files, token_files
 from zoo.data.download import DataError
+from zoo.data.text import text_files, token_files
+from zoo.data.text.characters import ByteVocabulary
 from zoo.data.text.text_files import Reader, TextFiles, divide
 from zoo.data.text.token_files import TokenFiles
-from zoo.data.text.vocabulary import ByteVocabulary, learn_vocabulary
+from zoo.data.text.vocabularies import learn_vocabulary
 
 TEXT = "".join(f"Zeile {i}: naïve 日本語 😀 the quick brown fox.\n" for i in range(60))
 VOCABULARIES = [("characters", None), ("bytes", None), ("words", None), ("bpe", 300)]
@@ -244,7 +245,7 @@ import sys, time
 from pathlib import Path
 import torch
 from zoo.data.text.token_files import TokenFiles
-from zoo.data.text.vocabulary import ByteVocabulary
+from zoo.data.text.characters import ByteVocabulary
 folder, number = Path(sys.argv[1]), sys.argv[2]
 def chunks():
     (folder / f"read-{number}").touch()
@@ -273,9 +274,9 @@ def test_processes_that_want_the_same_tokens_make_them_once(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"one\ntwo \xff three\n", r"broken.txt is no text in UTF-8 \(line 2, byte 5: .*iconv"),
-        ("one".encode("utf-16"), r"broken.txt is no text in UTF-8 \(line 1, byte 1"),
-        (b"one\n" * 300_000 + b"\xc3", r"broken.txt is no text in UTF-8 \(line 300001, byte 1"),
+        (b"one\ntwo \xff three\n", r"broken.txt is not UTF-8 text \(line 2, byte 5: .*iconv"),
+        ("one".encode("utf-16"), r"broken.txt is not UTF-8 text \(line 1, byte 1"),
+        (b"one\n" * 300_000 + b"\xc3", r"broken.txt is not UTF-8 text \(line 300001, byte 1"),
     ],
 )
 def test_a_file_that_is_no_text_is_told_by_name_and_line(tmp_path, content, message):
@@ -289,7 +290,7 @@ def test_files_to_evaluate_on_are_not_trained_on(tmp_path):
     module = module_of(place, val_path=str(place / "val.txt"))
     texts = {split: "".join(chunks()) for split, chunks in module.parts().items()}
     assert texts == {"train": TEXT, "val": "what is held out"}
-    with pytest.raises(DataError, match="there is no text to train on but that of val_path"):
+    with pytest.raises(DataError, match="all text is that of val_path"):
         module_of(place, pattern="val*", val_path=str(place / "val.txt")).parts()
 
 
@@ -302,9 +303,9 @@ def test_a_text_too_short_to_be_judged_by_is_told(tmp_path):
 
 
 def test_files_that_are_not_there_are_told_with_what_to_do(tmp_path):
-    with pytest.raises(DataError, match=r"^path=nowhere: .*nowhere is no file and no folder"):
+    with pytest.raises(DataError, match=r"^path=nowhere: .*nowhere is neither a file nor a folder"):
         module_of(tmp_path, "nowhere").setup()
-    with pytest.raises(DataError, match=r"^pattern=\*.rst: .* holds no file with such a name"):
+    with pytest.raises(DataError, match=r"^pattern=\*.rst: .* holds no matching file"):
         module_of(make(tmp_path, a="x"), pattern="*.rst").setup()
 
 
@@ -313,7 +314,7 @@ def test_files_that_are_not_there_are_told_with_what_to_do(tmp_path):
     [
         ({"val_fraction": 0.0}, "val_fraction must be between 0 and 1, not 0.0"),
         ({"test_fraction": 0.95}, r"test_fraction must be in \[0, 0.9\), .* not 0.95"),
-        ({"pattern": ""}, "pattern must be one of names, such as .*, not ''"),
+        ({"pattern": ""}, "pattern must match file names, such as .*, not ''"),
         ({"vocabulary": "words", "vocab_size": 1}, "vocab_size must be at least 2 for words"),
     ],
 )

@@ -8,14 +8,10 @@ import pytest
 import torch
 
 from zoo.data.text.bpe import BPEVocabulary
+from zoo.data.text.characters import ByteVocabulary, CharacterVocabulary
 from zoo.data.text.strings import cut
 from zoo.data.text.text import StandardLibrary
-from zoo.data.text.vocabulary import (
-    ByteVocabulary,
-    CharacterVocabulary,
-    Vocabulary,
-    learn_vocabulary,
-)
+from zoo.data.text.vocabularies import learn_vocabulary, load_vocabulary
 from zoo.data.text.words import join, split
 
 TEXT = (
@@ -97,7 +93,7 @@ def test_a_text_that_holds_the_name_of_a_special_token_holds_no_special_token():
 def test_what_is_stored_is_the_same_vocabulary(kind, options, tmp_path):
     vocabulary = learn(kind, **options)
     (tmp_path / "vocabulary.json").write_text(json.dumps(vocabulary.to_json()))
-    again = Vocabulary.from_json(json.loads((tmp_path / "vocabulary.json").read_text()))
+    again = load_vocabulary(json.loads((tmp_path / "vocabulary.json").read_text()))
     assert type(again) is type(vocabulary) and again.kind == kind
     assert again.to_json() == vocabulary.to_json()
     assert again.checksum() == vocabulary.checksum()
@@ -248,7 +244,7 @@ def test_bpe_merges_the_most_frequent_pair_first_and_keeps_to_its_size():
 
 PROGRAM = """
 import random
-from zoo.data.text.vocabulary import learn_vocabulary
+from zoo.data.text.vocabularies import learn_vocabulary
 chance = random.Random(0)
 # Many pairs are equally frequent here, so that only a fixed rule gives the same merges.
 words = ["".join(chance.choices("abcdefgh", k=6)) for _ in range(3000)]
@@ -305,7 +301,7 @@ def test_long_text_is_encoded_like_a_short_one():
         ({"kind": "bytes", "vocab_size": 256}, "vocab_size must be None with bytes, not 256"),
         ({"kind": "words", "min_frequency": 0}, "min_frequency must be at least 1, not 0"),
         ({"kind": "bpe", "lower_case": True}, "lower_case must be false with bpe"),
-        ({"kind": "characters", "texts": []}, "characters must be at least one"),
+        ({"kind": "characters", "texts": []}, "characters must not be empty"),
     ],
 )
 def test_nonsense_is_refused_with_the_value(arguments, message):
@@ -322,13 +318,13 @@ def test_nonsense_is_refused_with_the_value(arguments, message):
         ({"kind": "bytes"}, "kind bytes of a vocabulary is damaged"),
         ({"kind": "bytes", "special": ["<s>"]}, r"special must be one of .* not \['<s>'\]"),
         ({"kind": "words", "special": [], "words": 3, "lower_case": False}, "kind words .*damaged"),
-        ({"kind": "characters", "special": [], "characters": ["a", "a"]}, "characters must not"),
+        ({"kind": "characters", "special": [], "characters": ["a", "a"]}, "characters must differ"),
         ({"kind": "bpe", "special": [], "tokenizer": {}}, "tokenizer must be one of the tokenizer"),
     ],
 )
 def test_a_damaged_vocabulary_is_refused(stored, message):
     with pytest.raises(ValueError, match=f"^{message}"):
-        Vocabulary.from_json(stored)
+        load_vocabulary(stored)
 
 
 def test_a_tokenizer_without_the_special_tokens_is_refused():

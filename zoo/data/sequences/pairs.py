@@ -8,9 +8,7 @@ from torch import Tensor
 
 from zoo.data.loading.bucketing import BucketLoader
 from zoo.data.module import Part
-
-BEGIN, END = 2, 3
-"""Numbers of `<s>` and `</s>` wherever there are special tokens, see `zoo.data.text.vocabulary`."""
+from zoo.data.sequences.special import BEGIN, END
 
 
 class PairBatch(NamedTuple):

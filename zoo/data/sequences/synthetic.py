@@ -21,10 +21,8 @@ from zoo.data.sampling import seeded_generator
 from zoo.data.sequences.base import DrawnOptions, DrawnSequences
 from zoo.data.sequences.batches import sequence_loader
 from zoo.data.sequences.pairs import pair_loader
+from zoo.data.sequences.special import SPECIAL
 from zoo.data.splits import SPLITS
-
-SPECIAL_TOKENS = 4
-"""`<pad>`, `<unk>`, `<s>` and `</s>`, which come before all symbols."""
 
 
 class AddingProblem(DrawnSequences):
@@ -208,7 +206,7 @@ class TokenPairs(DrawnSequences):
             seed=self.data_seed,
         )
         for split, symbols in zip(SPLITS, sequences, strict=True):
-            sources = [(sequence + SPECIAL_TOKENS).tolist() for sequence in symbols]
+            sources = [(sequence + len(SPECIAL)).tolist() for sequence in symbols]
             self.loaders[split] = pair_loader(
                 sources,
                 [self._ordered(source) for source in sources],
@@ -226,7 +224,7 @@ class TokenPairs(DrawnSequences):
         return source[::-1] if self.order == "reverse" else source
 
     def facts(self) -> dict[str, Any]:
-        tokens = SPECIAL_TOKENS + self.num_symbols
+        tokens = len(SPECIAL) + self.num_symbols
         return {"source_vocab_size": tokens, "target_vocab_size": tokens}
 
 

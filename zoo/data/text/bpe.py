@@ -1,10 +1,10 @@
-"""Byte-pair encoding of bytes: frequent sequences of bytes are tokens, and any text has some.
+"""Byte-pair encoding of bytes: frequent byte sequences are tokens, and any text can be encoded.
 
 Sennrich, Haddow, Birch: Neural Machine Translation of Rare Words with Subword Units, 2016,
 https://arxiv.org/abs/1508.07909: begin with single characters and make the most frequent pair of
-neighbours a new token, again and again. Radford et al.: Language Models are Unsupervised Multitask
+neighbours a new token, repeatedly. Radford et al.: Language Models are Unsupervised Multitask
 Learners (GPT-2), 2019, begin with the 256 bytes instead, so that nothing is unknown, and let no
-token reach from letters into punctuation or digits, nor over a blank except before a word.
+token reach from letters into punctuation or digits, nor across a space except before a word.
 
 Learned and applied by the `tokenizers` library, whose own file is the stored form's `tokenizer`.
 """
@@ -33,7 +33,7 @@ class BPEVocabulary(Vocabulary):
         super().__init__(special)
         try:
             self._tokenizer = Tokenizer.from_str(json.dumps(tokenizer))
-        except Exception as error:  # the library raises nothing more special
+        except Exception as error:  # the library raises nothing more specific
             raise ValueError(f"tokenizer must be one of the tokenizers library: {error}") from error
         # A text that holds "<s>" holds these three characters, not a special token.
         self._tokenizer.encode_special_tokens = True
@@ -77,7 +77,7 @@ class BPEVocabulary(Vocabulary):
         }
 
     @classmethod
-    def _stored(cls, stored: dict[str, Any]) -> Self:
+    def from_json(cls, stored: dict[str, Any]) -> Self:
         return cls(stored["tokenizer"], stored["special"])
 
 
@@ -88,8 +88,8 @@ def learn_bpe(
 
     Args:
         texts: read once.
-        vocab_size: tokens, special ones and the 256 bytes included; fewer where the texts have no
-            more pairs.
+        vocab_size: tokens, special ones and the 256 bytes included; fewer if the texts run out of
+            pairs.
         special: names of special tokens.
         min_frequency: pairs that occur less often are not merged.
     """

@@ -1,10 +1,10 @@
-r"""The Huffman tree of a vocabulary: the path of decisions that leads to each word.
+r"""The Huffman tree of a vocabulary: the path of binary decisions that leads to each word.
 
 Huffman 1952, "A method for the construction of minimum-redundancy codes",
 https://doi.org/10.1109/JRPROC.1952.273898; for hierarchical softmax as in Mikolov et al. 2013,
 https://arxiv.org/abs/1310.4546. The two rarest words become the children of a node that counts as
 both together, and so on until one node is left, the root: frequent words have short paths, and no
-tree has shorter ones on average. (It is no search tree: nothing in it is in order.)
+tree has shorter ones on average. (It is not a search tree: nothing in it is sorted.)
 """
 
 from typing import NamedTuple
@@ -21,9 +21,9 @@ class HuffmanTree(NamedTuple):
     whatever the scores.
 
     Attributes:
-        nodes: inner nodes by number, the root's the highest; int64 ``(words, depth)``, 0 behind the
+        nodes: inner nodes by number, the root's the highest; int64 ``(words, depth)``, 0 beyond the
             end of a path.
-        signs: 1 for left, -1 for right, 0 behind the end of a path; float32 ``(words, depth)``.
+        signs: 1 for left, -1 for right, 0 beyond the end of a path; float32 ``(words, depth)``.
     """
 
     nodes: Tensor
@@ -40,15 +40,15 @@ def huffman_tree(counts: Tensor) -> HuffmanTree:
         ValueError: if there are fewer than two words, or a count is negative.
     """
     if counts.ndim != 1 or len(counts) < 2 or bool((counts < 0).any()):
-        raise ValueError(f"counts must be two or more numbers, none negative, not {counts}")
+        raise ValueError(f"counts must be two or more non-negative numbers, not {counts}")
     parent, sign = _parents(counts)
     return _paths(parent, sign, len(counts))
 
 
 def _parents(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Of every leaf, then of every inner node but the root: its parent, and left or right.
+    """The parent of every leaf, then of every inner node but the root, and left or right.
 
-    Inner nodes come into being in the order of their counts, so the rarest node is always at the
+    Inner nodes are created in the order of their counts, so the rarest node is always at the
     head of one of two queues: the sorted leaves and the inner nodes so far.
     """
     num_words = len(counts)
@@ -72,7 +72,7 @@ def _parents(counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _paths(parent: Tensor, sign: Tensor, num_words: int) -> HuffmanTree:
-    """Walks from all leaves to the root at once, and turns the paths round."""
+    """Walks from all leaves to the root at once, and reverses the paths."""
     root = len(parent)
     place, nodes, signs = torch.arange(num_words), [], []
     while bool((place != root).any()):
@@ -84,7 +84,7 @@ def _paths(parent: Tensor, sign: Tensor, num_words: int) -> HuffmanTree:
     upwards = torch.stack(nodes, 1), torch.stack(signs, 1)  # (words, depth) each
     depth = upwards[1].shape[1]
     length = upwards[1].ne(0).sum(1, keepdim=True)  # (words, 1)
-    step = length - 1 - torch.arange(depth)  # (words, depth); negative behind the end
+    step = length - 1 - torch.arange(depth)  # (words, depth); negative beyond the end
     nodes_down, signs_down = (
         torch.where(step >= 0, part.gather(1, step.clamp(min=0)), 0) for part in upwards
     )

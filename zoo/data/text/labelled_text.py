@@ -1,9 +1,9 @@
-"""Texts with a label each, from tables of comma- or tab-separated values: sequence classification.
+"""Labelled texts from tables of comma- or tab-separated values, for sequence classification.
 
     text,label
     "A fine film, and funny.",positive
 
-A file with a header, one text a row; quoted as CSV is (RFC 4180), in UTF-8. Files that end in
+A file with a header and one text per row, quoted as in CSV (RFC 4180), in UTF-8. Files that end in
 ``.tsv`` or ``.tab`` are separated by tabs.
 """
 
@@ -15,24 +15,26 @@ from typing import Any, NamedTuple
 import torch
 
 from zoo.data.download import DataError
-from zoo.data.module import DataModule, check_batch_size
+from zoo.data.module import Part, check_batch_size
 from zoo.data.sequences.batches import sequence_loader
-from zoo.data.splits import split_indices
-from zoo.data.text.vocabulary import Kind, Vocabulary, learn_vocabulary
+from zoo.data.splits import SPLITS, check_fractions, divide
+from zoo.data.text.base import TextModule
+from zoo.data.text.vocabularies import learn_vocabulary
+from zoo.data.text.vocabulary import VocabularyKind
 
 LARGEST_FIELD = 1 << 30
 """Characters of the longest text; Python's own limit is 131,072."""
 
 
 class Row(NamedTuple):
-    """A text, its label, and where it stands."""
+    """A text, its label, and the line where it begins."""
 
     text: str
     label: str
     line: int
 
 
-class LabelledText(DataModule):
+class LabelledText(TextModule):
     """Batches of tokens and classes, see :class:`~zoo.data.sequences.batches.SequenceBatch`.
 
     The classes are the labels of the training texts, sorted; the vocabulary is learned from the
@@ -42,25 +44,28 @@ class LabelledText(DataModule):
         train: file of the training texts, absolute or within ``root``.
         val: file of the validation texts; null: taken from the training file.
         test: file of the test texts; null: taken from the training file, if ``val`` is too, else
-            there are none.
+            there is no test split.
         root: folder of all data.
         text_column: name of the column of texts.
         label_column: name of the column of labels.
-        batch_size: texts a batch.
+        batch_size: texts in a batch.
         vocabulary: ``words`` (and punctuation), ``bpe`` (frequent parts of words), ``characters``
             or ``bytes``; see :mod:`zoo.data.text.vocabulary`.
-        vocab_size: most tokens, special ones included; bpe needs a number, null for all words.
+        vocab_size: maximum number of tokens, special ones included; required for bpe, null for all
+            words.
         min_frequency: rarer words have no token.
-        lower_case: of words: make no difference between upper and lower case.
-        max_length: tokens of a text that are read; null for all.
-        val_fraction: share of the training file that is val, where it has no file.
-        test_fraction: share that is test, where neither has a file; 0: there are no test texts.
-        split_seed: another seed, another division of the training file. The classes are kept in
-            proportion.
+        lower_case: for words: ignore the difference between upper and lower case.
+        max_length: longer texts are cut after so many tokens; null for no limit.
+        val_fraction: share of the training file for val, if it has no file.
+        test_fraction: share for test, if neither has a file; 0: there is no test split.
+        split_seed: determines how the training file is divided; classes keep their proportions.
+        drop_last: omit a smaller batch at the end of a training epoch.
 
     Raises:
         ValueError: an argument is out of range.
     """
+
+    changeable = ("root",)
 
     def __init__(
         self,
@@ -72,7 +77,7 @@ class LabelledText(DataModule):
         text_column: str = "text",
         label_column: str = "label",
         batch_size: int = 32,
-        vocabulary: Kind = "words",
+        vocabulary: VocabularyKind = "words",
         vocab_size: int | None = None,
         min_frequency: int = 1,
         lower_case: bool = True,
@@ -80,18 +85,13 @@ class LabelledText(DataModule):
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
         split_seed: int = 0,
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
         if max_length is not None and max_length < 1:
             raise ValueError(f"max_length must be at least 1 or null, not {max_length}")
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
-        if not 0 <= test_fraction < 1 - val_fraction:
-            raise ValueError(
-                f"test_fraction must be at least 0 and leave something beside val_fraction "
-                f"{val_fraction}, not {test_fraction}"
-            )
+        check_fractions(val_fraction, test_fraction)
         if test is not None and val is None:
             raise ValueError("test must be null unless val names a file too")
         if text_column == label_column:
@@ -100,27 +100,30 @@ class LabelledText(DataModule):
         self.root = root
         self.text_column, self.label_column = text_column, label_column
         self.batch_size = batch_size
-        self.vocabulary: Kind = vocabulary
+        self.vocabulary: VocabularyKind = vocabulary
         self.vocab_size = vocab_size
         self.min_frequency = min_frequency
         self.lower_case = lower_case
         self.max_length = max_length
-        self.fractions = (1 - val_fraction - test_fraction, val_fraction, test_fraction)
+        self.shares = {"val": val_fraction} | ({"test": test_fraction} if test_fraction else {})
         self.split_seed = split_seed
+        self.drop_last = drop_last
         self.class_names: tuple[str, ...] | None = None
 
     @property
     def splits(self) -> tuple[str, ...]:
-        has_test = self.files["test"] if self.files["val"] else self.fractions[2] > 0
-        return ("train", "val", "test") if has_test else ("train", "val")
+        has_test = self.files["test"] is not None if self.files["val"] else "test" in self.shares
+        return SPLITS if has_test else SPLITS[:2]
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         rows = self._rows()
         self.class_names = tuple(sorted({row.label for row in rows["train"]}))
         if len(self.class_names) < 2:
             raise DataError(
                 f"{self.files['train']}: all training texts have the label "
-                f"{self.class_names[0]!r}; there must be at least 2 classes"
+                f"{self.class_names[0]!r}: at least 2 classes are needed"
             )
         if not self.vocabularies:
             learned = learn_vocabulary(
@@ -133,29 +136,28 @@ class LabelledText(DataModule):
             )
             self.vocabularies = {"vocabulary": learned}
         numbers = {name: number for number, name in enumerate(self.class_names)}
-        for split, part in rows.items():
+        for split, texts in rows.items():
             file = self.files[split] or self.files["train"]
-            for row in part:
+            for row in texts:
                 if row.label not in numbers:
                     raise DataError(
                         f"{file}, line {row.line}: the label {row.label!r} of this {split} text is "
-                        f"none of the training texts' ({', '.join(self.class_names[:20])})"
+                        f"not one of the training texts' ({', '.join(self.class_names[:20])})"
                     )
-            encoded = self.vocabularies["vocabulary"].encode_batch([row.text for row in part])
-            for row, tokens in zip(part, encoded, strict=True):
+            encoded = self.vocabularies["vocabulary"].encode_batch([row.text for row in texts])
+            for row, tokens in zip(texts, encoded, strict=True):
                 if not tokens:
-                    raise DataError(f"{file}, line {row.line}: the text {row.text!r} has no token")
+                    raise DataError(f"{file}, line {row.line}: the text {row.text!r} has no tokens")
             self.loaders[split] = sequence_loader(
                 [torch.tensor(tokens[: self.max_length]) for tokens in encoded],
-                [numbers[row.label] for row in part],
+                [numbers[row.label] for row in texts],
                 batch_size=self.batch_size,
                 shuffle=split == "train",
                 seed=seed,
+                drop_last=split == "train" and self.drop_last,
                 device=device,
+                part=part,
             )
-
-    def restore_vocabulary(self, stored: dict[str, Any]) -> Vocabulary:
-        return Vocabulary.from_json(stored)
 
     def facts(self) -> dict[str, Any]:
         if self.class_names is None or not self.vocabularies:
@@ -174,21 +176,9 @@ class LabelledText(DataModule):
             return rows
         whole = rows["train"]
         names = sorted({row.label for row in whole})
-        indices = split_indices(
-            [names.index(row.label) for row in whole], self.fractions, seed=self.split_seed
-        )
-        divided = {
-            split: [whole[index] for index in part.tolist()]
-            for split, part in zip(("train", "val", "test"), indices, strict=True)
-            if split in self.splits
-        }
-        for split, part in divided.items():
-            if not part:
-                raise DataError(
-                    f"{self.files['train']}: its {len(whole)} texts are too few to be divided, "
-                    f"none is left for {split}"
-                )
-        return divided
+        labels = [names.index(row.label) for row in whole]
+        parts = divide(labels, self.shares, seed=self.split_seed, source=self.files["train"])
+        return {split: [whole[i] for i in indices.tolist()] for split, indices in parts.items()}
 
     def _read(self, path: Path) -> list[Row]:
         try:
@@ -218,7 +208,7 @@ class LabelledText(DataModule):
                     continue
                 if len(fields) != len(header):
                     raise DataError(
-                        f"{path}, line {line}: there are {len(fields)} columns, and "
+                        f"{path}, line {line}: there are {len(fields)} columns, but "
                         f"{len(header)} in the header"
                     )
                 text, label = (fields[column].strip() for column in columns)

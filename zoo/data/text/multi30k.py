@@ -2,22 +2,22 @@
 
 Elliott, Frank, Sima'an and Specia, 2016, "Multi30K: multilingual English-German image
 descriptions", https://arxiv.org/abs/1605.00459; task 1 of WMT 2016, raw text, from
-https://github.com/multi30k/dataset. 29,000 pairs to train on, 1,014 for validation, and the test of
-2016 with 1,000.
+https://github.com/multi30k/dataset. 29,000 pairs for training, 1,014 for validation, and
+the 1,000 of the test set of 2016.
 """
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Unpack
 
 from zoo.data.download import download
-from zoo.data.text.parallel_text import SentencePairs, TokenKind, read_pairs
+from zoo.data.text.parallel_text import PairOptions, SentencePairs, read_pairs
 
 Language = Literal["de", "en"]
 PARTS = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 
 
 class Multi30k(SentencePairs):
-    """Short, simple sentences in two languages: German to English, unless asked otherwise.
+    """Short, simple sentences in two languages: German to English by default.
 
     The public recipe (lower-case words that occur twice, 7,853 German and 5,893 English ones with
     spaCy's tokenisation) gives 7,861 and 5,927 with ours.
@@ -26,15 +26,8 @@ class Multi30k(SentencePairs):
         source: language to translate from, ``de`` or ``en``.
         target: language to translate to, the other one.
         root: folder of all downloads; the files are ``root/multi30k/train.de.gz`` and so on.
-        batch_size: pairs a batch; null with ``tokens_per_batch``.
-        tokens_per_batch: see :class:`~zoo.data.text.parallel_text.SentencePairs`, as for all below.
-        vocabulary: ``words``, ``bpe`` or ``characters``.
-        lower_case: of words.
-        min_frequency: rarer words have no token.
-        vocab_size: most tokens of each language; bpe needs a number.
-        shared: one vocabulary for both languages.
-        max_length: longer training pairs are left out.
-        limit: the first so many training pairs alone.
+        lower_case: see :class:`~zoo.data.text.parallel_text.SentencePairs`.
+        options: see :class:`~zoo.data.text.parallel_text.PairOptions`.
     """
 
     url = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
@@ -57,32 +50,15 @@ class Multi30k(SentencePairs):
         source: Language = "de",
         target: Language = "en",
         root: str = "data",
-        batch_size: int | None = 128,
-        tokens_per_batch: int | None = None,
-        vocabulary: TokenKind = "words",
         lower_case: bool = True,
-        min_frequency: int = 2,
-        vocab_size: int | None = None,
-        shared: bool = False,
-        max_length: int | None = None,
-        limit: int | None = None,
+        **options: Unpack[PairOptions],
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            tokens_per_batch=tokens_per_batch,
-            vocabulary=vocabulary,
-            lower_case=lower_case,
-            min_frequency=min_frequency,
-            vocab_size=vocab_size,
-            shared=shared,
-            max_length=max_length,
-            limit=limit,
-        )
+        super().__init__(lower_case=lower_case, **options)
         for name, language in (("source", source), ("target", target)):
             if language not in ("de", "en"):
                 raise ValueError(f"{name} must be de or en, not {language!r}")
         if source == target:
-            raise ValueError(f"target must be another language than the source, not {target!r}")
+            raise ValueError(f"target must differ from the source, not {target!r}")
         self.languages = source, target
         self.root = Path(root)
 

@@ -1,4 +1,4 @@
-"""Sentences with their translations, in pairs of text files with one sentence a line.
+"""Sentences and their translations, in pairs of text files with one sentence per line.
 
 Line n of one file is the translation of line n of the other, as in all corpora of WMT and OPUS.
 """
@@ -8,77 +8,101 @@ import warnings
 import zlib
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import torch
 
 from zoo.data.download import DataError
 from zoo.data.loading.bucketing import BucketLoader, check_sizes
-from zoo.data.module import DataModule
+from zoo.data.module import Part
 from zoo.data.sequences.pairs import pair_loader
-from zoo.data.splits import split_indices
-from zoo.data.text.vocabulary import Vocabulary, learn_vocabulary
+from zoo.data.splits import check_fractions, divide
+from zoo.data.text.base import TextModule
+from zoo.data.text.vocabularies import learn_vocabulary
+from zoo.data.text.vocabulary import Vocabulary
 
-TokenKind = Literal["words", "bpe", "characters"]
+PairVocabularyKind = Literal["words", "bpe", "characters"]
 SOURCE, TARGET = "source_vocabulary", "target_vocabulary"
 
 
-class SentencePairs(DataModule):
+class PairOptions(TypedDict, total=False):
+    """Arguments of all sentence pairs, which :class:`SentencePairs` describes."""
+
+    batch_size: int | None
+    tokens_per_batch: int | None
+    vocabulary: PairVocabularyKind
+    min_frequency: int
+    vocab_size: int | None
+    shared: bool
+    max_length: int | None
+    limit: int | None
+    drop_last: bool
+
+
+class SentencePairs(TextModule):
     """Batches of sentence pairs of similar length, see :mod:`zoo.data.loading.bucketing`.
 
     The vocabularies are learned from the training pairs alone. Those of the other splits are all
-    kept, whatever their length, and their references are the text as it is in the file.
+    kept, whatever their length, and their references are the text exactly as in the file.
 
     Args:
-        batch_size: pairs a batch; null with ``tokens_per_batch``.
-        tokens_per_batch: instead, most tokens a batch: pairs times the longest of their sentences.
+        lower_case: for words: ignore the difference between upper and lower case.
+        batch_size: pairs in a batch; null with ``tokens_per_batch``.
+        tokens_per_batch: instead, maximum number of tokens in a batch: pairs times the longest of
+            their sentences.
         vocabulary: ``words`` (and punctuation), ``bpe`` (frequent parts of words) or
             ``characters``; see :mod:`zoo.data.text.vocabulary`.
-        lower_case: of words: make no difference between upper and lower case.
         min_frequency: rarer words have no token.
-        vocab_size: most tokens of each language, special ones included; bpe needs a number, null
-            for all words.
+        vocab_size: maximum number of tokens of each language, special ones included; required for
+            bpe, null for all words.
         shared: one vocabulary for both languages, as models with shared embeddings need.
-        max_length: training pairs with more tokens on either side are left out; null for none.
-        limit: take only the first so many training pairs; null for all.
+        max_length: training pairs with more tokens on either side are omitted; null for no limit.
+        limit: use only the first so many training pairs; null for all.
+        drop_last: omit a smaller batch at the end of a training epoch.
     """
+
+    changeable = ("root",)
 
     def __init__(
         self,
         *,
-        batch_size: int | None,
-        tokens_per_batch: int | None,
-        vocabulary: TokenKind,
         lower_case: bool,
-        min_frequency: int,
-        vocab_size: int | None,
-        shared: bool,
-        max_length: int | None,
-        limit: int | None,
+        batch_size: int | None = 128,
+        tokens_per_batch: int | None = None,
+        vocabulary: PairVocabularyKind = "words",
+        min_frequency: int = 2,
+        vocab_size: int | None = None,
+        shared: bool = False,
+        max_length: int | None = None,
+        limit: int | None = None,
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(batch_size, tokens_per_batch)
-        if vocabulary not in get_args(TokenKind):
-            known = ", ".join(get_args(TokenKind))
+        if vocabulary not in get_args(PairVocabularyKind):
+            known = ", ".join(get_args(PairVocabularyKind))
             raise ValueError(f"vocabulary must be one of {known}, not {vocabulary!r}")
         for name, value in (("max_length", max_length), ("limit", limit)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 or null, not {value}")
         self.batch_size = batch_size
         self.tokens_per_batch = tokens_per_batch
-        self.vocabulary: TokenKind = vocabulary
+        self.vocabulary: PairVocabularyKind = vocabulary
         self.lower_case = lower_case
         self.min_frequency = min_frequency
         self.vocab_size = vocab_size
         self.shared = shared
         self.max_length = max_length
         self.limit = limit
+        self.drop_last = drop_last
 
     @abstractmethod
     def texts(self) -> dict[str, tuple[list[str], list[str]]]:
         """Reads the sources and targets of each split."""
 
-    def setup(self, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
         texts = self.texts()
         sources, targets = texts["train"]
         texts["train"] = sources[: self.limit], targets[: self.limit]
@@ -86,7 +110,7 @@ class SentencePairs(DataModule):
             self._learn(*texts["train"])
         for split, pairs in texts.items():
             self.loaders[split] = self._pair_loader(
-                *pairs, is_training=split == "train", seed=seed, device=device
+                *pairs, is_training=split == "train", seed=seed, device=device, part=part
             )
 
     def _learn(self, sources: list[str], targets: list[str]) -> None:
@@ -113,6 +137,7 @@ class SentencePairs(DataModule):
         is_training: bool,
         seed: int,
         device: torch.device | str,
+        part: Part,
     ) -> BucketLoader:
         pairs = list(
             zip(
@@ -130,7 +155,7 @@ class SentencePairs(DataModule):
                 raise ValueError(f"max_length must leave a training pair, and {most} leaves none")
             if len(pairs) < count:
                 warnings.warn(
-                    f"{count - len(pairs):,} of {count:,} training pairs are left out: they have "
+                    f"{count - len(pairs):,} of {count:,} training pairs are omitted: they have "
                     f"more than max_length={most} tokens",
                     stacklevel=2,
                 )
@@ -142,11 +167,10 @@ class SentencePairs(DataModule):
             tokens_per_batch=self.tokens_per_batch,
             shuffle=is_training,
             seed=seed,
+            drop_last=is_training and self.drop_last,
             device=device,
+            part=part,
         )
-
-    def restore_vocabulary(self, stored: dict[str, Any]) -> Vocabulary:
-        return Vocabulary.from_json(stored)
 
     def facts(self) -> dict[str, Any]:
         if not self.vocabularies:
@@ -158,24 +182,17 @@ class SentencePairs(DataModule):
 
 
 class ParallelText(SentencePairs):
-    """Your own pairs of files, plain text in UTF-8 or packed with gzip (``.gz``).
+    """Your own pairs of files, plain text in UTF-8 or compressed with gzip (``.gz``).
 
     Args:
         train: the source's and the target's file, absolute or within ``root``.
         val: likewise; null: ``val_fraction`` of the training pairs are set aside.
-        test: likewise; null: there is no test.
+        test: likewise; null: there is no test split.
         root: folder of all data.
-        val_fraction: share for validation where there are no files for it.
-        split_seed: another seed, another choice of validation pairs.
-        batch_size: pairs a batch; null with ``tokens_per_batch``.
-        tokens_per_batch: see :class:`SentencePairs`, as for everything below.
-        vocabulary: ``words``, ``bpe`` or ``characters``.
-        lower_case: of words.
-        min_frequency: rarer words have no token.
-        vocab_size: most tokens of each language; bpe needs a number.
-        shared: one vocabulary for both languages.
-        max_length: longer training pairs are left out.
-        limit: the first so many training pairs alone.
+        val_fraction: share for validation if there are no files for it.
+        split_seed: determines which pairs are set aside for validation.
+        lower_case: see :class:`SentencePairs`.
+        options: see :class:`PairOptions`.
     """
 
     def __init__(
@@ -187,29 +204,11 @@ class ParallelText(SentencePairs):
         root: str = "data",
         val_fraction: float = 0.1,
         split_seed: int = 0,
-        batch_size: int | None = 128,
-        tokens_per_batch: int | None = None,
-        vocabulary: TokenKind = "words",
         lower_case: bool = False,
-        min_frequency: int = 2,
-        vocab_size: int | None = None,
-        shared: bool = False,
-        max_length: int | None = None,
-        limit: int | None = None,
+        **options: Unpack[PairOptions],
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            tokens_per_batch=tokens_per_batch,
-            vocabulary=vocabulary,
-            lower_case=lower_case,
-            min_frequency=min_frequency,
-            vocab_size=vocab_size,
-            shared=shared,
-            max_length=max_length,
-            limit=limit,
-        )
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
+        super().__init__(lower_case=lower_case, **options)
+        check_fractions(val_fraction)
         given = {"train": train, "val": val, "test": test}
         self.files = {split: files for split, files in given.items() if files is not None}
         self.root = Path(root)
@@ -228,14 +227,11 @@ class ParallelText(SentencePairs):
         }
         if "val" not in texts:
             sources, targets = texts["train"]
-            shares = (1 - self.val_fraction, self.val_fraction)
-            parts = split_indices(len(sources), shares, seed=self.split_seed)
-            if not all(map(len, parts)):
-                raise ValueError(
-                    f"val_fraction must leave a pair on either side of {len(sources)}, not be "
-                    f"{self.val_fraction}"
-                )
-            for split, part in zip(("train", "val"), parts, strict=True):
+            shares = {"val": self.val_fraction}
+            parts = divide(
+                len(sources), shares, seed=self.split_seed, source=self.files["train"][0]
+            )
+            for split, part in parts.items():
                 rows = part.tolist()
                 texts[split] = [sources[i] for i in rows], [targets[i] for i in rows]
         return texts
@@ -257,7 +253,7 @@ def read_pairs(source: Path, target: Path) -> tuple[list[str], list[str]]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file in UTF-8, plain or packed (``.gz``); none of them is empty.
+    """The lines of a text file in UTF-8, plain or compressed (``.gz``); none of them is empty.
 
     Raises:
         DataError: naming the file and the line.
@@ -270,8 +266,8 @@ def read_lines(path: Path) -> list[str]:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path} cannot be read ({reason})") from error
     if not content:
-        raise DataError(f"{path} is empty: name a file with a sentence a line")
-    # Only line feeds end a line: str.splitlines() also knows others, which sentences may hold.
+        raise DataError(f"{path} is empty: name a file with one sentence per line")
+    # Only line feeds end a line; str.splitlines() also splits at others, which sentences may hold.
     lines = content.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
     texts = []
     for number, line in enumerate(lines, start=1):
@@ -279,11 +275,9 @@ def read_lines(path: Path) -> list[str]:
             texts.append(line.removesuffix(b"\r").decode())
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{path}, line {number:,} is no UTF-8 (byte {error.start + 1}: "
+                f"{path}, line {number:,} is not UTF-8 (byte {error.start + 1}: "
                 f"0x{line[error.start]:02x}): convert the file"
             ) from error
         if not texts[-1].strip():
-            raise DataError(
-                f"{path}, line {number:,} is empty: take it out, and its translation too"
-            )
+            raise DataError(f"{path}, line {number:,} is empty: remove it and its translation")
     return texts

@@ -1,21 +1,21 @@
-"""Strings and their bytes: cut where no token is cut, decoded as they come, made visible."""
+"""Strings and their bytes: cut between tokens, decoded as they arrive, made printable."""
 
 import codecs
 import re
 from collections.abc import Iterable, Iterator
 
 PIECE = 1 << 16  # characters that are tokenised at a time
-# No vocabulary has a token that goes on over such a place (bpe: see the pattern of GPT-2).
+# No vocabulary has a token that extends across such a place (bpe: see the pattern of GPT-2).
 BOUNDARY = re.compile(r"(?<=\S)(?=[ \n])")
 
 
 def cut(chunks: Iterable[str], size: int = PIECE) -> Iterator[str]:
-    """Cuts a text where no token is cut: encoded one by one, the pieces are the text encoded.
+    """Cuts a text between tokens, so that encoding the pieces one by one encodes the text.
 
     Args:
-        chunks: the text in parts of any length, divided anywhere.
-        size: least length of a piece, in characters, but for the last; longer where a text has no
-            blank and no line break.
+        chunks: the text in parts of any length, split anywhere.
+        size: minimum length of a piece in characters, except for the last; longer where a text
+            has neither spaces nor line breaks.
     """
     rest, searched = "", size
     for chunk in chunks:
@@ -32,7 +32,7 @@ def cut(chunks: Iterable[str], size: int = PIECE) -> Iterator[str]:
 
 
 def utf8(text: str) -> bytes:
-    """The bytes of a text; half a surrogate pair, which no file in UTF-8 can hold, is refused."""
+    """The bytes of a text; half a surrogate pair, which UTF-8 cannot encode, is refused."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -41,7 +41,7 @@ def utf8(text: str) -> bytes:
 
 
 def text_of_bytes(parts: Iterable[bytes]) -> Iterator[str]:
-    """The text of bytes that come in parts; a character comes with its last byte."""
+    """The text of bytes that arrive in parts; a character is given with its last byte."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for part in parts:
         if text := decoder.decode(part):
@@ -56,13 +56,13 @@ def beginnings(part: bytes) -> int:
 
 
 def printable(text: str) -> str:
-    """A text on one line: ``␣`` for a blank, and Python's escapes for what cannot be seen."""
+    """A text on one line: ``␣`` for a space, and Python's escapes for what cannot be printed."""
     text = text.replace(" ", "␣")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def printable_bytes(part: bytes) -> str:
-    """The text of bytes, or their hexadecimal numbers where they are no whole characters."""
+    """The text of bytes, or their hexadecimal codes if they are not whole characters."""
     try:
         return printable(part.decode())
     except UnicodeDecodeError:

@@ -1,89 +1,69 @@
-"""Text files of one's own: one, or all of a folder, in memory or tokenised once into a file.
+"""Your own text files: one, or all in a folder, held in memory or tokenised once into a file.
 
-All files of a split are one text, with a line break between two of them. They are read as UTF-8, a
-mark at the beginning (BOM) is left out, and every kind of line end becomes a line break.
+The files of a split form one text, separated by line breaks. They are read as UTF-8, a byte order
+mark is skipped, and every kind of line ending becomes a line break.
 """
 
 import codecs
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from zoo.data.download import DataError
-from zoo.data.text.text import Order, Text
+from zoo.data.splits import check_fractions
+from zoo.data.text.text import Text, TextOptions
 from zoo.data.text.token_files import Chunks, TokenFiles
-from zoo.data.text.vocabulary import Kind, Vocabulary
+from zoo.data.text.vocabulary import Vocabulary
 
-READ = 1 << 20  # bytes of a file that are read at a time
+READ = 1 << 20  # bytes that are read from a file at a time
 
 Span = tuple[Path, int, int]  # bytes of a file, from one to before another
 
 
 class TextFiles(Text):
-    """A text file, or all files of a folder and the folders in it, in the order of their names.
+    """A text file, or all files in a folder and its subfolders, in the order of their names.
 
-    Without files of its own, ``val`` is the last part of the text and ``test``, if there is one,
-    what comes after it. The cuts are at shares of the bytes, moved on to the next whole character
-    that is no line break. Files that are given for them are not trained on, though they may lie in
+    Without files of its own, ``val`` is the last part of the text, followed by ``test`` if there is
+    one. The text is cut at shares of its bytes, moved forward to the next whole character that is
+    not a line break. Files that are given for these splits are not trained on, even if they lie in
     the folder that is.
 
     Args:
         path: a file or a folder, absolute or within ``root``.
         root: folder of all data.
-        batch_size: rows of a batch.
-        sequence_length: tokens of each row.
-        order: ``tracks`` or ``windows``, see :class:`~zoo.data.text.text.Text`.
-        vocabulary: ``characters``, ``bytes``, ``words`` or ``bpe``.
-        vocab_size: most tokens of words or bpe, see :class:`~zoo.data.text.text.Text`.
-        mask_token: have special tokens, ``<mask>`` among them.
-        pattern: names of the files that are taken from a folder.
+        pattern: names of the files to read from a folder.
         val_path: file or folder to evaluate on; ``None``: a part of ``path``.
         test_path: file or folder to test on; ``None``: a part of ``path``, if any.
-        val_fraction: share of ``path`` for ``val``, where there is no ``val_path``.
-        test_fraction: share of ``path`` for ``test``, where there is no ``test_path``; 0: no test.
-        cache: folder for files of tokens, absolute or within ``root``, for texts that are too big
-            for the memory: they are tokenised once, and batches are read from there. A changed
-            size or time of a source file makes new ones. ``None``: everything is in memory.
+        val_fraction: share of ``path`` for ``val``, if there is no ``val_path``.
+        test_fraction: share of ``path`` for ``test``, if there is no ``test_path``; 0: no test.
+        cache: folder for files of tokens, absolute or within ``root``, for texts that do not fit
+            in memory: they are tokenised once, and batches are read from there. If the size or
+            the time of a source file changes, they are made anew. ``None``: all is in memory.
+        options: see :class:`~zoo.data.text.text.TextOptions`.
     """
+
+    changeable = ("root", "cache")
 
     def __init__(
         self,
         path: str,
         *,
         root: str = "data",
-        batch_size: int = 12,
-        sequence_length: int = 64,
-        order: Order = "tracks",
-        vocabulary: Kind = "characters",
-        vocab_size: int | None = None,
-        mask_token: bool = False,
         pattern: str = "*.txt",
         val_path: str | None = None,
         test_path: str | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.0,
         cache: str | None = None,
+        **options: Unpack[TextOptions],
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            sequence_length=sequence_length,
-            order=order,
-            vocabulary=vocabulary,
-            vocab_size=vocab_size,
-            mask_token=mask_token,
-        )
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
-        if not 0 <= test_fraction < 1 - val_fraction:
-            raise ValueError(
-                f"test_fraction must be in [0, {1 - val_fraction:g}), so that something is left "
-                f"for training, not {test_fraction}"
-            )
+        super().__init__(**options)
+        check_fractions(val_fraction, test_fraction)
         if not pattern or pattern.startswith("/"):
-            raise ValueError(f"pattern must be one of names, such as *.txt, not {pattern!r}")
+            raise ValueError(f"pattern must match file names, such as *.txt, not {pattern!r}")
         self.root = Path(root)
         self.paths = {"train": path, "val": val_path, "test": test_path}
         self.shares = {
@@ -112,8 +92,8 @@ class TextFiles(Text):
         found["train"] = [span for span in found["train"] if span[0].resolve() not in held_out]
         if not any(end > begin for _, begin, end in found["train"]):
             raise DataError(
-                f"path={self.paths['train']}: there is no text to train on but that of val_path "
-                "and test_path: name another file or folder"
+                f"path={self.paths['train']}: all text is that of val_path and test_path, so "
+                "none is left for training: name another file or folder"
                 if held_out
                 else f"path={self.paths['train']}: holds no text: name another file or folder"
             )
@@ -140,7 +120,7 @@ class TextFiles(Text):
         return self.files.tokens(split, {"text": self._source(split)}, vocabulary, chunks)
 
     def _source(self, split: str) -> list[dict[str, Any]]:
-        """Which bytes of which files a split is made of."""
+        """Which bytes of which files make up a split."""
         source = []
         for file, begin, end in self._spans[split]:
             stat = file.stat()
@@ -155,23 +135,23 @@ class TextFiles(Text):
             return [place]
         if not place.is_dir():
             raise DataError(
-                f"path={path}: {place} is no file and no folder: name one, by its absolute path or "
-                f"within the folder of all data"
+                f"path={path}: {place} is neither a file nor a folder: name one, by its absolute "
+                f"path or within the folder of all data"
             )
         files = sorted(file for file in place.rglob(self.pattern) if file.is_file())
         if not files:
             raise DataError(
-                f"pattern={self.pattern}: {place} holds no file with such a name: give another "
-                f"pattern or folder"
+                f"pattern={self.pattern}: {place} holds no matching file: give another pattern or "
+                f"folder"
             )
         return files
 
 
 class Reader:
-    """Gives the text of some bytes of files, a part at a time; it can be called again and again.
+    """Gives the text of byte ranges of files, a part at a time; it can be called repeatedly.
 
     Args:
-        spans: from where to where, of each file.
+        spans: the range of each file.
     """
 
     def __init__(self, spans: Sequence[Span]) -> None:
@@ -185,11 +165,11 @@ class Reader:
 
 
 def divide(spans: Sequence[Span], shares: Sequence[float]) -> list[list[Span]]:
-    """Cuts a text into a first part and others after it.
+    """Cuts a text into a first part and others that follow it.
 
     Args:
         spans: the text.
-        shares: of all bytes, for each of the others.
+        shares: shares of all bytes, for each of the others.
 
     Returns:
         The parts, one more than there are shares.
@@ -209,7 +189,7 @@ def divide(spans: Sequence[Span], shares: Sequence[float]) -> list[list[Span]]:
 
 
 def _character(path: Path, place: int, end: int) -> int:
-    """The first place from this one on where a character begins that is no line break."""
+    """The first place from this one on where a character begins that is not a line break."""
     with open(path, "rb") as file:
         file.seek(place)
         while 0 < place < end and ((byte := file.read(1)[0]) & 0xC0 == 0x80 or byte in b"\r\n"):
@@ -230,8 +210,8 @@ def _read(path: Path, begin: int, end: int) -> Iterator[str]:
             yield decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is no text in UTF-8 ({_broken_line(path)}): convert it (iconv -t UTF-8), or "
-            f"leave it out"
+            f"{path} is not UTF-8 text ({_broken_line(path)}): convert it (iconv -t UTF-8), or "
+            f"omit it"
         ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from error

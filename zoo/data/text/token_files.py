@@ -1,17 +1,16 @@
-"""Tokens of big texts in files: made once, chunk by chunk, and read only where a batch needs them.
+"""Tokens of large texts in files: made once, chunk by chunk, and read only as batches need them.
 
 A text is an entry of two files in a folder: `<name>.bin`, the tokens as uint16 or uint32, and
-`<name>.json`, which says what they were made of. The name holds a checksum of that, so a changed
+`<name>.json`, which says what they were made from. The name holds a checksum of that, so a changed
 source or another vocabulary makes a new entry, and the old one can be deleted. A file appears under
-its name when it is whole, and several processes that want the same entry make it once.
+its name when it is complete, and several processes that need the same entry make it once.
 """
 
 import contextlib
 import hashlib
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,21 +19,23 @@ from filelock import FileLock
 from torch import Tensor
 
 from zoo.data.download import DataError
+from zoo.data.files import whole_file
 from zoo.data.text.strings import cut
+from zoo.data.text.vocabularies import load_vocabulary
 from zoo.data.text.vocabulary import Vocabulary
 
 Chunks = Callable[[], Iterable[str]]
 """Gives a text in parts of any length, as often as it is called."""
 
 T = TypeVar("T")
-CHUNK = 1 << 20  # characters that are tokenised before they are written
+CHUNK = 1 << 20  # characters that are tokenised before their tokens are written
 
 
 class TokenFiles:
     """A folder of tokenised texts and of the vocabularies that were learned from texts.
 
     Args:
-        folder: made where it is missing; what is in it may be deleted at any time between runs.
+        folder: created if missing; its contents may be deleted at any time between runs.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -43,13 +44,13 @@ class TokenFiles:
     def tokens(
         self, name: str, source: dict[str, Any], vocabulary: Vocabulary, chunks: Chunks
     ) -> Tensor:
-        """The tokens of a text, in a file that is mapped into memory and never written to.
+        """The tokens of a text, in a file that is mapped into memory and never modified.
 
         Args:
-            name: beginning of the files' names.
+            name: prefix of the files' names.
             source: what the text depends on, as plain Python: files, sizes, times.
             vocabulary: makes the tokens.
-            chunks: the text, read only where there is no file of its tokens yet.
+            chunks: the text, read only if there is no file of its tokens yet.
 
         Returns:
             uint16 or uint32 ``(time,)``.
@@ -74,22 +75,21 @@ class TokenFiles:
             return found["count"] if size == found["count"] * dtype.itemsize else None
 
         def make() -> None:
-            with _whole(path) as part, open(part, "wb") as file:
+            with whole_file(path) as part, open(part, "wb") as file:
                 for piece in cut(chunks(), CHUNK):
                     file.write(vocabulary.encode_tensor(piece).to(dtype).numpy().data)
                 size = file.tell()
-                _sync(file)
             # Last, so that there is no header without the tokens.
             _write(path.with_suffix(".json"), header | {"count": size // dtype.itemsize})
 
         number = self._made(path, count, make)
         if number == 0:
-            return torch.empty(0, dtype=dtype)  # nothing cannot be mapped
-        # Not shared: the file is opened for reading alone.
+            return torch.empty(0, dtype=dtype)  # an empty file cannot be mapped
+        # Not shared: the file is opened read-only.
         return torch.from_file(str(path), shared=False, size=number, dtype=dtype)
 
     def vocabulary(self, source: dict[str, Any], learn: Callable[[], Vocabulary]) -> Vocabulary:
-        """The vocabulary that was learned from a source, learned only where there is none yet.
+        """The vocabulary that was learned from a source, learned only if there is none yet.
 
         Args:
             source: what it depends on, as plain Python.
@@ -105,7 +105,7 @@ class TokenFiles:
             if not isinstance(found, dict) or found.get("source") != source:
                 return None
             with contextlib.suppress(ValueError, KeyError):
-                return Vocabulary.from_json(found["vocabulary"])
+                return load_vocabulary(found["vocabulary"])
             return None
 
         def make() -> None:
@@ -118,7 +118,7 @@ class TokenFiles:
         return self.folder / f"{name}-{digest[:16]}.bin"
 
     def _made(self, path: Path, stored: Callable[[], T | None], make: Callable[[], None]) -> T:
-        """What is stored; made first, by one process alone, where it is not."""
+        """What is stored; if nothing is, one process makes it first."""
         if (found := stored()) is not None:
             return found
         try:
@@ -138,7 +138,7 @@ class TokenFiles:
 
 
 def _read(path: Path) -> Any:
-    """What a JSON file holds; None where there is none that can be read."""
+    """The content of a JSON file; None if there is none that can be read."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
@@ -146,23 +146,5 @@ def _read(path: Path) -> Any:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    with _whole(path) as part, open(part, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        _sync(file)
-
-
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A temporary file that takes its name when it is complete, and else is deleted."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=1), "utf-8")

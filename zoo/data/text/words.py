@@ -1,20 +1,20 @@
 """Words, numbers and punctuation as tokens, and how they become a readable text again.
 
-The tokens of a text are, from left to right, the first that fits of
+The tokens of a text are, from left to right, the first that matches of
 - what follows an apostrophe within a word: `'s`, `'t`
 - a number with its points and commas: `3,000.50`
 - letters, digits and underscores, with hyphens inside: `T-shirt`, `3rd`
-- any other character that is no blank, with its immediate repetitions: `.`, `...`, `--`
+- any other character except space, with its immediate repetitions: `.`, `...`, `--`
 
-Detokenisation puts a blank between two tokens, except
+Detokenisation puts a space between two tokens, except
 - before `.` `,` `;` `:` `!` `?` `)` `]` `}` `%` `…` `”` `’` `»` and what begins with these
 - before an apostrophe with letters (`'s`)
 - after `(` `[` `{` `$` `€` `£` `#` `¿` `¡` `„` `‚` `«` `‘`
 - on both sides of `/`
-- inside of straight quotes (`"`, and `'` on its own), of which each second one closes
-- inside of `“`, which closes after `„` and else opens
+- inside straight quotes (`"`, and `'` on its own), of which every second one closes
+- inside `“`, which closes after `„` and opens otherwise
 
-Blanks and line breaks are not kept, so this is not the text itself.
+Spaces and line breaks are not kept, so this is not the text itself.
 """
 
 import re
@@ -35,8 +35,8 @@ TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-NO_BLANK_BEFORE = frozenset(".,;:!?)]}%…”’»/")
-NO_BLANK_AFTER = frozenset("([{$€£#¿¡„‚«‘/")
+NO_SPACE_BEFORE = frozenset(".,;:!?)]}%…”’»/")
+NO_SPACE_AFTER = frozenset("([{$€£#¿¡„‚«‘/")
 
 
 class WordVocabulary(Vocabulary):
@@ -44,8 +44,8 @@ class WordVocabulary(Vocabulary):
 
     Args:
         words: all of them, in the order of their numbers.
-        special: names of special tokens; ``<unk>`` there is always.
-        lower_case: texts are made lower case before anything else.
+        special: names of special tokens; ``<unk>`` is always there.
+        lower_case: lower-case texts before anything else.
     """
 
     kind = "words"
@@ -58,7 +58,7 @@ class WordVocabulary(Vocabulary):
         self._words = tuple(words)
         self._numbers = {word: number for number, word in enumerate(words, len(self.special))}
         if len(self._numbers) != len(self._words):
-            raise ValueError("words must not repeat one")
+            raise ValueError("words must differ from one another")
 
     def __len__(self) -> int:
         return len(self.special) + len(self._words)
@@ -86,7 +86,7 @@ class WordVocabulary(Vocabulary):
         }
 
     @classmethod
-    def _stored(cls, stored: dict[str, Any]) -> Self:
+    def from_json(cls, stored: dict[str, Any]) -> Self:
         return cls(stored["words"], stored["special"], lower_case=stored["lower_case"])
 
 
@@ -105,7 +105,7 @@ def learn_words(
         special: names of special tokens.
         vocab_size: most tokens, special ones included; None for all.
         min_frequency: rarer words have no token.
-        lower_case: make no difference between upper and lower case.
+        lower_case: ignore the difference between upper and lower case.
     """
     special = special or ("<unk>",)
     counts: Counter[str] = Counter()
@@ -125,7 +125,7 @@ def split(text: str, *, lower_case: bool = False) -> list[str]:
 
 
 def join(words: Iterable[str]) -> Iterator[str]:
-    """The text of words, each with the blank before it where there is one."""
+    """The text of words, each with the space before it if there is one."""
     open_quotes: set[str] = set()
     is_glued = True  # nothing comes before the first word
     for word in words:
@@ -133,9 +133,9 @@ def join(words: Iterable[str]) -> Iterator[str]:
         is_quote = word in ('"', "'", "“", "''")
         closes = is_quote and ("„" if word == "“" else word) in open_quotes
         is_suffix = len(word) > 1 and first in "'’" and word[1] not in "'’"
-        has_blank = not (is_glued or first in NO_BLANK_BEFORE or is_suffix or closes)
-        yield f" {word}" if has_blank else word
-        is_glued = first in NO_BLANK_AFTER
+        has_space = not (is_glued or first in NO_SPACE_BEFORE or is_suffix or closes)
+        yield f" {word}" if has_space else word
+        is_glued = first in NO_SPACE_AFTER
         if closes:
             open_quotes.discard("„" if word == "“" else word)
         elif is_quote:

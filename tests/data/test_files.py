@@ -1,0 +1,33 @@
+import os
+
+import pytest
+
+from zoo.data.files import whole_file
+
+
+def test_a_file_takes_its_name_when_it_is_complete(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with whole_file(path) as part:
+        part.write_text("new")
+        assert path.read_text() == "old" and part.parent == tmp_path
+    assert path.read_text() == "new" and os.listdir(tmp_path) == ["file"]
+
+
+def test_nothing_changes_when_writing_fails(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), whole_file(path) as part:
+        part.write_text("half")
+        _ = 1 / 0
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_the_content_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, n=name, f=real: (calls.append(n), f(*a))[1])
+    with whole_file(tmp_path / "file") as part:
+        part.write_text("new")
+    assert calls == ["fsync", "replace", "fsync"]

@@ -1,0 +1,36 @@
+"""Files that are written completely or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a temporary path in the same folder, whose file takes the place of ``path`` at the end.
+
+    It is synced to disk before it is renamed, so that whoever sees ``path`` sees all of it, after a
+    power failure too. If the block raises, the temporary file is deleted and ``path`` stays as it
+    was. Each process has a temporary file of its own.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with open(part, "rb+") as file:  # Windows syncs only what is open for writing
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # folders cannot be opened there
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -109,18 +109,6 @@ def test_splits_are_known_before_setup_and_are_the_loaders_after(make):
         assert module.num_batches(split) == len(list(module.batches(split, 0))) > 0
 
 
-def parameters(target):
-    """A constructor's parameters by name, with those that it hands on to its bases."""
-    found = {}
-    for owner in target.__mro__:
-        if "__init__" in vars(owner):
-            own = list(inspect.signature(owner.__init__).parameters.values())[1:]
-            found = {p.name: p for p in own if p.kind is not p.VAR_KEYWORD} | found
-            if not any(p.kind is p.VAR_KEYWORD for p in own):
-                break
-    return found
-
-
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_begins_with_a_comment_and_fits_its_target(path):
     assert path.read_text().startswith("# ")

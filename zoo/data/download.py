@@ -124,7 +124,7 @@ def _reason(error: Exception) -> str:
 
 
 def import_torchvision() -> ModuleType:
-    """Imports torchvision, which takes seconds and fails beside a torch of another build.
+    """Imports torchvision, which takes seconds and fails with a torch of another build.
 
     Raises:
         DataError: instead of the puzzling errors of a missing or mismatched torchvision.

@@ -159,7 +159,7 @@ def test_the_first_images_of_an_evaluation_show_many_classes(tmp_path):
 
 
 def test_missing_folders_and_classes_are_named(tmp_path):
-    with pytest.raises(DataError, match="copy/train is no folder: put the images into"):
+    with pytest.raises(DataError, match="copy/train is not a folder: put the images into"):
         CIFAR10(root=str(tmp_path), folder="copy").setup()
     draw(tmp_path / "copy", {"train": 1, "test": 1})
     for path in (tmp_path / "copy" / "test" / "frog").iterdir():

@@ -201,7 +201,7 @@ def test_class_names_of_the_run_give_the_labels_and_must_be_those_of_the_folder(
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere is no folder: name one that holds"):
+    with pytest.raises(DataError, match=r"nowhere is not a folder: name one that holds"):
         ImageFolder("nowhere", root=str(tmp_path)).setup()
 
 

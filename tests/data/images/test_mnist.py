@@ -104,7 +104,7 @@ def test_a_file_without_known_checksum_that_is_cut_short_is_named(small, tmp_pat
     folder = lay_out(tmp_path, small[0], "FashionMNIST")
     path = folder / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(DataError, match="t10k-images-idx3-ubyte is no whole IDX file"):
+    with pytest.raises(DataError, match="t10k-images-idx3-ubyte is not a whole IDX file"):
         FashionMNIST(root=str(tmp_path), val_size=10).setup()
 
 
@@ -113,7 +113,7 @@ def test_a_file_without_known_checksum_that_is_cut_short_is_named(small, tmp_pat
 )
 def test_what_is_no_idx_file_is_refused(content, tmp_path):
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(DataError, match="no whole IDX file"):
+    with pytest.raises(DataError, match="not a whole IDX file"):
         read_idx(tmp_path / "file")
 
 

@@ -202,7 +202,7 @@ def nothing_but_ignored(folder):
 
 def no_masks(folder):
     (folder / "masks").rename(folder / "labels")
-    return r"masks is no folder: put images into .*images and the mask of each"
+    return r"masks is not a folder: put images into .*images and the mask of each"
 
 
 def no_images(folder):
@@ -241,7 +241,7 @@ def test_what_is_wrong_with_the_files_is_said_with_their_names(spoil, tmp_path):
 
 
 def test_a_missing_folder_and_too_few_images_are_told(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere is no folder: name one that holds images and"):
+    with pytest.raises(DataError, match=r"nowhere is not a folder: name one that holds images and"):
         MaskFolder("nowhere", root=str(tmp_path)).setup()
     draw(tmp_path, [(9, 9)] * 2)
     with pytest.raises(DataError, match=r"too few samples \(2\) to set some aside for val"):

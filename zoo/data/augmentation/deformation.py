@@ -68,7 +68,7 @@ class ElasticDeformation(SpatialAugmentation):
         d_{ij} \sim \mathcal{N}(0, \sigma^2 I)
 
     Args:
-        deviation: :math:`\sigma` in pixels.
+        deviation: standard deviation :math:`\sigma` in pixels.
         nodes: of the grid on each side.
         margin: pixels on each side that are there to be moved in only, and not part of the result.
         border: what comes in from outside the image.

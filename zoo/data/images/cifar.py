@@ -42,7 +42,7 @@ class CIFAR10(ImagesInMemory):
 
     Args:
         folder: read image files ``root/<folder>/{train,test}/<class>/*`` instead of the official
-            ones. A copy in JPEG files has lost some detail: say so beside any number. Val and test
+            ones. A copy in JPEG files has lost some detail: say so next to any number. Val and test
             come in a fixed, mixed order, not class by class.
         batch_size: images a batch.
         augment: preset of `zoo.data.augmentation.presets` for training.
@@ -91,8 +91,8 @@ class CIFAR10(ImagesInMemory):
     def _read_folder(self, folder: Path) -> Split:
         if not folder.is_dir():
             raise DataError(
-                f"{folder} is no folder: put the images into {folder}/<class>, or leave "
-                f"data.folder away, so that {self.dataset} is downloaded"
+                f"{folder} is not a folder: put the images into {folder}/<class>, or omit "
+                f"data.folder, so that {self.dataset} is downloaded"
             )
         found = class_folders(folder)
         if missing := [name for name in self.class_names if name not in found]:

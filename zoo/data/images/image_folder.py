@@ -72,7 +72,7 @@ class ImageFolder(ImagesFromFiles):
         """Files and labels of each split."""
         if not self.folder.is_dir():
             raise DataError(
-                f"{self.folder} is no folder: name one that holds a folder of images per class, "
+                f"{self.folder} is not a folder: name one that holds a folder of images per class, "
                 f"or train/<class> and val/<class>"
             )
         train_folder = self.folder / "train" if (self.folder / "train").is_dir() else self.folder

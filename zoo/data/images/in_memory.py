@@ -98,7 +98,7 @@ class ImagesInMemory(ImageModule):
         """Whether the images come class by class.
 
         Then val and test are put into a fixed, mixed order: the first batches of a sorted split
-        show one class, and a limited evaluation would reward whoever always names it.
+        show one class, and a limited evaluation would reward a model that always names it.
         """
         return False
 

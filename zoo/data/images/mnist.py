@@ -181,6 +181,6 @@ def read_idx(path: Path) -> Tensor:
     values = torch.tensor(shape).prod().item() if shape else 0
     if not values or len(content) != start + values:
         raise DataError(
-            f"{path} is no whole IDX file of bytes: delete it, so that it is downloaded again"
+            f"{path} is not a whole IDX file of bytes: delete it, so that it is downloaded again"
         )
     return torch.frombuffer(content, dtype=torch.uint8, offset=start).view(shape)

@@ -37,7 +37,7 @@ class ImageFiles:
         augment: a preset of :func:`streamed_preset`, instead of the middle of the image.
 
     Raises:
-        DataError: on taking a sample whose file is no readable image.
+        DataError: on taking a sample whose file is not a readable image.
     """
 
     def __init__(

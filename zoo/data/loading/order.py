@@ -8,9 +8,9 @@ processes together.
 
 A batch may be smaller than the world: the last one of an epoch, or whole images that are evaluated
 one by one. The last ranks then have an empty slice of it, and their loader gives ``None`` in its
-place: every rank counts the same batches, so that all stop and resume at the same one, and
-whoever runs the loop joins the others' collective calls with a count of 0. An empty tensor could
-be taken for a batch, and its mean loss would be no number.
+place: every rank counts the same batches, so that all stop and resume at the same one, and the
+loop joins the others' collective calls with a count of 0. An empty tensor could be mistaken for a
+batch, and its mean loss would be NaN.
 """
 
 from collections.abc import Sequence

@@ -108,7 +108,7 @@ class TensorLoader:
         # The loop of small models: nothing but the gathers.
         tensors = self._tensors
         for index in self._order.chunks(epoch, start, device=self.device):
-            if len(index):
+            if index.numel():
                 yield tuple([tensor.index_select(0, index) for tensor in tensors])
             else:
                 yield None
@@ -119,7 +119,7 @@ class TensorLoader:
         draws = None if augment is None else augment.draws(epoch)
         ahead = 0 if augment is None else augment.reach
         for index in self._order.chunks(epoch, start, device=self.device, ahead=ahead):
-            if not len(index):
+            if not index.numel():
                 yield None
                 continue
             targets = [tensor.index_select(0, index) for tensor in others]

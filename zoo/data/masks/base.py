@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # of Pillow: more than 8 bits a value
-UNKNOWN = 254  # stands for values that are no class
+UNKNOWN = 254  # stands for values that are not a class
 Labelled = tuple[Tensor, Tensor]  # image uint8 (channels, height, width), mask uint8 (h, w)
 
 
@@ -82,7 +82,7 @@ def read_image(path: str | Path, in_channels: int) -> Tensor:
     """Reads an image file as uint8 ``(channels, height, width)``.
 
     Raises:
-        DataError: if it is no image of 8 bits a value.
+        DataError: if it is not an image of 8 bits a value.
     """
     from PIL import Image
 

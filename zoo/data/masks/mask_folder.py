@@ -30,7 +30,7 @@ from zoo.data.masks.tiles import Flips, Tiling, TilingOptions, tiled_loaders, tr
 from zoo.data.module import Part
 from zoo.data.splits import check_fractions, divide_folder, folder_splits
 
-MAX_GREYS = 32  # more different values in grey masks mean that these are no masks
+MAX_GREYS = 32  # more different values in grey masks mean that these are not masks
 Pair = tuple[Path, Path]  # image, mask
 
 
@@ -160,7 +160,7 @@ class MaskFolder(MaskModule):
         """The files of each split."""
         if not self.folder.is_dir():
             raise DataError(
-                f"{self.folder} is no folder: name one that holds images and masks, or "
+                f"{self.folder} is not a folder: name one that holds images and masks, or "
                 f"train/images and train/masks"
             )
         return divide_folder(
@@ -194,7 +194,7 @@ def list_pairs(folder: Path) -> list[Pair]:
     for part in (images, masks):
         if not part.is_dir():
             raise DataError(
-                f"{part} is no folder: put images into {images} and the mask of each, of the "
+                f"{part} is not a folder: put images into {images} and the mask of each, of the "
                 f"same name but ending in .png, into {masks}"
             )
     found: dict[str, Path] = {}

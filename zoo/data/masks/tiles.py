@@ -84,7 +84,7 @@ class Tiling:
 
     @property
     def margin(self) -> int:
-        """What is cut out around a tile for the elastic deformation to move in: 3 deviations."""
+        """What is cut out around a tile for the elastic deformation to move in: three sigma."""
         return math.ceil(3 * self.elastic)
 
     def augmentations(self) -> tuple[Augmentation, ...]:

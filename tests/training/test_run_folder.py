@@ -18,7 +18,6 @@ from zoo.training.run_folder import (
     RunFolderError,
     environment,
     safe_name,
-    shown,
 )
 
 HOLD = """
@@ -226,9 +225,3 @@ def test_a_broken_or_missing_status_is_an_empty_one(tmp_path):
     assert folder.read_status() == {}
     (folder.path / "status.json").write_text('{"state": "runn')
     assert folder.read_status() == {}
-
-
-def test_paths_are_shown_relative_to_where_the_program_was_started(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert shown(tmp_path / "runs" / "a") == os.path.join("runs", "a")
-    assert shown(tmp_path.parent / "b") == str(tmp_path.parent / "b")

@@ -60,8 +60,9 @@ def prepared(line: CommandLine) -> tuple[Any, dict[str, Any]]:
 
 def evaluate(line: CommandLine) -> None:
     """Prints the metrics of one split and writes them to `evaluation-<split>.json`."""
+    from zoo.app.words import shown
     from zoo.training.evaluation import evaluate, markdown_table
-    from zoo.training.run_folder import RunFolder, shown
+    from zoo.training.run_folder import RunFolder
 
     parts, augmentation = prepared(line)
     split = line.paths.get("split", "test" if "test" in parts.data.splits else "val")
@@ -93,7 +94,7 @@ def evaluate(line: CommandLine) -> None:
 def predict(line: CommandLine) -> None:
     """Writes what the run's task predicts: classes to a table, masks to a folder."""
     from zoo import predict
-    from zoo.training.run_folder import shown
+    from zoo.app.words import shown
 
     if "split" in line.paths:
         raise ConfigError("split and predict exclude each other")

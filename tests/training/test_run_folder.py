@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.training.tiny import At, new_folder, trainer_of
-from zoo.training import run_folder
-from zoo.training import trainer as trainer_module
+from zoo.training import run_folder, saving
 from zoo.training.interruption import Interrupted
 from zoo.training.run_folder import (
     RunFolder,
     RunFolderError,
     environment,
     safe_name,
-    shown,
 )
 
 HOLD = """
@@ -141,7 +139,7 @@ def test_a_status_that_cannot_be_written_does_not_hide_why_the_run_failed(tmp_pa
 
 
 def test_the_heartbeat_names_the_step_now_and_then(tmp_path, monkeypatch):
-    for module in (run_folder, trainer_module):
+    for module in (run_folder, saving):
         monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.0)
     folder, seen = new_folder(tmp_path), []
 
@@ -226,9 +224,3 @@ def test_a_broken_or_missing_status_is_an_empty_one(tmp_path):
     assert folder.read_status() == {}
     (folder.path / "status.json").write_text('{"state": "runn')
     assert folder.read_status() == {}
-
-
-def test_paths_are_shown_relative_to_where_the_program_was_started(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert shown(tmp_path / "runs" / "a") == os.path.join("runs", "a")
-    assert shown(tmp_path.parent / "b") == str(tmp_path.parent / "b")

@@ -31,8 +31,8 @@ def _sweep(run: Path, config: dict[str, Any]) -> str:
 
 def conclude(place: RunLocation) -> None:
     """Prints the results table, what to do next and, last, the run folder."""
+    from zoo.app.words import python_command, shown
     from zoo.config.run_config import load
-    from zoo.training.run_folder import python_command, shown
 
     results, folder = place.results, place.folder
     splits = [split for split in ("val", "test") if results.get(split)]

@@ -102,9 +102,10 @@ def _single(train: Train, line: CommandLine) -> int:
 
 
 def _resume(train: Train, line: CommandLine) -> int:
+    from zoo.app.words import shown
     from zoo.config.compose import complete
     from zoo.config.run_config import load, merge
-    from zoo.training.run_folder import RunFolder, shown
+    from zoo.training.run_folder import RunFolder
 
     path = Path(line.paths["resume"])
     if line.flags:

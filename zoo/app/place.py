@@ -37,8 +37,9 @@ class RunLocation:
         """
         import yaml
 
+        from zoo.app.words import shown
         from zoo.config.run_config import dump
-        from zoo.training.run_folder import RunFolder, environment, shown
+        from zoo.training.run_folder import RunFolder, environment
 
         if self.folder is None:
             self.folder = RunFolder.create(self.parent, self.name)

@@ -37,7 +37,8 @@ def sweep(train: Train, line: CommandLine) -> int:
     Raises:
         ConfigError: any combination is wrong; then none has run.
     """
-    from zoo.training.run_folder import RunFolderError, shown
+    from zoo.app.words import shown
+    from zoo.training.run_folder import RunFolderError
 
     config_dir = line.flags.get("--config-dir")
     words = prepare(line.overrides, config_dir, sweep=True)

@@ -7,9 +7,7 @@ import os
 import platform
 import re
 import secrets
-import shutil
 import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -38,7 +36,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def safe_name(text: str) -> str:
-    """The text as part of a folder's name: no '=', ',', blank or slash."""
+    """The text as part of a folder's name: no '=', ',', space or slash."""
     return re.sub(r"[^\w.+-]+", "-", text).strip("-.")[:80]
 
 
@@ -224,16 +222,3 @@ class RunFolder:
             open(self.path / "log.txt", "a", encoding="utf-8") as file,
         ):
             file.write(f"{stamp} {text}\n")
-
-
-def shown(path: Path) -> str:
-    """The path relative to where the program was started, where that is shorter."""
-    relative = os.path.relpath(path)
-    return relative if not relative.startswith("..") else str(path)
-
-
-def python_command() -> str:
-    """How to call this Python from where the user stands, for commands that are to be copied."""
-    if shutil.which("python") == sys.executable:
-        return "python"
-    return shown(Path(sys.executable))

@@ -211,7 +211,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"weights={path}: is no plain state dict and is not loaded ({reason})"
+            f"weights={path}: is not a plain state dict and is not loaded ({reason})"
         ) from error
     except (ValueError, CheckpointError):
         raise

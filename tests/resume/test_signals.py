@@ -213,5 +213,5 @@ def test_a_hostile_checkpoint_is_not_run(run, place):
     log.unlink()
     assert run([f"resume={path}"], log) == 1
     text = log.read_text("utf-8")
-    assert "no plain checkpoint and is not loaded" in text
+    assert "not a plain checkpoint and is not loaded" in text
     assert "hostile was run" not in text

@@ -191,7 +191,7 @@ def test_an_earlier_format_is_upgraded_step_by_step(tmp_path, monkeypatch):
 @pytest.mark.parametrize("content", [{"weights": 1}, [1, 2], {"format": "1"}])
 def test_a_file_that_is_no_checkpoint_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="is no checkpoint of a run"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint of a run"):
         read(tmp_path / "a.pt")
 
 
@@ -205,7 +205,7 @@ class Hostile:
 )
 def test_a_file_that_would_run_code_is_refused_and_does_not(content, tmp_path):
     torch.save(content, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="no plain checkpoint and is not loaded"):
+    with pytest.raises(CheckpointError, match="not a plain checkpoint and is not loaded"):
         read(tmp_path / "a.pt")
     assert not hasattr(builtins, "was_run")
 

@@ -170,9 +170,9 @@ def test_what_is_no_file_of_weights_is_refused_by_name(saved, tmp_path):
     for name, message in {
         "missing.pth": "there is no such file",
         "half.pth": "cannot be read",
-        "text.pth": "is no plain state dict and is not loaded|cannot be read",
-        "object.pth": "is no plain state dict and is not loaded",
-        "module.pth": "is no plain state dict and is not loaded",
+        "text.pth": "is not a plain state dict and is not loaded|cannot be read",
+        "object.pth": "is not a plain state dict and is not loaded",
+        "module.pth": "is not a plain state dict and is not loaded",
         "empty.pth": "holds no state dict",
         "numbers.pth": "holds no state dict",
         "list.pth": "holds no state dict",

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.tiny import At, new_folder, trainer_of
-from zoo.training import run_folder
-from zoo.training import trainer as trainer_module
+from zoo.training import run_folder, saving
 from zoo.training.interruption import Interrupted
 from zoo.training.run_folder import (
     RunFolder,
@@ -140,7 +139,7 @@ def test_a_status_that_cannot_be_written_does_not_hide_why_the_run_failed(tmp_pa
 
 
 def test_the_heartbeat_names_the_step_now_and_then(tmp_path, monkeypatch):
-    for module in (run_folder, trainer_module):
+    for module in (run_folder, saving):
         monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.0)
     folder, seen = new_folder(tmp_path), []
 

@@ -1,8 +1,8 @@
 """Checkpoints: one dictionary of plain Python and tensors, written so that none is ever lost.
 
-A file is written beside its place, flushed to the disk and renamed; `last.pt` becomes `previous.pt`
-only when the next is complete. Files are ordinary `torch.save` archives, whose own checksums are
-verified on reading, and are always read with `weights_only=True`.
+A file is written next to its place, flushed to the disk and renamed; `last.pt` becomes
+`previous.pt` only when the next is complete. Files are ordinary `torch.save` archives, whose own
+checksums are verified on reading, and are always read with `weights_only=True`.
 
 Format versions: this version reads its own format and every earlier one (through `_UPGRADES`), and
 refuses a later one by number.
@@ -104,7 +104,7 @@ def read(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
-            f"{path} is no plain checkpoint and is not loaded: {reason}"
+            f"{path} is not a plain checkpoint and is not loaded: {reason}"
         ) from error
     except CheckpointError:
         raise
@@ -113,7 +113,7 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is truncated or damaged ({reason})") from error
     version = state.get("format") if isinstance(state, dict) else None
     if not isinstance(version, int):
-        raise CheckpointError(f"{path} is no checkpoint of a run")
+        raise CheckpointError(f"{path} is not a checkpoint of a run")
     if version > FORMAT:
         raise CheckpointError(
             f"{path} has format {version}; this version reads up to {FORMAT}: update the project"

@@ -49,8 +49,8 @@ class Console(Callback):
             self._bar.start()
 
     def on_log(self, trainer: Run, row: dict[str, Any]) -> None:
-        beside = row["split"] == "train" and "samples_per_second" not in row
-        if self.style == "off" or beside:  # Training's metrics beside a validation: for charts.
+        for_charts = row["split"] == "train" and "samples_per_second" not in row
+        if self.style == "off" or for_charts:  # Training's metrics next to a validation.
             return
         if self._bar is not None and row["split"] == "train":
             self._bar.update(self._task, completed=row["step"], values=_values(row))

@@ -36,7 +36,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def safe_name(text: str) -> str:
-    """The text as part of a folder's name: no '=', ',', blank or slash."""
+    """The text as part of a folder's name: no '=', ',', space or slash."""
     return re.sub(r"[^\w.+-]+", "-", text).strip("-.")[:80]
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.tasks.task import Task
 from zoo.training.checkpoint import CheckpointFolder, read
 from zoo.training.settings import CheckpointSettings
+from zoo.training.state import Position
 
 
 def usable_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -60,3 +61,32 @@ class Selection:
         if checkpoints is None or not checkpoints.ranking:
             return None
         return read(checkpoints.path / "best.pt")
+
+    def results(
+        self,
+        found: Mapping[str, Mapping[str, float]],
+        model: nn.Module,
+        position: Position,
+        *,
+        selected_step: int,
+        items: float,
+    ) -> dict[str, Any]:
+        """What a run reports at its end.
+
+        Args:
+            found: metrics of the selected weights by split.
+            model: with these weights.
+            position: where the run ended.
+            selected_step: the step that the weights are of.
+            items: what was trained on, in the terms of the loss.
+        """
+        return {
+            **{split: dict(metrics) for split, metrics in found.items() if metrics},
+            "monitor": self.monitor,
+            "mode": self.mode,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "steps": position.step,
+            "selected_step": selected_step,
+            "seconds": round(position.seconds, 3),
+            "samples_per_second": round(items / max(position.seconds, 1e-9), 1),
+        }

@@ -88,9 +88,9 @@ class CheckpointSettings:
     mode: Literal["auto", "min", "max"] = "auto"
     """Whether less or more of it is better; `auto`: the task's own (min for a named loss)."""
     every_steps: int | None = None
-    """Steps between saves, beside the save after every evaluation; null: none."""
+    """Steps between saves, besides the save after every evaluation; null: none."""
     every_minutes: float | None = 10.0
-    """Minutes after which to save at the next step, beside the saves above; null: never."""
+    """Minutes after which to save at the next step, besides the saves above; null: never."""
     top_k: int = 1
     """Number of best checkpoints to keep."""
 
@@ -126,7 +126,7 @@ class ProfileSettings:
 
 @dataclass(kw_only=True)
 class CallbackSettings:
-    """What happens beside the training loop."""
+    """What happens besides the training loop."""
 
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     """When the state is saved."""
@@ -149,9 +149,9 @@ class LoggerSettings:
     graph: bool = True
     """Write the model's graph to TensorBoard where torch can trace it."""
     images_every: int = 10
-    """Evaluations between images and text samples, beside those of the last; 0: only the last."""
+    """Evaluations between images and text samples, besides those of the last; 0: only the last."""
     layer_gradients: bool = False
-    """Write every parameter's gradient norm beside the global one."""
+    """Write every parameter's gradient norm next to the global one."""
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "images_every")
@@ -185,7 +185,7 @@ class RunSettings:
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     """How long, where and how precisely to train."""
     callbacks: CallbackSettings = field(default_factory=CallbackSettings)
-    """What happens beside the training loop."""
+    """What happens besides the training loop."""
     logger: LoggerSettings = field(default_factory=LoggerSettings)
     """What is written for people."""
     paths: PathSettings = field(default_factory=PathSettings)
@@ -196,5 +196,5 @@ class RunSettings:
             raise ValueError(f"seed must be from 0 to 4294967295, not {self.seed!r}")
         if not self.name or set(self.name) & set("/\\=, \t\n") or self.name.startswith("."):
             raise ValueError(
-                f"name must have no '/', '=', ',' or blank, nor start with '.', not {self.name!r}"
+                f"name must have no '/', '=', ',' or space, nor start with '.', not {self.name!r}"
             )

@@ -9,7 +9,7 @@ weights a run ends with in `selection.py`.
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from itertools import islice
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from zoo.training.callback import Callback
 from zoo.training.checkpoint import CheckpointFolder
 from zoo.training.curve import TrainingCurve
 from zoo.training.distributed import OneProcess, Strategy
-from zoo.training.evaluation import SEED, measure
+from zoo.training.evaluation import SEED, ignore, measure
 from zoo.training.freezing import training_mode
 from zoo.training.interruption import Interrupted, Signals
 from zoo.training.optimizers import by_network
@@ -231,6 +231,7 @@ class Trainer:
 
     def _close(self, results: dict[str, Any] | None) -> None:
         failures = []
+        self.task.end_turn()  # One that an error has cut short.
         for callback in self.callbacks:
             try:
                 callback.on_fit_end(self, results)
@@ -428,12 +429,17 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_evaluation_end(self, split, metrics)
 
+        return self._judge(split, self.settings.limit_eval_batches, tell)
+
+    def _judge(
+        self, split: str, limit: int | None, then: Callable[[dict[str, float]], None] = ignore
+    ) -> dict[str, float]:
         return measure(
             self.task,
-            islice(self.data.batches(split, 0), self.settings.limit_eval_batches),
+            islice(self.data.batches(split, 0), limit),
             autocast=self.updater.autocast,
             between=self.signals.check,
-            then=tell,
+            then=then,
         )
 
     def _evaluate_and_save(self) -> None:
@@ -454,15 +460,11 @@ class Trainer:
 
     def _measure_training(self) -> dict[str, float]:
         """Metrics on as many training batches as validation has, for the same charts."""
-        limits = (self.data.num_batches("val"), self.settings.limit_eval_batches)
-        count = min(limit for limit in limits if limit is not None)
+        limits = [self.data.num_batches("val"), self.batches_per_epoch]
+        if self.settings.limit_eval_batches is not None:
+            limits.append(self.settings.limit_eval_batches)
         with self.average.applied() if self.average else nullcontext():
-            metrics = measure(
-                self.task,
-                islice(self.data.batches("train", 0), min(count, self.batches_per_epoch)),
-                autocast=self.updater.autocast,
-                between=self.signals.check,
-            )
+            metrics = self._judge("train", min(limits))
         # The loss of training has a curve already.
         return {name: v for name, v in metrics.items() if not name.endswith("loss")}
 
@@ -474,26 +476,18 @@ class Trainer:
 
     def _finish(self) -> dict[str, Any]:
         """Puts the selected weights into the model, and says what they reach."""
-        metrics, step = self.state.metrics, self.step
+        found, step = {"val": self.state.metrics}, self.step
         if best := self.selection.best(self.checkpoints):
-            metrics, step = best["metrics"], best["position"]["step"]
+            found, step = {"val": best["metrics"]}, best["position"]["step"]
             self.strategy.load_state(self.task.model, usable_weights(best))
             self.task.load_state_dict(task_state(best))
         elif self.average is not None:
             self.average.keep()
-        results: dict[str, Any] = {"val": metrics} if metrics else {}
         if "test" in self.data.splits:
-            results["test"] = self._evaluate("test")
-        seconds, items = self.position.seconds, self.curve.items
-        results |= {
-            "monitor": self.monitor,
-            "mode": self.mode,
-            "parameters": sum(p.numel() for p in self.task.model.parameters()),
-            "steps": self.step,
-            "selected_step": step,
-            "seconds": round(seconds, 3),
-            "samples_per_second": round(items / max(seconds, 1e-9), 1),
-        }
+            found["test"] = self._evaluate("test")
+        results = self.selection.results(
+            found, self.task.model, self.position, selected_step=step, items=self.curve.items
+        )
         if self.folder is not None:
             self.folder.write("results.json", results)
         return results

@@ -124,7 +124,7 @@ class TrainingCurve:
         for name, total in self._sums.items():
             total.copy_(state["sums"][name])
         self._counts, self.items = dict(state["counts"]), state["items"]
-        self._terms = {name: list(kept) for name, kept in state["terms"].items()}
+        self._terms = {name: list(kept) for name, kept in state.get("terms", {}).items()}
 
 
 def _check_term(name: str, value: Any) -> None:

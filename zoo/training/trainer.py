@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.tasks.task import Objective, Task
 from zoo.training.averaging import WeightAverage
@@ -38,6 +38,22 @@ from zoo.training.selection import Selection, task_state, usable_weights
 from zoo.training.settings import CheckpointSettings, TrainerSettings
 from zoo.training.state import Position, RunState
 from zoo.training.update import NonFiniteError, Updater, non_finite
+
+
+class Joint(NamedTuple):
+    """The objectives of all batches of a step for one network, as if of one large batch.
+
+    Attributes:
+        loss: sum over ``count`` terms; of a single batch the mean.
+        count: terms of all batches.
+        network: whose.
+        terms: parts of the loss by name: likewise, with the counts of the batches that have them.
+    """
+
+    loss: Tensor
+    count: Tensor | int  # type: ignore[assignment]  # hides tuple.count
+    network: str
+    terms: dict[str, tuple[Any, Any]]
 
 
 class Trainer:
@@ -357,8 +373,9 @@ class Trainer:
         while joint := self._backward(runs, weigh=weigh, is_first=is_first):
             loss, count, network, terms = joint
             if strategy.world > 1:
-                loss, count, *sums = strategy.total(loss, count, *(terms or {}).values())
-                terms = dict(zip(terms or (), sums, strict=True))
+                flat = [value for pair in terms.values() for value in pair]
+                loss, count, *flat = strategy.total(loss, count, *flat)
+                terms = dict(zip(terms, zip(flat[::2], flat[1::2], strict=True), strict=True))
             try:
                 stepped = updater.update(network, loss, count if weigh else None, measure=measure)
             except NonFiniteError as error:
@@ -366,9 +383,10 @@ class Trainer:
             finally:
                 self.task.end_turn()
             if stepped:
-                if weigh and terms:
-                    terms = {name: term / count for name, term in terms.items()}
-                self.curve.add(network, loss, count, terms)
+                self.curve.add(network, loss, count)
+                for name, (total, number) in terms.items():
+                    mean = total / number if weigh else total
+                    self.curve.add_terms(network, {name: mean}, number)
             taken, is_first = taken and stepped, False
         updater.end_step()
         self.position.updates += taken
@@ -377,10 +395,11 @@ class Trainer:
 
     def _backward(
         self, runs: list[Iterator[Objective]], *, weigh: bool, is_first: bool
-    ) -> Objective | None:
+    ) -> Joint | None:
         """Asks every batch for its next objective, and gathers their gradients and themselves."""
         updater, ask = self.updater, self.strategy.ask
-        joint: Objective | None = None
+        joint: Joint | None = None
+        parts: dict[str, tuple[Any, Any]] = {}
         for run in runs:
             with updater.autocast:
                 objective = ask(run, is_first=is_first, is_last=run is runs[-1])
@@ -390,18 +409,14 @@ class Trainer:
             require_turn(self.task, self.networks, network)
             if weigh:
                 loss = loss * count
-                terms = terms and {name: term * count for name, term in terms.items()}
+            for name, term in (terms or {}).items():
+                total, number = parts.get(name, (0.0, 0))
+                parts[name] = (total + (term * count if weigh else term), number + count)
             updater.backward(loss, network)
             loss = loss.detach()
             if joint is not None:
-                loss, count, before = joint.loss + loss, count + joint.count, joint.terms or {}
-                if set(before) != set(terms or ()):
-                    raise ValueError(
-                        "the objectives of accumulated batches must have the same terms, not "
-                        f"{sorted(before)} and {sorted(terms or ())}"
-                    )
-                terms = terms and {name: before[name] + term for name, term in terms.items()}
-            joint = Objective(loss, count, network, terms)
+                loss, count = joint.loss + loss, count + joint.count
+            joint = Joint(loss, count, network, parts)
         return joint
 
     def _non_finite(self, what: str, behind: int = 0) -> NonFiniteError:

@@ -7,6 +7,7 @@ import torch
 
 from tests.training.tiny import At, Rows, Samples, mlp, new_folder, read_rows, trainer_of
 from zoo.tasks.classification import Classification
+from zoo.training.callbacks import MetricsFile
 from zoo.training.curve import TrainingCurve
 from zoo.training.interruption import Interrupted
 
@@ -102,10 +103,12 @@ def test_a_resumed_run_has_the_parts_of_one_that_was_never_stopped(step, tmp_pat
 
     options = {"every": 2, "epochs": 2, "log_every": 4, "accumulate": 2}
     whole, stopped = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
-    trainer(**options).fit(folder=whole)
+    trainer(**options).fit(folder=whole, callbacks=[MetricsFile(whole.path)])
     with pytest.raises(Interrupted):
-        trainer(**options).fit(folder=stopped, callbacks=[At(step, stop)])
-    trainer(**options).fit(folder=stopped, resume=True)
+        trainer(**options).fit(
+            folder=stopped, callbacks=[MetricsFile(stopped.path), At(step, stop)]
+        )
+    trainer(**options).fit(folder=stopped, callbacks=[MetricsFile(stopped.path)], resume=True)
     rows = read_rows(stopped.path)
     assert rows == read_rows(whole.path)
     assert all("penalty" in row for row in rows if row["split"] == "train")

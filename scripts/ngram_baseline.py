@@ -6,7 +6,7 @@
 Interpolated modified Kneser-Ney smoothing, see zoo/models/ngram.py. Every order from 1 to the
 highest is fitted to the training text and judged on the other, as one text from its beginning to
 its end: nats a token, perplexity and, where the tokens spell the text, bits a character.
-Configuration words are those of train.py, of which the data count alone; beside them:
+Configuration words are those of train.py, of which only the data matter; besides them:
 
 order=6        the longest n
 split=val      which split to predict
@@ -42,7 +42,7 @@ def baseline(line: CommandLine) -> None:
     )
     data = recipe.data.build()
     if not isinstance(data, Text):
-        raise ConfigError(f"data: {type(data).__name__} is no text")
+        raise ConfigError(f"data: {type(data).__name__} is not text")
     if split not in data.splits or split == "train":
         others = ", ".join(name for name in data.splits if name != "train")
         raise ConfigError(f"split={split}: must be one of {others}")

@@ -71,7 +71,7 @@ def record(folder: Path) -> Path:
 
 # What is shown of a run instead of what selected its weights.
 FIRST = ("bleu_tokenized", "sequence_accuracy", "accuracy")
-# And beside it: pixel error is what the challenge of the U-Net paper ranks by.
+# And next to it: pixel error is what the challenge of the U-Net paper ranks by.
 BESIDE = ("bleu", "pixel_error")
 
 

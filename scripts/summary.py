@@ -34,7 +34,7 @@ from zoo.config.component import Component
 from zoo.config.compose import compose
 from zoo.config.errors import ConfigError, one_line
 
-WIDTH = 140  # of the table, where the output is no terminal
+WIDTH = 140  # of the table, where the output is not a terminal
 
 # -------------------------------------------------------------------------------------- summary
 

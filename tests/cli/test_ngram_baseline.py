@@ -85,7 +85,7 @@ def test_mistakes_are_named(program, words, capsys, wrong, message):
 
 def test_data_that_are_no_text_are_refused(program, capsys):
     assert program.main(["data=digits"]) == 2
-    assert "data: Digits is no text" in capsys.readouterr().err
+    assert "data: Digits is not text" in capsys.readouterr().err
 
 
 def test_it_says_what_it_takes(program, capsys):

@@ -105,7 +105,7 @@ def test_a_gan_draws_samples_into_a_grid_or_a_tensor(old, capsys):
         ("regression", ["predict=a.png"], "predict: Diabetes cannot prepare an image for this run"),
         ("text", ["predict=a.png"], "cannot prepare an image for this run; name a run on images"),
         ("graph", ["predict=a.png"], "cannot prepare an image for this run; name a run on images"),
-        ("image", ["sample=4"], "sample: this run does not draw samples"),
+        ("image", ["sample=4"], "sample: this run draws no samples"),
         ("gan", ["sample=0"], "sample=0: must be a whole number, at least 1"),
         ("gan", ["sample=2", f"seed={2**63}"], f"seed={2**63}: must be below 2**63"),
         ("gan", ["sample=2", "out=a.jpg"], "out=a.jpg: must end in .png (images in a grid) or .pt"),

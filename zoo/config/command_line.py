@@ -42,7 +42,7 @@ class CommandLine:
         return int(text)
 
     def number(self, key: str, default: Default) -> float | Default:
-        """A number among the `options`; whoever uses it checks its range.
+        """A number among the `options`; the caller checks its range.
 
         Raises:
             ConfigError: it is not one.

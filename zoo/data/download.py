@@ -56,7 +56,7 @@ def download(
     """Makes sure that ``path`` holds the file at ``url``; does not load what is already there.
 
     The file comes to a temporary name in the same folder, is compared with its checksum, synced
-    to disk and only then renamed: whoever sees the file sees all of it.
+    to disk and only then renamed: a reader sees all of it or nothing.
 
     Args:
         url: ``http``, ``https`` or ``file``.
@@ -166,7 +166,7 @@ def torchvision_download(missing: str, *, source: str, advice: str) -> Iterator[
     ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"{missing} and not to be had from {source} ({reason}): {advice}"
+            f"{missing} and could not be downloaded from {source} ({reason}): {advice}"
         ) from error
 
 

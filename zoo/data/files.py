@@ -10,7 +10,7 @@ from pathlib import Path
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives a temporary path in the same folder, whose file takes the place of ``path`` at the end.
 
-    It is synced to disk before it is renamed, so that whoever sees ``path`` sees all of it, after a
+    It is synced to disk before it is renamed, so that a reader of ``path`` sees all of it, after a
     power failure too. If the block raises, the temporary file is deleted and ``path`` stays as it
     was. Each process has a temporary file of its own.
     """

@@ -220,7 +220,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: there is no such file") from None
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: is no plain state dict and is not loaded ({reason})") from error
+        raise ValueError(
+            f"{path}: is not a plain state dict and is not loaded ({reason})"
+        ) from error
     except (ValueError, CheckpointError):
         raise
     except Exception as error:  # A damaged file makes its readers raise almost anything.

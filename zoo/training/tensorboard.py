@@ -155,7 +155,7 @@ class TensorBoard(Callback):
     def on_fit_end(self, trainer: Run, results: dict[str, Any] | None) -> None:
         from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
-        # A disk that is full has been reported by whoever filled it.
+        # A full disk has already been reported by what filled it.
         with contextlib.suppress(OSError):
             # TensorBoard keeps the first status for good, and a run that failed may be resumed.
             if self._described and results:

@@ -97,7 +97,7 @@ class Updater:
         self._one = torch.ones((), device=device)
         self._flag = torch.zeros((), device=device)
         self._skipped_steps = torch.zeros((), device=device)
-        # Of a shard the fused kernels cannot take a flag that is no shard.
+        # Of a shard the fused kernels cannot take a flag that is not a shard.
         at_once = device.type == "cpu" or self.scaler is not None or self.strategy.is_sharded
         self._checked_at_once = {
             name for name, o in self.optimizers.items() if at_once or not takes_found_inf(o)

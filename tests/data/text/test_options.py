@@ -2,8 +2,8 @@ import inspect
 import typing
 
 import pytest
-from zoo.config.build import check_component
 
+from zoo.config.component import check_component
 from zoo.config.errors import ConfigError
 from zoo.data.text.multi30k import Multi30k
 from zoo.data.text.parallel_text import PairOptions, ParallelText, SentencePairs

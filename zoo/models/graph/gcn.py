@@ -85,7 +85,7 @@ class GCNConv(nn.Module):
         - output: ``(nodes, out_channels)``
 
     Raises:
-        ValueError: if a size is smaller than 1; on a call, if ``edge_index`` is no list of edges
+        ValueError: if a size is smaller than 1; on a call, if ``edge_index`` is not a list of edges
             between the nodes of x.
     """
 

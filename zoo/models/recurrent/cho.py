@@ -9,7 +9,7 @@ and sees the context at every step and again at its output, so that its state ne
 gated recurrent unit was introduced here.
 
 Differences from the paper: the encoder's last state is the context and the decoder's first state,
-where the paper has a layer and a tanh before each; the decoder's candidate has the context beside
+where the paper has a layer and a tanh before each; the decoder's candidate has the context next to
 the input, where the paper resets it with the state, after the product, :math:`r (U h + C c)`; the
 output matrix is not factored. Built by
 `seq2seq_gru`, gates are torch's (``kind="gru_paper"`` for the paper's) and the output layer is
@@ -50,7 +50,7 @@ class ContextState(NamedTuple):
 
 
 class ContextDecoder(nn.Module):
-    r"""Writes the target with the context beside every token that it reads and writes.
+    r"""Writes the target with the context next to every token that it reads and writes.
 
     .. math::
         s_t &= \mathrm{GRU}([E y_{t-1}; c], s_{t-1}) \\

@@ -2,7 +2,7 @@ r"""The plain recurrent network (Elman, 1990).
 
 "Finding structure in time", https://doi.org/10.1207/s15516709cog1402_1
 
-The hidden layer reads, beside the input, its own values of the step before: a memory of everything
+The hidden layer reads, besides the input, its own values of the step before: a memory of everything
 read so far, learned by backpropagation through time. The gradient to a state k steps back is a
 product of k Jacobians :math:`\mathrm{diag}(\phi') W_{hh}`, and so fades or explodes with k
 (Bengio, Simard and Frasconi 1994, https://doi.org/10.1109/72.279181).

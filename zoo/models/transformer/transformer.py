@@ -50,7 +50,7 @@ class MultiheadAttention(attention.MultiheadAttention):
         nn.init.zeros_(self.in_proj_bias)
 
 
-class Linear(nn.Linear):
+class XavierLinear(nn.Linear):
     """A linear layer whose matrix starts Xavier-uniform and whose bias starts at zero."""
 
     def reset_parameters(self) -> None:
@@ -60,7 +60,7 @@ class Linear(nn.Linear):
             nn.init.zeros_(self.bias)
 
 
-class Embedding(nn.Embedding):
+class TokenEmbedding(nn.Embedding):
     """Tokens as vectors, which start as normal numbers of variance 1 / embed_dim."""
 
     def reset_parameters(self) -> None:
@@ -101,8 +101,8 @@ class Layer(nn.Module):
     ) -> None:
         super().__init__()
         self.self_attn = MultiheadAttention(embed_dim, num_heads, dropout=attention_dropout)
-        self.linear1 = Linear(embed_dim, mlp_dim)
-        self.linear2 = Linear(mlp_dim, embed_dim)
+        self.linear1 = XavierLinear(embed_dim, mlp_dim)
+        self.linear2 = XavierLinear(mlp_dim, embed_dim)
         self.norm1, self.norm2 = nn.LayerNorm(embed_dim), nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout)
         self.activation_dropout = nn.Dropout(activation_dropout)
@@ -372,11 +372,13 @@ class Transformer(nn.Module):
             final_norm=final_norm,
             gradient_checkpointing=gradient_checkpointing,
         )
-        self.target_embedding = Embedding(target_vocab_size, embed_dim)
+        self.target_embedding = TokenEmbedding(target_vocab_size, embed_dim)
         self.source_embedding = (
-            self.target_embedding if share_embeddings else Embedding(source_vocab_size, embed_dim)
+            self.target_embedding
+            if share_embeddings
+            else TokenEmbedding(source_vocab_size, embed_dim)
         )
-        self.output = Linear(embed_dim, target_vocab_size, bias=False)
+        self.output = XavierLinear(embed_dim, target_vocab_size, bias=False)
         self.is_tied = share_embeddings or tie_output
         self._tie()
         self.dropout = nn.Dropout(dropout)

@@ -82,7 +82,7 @@ def test_a_last_batch_that_is_too_small_is_refused_before_the_run():
 
 
 def test_what_does_not_fit_in_any_batch_is_not_blamed_on_its_size():
-    with pytest.raises(ValueError, match="do not fit together: .*mat1 and mat2") as caught:
+    with pytest.raises(ValueError, match=r"do not fit together: .*mat1 and mat2") as caught:
         trainer_of(mlp(in_features=5)).dry_run()
     assert "drop_last" not in str(caught.value)
 

@@ -36,22 +36,14 @@ class TrainingCurve:
         self.waited = 0.0
         self.items = 0.0
 
-    def add(
-        self,
-        network: str,
-        loss: Tensor,
-        count: Tensor | int,
-        terms: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        """Takes in one update's mean loss, and its parts, over `count` terms."""
+    def add(self, network: str, loss: Tensor, count: Tensor | int) -> None:
+        """Takes in one update's mean loss over `count` terms."""
         total = self._sums[network]
         if isinstance(count, Tensor):
             total.addcmul_(loss, count)
         else:
             total.add_(loss, alpha=count)
         self._counts[network] = count + self._counts[network]
-        if terms:
-            self.add_terms(network, terms, count)
 
     def add_terms(self, network: str, terms: Mapping[str, Tensor], count: Tensor | int) -> None:
         """Takes in parts of a loss, each a mean over `count` terms like the loss.

@@ -16,9 +16,6 @@ TARGETS = {
     "zoo.data.graph": "zoo.data.graphs.batches",
     "zoo.data.graph.KarateClub": "zoo.data.graphs.karate.KarateClub",
     "zoo.data.graph.Planetoid": "zoo.data.graphs.planetoid.Planetoid",
-    "zoo.data.graphs.graph": "zoo.data.graphs.batches",
-    "zoo.data.graphs.graph.KarateClub": "zoo.data.graphs.karate.KarateClub",
-    "zoo.data.graphs.graph.Planetoid": "zoo.data.graphs.planetoid.Planetoid",
     "zoo.data.image_folder": "zoo.data.images.image_folder",
     "zoo.data.isbi2012": "zoo.data.masks.isbi2012",
     "zoo.data.labelled_text": "zoo.data.text.labelled_text",
@@ -26,7 +23,6 @@ TARGETS = {
     "zoo.data.mnist": "zoo.data.images.mnist",
     "zoo.data.multi30k": "zoo.data.text.multi30k",
     "zoo.data.parallel_text": "zoo.data.text.parallel_text",
-    "zoo.data.images.pets.PetsSegmentation": "zoo.data.masks.pets.PetsSegmentation",
     "zoo.data.pets.PetsSegmentation": "zoo.data.masks.pets.PetsSegmentation",
     "zoo.data.pets": "zoo.data.images.pets",
     "zoo.data.shapes": "zoo.data.masks.shapes",
@@ -40,10 +36,8 @@ TARGETS = {
     "zoo.data.text.TinyShakespeare": "zoo.data.text.text.TinyShakespeare",
     "zoo.data.text_files": "zoo.data.text.text_files",
     "zoo.data.voc_segmentation": "zoo.data.masks.voc_segmentation",
-    "zoo.models.recurrent.kinds.recurrent": "zoo.models.recurrent.kinds.make_rnn",
-    "zoo.models.recurrent.step_embedding.Steps": (
-        "zoo.models.recurrent.step_embedding.StepEmbedding"
-    ),
+    "zoo.models.recurrent.layers.recurrent": "zoo.models.recurrent.kinds.make_rnn",
+    "zoo.models.recurrent.steps.Steps": "zoo.models.recurrent.step_embedding.StepEmbedding",
     "zoo.models.recurrent.patterns": "zoo.models.recurrent.sequence_heads",
 }
 

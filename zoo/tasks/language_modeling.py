@@ -48,6 +48,7 @@ class LanguageModeling(Task):
     """
 
     predicts = Texts
+    unit = "tokens"
     given = ("vocabulary",)
 
     def __init__(

@@ -60,6 +60,7 @@ class MaskedLanguageModeling(Task):
     """
 
     predicts = Classes
+    unit = "tokens"
     given = ("vocabulary",)
 
     def __init__(

@@ -91,6 +91,7 @@ class Segmentation(Task):
     monitor = "mean_iou"
     mode: Literal["min", "max"] = "max"
     predicts = Masks
+    unit = "pixels"
 
     def __init__(
         self,

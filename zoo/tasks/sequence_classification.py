@@ -45,6 +45,8 @@ class SequenceClassification(Classification):
 
     given = ("vocabulary",)
 
+    unit = "labels"
+
     def __init__(
         self,
         model: nn.Module,

@@ -103,6 +103,7 @@ class Task:
     Attributes:
         monitor: the metric that selects checkpoints, unless the trainer is told otherwise.
         mode: whether the monitored metric is better when small or when large.
+        unit: what the loss is a mean over, for rates.
         metrics: what :meth:`evaluate` updates, by name.
         predicts: the kind of what :meth:`predict` returns; None for a task that predicts nothing.
         given: arguments of the constructor that the run hands over besides the model.
@@ -111,6 +112,7 @@ class Task:
 
     monitor: str = "loss"
     mode: Literal["min", "max"] = "min"
+    unit: str = "samples"
     predicts: ClassVar[type[Prediction] | None] = None
     given: ClassVar[tuple[str, ...]] = ()
     changeable: ClassVar[tuple[str, ...]] = ()

@@ -87,6 +87,7 @@ class Translation(Task):
     """
 
     predicts = Texts
+    unit = "tokens"
     given = ("source_vocabulary", "target_vocabulary")
     changeable = ("beam_size", "length_penalty")
 

@@ -146,6 +146,11 @@ class Trainer:
         return self.plan.total_steps
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of a pass over the training data."""
+        return self.plan.steps_per_epoch
+
+    @property
     def monitor(self) -> str:
         """The validation metric that selects checkpoints."""
         return self.selection.monitor
@@ -302,6 +307,8 @@ class Trainer:
                     callback.on_step_end(self)
                 if saving.is_due(position.step):
                     saving.housekeeping(position.step)
+                    for callback in self.callbacks:
+                        callback.on_heartbeat(self)
                 if plan.is_evaluation_due(position):
                     break
             self._turn_over()

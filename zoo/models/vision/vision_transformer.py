@@ -281,6 +281,10 @@ class VisionTransformer(nn.Module):
         for parameter in (self.class_token, *self.heads.parameters()):
             nn.init.zeros_(parameter)
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay spares, as DeiT's and timm's training does."""
+        return {"class_token", "encoder.pos_embedding"}
+
     def reset_classifier(self, num_classes: int) -> None:
         """Makes the last layer anew, for other classes."""
         head = fresh_linear(self.heads.get_submodule("head"), num_classes)

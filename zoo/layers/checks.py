@@ -62,6 +62,15 @@ def is_traced(x: object) -> bool:
     return isinstance(x, Proxy)
 
 
+def is_transformed() -> bool:
+    """Whether `torch.func` differentiates or maps what is being computed.
+
+    It has no rules for functions with a gradient by hand that gather over a loop, and none for
+    sparse tensors: where this is true, the plain operations must do.
+    """
+    return torch._C._are_functorch_transforms_active()  # torch's own code asks this, too
+
+
 def check_shape(x: Tensor, *expected: int) -> None:
     """Refuses samples that have not just this shape.
 

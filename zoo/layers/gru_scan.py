@@ -117,7 +117,7 @@ class _GRUScan(Function):
         grad_weight_ih = d_gates.t() @ rows
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (d_gates @ weight_ih).view(time, batch, -1)
+            grad_x = (d_gates @ weight_ih).view(time, batch, weight_ih.size(1))
         return (
             grad_x,
             grad_h,

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.checks import check_at_least_one, check_probability, is_transformed
 from zoo.layers.initialization import deferred_init, reset
 from zoo.layers.sparse import LastSeen, SparseMatrix, dropout, sparse_matrix
 
@@ -61,9 +61,10 @@ def normalized_adjacency(
     # The self-loops of edge_index count nothing: those appended are all there are.
     counts = torch.cat([edge_index[0] != edge_index[1], torch.ones_like(nodes, dtype=torch.bool)])
     degree = torch.zeros_like(nodes).scatter_add_(0, target, counts.long())  # (nodes,)
-    scale = degree.to(dtype).rsqrt()
+    scale = degree.to(torch.promote_types(dtype, torch.float32)).rsqrt()
     values = scale.gather(0, source) * scale.gather(0, target) * counts
-    return sparse_matrix(target, source, values, size=num_nodes)
+    adjacency = sparse_matrix(target, source, values, size=num_nodes)
+    return adjacency.with_values(adjacency.values.to(dtype))
 
 
 class GCNConv(nn.Module):
@@ -189,6 +190,8 @@ def _sparse(features: Tensor, cache: LastSeen | None = None) -> SparseMatrix:
     """Features of CSR layout with their transpose; where the entries lie may be cached."""
     if features.requires_grad:
         raise ValueError("x must be dense to get a gradient, not of CSR layout")
+    if is_transformed():
+        raise ValueError("x must be dense under torch.func, which knows no CSR layout")
     if cache is None:
-        return SparseMatrix(features)
-    return cache(SparseMatrix, features).with_values(features.values())
+        return SparseMatrix.of(features)
+    return cache(SparseMatrix.of, features).with_values(features.values())

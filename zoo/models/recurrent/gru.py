@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.checks import is_transformed
 from zoo.layers.gru_scan import gru_scan
 from zoo.layers.hidden_product import HiddenProduct
 from zoo.layers.recurrence import Cell, Recurrence, States, Step, Weights
@@ -113,7 +114,7 @@ class GRU(Recurrence, nn.GRU):  # type: ignore[misc]
 
     The three matrices are stacked in the order r, z, n. On a CPU, where torch has no kernel,
     ``"fused"`` is :func:`~zoo.layers.gru_scan.gru_scan`, whose gradient cannot be
-    differentiated once more.
+    differentiated once more; under `torch.func` the equations run instead.
 
     Arguments, shapes and errors are those of
     :class:`~zoo.layers.recurrence.Recurrence`.
@@ -134,7 +135,7 @@ class GRU(Recurrence, nn.GRU):  # type: ignore[misc]
         *,
         is_reverse: bool,
     ) -> tuple[Tensor, States]:
-        if not super()._uses_torch(x):
+        if not super()._uses_torch(x) or is_transformed():
             return super()._direction(x, state, weights, alive, is_reverse=is_reverse)
         outputs, last = gru_scan(x, state[0], weights, alive, is_reverse=is_reverse)
         return outputs, (last,)

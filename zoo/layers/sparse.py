@@ -161,8 +161,8 @@ class LastSeen:
     """What was computed from a tensor, kept until the next call that is given another one.
 
     The same tensor is the same object (so on the same device too), not changed in place since. On a
-    CPU, where an array of NumPy may share its memory, its values tell. Copies and pickles of a cache
-    are empty.
+    CPU, where an array of NumPy may share its memory, its values tell. Copies and pickles of a
+    cache are empty.
     """
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import nn
@@ -108,19 +108,18 @@ def _undecayed(network: nn.Module) -> set[int]:
     for module in network.modules():
         if isinstance(module, _NORMS):
             found |= {id(p) for p in module.parameters(recurse=False)}
-        if hasattr(module, "no_weight_decay"):
-            names = module.no_weight_decay()
-            found |= {id(p) for name, p in module.named_parameters() if name in names}
+        if (names := getattr(module, "no_weight_decay", None)) is not None:
+            told = set(cast(Callable[[], Iterable[str]], names)())
+            found |= {id(p) for name, p in module.named_parameters() if name in told}
     return found
 
 
 def _outer(network: nn.Module) -> set[int]:
     """Embeddings and output layers: parameters, by their `id`."""
     modules = list(network.modules())
-    told = [m for m in modules if hasattr(m, "output_layers")]
-    if told:
-        outputs = [p for m in told for name, p in m.named_modules() if name in m.output_layers]
-    else:
+    told = {m: cast(Iterable[str], m.output_layers) for m in modules if hasattr(m, "output_layers")}
+    outputs = [part for m, own in told.items() for name, part in m.named_modules() if name in own]
+    if not told:
         outputs = [m for m in modules if isinstance(m, nn.Linear)][-1:]
     embeddings = [m for m in modules if isinstance(m, nn.Embedding)]
     return {id(p) for module in (*outputs, *embeddings) for p in module.parameters()}

@@ -62,13 +62,14 @@ def is_traced(x: object) -> bool:
     return isinstance(x, Proxy)
 
 
-def is_transformed() -> bool:
-    """Whether `torch.func` differentiates or maps what is being computed.
+def needs_plain_operations() -> bool:
+    """Whether `torch.func` transforms, or `torch.export` records, what is being computed.
 
-    It has no rules for functions with a gradient by hand that gather over a loop, and none for
-    sparse tensors: where this is true, the plain operations must do.
+    They see through neither a function with a gradient by hand that works in place or gathers over
+    a loop, nor sparse tensors.
     """
-    return torch._C._are_functorch_transforms_active()  # torch's own code asks this, too
+    # torch's own code asks the first of these, too: there is no public name for it.
+    return torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting()
 
 
 def check_shape(x: Tensor, *expected: int) -> None:

@@ -46,7 +46,7 @@ class _GRUScan(Function):
         weight_hh: Tensor,
         bias_ih: Tensor,
         bias_hh: Tensor,
-        alive: list[int] | None,
+        alive: Sequence[int] | None,
         is_reverse: bool,
     ) -> tuple[Tensor, Tensor]:
         time, batch, _ = x.shape
@@ -134,7 +134,7 @@ def gru_scan(
     x: Tensor,
     h: Tensor,
     weights: Sequence[Tensor],
-    alive: list[int] | None = None,
+    alive: Sequence[int] | None = None,
     *,
     is_reverse: bool = False,
 ) -> tuple[Tensor, Tensor]:

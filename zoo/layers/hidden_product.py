@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from zoo.layers.checks import is_transformed
+from zoo.layers.checks import needs_plain_operations
 
 _WORTH_A_COPY = 8  # steps
 
@@ -78,7 +78,7 @@ class HiddenProduct:
     def __init__(self, base: Tensor, weight: Tensor, mask: Tensor | None = None) -> None:
         # Under autocast the input's share is of the lower precision, and so are the products.
         self.weight, self.mask = weight.to(base.dtype), mask
-        self.is_plain = is_transformed()
+        self.is_plain = needs_plain_operations()
         if self.is_plain:
             self.base = base.unbind(0)
             return

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor
 
-from zoo.layers.checks import is_transformed
+from zoo.layers.checks import needs_plain_operations
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class SparseMatrix:
     def __matmul__(self, dense: Tensor) -> Tensor:
         """The product with a dense matrix, differentiable with respect to the latter."""
         dense = dense.to(self.values.dtype)
-        if is_transformed():
+        if needs_plain_operations():
             _, column_of, (rows, _) = self._places
             shares = self.values.unsqueeze(1) * dense[column_of]  # (entries, width)
             return dense.new_zeros(rows, dense.size(1)).index_add(0, self._row_of, shares)
@@ -126,7 +126,7 @@ def sparse_matrix(rows: Tensor, columns: Tensor, values: Tensor, *, size: int) -
         size: rows and columns of the matrix.
     """
     places, entry_of = (rows * size + columns).unique(return_inverse=True)
-    sums = values.new_zeros(len(places)).index_add(0, entry_of, values)
+    sums = values.new_zeros(places.size(0)).index_add(0, entry_of, values)
     return SparseMatrix(places // size, places % size, sums, (size, size))
 
 
@@ -174,7 +174,7 @@ class LastSeen:
     def __call__(self, compute: Callable[..., T], tensor: Tensor, *arguments: Hashable) -> T:
         """``compute(tensor, *arguments)``, unless that is what the last call computed."""
         # Changes in place of the one leave no trace, and what the other makes has a short life.
-        if tensor.is_inference() or is_transformed():
+        if tensor.is_inference() or needs_plain_operations():
             return compute(tensor, *arguments)
         key = (tensor._version, *arguments)
         values = _parts(tensor) if tensor.is_cpu else []

@@ -329,8 +329,17 @@ def test_torch_func_differentiates_it_and_leaves_nothing_behind():
     found = torch.func.grad(loss)(weights)
     torch.testing.assert_close(list(found.values()), gradients(model, x, EDGES))
     x = x.to_sparse_csr()
-    with pytest.raises(ValueError, match=r"x must be dense under torch\.func"):
+    with pytest.raises(ValueError, match=r"x must be dense for torch\.func"):
         torch.func.grad(loss)(weights)
+
+
+def test_exported_network_takes_any_graph():
+    torch.manual_seed(0)
+    model = GCN(5, 3).eval()
+    shapes = ({0: torch.export.Dim("nodes")}, {1: torch.export.Dim("edges")})
+    exported = torch.export.export(model, (sparse_features(), EDGES), dynamic_shapes=shapes)
+    x, edges = torch.rand(9, 5), torch.randint(9, (2, 17))
+    torch.testing.assert_close(exported.module()(x, edges), model(x, edges))
 
 
 def test_weights_start_within_glorots_bounds():

@@ -39,7 +39,7 @@ def check_lengths(
 
     Args:
         lengths: of each sequence; off the CPU, where a look at them would wait for the device, and
-            where a network is compiled or exported, only their number is checked.
+            where a network is compiled, exported or transformed, only their number is checked.
         batch: sequences.
         time: steps of the longest.
         least: 0 where a sequence may be empty.
@@ -49,7 +49,8 @@ def check_lengths(
         ValueError: naming the lengths and what is allowed.
     """
     fits = lengths.shape == (batch,) and not lengths.is_floating_point()
-    if fits and not torch.compiler.is_compiling() and batch and lengths.device.type == "cpu":
+    unknown = torch.compiler.is_compiling() or needs_plain_operations()
+    if fits and not unknown and batch and lengths.device.type == "cpu":
         fits = bool(lengths.min() >= least and lengths.max() <= time)
     if not fits:
         raise ValueError(

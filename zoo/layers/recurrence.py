@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.checks import check_at_least_one, check_probability, needs_plain_operations
 
 Backend = Literal["fused", "written"]
 State = Tensor | tuple[Tensor, Tensor]
@@ -221,12 +221,12 @@ class Recurrence(nn.RNNBase):
         Returns:
             The outputs, zero at the padding, and the state after the last step of each sequence.
         """
-        if not torch.compiler.is_exporting():
+        if not needs_plain_operations():
             # torch packs by lengths on the CPU, wherever the sequences are.
             packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
             output, state = self(packed)
             return pad_packed_sequence(output, batch_first=True, total_length=x.size(1))[0], state
-        # The order of the lengths is not known in a graph: every step asks who is still there.
+        # Then the lengths are not known, and nor is their order: every step asks who is there.
         there = torch.arange(x.size(1), device=x.device).unsqueeze(1) < lengths.to(x.device)
         there = there.unsqueeze(2)  # (time, batch, 1)
         shape = (self.num_layers * (2 if self.bidirectional else 1), x.size(0), self.hidden_size)

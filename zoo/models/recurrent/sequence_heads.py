@@ -25,7 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers.attention import padding_mask
-from zoo.layers.checks import check_at_least_one, check_lengths, check_probability
+from zoo.layers.checks import (
+    check_at_least_one,
+    check_lengths,
+    check_probability,
+    needs_plain_operations,
+)
 from zoo.layers.initialization import deferred_init, reset
 from zoo.models.recurrent.chrono import remember_
 from zoo.models.recurrent.kinds import Backend, Kind, make_rnn
@@ -115,7 +120,7 @@ class SequenceReader(nn.Module):
             check_lengths(lengths, batch=steps.size(0), time=steps.size(1))
         if self.steps.embedding is not None:
             steps = self.dropout(steps)
-        if lengths is not None and not torch.compiler.is_exporting():
+        if lengths is not None and not needs_plain_operations():
             lengths = None if bool((lengths == steps.size(1)).all()) else lengths
         if lengths is None:
             output, state = self.rnn(steps)

@@ -163,6 +163,17 @@ def test_milestones_may_be_fractions_of_an_epoch_and_count_after_the_warm_up():
     assert factors[5:] == pytest.approx([0.1] * (STEPS - 5))
 
 
+def test_the_rate_falls_at_the_first_step_that_has_reached_the_milestone_as_it_is_written():
+    for per_epoch in range(1, 200):
+        schedule = Step(milestones=[hundredths / 100 for hundredths in range(1, 200)])
+        schedule.bind(total_steps=2 * per_epoch, steps_per_epoch=per_epoch)
+        fallen = 0
+        for step in range(2 * per_epoch):
+            while fallen < 199 and 100 * step >= (fallen + 1) * per_epoch:  # in whole numbers
+                fallen += 1
+            assert schedule(step) == 0.1**fallen, (step, per_epoch)
+
+
 @pytest.mark.parametrize("schedule", [Cosine(final=0.1), Linear(final=0.1)])
 def test_the_end_of_the_run_has_the_final_factor_and_it_stays(schedule):
     factors = ours(schedule, steps=STEPS + 3)

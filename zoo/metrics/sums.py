@@ -133,29 +133,45 @@ class R2(SumMetric):
 
     .. math:: R^2 = 1 - \frac{\sum_i (y_i - \hat y_i)^2}{\sum_i (y_i - \bar y)^2}
 
-    An output whose targets are all equal counts as 1 if it is predicted exactly, else as 0.
+    An output whose targets are all equal counts as 1 if it is predicted exactly, else as 0. The
+    denominator is kept as such, not as a difference of two sums, which of large targets would be a
+    difference of rounding errors (Chan, Golub and LeVeque, 1979).
 
     Shape:
         - predictions, targets: ``(batch, *)``
     """
 
     def __init__(self) -> None:
-        super().__init__(count=zero(), targets=zero(), squares=zero(), errors=zero())
+        super().__init__(count=zero(), mean=zero(), deviations=zero(), errors=zero())
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
+        if not len(targets):
+            return
         y = targets.flatten(1) if targets.ndim > 1 else targets.unsqueeze(1)  # (batch, outputs)
-        y = y.to(self.sums["squares"])
+        y = y.to(self.sums["mean"])
         errors = predictions.reshape(y.shape).to(y) - y
-        self.add(
-            count=len(y), targets=y.sum(0), squares=(y * y).sum(0), errors=(errors * errors).sum(0)
+        rest = y - y[0]  # exactly 0 where all are equal
+        mean = rest.mean(0)
+        self._join(
+            count=torch.full_like(self.sums["count"], len(y)),
+            mean=y[0] + mean,
+            deviations=(rest - mean).square().sum(0),
+            errors=errors.square().sum(0),
         )
 
+    def merge(self, other: SumMetric) -> None:
+        self._join(**other.sums)
+
+    def _join(self, *, count: Tensor, mean: Tensor, deviations: Tensor, errors: Tensor) -> None:
+        """Adds what other samples have: how many, their mean, and squares about that mean."""
+        before, both = self.sums["count"], self.sums["count"] + count
+        share, apart = count / both.clamp_min(1), mean - self.sums["mean"]
+        between = apart.square() * before * share
+        self.add(count=count, mean=apart * share, deviations=deviations + between, errors=errors)
+
     def compute(self) -> Tensor:
-        total = self.sums["squares"] - self.sums["targets"] ** 2 / self.sums["count"]
-        # Equal targets leave a rest of rounding errors, which is not a variance.
-        varies = total > 1e-12 * self.sums["squares"]
-        exact = (self.sums["errors"] == 0).to(total)
-        return torch.where(varies, 1 - self.sums["errors"] / total, exact).mean()
+        total, errors = self.sums["deviations"], self.sums["errors"]
+        return torch.where(total > 0, 1 - errors / total, (errors == 0).to(total)).mean()
 
 
 def class_scores(matrix: Tensor) -> dict[str, Tensor]:

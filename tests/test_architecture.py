@@ -159,7 +159,7 @@ def test_hydra_appears_in_config_and_app_only(file):
         assert not third_party(file) & {"hydra", "omegaconf"}
 
 
-INTERFACES = ("data/module.py", "tasks/task.py", "tasks/prediction.py")
+INTERFACES = ("data/download.py", "data/module.py", "tasks/task.py", "tasks/prediction.py")
 
 
 @cache

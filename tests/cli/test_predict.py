@@ -65,7 +65,7 @@ def test_what_is_not_an_image_is_refused(image, message, old):
 
 def test_files_that_are_not_images_are_refused(old, tmp_path):
     (tmp_path / "a.png").write_text("text")
-    with pytest.raises(ConfigError, match=r"predict: a.png is not a readable image"):
+    with pytest.raises(ConfigError, match=r"predict: a.png cannot be read as an image"):
         zoo.Predictor(old("image"), device="cpu")("a.png")
 
 

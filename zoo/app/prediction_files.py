@@ -6,7 +6,7 @@ A file is there only once it is complete. What others have made is never replace
 import csv
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 from zoo.config.errors import ConfigError
+from zoo.data.download import DataError
+from zoo.data.files import whole_file
+from zoo.data.images.opening import opened
 from zoo.figures.grids import are_images, image_grid, rescale
 from zoo.figures.palette import voc_colours
 from zoo.tasks.prediction import Classes, Prediction, Table, Texts, Values
@@ -32,15 +35,12 @@ def completed(out: Path) -> Iterator[Path]:
     Raises:
         ConfigError: it cannot be written.
     """
-    part = out.with_name(f".{out.name}.part")
     try:
-        yield part
-        part.replace(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(out) as part:
+            yield part
     except OSError as error:
         raise ConfigError(f"out={out}: cannot be written ({error.strerror})") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def check_new(out: Path) -> None:
@@ -138,12 +138,10 @@ def mask_files(source: Path, files: Sequence[Path], out: Path) -> list[Path]:
 
 
 def _is_ours(path: Path) -> bool:
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             return image.mode == "P" and image.info.get("Software") == WRITER
-    except (OSError, SyntaxError):
+    except DataError:
         return False
 
 
@@ -159,7 +157,6 @@ def write_mask(mask: Tensor, target: Path) -> None:
     note.add_text("Software", WRITER)
     image = indexed(mask)
     with completed(target) as part:
-        part.parent.mkdir(parents=True, exist_ok=True)
         image.save(part, format="PNG", pnginfo=note)
 
 

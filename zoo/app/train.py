@@ -38,7 +38,7 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
     recipe = recipe.fill_auto(data.facts(), data.resolved())
     seed_everything(run.seed)
     model = recipe.model.build()
-    notes = load_initial_weights(model, recipe, fresh=not place.resume)
+    notes = [*data.notes, *load_initial_weights(model, recipe, fresh=not place.resume)]
     task = recipe.task.build(model.to(device), **data.vocabularies)
     optimizers = build_optimizers(recipe, task)
     schedule = recipe.schedule.build()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     It is synced to disk before it is renamed, so that a reader of ``path`` sees all of it, after a
     power failure too. If the block raises, the temporary file is deleted and ``path`` stays as it
-    was. Each process has a temporary file of its own.
+    was. The temporary file is always a new one, so that no link that lies there is followed.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield part
         with open(part, "rb+") as file:  # Windows syncs only what is open for writing

@@ -14,6 +14,7 @@ from typing import Unpack
 
 from zoo.data.download import DataError
 from zoo.data.images.from_files import ImagesFromFiles, ReadingOptions
+from zoo.data.images.opening import ImageReader
 from zoo.data.images.reading import Sample, class_folders, list_images
 from zoo.data.splits import check_fractions, divide_folder, folder_splits
 
@@ -31,6 +32,8 @@ class ImageFolder(ImagesFromFiles):
         resize: length of the shorter side from whose middle an image is cut (256 for ImageNet's
             usual 224); ``None``: the largest centred square is resized.
         in_channels: 3 (RGB) or 1 (grey), whatever the files hold.
+        max_value: see :class:`~zoo.data.images.opening.ImageReader`.
+        background: likewise.
         val_fraction: share for validation where there is no ``val`` folder.
         test_fraction: share for the test where there are no split folders at all; 0 for none.
         split_seed: another seed, another division.
@@ -48,6 +51,8 @@ class ImageFolder(ImagesFromFiles):
         image_size: int = 32,
         resize: int | None = None,
         in_channels: int = 3,
+        max_value: int | None = None,
+        background: str = "white",
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         split_seed: int = 0,
@@ -58,6 +63,7 @@ class ImageFolder(ImagesFromFiles):
         self.in_channels = in_channels
         super().__init__(batch_size=batch_size, image_size=image_size, resize=resize, **options)
         check_fractions(val_fraction, test_fraction)
+        self.reader = ImageReader(max_value, background)
         self.folder = Path(self.root) / folder
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction

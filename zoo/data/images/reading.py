@@ -14,13 +14,12 @@ from torch import Tensor
 
 from zoo.data.download import DataError, import_torchvision
 from zoo.data.images.base import fit_square
+from zoo.data.images.opening import SUFFIXES, ImageReader
 
 StreamedPreset = Literal[
     "resized_crop_flip", "resized_crop_flip_colour", "resized_crop_randaugment"
 ]
 STREAMED: tuple[str, ...] = get_args(StreamedPreset)
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-"""Endings of the files that are read as images, for training and for prediction."""
 LARGE_FILE = 20_000  # bytes from which on threads pay
 Sample = tuple[str, int]  # path of the file, label
 
@@ -35,6 +34,7 @@ class ImageFiles:
         resize: length of the shorter side before the middle is cut out; ``None``: the largest
             centred square.
         augment: a preset of :func:`streamed_preset`, instead of the middle of the image.
+        reader: opens the files.
 
     Raises:
         DataError: on taking a sample whose file is not a readable image.
@@ -48,8 +48,10 @@ class ImageFiles:
         in_channels: int,
         resize: int | None = None,
         augment: str | None = None,
+        reader: ImageReader = ImageReader(),  # noqa: B008 (it never changes)
     ) -> None:
         self.samples = samples
+        self.reader = reader
         self.image_size = image_size
         self.in_channels = in_channels
         self.resize = resize
@@ -66,21 +68,12 @@ class ImageFiles:
 
     def pixels(self, path: str) -> Tensor:
         """Reads a file as uint8 ``(height, width, channels)``."""
-        from PIL import Image
-
-        try:
-            with Image.open(path) as image:
-                image.load()
-                resize = self.resize
-                if self._augment is not None:
-                    image, resize = self._augment(image.convert("RGB")), None
-                return fit_square(
-                    image, self.image_size, in_channels=self.in_channels, crop=True, resize=resize
-                )
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"{path} cannot be read as an image ({error}): replace or remove it"
-            ) from error
+        image, resize = self.reader.read(path), self.resize
+        if self._augment is not None:
+            image, resize = self._augment(image.convert("RGB")), None
+        return fit_square(
+            image, self.image_size, in_channels=self.in_channels, crop=True, resize=resize
+        )
 
 
 def streamed_preset(name: str, image_size: int) -> Any:

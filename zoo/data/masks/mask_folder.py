@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.data.augmentation.deformation import NO_CLASS
 from zoo.data.download import DataError
 from zoo.data.images.from_files import GREY_MEAN, GREY_STD, IMAGENET_MEAN, IMAGENET_STD
-from zoo.data.images.reading import SUFFIXES
+from zoo.data.images.opening import SUFFIXES, ImageReader, depth_note
 from zoo.data.masks.base import (
     UNKNOWN,
     Labelled,
@@ -47,6 +47,8 @@ class MaskFolder(MaskModule):
         root: folder of all data.
         tiles_per_image: tiles of each image an epoch.
         in_channels: 3 (RGB) or 1 (grey), whatever the files hold.
+        max_value: see :class:`~zoo.data.images.opening.ImageReader`.
+        background: likewise.
         flips: of training tiles. ``horizontal``: mirror half of them; ``all``: the eight
             symmetries of a square.
         elastic: standard deviation of the elastic deformation in pixels; 0 for none.
@@ -72,6 +74,8 @@ class MaskFolder(MaskModule):
         root: str = "data",
         tiles_per_image: int = 1,
         in_channels: int = 3,
+        max_value: int | None = None,
+        background: str = "white",
         flips: Flips = "horizontal",
         elastic: float = 0.0,
         jitter: float = 0.0,
@@ -91,6 +95,7 @@ class MaskFolder(MaskModule):
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels must be 1 or 3, not {in_channels}")
         check_fractions(val_fraction, test_fraction)
+        self.reader = ImageReader(max_value, background)
         grey = in_channels == 1
         self.normalize = NormalizeAnySize(
             (GREY_MEAN if grey else IMAGENET_MEAN) if mean is None else mean,
@@ -127,6 +132,8 @@ class MaskFolder(MaskModule):
             split: [self._sample(pair, masks[pair[1]][0]) for pair in part]
             for split, part in pairs.items()
         }
+        note = depth_note([image for image, _ in pairs["train"]], self.reader)
+        self.notes += [] if note is None else [note]
         height, width = training_tile(splits["train"], self.tiling)
         self.image_size = height if height == width else None
         self.loaders = tiled_loaders(
@@ -179,7 +186,7 @@ class MaskFolder(MaskModule):
             {NO_CLASS: NO_CLASS} | numbers,
             advice="correct the mask, or add the value to mask_values",
         )
-        sample = read_image(pair[0], self.in_channels), mask
+        sample = read_image(pair[0], self.in_channels, self.reader), mask
         check_pair(*pair, sample)
         return sample
 

@@ -27,6 +27,7 @@ from zoo.app.prediction_files import (
 from zoo.app.rebuild import Evaluation, prepare_evaluation
 from zoo.config.errors import ConfigError, as_config_error
 from zoo.data.download import DataError
+from zoo.data.folders import list_files
 from zoo.data.images.opening import SUFFIXES, prepared, shown
 from zoo.figures.grids import are_images
 from zoo.tasks.prediction import Masks, Prediction, Samples
@@ -154,7 +155,7 @@ def image_files(path: Path, *, outside: Path | None = None) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise ConfigError(f"predict={path}: there is no such file or folder")
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    found = [Path(file) for file in list_files(path, SUFFIXES)]
     if outside is not None and outside.resolve() != path.resolve():
         found = [p for p in found if not p.resolve().is_relative_to(outside.resolve())]
     if not found:

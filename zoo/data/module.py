@@ -92,6 +92,10 @@ class DataModule(ABC):
         and fills ``null``.
         """
 
+    def lacks(self) -> dict[str, str]:
+        """Why a fact that such data usually have is not in :meth:`facts`, by its name."""
+        return {}
+
     def resolved(self) -> dict[str, Any]:
         """Constructor arguments that were ``auto`` and are now known, as plain Python."""
         return {}

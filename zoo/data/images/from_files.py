@@ -150,6 +150,7 @@ class ImagesFromFiles(ImageModule):
     def setup(
         self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
     ) -> None:
+        self.notes = []
         samples = self._samples()
         note = depth_note([path for path, _ in samples["train"]], self.reader)
         self.notes += [] if note is None else [note]

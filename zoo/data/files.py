@@ -1,10 +1,21 @@
-"""Files that are written completely or not at all."""
+"""Where files are, and files that are written completely or not at all."""
 
 import contextlib
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def locate(name: str, root: str | Path) -> Path:
+    """A file or folder of the user's: from where they stand or, if it is not there, within `root`.
+
+    Args:
+        name: the path; ``~`` is the home folder.
+        root: folder of all data.
+    """
+    path = Path(name).expanduser()
+    return path if path.exists() else Path(root) / path  # an absolute one stays as it is
 
 
 @contextlib.contextmanager

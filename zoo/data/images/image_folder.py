@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from zoo.data.download import DataError
+from zoo.data.files import locate
 from zoo.data.folders import (
     SplitFolders,
     check_beside,
@@ -40,7 +41,7 @@ class ImageFolder(ImagesFromFiles):
     images are kept as bytes on the training device.
 
     Args:
-        folder: the folder, absolute or within ``root``.
+        folder: the folder, from where you stand or within ``root``.
         batch_size: images a batch.
         image_size: height and width that images are resized to.
         resize: length of the shorter side from whose middle an image is cut (256 for ImageNet's
@@ -82,7 +83,7 @@ class ImageFolder(ImagesFromFiles):
         check_fractions(val_fraction, test_fraction)
         self.reader = ImageReader(max_value, background)
         check_splits(splits)
-        self.folder = Path(self.root) / folder
+        self.folder = locate(folder, self.root)
         self.given = splits
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction

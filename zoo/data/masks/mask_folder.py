@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo.data.augmentation.deformation import NO_CLASS
 from zoo.data.download import DataError
+from zoo.data.files import locate
 from zoo.data.folders import (
     SplitFolders,
     check_beside,
@@ -56,7 +57,7 @@ class MaskFolder(MaskModule):
     images of a split have one size, and takes them one by one if not.
 
     Args:
-        folder: the folder, absolute or within ``root``.
+        folder: the folder, from where you stand or within ``root``.
         root: folder of all data.
         tiles_per_image: tiles of each image an epoch.
         in_channels: 3 (RGB) or 1 (grey), whatever the files hold.
@@ -124,7 +125,7 @@ class MaskFolder(MaskModule):
         if self.mask_values and self.class_names:
             self._check_names()
         check_splits(splits)
-        self.folder = Path(root) / folder
+        self.folder = locate(folder, root)
         self.given = splits
         self.in_channels = in_channels
         self.image_size = self.tiling.tile_size

@@ -161,7 +161,7 @@ def sample_from_run(line: CommandLine) -> None:
         raise ConfigError(f"{min(other)} and sample exclude each other")
     count, seed = line.integer("sample", 1, least=1), seed_of(line)
     out = Path(line.options["out"]) if "out" in line.options else None
-    from zoo.app.prediction_files import check_new
+    from zoo.app.output import check_new
 
     if out is not None:
         check_new(out)

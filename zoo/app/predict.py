@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from zoo.app.commands import relative
+from zoo.app.output import check_new, text_output
 from zoo.app.prediction_files import (
-    check_new,
     mask_files,
     rows_of,
-    text_output,
     write_mask,
     write_samples,
     write_table,

@@ -11,6 +11,7 @@ from tests.training.tiny import (
     normed,
     trainer_of,
 )
+from zoo.data.download import DataError
 from zoo.tasks.classification import Classification
 from zoo.tasks.task import Objective
 from zoo.training.reproducibility import random_state
@@ -116,3 +117,14 @@ def test_a_dry_run_costs_two_batches_at_most():
     trainer: Trainer = trainer_of(model, task=Noted(model, num_classes=3))
     trainer.dry_run()
     assert seen == [4, 2]
+
+
+def test_what_is_wrong_with_the_data_is_not_said_to_be_a_misfit():
+    trainer = trainer_of()
+
+    def batches(split, epoch, start=0):
+        raise DataError("a.png cannot be read: replace or remove it")
+
+    trainer.data.batches = batches
+    with pytest.raises(DataError, match=r"^a\.png cannot be read: replace or remove it$"):
+        trainer.dry_run()

@@ -61,6 +61,8 @@ def rehearse(
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
+        if isinstance(error, RuntimeError) and type(error).__module__.startswith("zoo."):
+            raise  # what is wrong with the data themselves is a sentence already
         advice = "" if fits else "; choose another data.batch_size or set data.drop_last=true"
         raise ValueError(
             f"data, model and task do not fit together: {where}"

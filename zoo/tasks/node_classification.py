@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from zoo.metrics.sums import IGNORED, Accuracy, Mean
 from zoo.tasks.prediction import Classes
-from zoo.tasks.task import Task
+from zoo.tasks.task import Task, mean_over
 
 
 class NodeClassification(Task):
@@ -41,13 +41,12 @@ class NodeClassification(Task):
     def loss(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         features, edge_index, labels, mask = batch
         logits = self._logits(features, edge_index)
-        return F.cross_entropy(logits, _targets(labels, mask), ignore_index=IGNORED), mask.sum()
+        return _cross_entropy(logits, _targets(labels, mask), mask.sum())
 
     def evaluate(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
         features, edge_index, labels, mask = batch
         logits, targets = self._logits(features, edge_index), _targets(labels, mask)
-        loss = F.cross_entropy(logits, targets, ignore_index=IGNORED)
-        self.metrics["loss"].update(loss, mask.sum())
+        self.metrics["loss"].update(*_cross_entropy(logits, targets, mask.sum()))
         self.metrics["accuracy"].update(logits, targets)
 
     def example_inputs(self, batch: Any) -> tuple[Any, ...]:
@@ -66,6 +65,11 @@ class NodeClassification(Task):
                 f"(nodes, {self.num_classes}), not {tuple(logits.shape)}"
             )
         return logits
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    total = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+    return mean_over(total, count), count
 
 
 def _targets(labels: Tensor, mask: Tensor) -> Tensor:

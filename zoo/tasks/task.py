@@ -176,6 +176,7 @@ class Task:
     def loss(self, batch: Any) -> Loss:
         """The loss of a batch, and of how many images, tokens or nodes it is the mean.
 
+        Where nothing in a batch counts, both are 0, see :func:`mean_over`.
         A third entry may name parts of the loss, see :class:`Objective`.
         """
         raise NotImplementedError(f"{type(self).__name__} defines neither loss nor objectives")
@@ -251,6 +252,11 @@ class Task:
 def inputs_of(batch: Any) -> Any:
     """The inputs of a batch, which come first in it, or the batch itself if it is inputs alone."""
     return batch if isinstance(batch, Tensor) else batch[0]
+
+
+def mean_over(total: Tensor, count: Tensor) -> Tensor:
+    """The mean of ``count`` terms; 0 of none, since what holds nothing that counts has no say."""
+    return total / torch.where(count > 0, count, 1)
 
 
 @contextmanager

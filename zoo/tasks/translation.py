@@ -15,7 +15,7 @@ from zoo.metrics.bleu import Bleu
 from zoo.metrics.perplexity import Perplexity
 from zoo.metrics.sums import Accuracy, Mean
 from zoo.tasks.prediction import Texts
-from zoo.tasks.task import Shown, Task, Text, Vectors, evaluation_mode
+from zoo.tasks.task import Shown, Task, Text, Vectors, evaluation_mode, mean_over
 from zoo.tasks.vocabulary import Vocabulary, as_text, shown_attention
 
 SAMPLES = 5
@@ -166,10 +166,15 @@ class Translation(Task):
                 f"target_vocabulary has {len(vocabulary)} tokens, so the model must return logits "
                 f"of shape (batch, time, {len(vocabulary)}), not {tuple(logits.shape)}"
             )
-        loss = F.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=PAD, label_smoothing=smoothing
+        count = (targets != PAD).sum()
+        total = F.cross_entropy(
+            logits.flatten(0, 1),
+            targets.flatten(),
+            ignore_index=PAD,
+            reduction="sum",
+            label_smoothing=smoothing,
         )
-        return loss, (targets != PAD).sum()
+        return mean_over(total, count), count
 
     def evaluate(self, batch: Pairs) -> None:
         targets = batch.target[:, 1:]

@@ -238,6 +238,32 @@ def takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
+def prepare_for_skips(optimizer: torch.optim.Optimizer) -> None:
+    """Makes sure that an update which the optimizer's kernel skips leaves nothing behind.
+
+    Fused SGD makes its momentum buffers in the first update and fills them only where that is not
+    skipped. Made here, they are zero until then, from which the first update is the same; but with
+    dampening, of which the first update has none, so that there the fused kernel is not used.
+    """
+    if not isinstance(optimizer, torch.optim.SGD) or not takes_found_inf(optimizer):
+        return
+    if any(group["momentum"] and group["dampening"] for group in optimizer.param_groups):
+        for group in optimizer.param_groups:
+            group["fused"] = False
+        optimizer._step_supports_amp_scaling = False
+        return
+    _make_buffers(optimizer)
+    optimizer.register_load_state_dict_post_hook(_make_buffers)
+
+
+def _make_buffers(optimizer: torch.optim.Optimizer) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Restores an optimizer's state but not its hyperparameters, which are the configuration's.
 

@@ -43,7 +43,7 @@ class TrainerSettings:
     clip_value: float | None = None
     """Largest magnitude of a gradient's element; null: no limit."""
     ema_decay: float | None = None
-    """Decay per step n of the weights to evaluate and keep, at most (1 + n)/(10 + n); null: none."""
+    """Decay of the averaged weights that are judged, at most (1+n)/(10+n) at step n; null: none."""
     evaluate_every: int | None = None
     """Steps between evaluations; null: every epoch. The last step is always evaluated."""
     train_metrics: bool = True

@@ -83,6 +83,8 @@ class FrechetDistance(SumMetric):
         - real, generated: ``(batch, features)``
     """
 
+    higher_is_better = False
+
     def __init__(self) -> None:
         names = ("count", "first", "second")
         super().__init__(**{f"{kind}_{name}": zero() for kind in _KINDS for name in names})

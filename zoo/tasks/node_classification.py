@@ -36,7 +36,10 @@ class NodeClassification(Task):
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, not {num_classes}")
         self.num_classes = num_classes
-        self.metrics = {"loss": Mean(), "accuracy": Accuracy(ignore_index=IGNORED)}
+        self.metrics = {
+            "loss": Mean(higher_is_better=False),
+            "accuracy": Accuracy(ignore_index=IGNORED),
+        }
 
     def loss(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         features, edge_index, labels, mask = batch

@@ -41,7 +41,7 @@ class Regression(Task):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.metrics = {"loss": Mean(), "r2": R2()}
+        self.metrics = {"loss": Mean(higher_is_better=False), "r2": R2()}
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
         inputs, targets = batch

@@ -144,6 +144,8 @@ class SequenceAccuracy(Mean):
         - targets: ``(batch, time)``
     """
 
+    higher_is_better = True
+
     def update(self, logits: Tensor, targets: Tensor) -> None:  # type: ignore[override]
         if targets.ndim > 1:
             right = (logits.argmax(-1) == targets) | (targets == IGNORED)  # (batch, time)

@@ -125,7 +125,7 @@ class Translation(Task):
         self.length_constant = length_constant
         self.metrics = {"loss": Perplexity(), "accuracy": Accuracy(ignore_index=PAD)}
         if beam_size > 0:
-            self.metrics["sequence_accuracy"] = Mean()
+            self.metrics["sequence_accuracy"] = Mean(higher_is_better=True)
             if target_vocabulary is not None:
                 self.metrics["bleu"] = Bleu()
         self._samples: list[Sample] = []

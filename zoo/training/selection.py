@@ -21,13 +21,22 @@ class Selection:
     Attributes:
         monitor: the metric's name.
         mode: whether less or more of it is better.
+
+    Raises:
+        ValueError: neither the settings nor the metric say what is better.
     """
 
     def __init__(self, task: Task, settings: CheckpointSettings) -> None:
         self.monitor = task.monitor if settings.monitor == "auto" else settings.monitor
-        self.mode: Literal["min", "max"] = task.mode if self.monitor == task.monitor else "min"
-        if settings.mode != "auto":
-            self.mode = settings.mode
+        known = task.directions()
+        if settings.mode == "auto" and self.monitor not in known:
+            raise ValueError(
+                f"callbacks.checkpoint.monitor={self.monitor}: there is {', '.join(known)}; of "
+                "another metric callbacks.checkpoint.mode must say whether min or max is better"
+            )
+        self.mode: Literal["min", "max"] = (
+            known[self.monitor] if settings.mode == "auto" else settings.mode
+        )
 
     def value(self, metrics: Mapping[str, float]) -> float:
         """The monitored metric among those of an evaluation.

@@ -86,7 +86,7 @@ class CheckpointSettings:
     monitor: str = "auto"
     """Validation metric that selects the best checkpoint; `auto`: the task's own."""
     mode: Literal["auto", "min", "max"] = "auto"
-    """Whether less or more of it is better; `auto`: the task's own (min for a named loss)."""
+    """Whether less or more of it is better; `auto`: what the metric itself says."""
     every_steps: int | None = None
     """Steps between saves, besides the save after every evaluation; null: none."""
     every_minutes: float | None = 10.0

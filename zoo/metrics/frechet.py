@@ -100,7 +100,7 @@ class FrechetDistance(SumMetric):
             self.add(**terms)
 
     def compute(self) -> Tensor:
-        if not self.sums["real_second"].ndim:  # Nothing has been seen yet.
+        if min(self.sums[f"{kind}_count"] for kind in _KINDS) < 2:  # One sample has no spread.
             return torch.tensor(math.nan)
         return frechet_distance(*self._moments("real"), *self._moments("generated"))
 

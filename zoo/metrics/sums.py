@@ -6,6 +6,7 @@ sums over samples, so ``merge`` combines the evaluations of two halves of a data
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Self
 
 import torch
@@ -78,6 +79,16 @@ class Mean(SumMetric):
 
     def compute(self) -> Tensor:
         return self.sums["total"] / self.sums["count"]
+
+
+class SquaredError(Mean):
+    """The mean of squared errors, as ``loss``, and its root, as ``rmse``."""
+
+    higher_is_better = MappingProxyType({"loss": False, "rmse": False})
+
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+        loss = super().compute()
+        return {"loss": loss, "rmse": loss.sqrt()}
 
 
 class Accuracy(SumMetric):

@@ -1,12 +1,11 @@
 """Regression: real numbers, learned by mean squared error."""
 
-import math
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.metrics.sums import R2, Mean
+from zoo.metrics.sums import R2, SquaredError
 from zoo.tasks.prediction import Values
 from zoo.tasks.task import Task, inputs_of
 
@@ -41,7 +40,7 @@ class Regression(Task):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.metrics = {"loss": Mean(higher_is_better=False), "r2": R2()}
+        self.metrics = {"loss": SquaredError(), "r2": R2()}
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
         inputs, targets = batch
@@ -57,10 +56,6 @@ class Regression(Task):
     def predict(self, batch: Any) -> Values:
         """The model's predictions: ``(batch, *)``."""
         return Values(self.model(inputs_of(batch)))
-
-    def compute(self) -> dict[str, float]:
-        values = super().compute()
-        return values | {"rmse": math.sqrt(values["loss"])}
 
     def _predictions(self, inputs: Tensor, targets: Tensor) -> Tensor:
         return matched(self.model(inputs), targets)

@@ -214,7 +214,8 @@ def by_network(
     """The optimizers by the networks' names; a single one may be given for a single network.
 
     Raises:
-        ValueError: they are not one for each network, or update what no network has.
+        ValueError: they are not one for each network, update what no network has, or do not update
+            all that is to be trained.
     """
     if isinstance(optimizers, torch.optim.Optimizer):
         optimizers = dict.fromkeys(networks, optimizers)
@@ -225,11 +226,18 @@ def by_network(
         )
     for name, optimizer in optimizers.items():
         own = set(map(id, networks[name].parameters()))
-        if any(id(p) not in own for group in optimizer.param_groups for p in group["params"]):
+        updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not updated <= own:
             raise ValueError(
                 f"the optimizer of {name!r} has parameters that the network does not have; make it "
-                "of the network's parameters, after a strategy has wrapped them"
+                "of the network's parameters, after a part of it was replaced or wrapped"
             )
+        for parameter, p in networks[name].named_parameters():
+            if p.requires_grad and id(p) not in updated:
+                raise ValueError(
+                    f"the optimizer of {name!r} does not update {parameter}; make it of all of the "
+                    "network's parameters, or switch requires_grad of this one off"
+                )
     return dict(optimizers)
 
 

@@ -183,8 +183,13 @@ class Trainer:
             Interrupted: a signal asked for the end; the state has been saved.
             NonFiniteError: a loss or gradient was NaN or infinite.
             CheckpointError: a checkpoint could not be written or read.
+            RunFolderError: the folder holds a run, and this is another.
+            ValueError: the optimizers are no longer those of the task's networks.
         """
         settings, results = self.settings, None
+        by_network(self.optimizers, self.task.networks())  # A part may have been replaced since.
+        if folder is not None and not resume:
+            folder.require_unused()
         with ExitStack() as stack:
             stack.enter_context(
                 backends(deterministic=settings.deterministic, threads=settings.threads)
@@ -253,7 +258,9 @@ class Trainer:
             self.saving.begin(sum(t.nbytes for t in tensors))
 
     def dry_run(self) -> bool:
-        """Puts the first and the smallest training batch through the task; learns nothing.
+        """Puts the first and the smallest training batch through the task, and evaluates one.
+
+        Nothing is learned.
 
         Returns:
             Whether the task itself differentiates inside its objectives.

@@ -187,7 +187,7 @@ class RunState:
         assert self.average is not None
         steps = 0
         if state["average"]:
-            # Versions that did not count them averaged from the first step on.
-            steps = state.get("average_steps", state["position"]["updates"])
+            # Versions that did not count them had no rise of the decay: it is over.
+            steps = state.get("average_steps", 2**53)
         # Nor did these average statistics.
         self.average.load_state_dict({**state["model"], **(state["average"] or {})}, steps)

@@ -108,18 +108,20 @@ def stepper_of(task, dtype=None):
 @pytest.mark.parametrize("dtype", [None, torch.float16])
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_window_of_nothing_changes_nothing(kind, size, dtype, on_the_device):
+def test_a_window_of_nothing_changes_nothing(kind, size, dtype, on_the_device, monkeypatch):
     torch.manual_seed(0)
     task, full, empty = KINDS[kind]()
     stepper, updater, curve, optimizer = stepper_of(task, dtype)
     if on_the_device and dtype is None:  # as on a GPU, which is not waited for
         updater._checked_at_once, updater._is_checked_later = set(), True
+        monkeypatch.setattr(Tensor, "is_cpu", False)
     stepper.step([full] * size, measure=True)
     before, loss = weights(task.model), float(curve._sums["model"])
     state = [v.clone() for s in optimizer.state.values() for v in s.values()]
     assert not updater.has_been_empty()
     stepper.step([empty] * size, measure=True)
     assert updater.has_been_empty()
+    assert (updater.empty == 0) == (on_the_device and dtype is None)
     assert torch.equal(weights(task.model), before)
     after = [v for s in optimizer.state.values() for v in s.values()]
     assert all(torch.equal(a, b) for a, b in zip(state, after, strict=True))

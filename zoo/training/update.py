@@ -159,7 +159,9 @@ class Updater:
         """
         optimizer, parameters = self.optimizers[network], self.parameters[network]
         at_once = network in self._checked_at_once
-        if (at_once or not isinstance(is_empty, Tensor)) and is_empty:
+        if isinstance(is_empty, Tensor) and (at_once or is_empty.is_cpu):
+            is_empty = bool(is_empty)
+        if is_empty is True:
             self.empty += 1
             loss.zero_()  # 0 / 0 in some tasks.
             for parameter in parameters:
@@ -201,7 +203,8 @@ class Updater:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizers[network])
         if count is not None:
-            torch._foreach_div_(tensors, count)
+            # On the device and of its type, as the fast kernel wants it.
+            torch._foreach_div_(tensors, count * self._one if isinstance(count, Tensor) else count)
         if self.scaler is not None:
             return
         _check(tensors, self._flag, self._one)

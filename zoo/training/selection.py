@@ -17,6 +17,7 @@ class Selection:
     Args:
         task: whose own metric it is unless the settings name another.
         settings: what to monitor.
+        is_validated: whether there is a validation; otherwise nothing is selected.
 
     Attributes:
         monitor: the metric's name.
@@ -26,16 +27,18 @@ class Selection:
         ValueError: neither the settings nor the metric say what is better.
     """
 
-    def __init__(self, task: Task, settings: CheckpointSettings) -> None:
+    def __init__(
+        self, task: Task, settings: CheckpointSettings, *, is_validated: bool = True
+    ) -> None:
         self.monitor = task.monitor if settings.monitor == "auto" else settings.monitor
         known = task.directions()
-        if settings.mode == "auto" and self.monitor not in known:
+        if settings.mode == "auto" and self.monitor not in known and is_validated:
             raise ValueError(
                 f"callbacks.checkpoint.monitor={self.monitor}: there is {', '.join(known)}; of "
                 "another metric callbacks.checkpoint.mode must say whether min or max is better"
             )
         self.mode: Literal["min", "max"] = (
-            known[self.monitor] if settings.mode == "auto" else settings.mode
+            known.get(self.monitor, "min") if settings.mode == "auto" else settings.mode
         )
 
     def value(self, metrics: Mapping[str, float]) -> float:

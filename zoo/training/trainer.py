@@ -124,7 +124,9 @@ class Trainer:
             between=self.signals.check,
         )
         self.checkpoint_settings = checkpoints or CheckpointSettings()
-        self.selection = Selection(task, self.checkpoint_settings)
+        self.selection = Selection(
+            task, self.checkpoint_settings, is_validated="val" in data.splits
+        )
         self.folder: RunFolder | None = None
         self.checkpoints: CheckpointFolder | None = None
         self.saving = Saving(self.checkpoint_settings, self.signals, self.state_dict)

@@ -180,10 +180,15 @@ def test_the_end_of_the_run_has_the_final_factor_and_it_stays(schedule):
     assert factors[STEPS:] == pytest.approx([0.1] * 3)
 
 
-def test_a_run_shorter_than_its_warm_up_is_fine():
-    assert ours(Cosine(warmup_steps=10), steps=3, total=3) == pytest.approx(
-        [1 / 11, 2 / 11, 3 / 11]
-    )
+@pytest.mark.parametrize("kind", [Constant, Cosine, InverseSquareRoot, OneCycle])
+def test_a_run_that_ends_in_its_warm_up_rises_all_the_way_and_warns(kind):
+    with pytest.warns(UserWarning, match=r"schedule\.warmup_steps=10: the run ends after 3 steps"):
+        rates = ours(kind(warmup_steps=10), steps=3, total=3)
+    assert rates == sorted(rates) and rates[-1] < 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours(kind(warmup_steps=10), steps=3, total=11)
+        ours(Constant(), steps=3, total=3)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """Metrics that accumulate where the data is and cost no device sync until they are read.
 
-They have torchmetrics' interface (``update``, ``compute``, ``reset``, ``to``). Each is a handful of
+They have torchmetrics' interface (``update``, ``compute``, ``reset``, ``to``), and where they give
+numbers, say with ``higher_is_better`` in which direction these are good. Each is a handful of
 sums over samples, so ``merge`` combines the evaluations of two halves of a data set by adding them.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Self
 
 import torch
@@ -22,6 +25,9 @@ class SumMetric:
     Args:
         sums: the initial value of each sum by name.
     """
+
+    higher_is_better: bool | Mapping[str, bool] | None = None
+    """Of its value, or of each of them by name; None if that is not known."""
 
     def __init__(self, **sums: Tensor) -> None:
         self.sums = sums
@@ -55,10 +61,16 @@ def zero() -> Tensor:
 
 
 class Mean(SumMetric):
-    """Mean of values that are themselves means over ``count`` terms."""
+    """Mean of values that are themselves means over ``count`` terms.
 
-    def __init__(self) -> None:
+    Args:
+        higher_is_better: whether a higher mean is better; None if that is not known.
+    """
+
+    def __init__(self, *, higher_is_better: bool | None = None) -> None:
         super().__init__(total=zero(), count=zero())
+        if higher_is_better is not None:
+            self.higher_is_better = higher_is_better
 
     def update(self, value: Tensor | float, count: Tensor | int = 1) -> None:
         if isinstance(value, Tensor):
@@ -67,6 +79,16 @@ class Mean(SumMetric):
 
     def compute(self) -> Tensor:
         return self.sums["total"] / self.sums["count"]
+
+
+class SquaredError(Mean):
+    """The mean of squared errors, as ``loss``, and its root, as ``rmse``."""
+
+    higher_is_better = MappingProxyType({"loss": False, "rmse": False})
+
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+        loss = super().compute()
+        return {"loss": loss, "rmse": loss.sqrt()}
 
 
 class Accuracy(SumMetric):
@@ -80,6 +102,8 @@ class Accuracy(SumMetric):
         - scores: ``(batch, classes, *)``
         - targets: ``(batch, *)``
     """
+
+    higher_is_better = True
 
     def __init__(self, top_k: int = 1, *, ignore_index: int = IGNORED) -> None:
         if top_k < 1:
@@ -140,6 +164,8 @@ class R2(SumMetric):
     Shape:
         - predictions, targets: ``(batch, *)``
     """
+
+    higher_is_better = True
 
     def __init__(self) -> None:
         super().__init__(count=zero(), mean=zero(), deviations=zero(), errors=zero())

@@ -76,8 +76,8 @@ class Adversarial(Task):
         self.components = PrincipalComponents(num_components)
         self.metrics = {
             "frechet_distance": FrechetDistance(),
-            "discriminator_loss": Mean(),
-            "generator_loss": Mean(),
+            "discriminator_loss": Mean(higher_is_better=False),
+            "generator_loss": Mean(higher_is_better=False),
         }
 
     @property

@@ -1,6 +1,5 @@
 """Regression: real numbers, learned by mean squared error."""
 
-import math
 from functools import partial
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.figures.points import fit_image
-from zoo.metrics.sums import R2, Mean
+from zoo.metrics.sums import R2, SquaredError
 from zoo.tasks.prediction import Values
 from zoo.tasks.task import Image, Shown, Task, inputs_of
 
@@ -48,7 +47,7 @@ class Regression(Task):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.metrics = {"loss": Mean(), "r2": R2()}
+        self.metrics = {"loss": SquaredError(), "r2": R2()}
         self._points: list[tuple[Tensor, Tensor]] = []  # targets and predictions
         self._num_points = 0
 
@@ -82,10 +81,6 @@ class Regression(Task):
     def predict(self, batch: Any) -> Values:
         """The model's predictions: ``(batch, *)``."""
         return Values(self.model(inputs_of(batch)))
-
-    def compute(self) -> dict[str, float]:
-        values = super().compute()
-        return values | {"rmse": math.sqrt(values["loss"])}
 
     def _predictions(self, inputs: Tensor, targets: Tensor) -> Tensor:
         return matched(self.model(inputs), targets)

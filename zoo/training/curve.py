@@ -90,7 +90,10 @@ class TrainingCurve:
         counts = {name: float(count) for name, count in self._counts.items()}
         for name, prefix in self._prefix.items():
             row[f"{prefix}loss"] = float(self._sums[name]) / (counts[name] or 1.0)
-        row |= {name: float(total) / float(count) for name, (total, count) in self._terms.items()}
+        row |= {
+            name: float(total) / (float(count) or 1.0)
+            for name, (total, count) in self._terms.items()
+        }
         for name, prefix in self._prefix.items():
             row[f"{prefix}lr"] = rates[name]
             if name in norms:

@@ -241,7 +241,8 @@ def by_network(
     """The optimizers by the networks' names; a single one may be given for a single network.
 
     Raises:
-        ValueError: they are not one for each network, or update what no network has.
+        ValueError: they are not one for each network, update what no network has, or do not update
+            all that is to be trained.
     """
     if isinstance(optimizers, torch.optim.Optimizer):
         optimizers = dict.fromkeys(networks, optimizers)
@@ -252,17 +253,50 @@ def by_network(
         )
     for name, optimizer in optimizers.items():
         own = set(map(id, networks[name].parameters()))
-        if any(id(p) not in own for group in optimizer.param_groups for p in group["params"]):
+        updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not updated <= own:
             raise ValueError(
                 f"the optimizer of {name!r} has parameters that the network does not have; make it "
-                "of the network's parameters, after a strategy has wrapped them"
+                "of the network's parameters, after a part of it was replaced or wrapped"
             )
+        for parameter, p in networks[name].named_parameters():
+            if p.requires_grad and id(p) not in updated:
+                raise ValueError(
+                    f"the optimizer of {name!r} does not update {parameter}; make it of all of the "
+                    "network's parameters, or switch requires_grad of this one off"
+                )
     return dict(optimizers)
 
 
 def takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the optimizer's kernel itself can skip an update on a flag of the device."""
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def prepare_for_skips(optimizer: torch.optim.Optimizer) -> None:
+    """Makes sure that an update which the optimizer's kernel skips leaves nothing behind.
+
+    Fused SGD makes its momentum buffers in the first update and fills them only where that is not
+    skipped. Made here, they are zero until then, from which the first update is the same; but with
+    dampening, of which the first update has none, so that there the fused kernel is not used.
+    """
+    if not isinstance(optimizer, torch.optim.SGD) or not takes_found_inf(optimizer):
+        return
+    if any(group["momentum"] and group["dampening"] for group in optimizer.param_groups):
+        for group in optimizer.param_groups:
+            group["fused"] = False
+        optimizer._step_supports_amp_scaling = False
+        return
+    _make_buffers(optimizer)
+    optimizer.register_load_state_dict_post_hook(_make_buffers)
+
+
+def _make_buffers(optimizer: torch.optim.Optimizer) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ https://arxiv.org/abs/1706.02677). `InverseSquareRoot` and `OneCycle` bring thei
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Literal
@@ -37,6 +38,12 @@ class Schedule:
         """Tells the schedule how long the run is, in optimizer steps; the trainer calls it."""
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
+        if self.warmup_steps >= total_steps:
+            warnings.warn(
+                f"schedule.warmup_steps={self.warmup_steps}: the run ends after {total_steps} "
+                "steps, before the learning rate has reached its own value; choose fewer",
+                stacklevel=2,
+            )
 
     def __call__(self, step: int) -> float:
         """The factor for the update that follows `step` updates."""

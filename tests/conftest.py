@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on real data and on a GPU say why they are skipped."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests on real data, on a GPU and of the whole cross table say why they are skipped."""
     import torch
 
     folder = os.environ.get("ZOO_DATA_DIR")
@@ -13,5 +13,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("data") and not (folder and Path(folder).is_dir()):
             item.add_marker(pytest.mark.skip(reason=missing))
+        if item.get_closest_marker("cross") and "cross" not in config.getoption("markexpr"):
+            item.add_marker(pytest.mark.skip(reason="pytest -m cross runs these"))
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and torch sees none"))

@@ -23,7 +23,9 @@ def uniform(*shape):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize(("magnitude", "channels"), [(0, 3), (9, 3), (9, 1), (10, 3), (17, 3), (30, 3)])
+@pytest.mark.parametrize(
+    ("magnitude", "channels"), [(0, 3), (9, 3), (9, 1), (10, 3), (17, 3), (30, 3)]
+)
 def test_each_operation_is_that_of_torchvision(name, magnitude, channels):
     v2 = pytest.importorskip("torchvision.transforms.v2")
     theirs = v2.RandAugment(1, magnitude)

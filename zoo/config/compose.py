@@ -17,7 +17,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Glob, Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -102,6 +102,8 @@ def _check_groups(parsed: Sequence[Override], config_dir: str | None, *, sweep: 
                     f"{word}: of Hydra's own settings only hydra/launcher and hydra/sweeper can be "
                     "chosen, for sweeps (-m)"
                 )
+            if "." in key and not override.is_sweep_override():
+                _refuse_to_maximize(_nested(key.split(".")[2:], override.value()))
             continue
         known = [*GROUPS, "seed", "name", "freeze"]
         if top not in known:
@@ -112,8 +114,15 @@ def _check_groups(parsed: Sequence[Override], config_dir: str | None, *, sweep: 
             raise ConfigError(
                 f"{word}: several values need -m, which runs each of them; a list is {key}=[...]"
             )
+        if override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
+            raise ConfigError(f"{word}: gives no value at all, so there would be no run")
         if key in GROUPS:
             _check_options(key, override, options(key, config_dir))
+
+
+def _nested(path: Sequence[str], value: Any) -> Any:
+    """The value under the keys of a path."""
+    return {path[0]: _nested(path[1:], value)} if path else value
 
 
 def _check_options(group: str, override: Override, known: Sequence[str]) -> None:
@@ -139,6 +148,26 @@ def _check_options(group: str, override: Override, known: Sequence[str]) -> None
             )
 
 
+def _without_glob(overrides: Sequence[str], config_dir: str | None) -> list[str]:
+    """The words with `model=glob(res*)` written out: the options that it matches.
+
+    Raises:
+        ConfigError: the key is no group, or nothing matches.
+    """
+    words = list(overrides)
+    for number, override in enumerate(parse(overrides)):
+        if not isinstance(pattern := override.value(), Glob):
+            continue
+        key, word = override.key_or_group, override.input_line
+        if key not in GROUPS:
+            raise ConfigError(f"{word}: glob() is for the options of a group, not for values")
+        known = options(key, config_dir)
+        if not (found := pattern.filter(known)):
+            raise ConfigError(f"{word}: matches no {key}; one of {', '.join(known)}")
+        words[number] = f"{key}={','.join(found)}"
+    return words
+
+
 def prepare(
     overrides: Sequence[str],
     config_dir: str | None = None,
@@ -160,7 +189,7 @@ def prepare(
     Raises:
         ConfigError: a word is wrong whatever the rest of the configuration is.
     """
-    parsed = parse(overrides)
+    parsed = parse(_without_glob(overrides, config_dir))
     _check_groups(parsed, config_dir, sweep=sweep)
     words = []
     for override in parsed:
@@ -195,9 +224,11 @@ def compose_plain(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]
             composed = hydra_compose("train", list(words), return_hydra_config=True)
         choices = dict(composed.hydra.runtime.choices)
         OmegaConf.set_struct(composed, False)
-        composed.pop("hydra")
+        _refuse_to_maximize(OmegaConf.to_container(composed.pop("hydra").sweeper))
         missing = OmegaConf.missing_keys(composed)
         config = OmegaConf.to_container(composed, resolve=True)
+    except ConfigError:
+        raise
     except yaml.YAMLError as error:
         raise ConfigError(f"a configuration file is not valid YAML: {one_line(error)}") from error
     except Exception as error:  # A file of the wrong shape fails in Hydra in many ways.
@@ -212,6 +243,27 @@ def compose_plain(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]
     if missing:
         raise ConfigError(f"{min(missing)} is required: {min(missing)}=...")
     return config, choices  # type: ignore[return-value]
+
+
+def _refuse_to_maximize(sweeper: Any, key: str = "hydra.sweeper") -> None:
+    """Refuses a sweeper that is told to look for the largest value.
+
+    A run returns the monitored metric with the sign that makes less better, so that the direction
+    is the task's own; a sweeper that maximizes would look for the worst run. Sweepers name it
+    differently: Optuna has a direction (or a list), Nevergrad `maximize`, Ax `minimize`.
+    """
+    pairs = sweeper.items() if isinstance(sweeper, dict) else ()
+    for name, value in pairs:
+        full = f"{key}.{name}"
+        upwards = {"maximize": True, "minimize": False}.get(name) is value
+        if name == "direction":
+            upwards = "maximize" in str(value).lower()
+        if upwards and value is not None:
+            raise ConfigError(
+                f"{full}={as_cli_text(value)}: would search for the worst run: what a run returns "
+                "has the sign that makes less better, whatever is monitored; omit it"
+            )
+        _refuse_to_maximize(value, full)
 
 
 def _name(choices: dict[str, Any]) -> str:
@@ -242,27 +294,39 @@ def compose(
     """
     words = prepare(overrides, config_dir, default=default)
     config, choices = compose_plain(words)
-    config |= _replaced(words, choices)
+    _replaced(words, choices, config)
     if "name" not in config:
         config["name"] = _name(choices)
     return check(config, trusted)
 
 
-def _replaced(words: Sequence[str], choices: dict[str, Any]) -> dict[str, Any]:
-    """The components that the command line chose in place of an experiment's, as chosen.
+def _replaced(words: Sequence[str], choices: dict[str, Any], config: dict[str, Any]) -> None:
+    """Gives the options that the command line chose in place of an experiment's their values back.
 
     What an experiment says of its own optimizer is not meant for another: `optimizer=sgd` over an
-    experiment with Adam takes nothing of Adam's betas along.
+    experiment with Adam takes nothing of Adam's betas along. Of the fixed part, what the chosen
+    file says wins, and the rest stays the experiment's.
     """
-    chosen = {word.partition("=")[0] for word in words} & set(COMPONENTS)
+    chosen = {word.partition("=")[0] for word in words} & {*GROUPS} - {*OPTIONAL}
     if not choices.get("experiment") or not chosen:
-        return {}
+        return
     own = compose_plain([w for w in words if w.partition("=")[0] not in chosen])[1]
     replaced = [group for group in chosen if own[group] != choices[group]]
     if not replaced:
-        return {}
+        return
     plain = compose_plain([w for w in words if not w.startswith("experiment=")])[0]
-    return {group: plain[group] for group in replaced}
+    for group in replaced:
+        whole = group in COMPONENTS or not isinstance(config.get(group), dict)
+        config[group] = plain[group] if whole else _laid_over(config[group], plain[group])
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two nested mappings as one; where both have a value, the second's."""
+    both = dict(below)
+    for key, value in above.items():
+        inner = isinstance(value, dict) and isinstance(both.get(key), dict)
+        both[key] = _laid_over(both[key], value) if inner else value
+    return both
 
 
 FIXED = ("name", "seed", "freeze", "trainer", "callbacks", "logger", "paths")
@@ -310,7 +374,14 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
+    parsed = parse(overrides)
+    for override in parsed:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise ConfigError(
+                f"{override.input_line}: an interval needs a sweeper that chooses values, such as "
+                "hydra/sweeper=optuna; list the values, or write range(...)"
+            )
     try:
-        return BasicSweeper.split_arguments(parse(overrides), None)[0]
+        return BasicSweeper.split_arguments(parsed, None)[0]
     except HydraException as error:
         raise ConfigError(one_line(error)) from error

@@ -53,10 +53,14 @@ def load_initial_weights(model: nn.Module, recipe: Recipe, *, fresh: bool) -> li
     """
     file = recipe.model.options.get("weights")
     notes = []
+    if file is None and recipe.model.options.get("weights_entry") is not None:
+        raise ConfigError("model.weights_entry goes with model.weights=<file>")
     if file is not None and fresh:
         try:
             classes = recipe.model.arguments.get("num_classes")
-            notes.append(str(load_pretrained(model, file, num_classes=classes)))
+            entry = recipe.model.options.get("weights_entry")
+            loaded = load_pretrained(model, file, num_classes=classes, entry=entry)
+            notes.append(str(loaded))
         except ValueError as error:
             raise ConfigError(f"model.weights={one_line(error)}") from error
     with as_config_error():

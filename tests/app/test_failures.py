@@ -26,7 +26,7 @@ class OutOfMemoryError(RuntimeError):
     [
         (ConfigError("seed=x:\n  must be an integer"), 2, "error: seed=x: must be an integer"),
         (Interrupted(signal.SIGTERM), 143, "interrupted by SIGTERM; the state is saved"),
-        (KeyboardInterrupt(), 130, "stopped at once; the last checkpoint stands"),
+        (KeyboardInterrupt(), 130, "stopped at once"),
         (RunFolderError("it is in use"), 1, "error: it is in use"),
         (FileNotFoundError(2, "No such file", "a"), 1, "error: No such file (a)"),
     ],

@@ -1,6 +1,7 @@
 """How the programs are called from where the user stands, for commands that are to be copied."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -18,13 +19,17 @@ def python() -> str:
 
 
 def command(file: str) -> str:
-    """A program of the zoo, `train.py` say: `python train.py` in a clone, else `zoo-train`."""
+    """A program of the zoo, `train.py` say: `python train.py` in a clone, else `zoo-train`.
+
+    The file is that of this clone, wherever the user stands.
+    """
     if Path(sys.argv[0]).name.startswith("zoo-"):
         return installed(f"zoo-{Path(file).stem}")
-    return f"{python()} {file}"
+    root = Path(__file__).resolve().parents[2]
+    return f"{shlex.quote(python())} {shlex.quote(relative(root / file))}"
 
 
 def installed(name: str) -> str:
     """A program that was installed next to the interpreter, such as `tensorboard`."""
     file = Path(sys.executable).with_name(name)
-    return name if shutil.which(name) == str(file) else relative(file)
+    return name if shutil.which(name) == str(file) else shlex.quote(relative(file))

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.app.commands import relative
 from zoo.app.failures import report
 from zoo.app.main import show_version
+from zoo.app.named_runs import find_run
 from zoo.app.place import change_of_data
 from zoo.config.command_line import CommandLine, parse_words
 from zoo.config.errors import ConfigError, as_config_error, did_you_mean
@@ -175,7 +176,7 @@ def main(words: Sequence[str] | None = None) -> int:
             unknown = line.overrides[0].partition("=")[0] if line.overrides else ""
             hint = f"; {unknown}: {did_you_mean(unknown, PATHS)}" if unknown else ""
             raise ConfigError(f"run=<run folder> is required{hint}")
-        elif "sample" in line.options:
+        elif find_run(line, "run") and "sample" in line.options:
             sample_from_run(line)
         elif "seed" in line.options:
             raise ConfigError("seed goes with sample=<count>")

@@ -27,7 +27,7 @@ from zoo.config.compose import compose, compose_plain, expand, parse, prepare, q
 from zoo.config.errors import ConfigError
 from zoo.config.paths import CONFIGS
 from zoo.config.recipe import Recipe
-from zoo.config.run_config import dump
+from zoo.config.run_config import dump, load, stored_words
 from zoo.training.interruption import Interrupted
 
 WORST = 1e30
@@ -185,10 +185,10 @@ def _job(
     short = [_short(w) for w in shown if w.partition("=")[0] in swept]
     name = safe_name("-".join([str(hydra_config.job.num), *short]))
     print(f"\njob {hydra_config.job.num}: {' '.join(shown)}", flush=True)
-    place = RunLocation(folder, name=name, overrides=shown)
+    place = RunLocation(folder, name=name, overrides=shown, also=line.also())
     try:
         recipe = compose(words, config_dir=config_dir, trusted=line.trusted, default=False)
-        place.results = train(recipe, place)
+        place.run(train, recipe)
     except Exception as error:
         report(error)
         if place.folder is None:
@@ -213,8 +213,6 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     that differ in nothing but their seed; one that `repeats` another does not count, and `group` is
     the first job of them. Runs that failed come last.
     """
-    import yaml
-
     from zoo.training.run_folder import RunFolder
 
     rows = []
@@ -224,7 +222,7 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(paths, key=lambda path: int(path.name.split("-")[0])):
         run = RunFolder(path)
         status, results = run.read_status(), run.read("results.json")
-        words = yaml.safe_load((path / "overrides.yaml").read_text(encoding="utf-8")) or []
+        words = stored_words(path)
         row: dict[str, Any] = {"job": int(path.name.split("-")[0]), "state": status["state"]}
         row |= dict(word.partition("=")[::2] for word in words)
         for split in ("val", "test"):
@@ -270,8 +268,6 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
 def _identity(path: Path, words: Sequence[str]) -> tuple[str, str]:
     """What a run is but for its seed, and the seed: however its values were written."""
-    from zoo.config.run_config import load
-
     try:
         config = load(path / "config.yaml")
     except ConfigError:  # It failed before it had one.

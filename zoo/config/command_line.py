@@ -28,6 +28,12 @@ class CommandLine:
     trusted: tuple[str, ...] = ()
     flags: dict[str, str] = field(default_factory=dict)
 
+    def also(self) -> list[str]:
+        """The words besides the overrides that the same configuration needs again."""
+        folder = self.flags.get("--config-dir")
+        words = [] if folder is None else ["--config-dir", folder]
+        return [*words, f"trusted=[{','.join(self.trusted)}]"] if self.trusted else words
+
     def integer(self, key: str, default: Default, *, least: int) -> int | Default:
         """An integer among the `options`.
 

@@ -105,3 +105,13 @@ def load(path: Path) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:  # Dates, or a mapping inside itself.
         raise ConfigError(f"{path} is not the configuration of a run: {error}") from error
     return translated(config)
+
+
+def stored_words(folder: Path) -> list[str]:
+    """The words of the command line that a run began with; none where its file is damaged."""
+    try:
+        words = yaml.safe_load((folder / "overrides.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return []
+    is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
+    return words if is_list else []

@@ -193,6 +193,7 @@ class RunFolder:
         try:
             yield
         except (Interrupted, KeyboardInterrupt) as error:
+            self.log(str(error) or "stopped at once by Ctrl-C")
             with contextlib.suppress(OSError):  # Here and below: it must not hide what happened.
                 self.status("interrupted", error=str(error) or "KeyboardInterrupt")
             raise

@@ -92,6 +92,6 @@ def test_a_file_cannot_tell_it_either(tmp_path):
     file.write_text("_target_: some.Sweeper\ndirection: maximize\n")
     words = prepare(["hydra/sweeper=mine"], str(tmp_path), sweep=True)
     with pytest.raises(ConfigError, match=r"hydra\.sweeper\.direction='maximize'"):
-        compose_plain(words)
+        compose_plain(words, str(tmp_path))
     file.write_text("_target_: some.Sweeper\ndirection: minimize\n")
-    compose_plain(words)
+    compose_plain(words, str(tmp_path))

@@ -23,7 +23,7 @@ from zoo.app.commands import relative
 from zoo.app.failures import failure, report
 from zoo.app.place import RunLocation, Train
 from zoo.config.command_line import CommandLine
-from zoo.config.compose import compose, compose_plain, expand, parse, prepare, quoted
+from zoo.config.compose import compose, compose_plain, expand, parse, prepare, quoted, search_path
 from zoo.config.errors import ConfigError
 from zoo.config.paths import CONFIGS
 from zoo.config.recipe import Recipe
@@ -47,7 +47,7 @@ def sweep(train: Train, line: CommandLine) -> int:
     config_dir = line.flags.get("--config-dir")
     words = prepare(line.overrides, config_dir, sweep=True)
     ours = [word for word in words if not word.startswith("hydra")]
-    compose_plain([word for word in words if word.startswith("hydra")])
+    compose_plain([word for word in words if word.startswith("hydra")], config_dir)
     searched = any(word.startswith("hydra/sweeper") for word in words)
     if searched:
         # The sweeper chooses the values: what can be checked beforehand is everything else.
@@ -82,7 +82,7 @@ def sweep(train: Train, line: CommandLine) -> int:
         return _job(train, line, folder.resolve(), config_dir, swept)
 
     interruption: BaseException | None = None
-    arguments, sys.argv = sys.argv, ["train.py", "--multirun", *words]
+    arguments, sys.argv = sys.argv, ["train.py", "--multirun", *words, *search_path(config_dir)]
     sys.argv.append(f"hydra.sweep.dir={quoted(str(folder.resolve()))}")
     try:
         decorated = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from zoo.app.learned import check_learned
 from zoo.config.errors import ConfigError, as_config_error, one_line
 from zoo.config.recipe import Recipe
 from zoo.data.module import DataModule
@@ -33,6 +34,7 @@ def build_data(recipe: Recipe, folder: Path | None = None) -> DataModule:
     if folder is not None:
         with as_config_error():
             data.load_artifacts(folder)
+        check_learned(folder)
     return data
 
 

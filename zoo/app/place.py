@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.app.commands import command, relative
+from zoo.app.learned import LEARNED, digest
 from zoo.config.errors import ConfigError, as_config_error
 from zoo.config.recipe import Recipe
 from zoo.training.interruption import Interrupted
@@ -92,7 +93,8 @@ class RunLocation:
             if self.resume and (change := change_of_data(self.folder, data)):
                 raise ConfigError(f"resume={self.folder.path}: {change}, or begin a new run")
             self.folder.write("config.yaml", dump(recipe.config))
-            self.folder.write("data.json", samples(data))
+            learned = {name: digest(text) for name, text in data.artifacts().items()}
+            self.folder.write("data.json", {**samples(data), LEARNED: learned})
             if not self.resume:
                 words = yaml.safe_dump(list(self.overrides), sort_keys=False)
                 self.folder.write("overrides.yaml", words)

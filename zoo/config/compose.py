@@ -30,6 +30,8 @@ from zoo.config.errors import ConfigError, as_cli_text, did_you_mean, one_line
 from zoo.config.paths import CONFIGS
 from zoo.config.recipe import Recipe, make_recipe
 from zoo.config.suggest import full_keys, meant_by
+from zoo.config.targets import defaults_of, made_by
+from zoo.config.yaml_files import check_yaml
 from zoo.training.settings import RunSettings
 
 DEFAULT_EXPERIMENT = "lenet_digits"
@@ -357,6 +359,8 @@ def compose(
         ConfigError: anything is wrong, in one sentence.
     """
     words = prepare(overrides, config_dir, default=default)
+    for file in Path(config_dir).rglob("*.yaml") if config_dir else ():
+        check_yaml(file)
     config, choices = compose_plain(words, config_dir)
     _replaced(words, choices, config, config_dir)
     if config_dir is not None:
@@ -364,7 +368,21 @@ def compose(
     if "name" not in config:
         config["name"] = _name(choices)
     _drop_keys_of_replaced(config, words, trusted)
-    return check(config, trusted)
+    recipe = check(config, trusted)
+    _say_without_effect(recipe, words)
+    return recipe
+
+
+def _say_without_effect(recipe: Recipe, words: Sequence[str]) -> None:
+    """Says which words set what nothing will read, as the settings and the components know it."""
+    idle = recipe.settings.without_effect()
+    for part in (recipe.data, recipe.model, recipe.task, recipe.schedule):
+        find = getattr(made_by(part.target), "without_effect", None)
+        found = {} if find is None else find(defaults_of(part.target) | part.arguments)
+        idle |= {f"{part.key}.{name}": reason for name, reason in found.items()}
+    for word in words:
+        if (key := word.lstrip("+").partition("=")[0]) in idle:
+            warnings.warn(f"{word.lstrip('+')} has no effect: {idle[key]}", stacklevel=2)
 
 
 def _say_shadowed(choices: dict[str, Any], config_dir: Path) -> None:

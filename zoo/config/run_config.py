@@ -10,10 +10,11 @@ import yaml
 from hydra.core.override_parser.types import OverrideType
 
 from zoo.config.compose import COMPONENTS, GROUPS, check, complete, parse
-from zoo.config.errors import ConfigError, did_you_mean, one_line
+from zoo.config.errors import ConfigError, did_you_mean
 from zoo.config.moved import translated
 from zoo.config.recipe import Recipe
 from zoo.config.targets import locate, made_by
+from zoo.config.yaml_files import load_yaml
 
 FIXED = ("model", "task", "data", "seed", "name", "freeze")
 """Parts that a stored run keeps, but for what a component calls changeable."""
@@ -91,13 +92,11 @@ def load(path: Path) -> dict[str, Any]:
         ConfigError: there is none, or it is not a YAML mapping.
     """
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = load_yaml(path)
     except OSError as error:
         raise ConfigError(
             f"{path.parent} is not a run folder: {path.name} cannot be read"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(config, dict) or not set(COMPONENTS) <= set(config):
         raise ConfigError(f"{path} is not the configuration of a run")
     try:
@@ -110,8 +109,8 @@ def load(path: Path) -> dict[str, Any]:
 def stored_words(folder: Path) -> list[str]:
     """The words of the command line that a run began with; none where its file is damaged."""
     try:
-        words = yaml.safe_load((folder / "overrides.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        words = load_yaml(folder / "overrides.yaml")
+    except (OSError, ConfigError):
         return []
     is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
     return words if is_list else []

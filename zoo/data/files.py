@@ -26,6 +26,20 @@ def whole_file(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder; if the block raises, those that were made and are empty go again."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for path in made:  # The innermost first.
+                path.rmdir()
+        raise
+
+
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":
         return  # folders cannot be opened there

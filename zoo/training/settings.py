@@ -208,3 +208,15 @@ class RunSettings:
             )
         if len(self.name.encode()) > LONGEST_NAME:
             raise ValueError(f"name must have at most {LONGEST_NAME} bytes, not {self.name!r}")
+
+    def without_effect(self) -> dict[str, str]:
+        """Settings that nothing will read, by full key, and why."""
+        idle = {}
+        if self.callbacks.early_stopping.patience is None:
+            key = "callbacks.early_stopping"
+            idle[f"{key}.min_delta"] = f"nothing stops early without {key}.patience"
+        if not self.logger.tensorboard:
+            reason = "it is for TensorBoard, which logger.tensorboard=false switches off"
+            for name in ("layer_gradients", "graph", "images_every"):
+                idle[f"logger.{name}"] = reason
+        return idle

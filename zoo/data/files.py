@@ -26,6 +26,16 @@ def whole_file(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
+def own_path(root: str | Path, name: str | Path) -> Path:
+    """Where a file or folder of the user's is: from where they stand, or else within ``root``.
+
+    So it is the same place as for any program: ``predict=x`` and ``data.folder=x`` agree. No name
+    at all means ``root`` itself.
+    """
+    path = Path(name)
+    return path if path.exists() and path != Path() else Path(root) / path
+
+
 @contextlib.contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
     """Makes a folder; if the block raises, those that were made and are empty go again."""

@@ -9,10 +9,10 @@ them. The labels of its test images are not public, so it has no test split here
 published table, ``val`` selects and reports at once, which flatters a little.
 """
 
-from pathlib import Path
 from typing import Unpack
 
 from zoo.data.download import DataError
+from zoo.data.files import own_path
 from zoo.data.images.from_files import ImagesFromFiles, ReadingOptions
 from zoo.data.images.reading import Sample, class_folders, list_images
 from zoo.data.splits import check_fractions, divide_folder, folder_splits
@@ -25,7 +25,7 @@ class ImageFolder(ImagesFromFiles):
     images are kept as bytes on the training device.
 
     Args:
-        folder: the folder, absolute or within ``root``.
+        folder: the folder, from where you stand or within ``root``.
         batch_size: images a batch.
         image_size: height and width that images are resized to.
         resize: length of the shorter side from whose middle an image is cut (256 for ImageNet's
@@ -58,7 +58,7 @@ class ImageFolder(ImagesFromFiles):
         self.in_channels = in_channels
         super().__init__(batch_size=batch_size, image_size=image_size, resize=resize, **options)
         check_fractions(val_fraction, test_fraction)
-        self.folder = Path(self.root) / folder
+        self.folder = own_path(self.root, folder)
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.data.augmentation.deformation import NO_CLASS
 from zoo.data.download import DataError
+from zoo.data.files import own_path
 from zoo.data.images.from_files import GREY_MEAN, GREY_STD, IMAGENET_MEAN, IMAGENET_STD
 from zoo.data.images.reading import SUFFIXES
 from zoo.data.masks.base import (
@@ -43,7 +44,7 @@ class MaskFolder(MaskModule):
     images of a split have one size, and takes them one by one if not.
 
     Args:
-        folder: the folder, absolute or within ``root``.
+        folder: the folder, from where you stand or within ``root``.
         root: folder of all data.
         tiles_per_image: tiles of each image an epoch.
         in_channels: 3 (RGB) or 1 (grey), whatever the files hold.
@@ -102,7 +103,7 @@ class MaskFolder(MaskModule):
         self.class_names = () if class_names == "auto" else tuple(class_names)
         if self.mask_values and self.class_names:
             self._check_names()
-        self.folder = Path(root) / folder
+        self.folder = own_path(root, folder)
         self.in_channels = in_channels
         self.image_size = self.tiling.tile_size
         self.val_fraction = val_fraction

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from zoo.data.download import DataError
+from zoo.data.files import own_path
 from zoo.data.module import Part, check_batch_size
 from zoo.data.sequences.batches import sequence_loader
 from zoo.data.splits import SPLITS, check_fractions, divide
@@ -41,7 +42,7 @@ class LabelledText(TextModule):
     training texts alone. Texts of similar length are batched together.
 
     Args:
-        train: file of the training texts, absolute or within ``root``.
+        train: file of the training texts, from where you stand or within ``root``.
         val: file of the validation texts; null: taken from the training file.
         test: file of the test texts; null: taken from the training file, if ``val`` is too, else
             there is no test split.
@@ -171,7 +172,7 @@ class LabelledText(TextModule):
     def _rows(self) -> dict[str, list[Row]]:
         """The rows of each split."""
         files = {split: file for split, file in self.files.items() if file is not None}
-        rows = {split: self._read(Path(self.root) / file) for split, file in files.items()}
+        rows = {split: self._read(own_path(self.root, file)) for split, file in files.items()}
         if self.files["val"] is not None:
             return rows
         whole = rows["train"]

@@ -13,6 +13,7 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from zoo.data.download import DataError
+from zoo.data.files import own_path
 from zoo.data.splits import check_fractions
 from zoo.data.text.text import Text, TextOptions
 from zoo.data.text.token_files import Chunks, TokenFiles
@@ -32,7 +33,7 @@ class TextFiles(Text):
     the folder that is.
 
     Args:
-        path: a file or a folder, absolute or within ``root``.
+        path: a file or a folder, from where you stand or within ``root``.
         root: folder of all data.
         pattern: names of the files to read from a folder.
         val_path: file or folder to evaluate on; ``None``: a part of ``path``.
@@ -130,7 +131,7 @@ class TextFiles(Text):
         return source
 
     def _files(self, path: str) -> list[Path]:
-        place = self.root / path
+        place = own_path(self.root, path)
         if place.is_file():
             return [place]
         if not place.is_dir():

@@ -116,7 +116,7 @@ def test_vocabulary_in_another_order_is_refused_everywhere(language_run, capsys)
 SEGMENTATION = "experiment=unet_shapes"
 IDLE = [
     (["logger.layer_gradients=true", "logger.tensorboard=false"], "logger.layer_gradients=true"),
-    (["logger=off", "logger.images_every=3"], "logger.images_every=3"),
+    (["logger=off", "logger.layer_gradients=true"], "logger.layer_gradients=true"),
     (["callbacks.early_stopping.min_delta=0.1"], "callbacks.early_stopping.min_delta=0.1"),
     ([SEGMENTATION, "task.dice_weight=2", "task.loss=cross_entropy"], "task.dice_weight=2"),
     ([SEGMENTATION, "task.focal_gamma=3", "task.loss=dice"], "task.focal_gamma=3"),
@@ -139,7 +139,7 @@ def test_word_that_changes_nothing_is_named_with_the_reason(words, word):
         [SEGMENTATION, "task.dice_weight=2", "task.loss=cross_entropy_dice"],
         [SEGMENTATION, "task.focal_gamma=3", "task.loss=focal"],
         [SEGMENTATION, "task.tile_overlap=0.5", "task.tile_size=32"],
-        [SEGMENTATION, "logger=off"],
+        [SEGMENTATION, "logger=off", "logger.graph=false", "logger.layer_gradients=false"],
     ],
     ids=str,
 )

@@ -13,6 +13,13 @@ def relative(path: Path) -> str:
     return found if not found.startswith("..") else str(path)
 
 
+def printable(text: str) -> str:
+    """The text as it can be shown: names from elsewhere may hold what moves a terminal's cursor."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def python() -> str:
     """The interpreter: `python` if that is this one."""
     return "python" if shutil.which("python") == sys.executable else relative(Path(sys.executable))

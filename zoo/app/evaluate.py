@@ -22,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.app.commands import relative
+from zoo.app.commands import printable, relative
 from zoo.app.failures import report
 from zoo.app.main import show_version
 from zoo.app.named_runs import find_run
@@ -123,9 +123,10 @@ def evaluate_run(line: CommandLine) -> None:
     for name, entry in found.items():
         match entry:
             case Table(rows):
-                print(f"\n{markdown_table(rows if len(rows) <= LONGEST else rows[-1:])}\n")
+                table = markdown_table(rows if len(rows) <= LONGEST else rows[-1:])
+                print(printable(f"\n{table}\n"))
             case Text(text):
-                print(f"\n{name}\n{text}\n")
+                print(printable(f"\n{name}\n{text}\n"))
     print(relative(folder.path / file))
 
 
@@ -142,7 +143,7 @@ def predict_with_run(line: CommandLine) -> None:
     out = Path(line.options["out"]) if "out" in line.options else None
     with as_config_error() if augmentation else nullcontext():
         done, out = predict_images(parts, source, out=out, run=run)
-    print("\n".join(done[:10]))
+    print(printable("\n".join(done[:10])))
     print(f"{len(done)} predictions")
     print(relative(out))
 

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 
+from zoo.app.commands import printable
 from zoo.config.errors import ConfigError, one_line
 from zoo.training.interruption import Interrupted
 
@@ -40,5 +41,5 @@ def report(error: BaseException) -> int:
     code, text = failure(error)
     if os.environ.get("ZOO_TRACEBACK"):
         traceback.print_exception(error)
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
     return code

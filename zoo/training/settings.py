@@ -215,8 +215,7 @@ class RunSettings:
         if self.callbacks.early_stopping.patience is None:
             key = "callbacks.early_stopping"
             idle[f"{key}.min_delta"] = f"nothing stops early without {key}.patience"
-        if not self.logger.tensorboard:
+        if self.logger.layer_gradients and not self.logger.tensorboard:
             reason = "it is for TensorBoard, which logger.tensorboard=false switches off"
-            for name in ("layer_gradients", "graph", "images_every"):
-                idle[f"logger.{name}"] = reason
+            idle["logger.layer_gradients"] = reason
         return idle

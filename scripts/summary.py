@@ -2,24 +2,29 @@
 
     python scripts/summary.py model=resnet50
     python scripts/summary.py model=resnet20 input=3x32x32 model.num_classes=100
-    python scripts/summary.py experiment=unet_shapes input=3x64x64
+    python scripts/summary.py experiment=unet_shapes
+    python scripts/summary.py model=gpt_char data=stdlib_text task=language_modeling
 
-The model is built and run on torch's meta device: nothing is computed and no memory is taken.
+With an experiment or data it is the model that a run of them builds: the data say their sizes, and
+are read only if they cannot say them before (a vocabulary), or have another form than images. A
+model alone has its builder's defaults. It is built and run on torch's meta device: nothing is
+computed and no memory is taken. Only a model that looks at its input's values is run on the CPU.
 
 MACs (multiply-accumulates) are half of the floating-point operations that torch counts for
-convolutions, matrix products and attention, for one sample in evaluation mode; what is done element
-by element does not count. The receptive field of a layer is the size of the part of the input that
-one position of its output depends on, padding included, and the distance of neighbours' parts, in
-pixels; `all` stands for fields that cover the whole input, `n/a` for what follows attention,
-upsampling and other operations for which there is no one such size. The memory is that of the
-tensors that autograd keeps for the backward pass in training mode, in fp32, for one sample; of
-attention, what torch's fused kernels keep, which is not its weights.
+convolutions, matrix products and attention, for one sample (or one graph) in evaluation mode; what
+is done element by element does not count, nor do fused recurrences on a CPU. The receptive field of
+a layer is the size of the part of the input that one position of its output depends on, padding
+included, and the distance of neighbours' parts, in pixels; `all` stands for fields that cover the
+whole input, `n/a` for what follows attention, upsampling and other operations for which there is no
+one such size. The memory is that of the tensors that autograd keeps for the backward pass in
+training mode, in fp32, for one sample; of attention, what torch's fused kernels keep, which is not
+its weights.
 """
 
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +40,13 @@ from zoo.app.program import program
 from zoo.config.command_line import CommandLine
 from zoo.config.component import Component
 from zoo.config.compose import compose
-from zoo.config.errors import ConfigError, one_line
+from zoo.config.errors import ConfigError, as_config_error, one_line
+from zoo.config.recipe import Recipe
+from zoo.config.targets import signature_of
+from zoo.tasks.task import Task
 
 WIDTH = 140  # of the table, where the output is not a terminal
+LARGEST = 200_000_000  # parameters of a model that is run on the CPU
 
 # -------------------------------------------------------------------------------------- summary
 
@@ -74,20 +83,29 @@ class Summary:
     activations: int | None
 
 
-def summarize(model: nn.Module, size: Sequence[int]) -> Summary:
-    """Runs a model on the meta device and notes what happens in it.
+def summarize(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    networks: Sequence[nn.Module] = (),
+    *,
+    batched: bool = True,
+) -> Summary:
+    """Runs a model and notes what happens in it.
 
     Args:
-        model: on the meta device.
-        size: of one sample, without the batch.
+        model: on the meta device, as its inputs are.
+        inputs: its arguments for a batch of one sample.
+        networks: of the model, which are given its output unless it calls them (a discriminator).
+        batched: whether the first dimension of every input is the batch.
 
     Raises:
         ValueError: the model does not take such a sample.
     """
     modules = dict(model.named_modules())
     outputs: dict[str, tuple[str, str]] = {}
-    x = torch.empty(1, *size, device="meta")
-    fields = ReceptiveFields(x) if len(size) == 3 else None
+    x = inputs[0]
+    is_image = len(inputs) == 1 and isinstance(x, Tensor) and x.ndim == 4
+    fields = ReceptiveFields(x) if is_image else None
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -97,17 +115,39 @@ def summarize(model: nn.Module, size: Sequence[int]) -> Summary:
 
         return hook
 
-    handles = [module.register_forward_hook(note(name)) for name, module in modules.items()]
-    order: list[str] = []
-    handles += [
-        module.register_forward_pre_hook(lambda m, i, name=name: order.append(name))
-        for name, module in modules.items()
-    ]
     counter = FlopCounterMode(display=False)
+    order: list[str] = []
+    own: dict[str, int] = {}  # MACs of each module less those of the modules that it calls
+    running: list[list[int]] = [[0, 0]]  # of each call: operations before it, and within its calls
+
+    def begin(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any) -> None:
+            order.append(name)
+            running.append([counter.get_total_flops(), 0])
+
+        return hook
+
+    def end(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            before, within = running.pop()
+            found = counter.get_total_flops() - before
+            running[-1][1] += found
+            own[name] = own.get(name, 0) + found - within
+
+        return hook
+
+    handles = []
+    for name, module in modules.items():
+        handles.append(module.register_forward_hook(note(name)))
+        handles.append(module.register_forward_hook(end(name)))
+        handles.append(module.register_forward_pre_hook(begin(name)))
     model.eval()
     try:
         with torch.no_grad(), counter, fields or torch.no_grad():
-            model(x)
+            output = model(*inputs)
+            for network in networks:
+                if not any(modules[name] is network for name in order):
+                    network(output)
     finally:
         for handle in handles:
             handle.remove()
@@ -115,7 +155,7 @@ def summarize(model: nn.Module, size: Sequence[int]) -> Summary:
     parameters = dict.fromkeys(called, 0)
     for name, parameter in model.named_parameters():
         parameters[_owner(name, parameters)] += parameter.numel()
-    macs = _own_macs(counter, type(model).__name__, called)
+    macs = {name: own[name] // 2 for name in called}
     rows = [
         Row(name, type(modules[name]).__name__, *outputs[name], parameters[name], macs[name])
         for name in called
@@ -127,7 +167,7 @@ def summarize(model: nn.Module, size: Sequence[int]) -> Summary:
         parameters=sum(count for count, _ in sizes),
         trainable=sum(count for count, trained in sizes if trained),
         macs=counter.get_total_flops() // 2,
-        activations=kept_for_backward(model, size),
+        activations=kept_for_backward(model, inputs, batch=2 if batched else 1),
     )
 
 
@@ -138,18 +178,6 @@ def _owner(name: str, called: dict[str, int]) -> str:
         if name in called:
             return name
     return ""
-
-
-def _own_macs(counter: FlopCounterMode, root: str, called: Sequence[str]) -> dict[str, int]:
-    """The MACs of each module less those of the modules within it."""
-    counts = counter.get_flop_counts()
-    within = {name: f"{root}.{name}" if name else root for name in called}
-    total = {name: sum(counts.get(full, {}).values()) // 2 for name, full in within.items()}
-    own = dict(total)
-    for name in called:
-        if name:
-            own[_owner(name, total)] -= total[name]
-    return own
 
 
 class _FusedAttention(torch.autograd.Function):
@@ -176,9 +204,10 @@ class _FusingAttention(TorchFunctionMode):
         return _FusedAttention.apply(*args[:3], mask)
 
 
-def kept_for_backward(model: nn.Module, size: Sequence[int], batch: int = 2) -> int | None:
+def kept_for_backward(model: nn.Module, inputs: Sequence[Any], batch: int = 2) -> int | None:
     """Bytes of activations a sample that autograd keeps in training mode.
 
+    A batch of two is made of the one sample, since batch normalisation cannot do with one value.
     Storages count once, however many tensors look into them; parameters and buffers do not count.
     """
     ours = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
@@ -192,9 +221,9 @@ def kept_for_backward(model: nn.Module, size: Sequence[int], batch: int = 2) -> 
 
     model.train()
     try:
-        # A batch of two, since batch normalisation cannot do with one value.
+        repeated = [torch.cat([x] * batch) if isinstance(x, Tensor) else x for x in inputs]
         with saved_tensors_hooks(pack, lambda tensor: tensor), _FusingAttention():
-            output = model(torch.empty(batch, *size, device="meta"))
+            output = model(*repeated)
         del output
     except (RuntimeError, ValueError, NotImplementedError):
         return None
@@ -206,8 +235,8 @@ def kept_for_backward(model: nn.Module, size: Sequence[int], batch: int = 2) -> 
 # --------------------------------------------------------------------------------- command line
 
 
-def fill(model: Component, size: Sequence[int] | None) -> tuple[Component, tuple[int, ...]]:
-    """The model and the size of its input, with every `auto` in its place.
+def fill(model: Component, size: Sequence[int] | None) -> tuple[Component, Tensor]:
+    """A model alone and a sample for it, with every `auto` in its place.
 
     What nothing says is the builder's own default: 1,000 classes and 224 pixels for networks that
     were made for ImageNet, 32 pixels for others.
@@ -224,6 +253,9 @@ def fill(model: Component, size: Sequence[int] | None) -> tuple[Component, tuple
         if parameter.default is not parameter.empty
     }
     given = {n: v for n, v in node.items() if v != "auto"}
+    tokens = "vocab_size" in defaults or "vocab_size" in node
+    if size is None and tokens:
+        size = (given.get("sequence_length") or defaults.get("sequence_length") or 32,)
     if size is None:
         pixels = given.get("image_size") or defaults.get("image_size")
         pixels = pixels or (224 if defaults.get("num_classes") == 1000 else 32)
@@ -232,10 +264,46 @@ def fill(model: Component, size: Sequence[int] | None) -> tuple[Component, tuple
         if "in_features" in node and isinstance(given.get("in_features"), int):
             size = (given["in_features"],)
     defaults = {n: v for n, v in defaults.items() if isinstance(v, int)}
-    facts = {"num_classes": 10, "out_features": 1} | defaults
-    facts |= {"in_features": math.prod(size), "in_channels": size[0]}
-    facts |= {"image_size": size[1]} if len(size) == 3 else {}
-    return model.replaced({n: facts[n] for n in model.auto if n in facts}), tuple(size)
+    facts = {"num_classes": 10, "out_features": 1} | defaults | size_facts(size)
+    facts |= {"sequence_length": size[0]} if tokens and len(size) == 1 else {}
+    x = torch.zeros(1, *size, dtype=torch.long if tokens and len(size) == 1 else None)
+    return model.replaced({n: facts[n] for n in model.auto if n in facts}), x
+
+
+def size_facts(size: Sequence[int]) -> dict[str, Any]:
+    """What data say of samples of a size: of images, or of vectors."""
+    facts: dict[str, Any] = {"in_features": math.prod(size), "in_channels": size[0]}
+    return facts | ({"image_size": size[1]} if len(size) == 3 else {})
+
+
+def parts_of_run(
+    recipe: Recipe, size: Sequence[int] | None
+) -> tuple[Component, Callable[[nn.Module], Task], Any, bool]:
+    """What a run of a recipe builds: the model, the task around one, and a batch of one sample.
+
+    Returns:
+        The model's component, what makes the task, the batch, and whether it has a batch dimension.
+    """
+    single = "batch_size" in signature_of(recipe.data.target)
+    data = (recipe.data.replaced({"batch_size": 1}) if single else recipe.data).build()
+    try:
+        facts = data.facts()
+    except RuntimeError:  # Not known before the data are read.
+        facts = {}
+    if size is not None and facts:
+        facts |= size_facts(size)
+    if facts.get("image_size") and facts.get("in_channels"):
+        sides = size or (facts["in_channels"], facts["image_size"], facts["image_size"])
+        batch: Any = (torch.zeros(1, *sides), torch.zeros(1, dtype=torch.long))
+    else:
+        with as_config_error("data"):
+            data.setup(seed=recipe.settings.seed)
+        facts = data.facts() | (size_facts(size) if size else {})
+        batch = next(iter(data.batches("train", 0)))
+        if size:
+            batch = (torch.zeros(1, *size), *batch[1:])
+    recipe = recipe.fill_auto(facts, data.resolved())
+    return recipe.model, lambda m: recipe.task.build(m, **data.vocabularies), batch, single
 
 
 def show(summary: Summary, title: str) -> None:
@@ -275,23 +343,58 @@ def run(line: CommandLine) -> None:
         if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", line.options["input"]):
             raise ConfigError(f"input={line.options['input']}: must be sizes such as 3x224x224")
         size = tuple(map(int, line.options["input"].split("x")))
-    component, size = fill(compose(line.overrides, trusted=line.trusted).model, size)
-    shown = "x".join(map(str, size))
-    with torch.device("meta"):
-        model = component.build()
-        try:
-            summary = summarize(model, size)
-        except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
-            raise ConfigError(
-                f"the model cannot be run on an input of {shown} ({one_line(error)[:200]}); "
-                "name another: input=3x224x224"
-            ) from error
+    recipe = compose(
+        line.overrides, config_dir=line.flags.get("--config-dir"), trusted=line.trusted
+    )
+    named = {word.lstrip("+").partition("=")[0].partition(".")[0] for word in line.overrides}
+    if named & {"experiment", "data"}:
+        component, make_task, batch, batched = parts_of_run(recipe, size)
+        with torch.device("meta"):
+            model = component.build()
+        task = make_task(model)
+        inputs, networks = task.example_inputs(batch), list(task.networks().values())
+        if batched:  # Some data sets make several samples of one (the pairs of a word).
+            inputs = tuple(x[:1] if isinstance(x, Tensor) else x for x in inputs)
+    else:
+        component, x = fill(recipe.model, size)
+        inputs, networks, batched = (x,), [], True
+        with torch.device("meta"):
+            model = component.build()
+    shown = " and ".join("x".join(map(str, x.shape[batched:])) or "1" for x in tensors_in(inputs))
+    try:
+        summary = _summarize_somewhere(component, model, inputs, networks, batched)
+    except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
+        raise ConfigError(
+            f"the model cannot be run on an input of {shown} ({one_line(error)[:200]}); "
+            "name another (input=3x224x224), or data and a task that it is for"
+        ) from error
     given = {k: v for k, v in component.arguments.items() if k in ("num_classes", "in_channels")}
     sizes = "".join(f", {key}={value}" for key, value in given.items())
     show(summary, f"{component.name}, input {shown}{sizes}")
 
 
-main = program(run, __doc__, options=("input",))
+def _summarize_somewhere(
+    component: Component,
+    model: nn.Module,
+    inputs: Sequence[Any],
+    networks: Sequence[nn.Module],
+    batched: bool,
+) -> Summary:
+    """The summary on the meta device or, of a model that looks at values, on the CPU."""
+    there = [x.to("meta") if isinstance(x, Tensor) else x for x in inputs]
+    try:
+        return summarize(model, there, networks, batched=batched)
+    except (ValueError, RuntimeError, NotImplementedError):
+        if sum(p.numel() for p in model.parameters()) > LARGEST:
+            raise
+    names = {id(module): name for name, module in model.named_modules()}
+    real = component.build()
+    return summarize(
+        real, inputs, [real.get_submodule(names[id(n)]) for n in networks], batched=batched
+    )
+
+
+main = program(run, __doc__, options=("input",), flags=("--config-dir",))
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,11 +1,17 @@
 """From exceptions to exit codes."""
 
+import importlib
+import inspect
+import pickle
+import pkgutil
 import signal
 
 import pytest
 import torch
 
+import zoo
 from zoo.app.failures import failure
+from zoo.config.check import Mismatch
 from zoo.config.errors import ConfigError
 from zoo.training.interruption import Interrupted
 from zoo.training.run_folder import RunFolderError
@@ -20,7 +26,7 @@ class OutOfMemoryError(RuntimeError):
     [
         (ConfigError("seed=x:\n  must be an integer"), 2, "error: seed=x: must be an integer"),
         (Interrupted(signal.SIGTERM), 143, "interrupted by SIGTERM; the state is saved"),
-        (KeyboardInterrupt(), 130, "stopped at once; the last checkpoint stands"),
+        (KeyboardInterrupt(), 130, "stopped at once"),
         (RunFolderError("it is in use"), 1, "error: it is in use"),
         (FileNotFoundError(2, "No such file", "a"), 1, "error: No such file (a)"),
     ],
@@ -34,3 +40,23 @@ def test_a_full_device_is_known_by_its_class_and_not_by_a_name():
     assert code == 1 and "use a smaller data.batch_size" in text
     code, text = failure(OutOfMemoryError("another"))
     assert code == 1 and "batch_size" not in text and text.endswith("OutOfMemoryError: another")
+
+
+def exceptions():
+    """Every class of ours that can be raised."""
+    for module in pkgutil.walk_packages(zoo.__path__, "zoo."):
+        for kind in vars(importlib.import_module(module.name)).values():
+            is_error = inspect.isclass(kind) and issubclass(kind, BaseException)
+            if is_error and kind.__module__.startswith("zoo."):
+                yield kind
+
+
+ARGUMENTS = {Interrupted: (signal.SIGINT,), Mismatch: ("seed", 1, "text")}
+
+
+@pytest.mark.parametrize("kind", sorted(set(exceptions()), key=str), ids=lambda kind: kind.__name__)
+def test_what_a_job_raises_in_another_process_arrives_in_this_one(kind):
+    error = kind(*ARGUMENTS.get(kind, ("what",)))
+    arrived = pickle.loads(pickle.dumps(error))
+    assert type(arrived) is kind
+    assert (str(arrived), vars(arrived)) == (str(error), vars(error))

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from zoo.app.models import create_model
+from zoo.config.compose import compose
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("summary", ROOT / "scripts" / "summary.py")
@@ -43,10 +45,10 @@ def test_parameters_and_operations_are_those_that_torchvision_publishes(name):
     if not (ROOT / "configs" / "model" / f"{name}.yaml").exists():
         pytest.skip(f"there is no model {name} here")
     meta = models.get_model_weights(name).DEFAULT.meta
-    component, size = summary.fill(summary.compose([f"model={name}"]).model, None)
-    assert size == (3, 224, 224)
+    component, x = summary.fill(summary.compose([f"model={name}"]).model, None)
+    assert x.shape == (1, 3, 224, 224)
     with torch.device("meta"):
-        found = summary.summarize(component.build(), size)
+        found = summary.summarize(component.build(), [x.to("meta")])
     assert found.parameters == meta["num_params"]
     assert round(found.macs / 1e9, 3) == pytest.approx(meta["_ops"], abs=2e-3)
     assert sum(row.parameters for row in found.rows) == found.parameters
@@ -82,7 +84,7 @@ class Small(nn.Module):
 
 def small(model=None, size=(3, 8, 8)):
     with torch.device("meta"):
-        return summary.summarize(model or Small(), size)
+        return summary.summarize(model or Small(), [torch.empty(1, *size)])
 
 
 def test_rows_are_the_modules_in_the_order_of_their_calls_with_what_is_their_own():
@@ -113,7 +115,7 @@ def test_memory_is_what_autograd_keeps(inplace):
         model = nn.Sequential(
             nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace), nn.Flatten(), nn.Linear(4 * 64, 5)
         )
-        found = summary.kept_for_backward(model, (3, 8, 8))
+        found = summary.kept_for_backward(model, [torch.empty(1, 3, 8, 8)])
     # The input, and the ReLU's result, which the linear layer looks into.
     assert found == 4 * (3 * 64 + 4 * 64)
 
@@ -122,7 +124,7 @@ def test_memory_is_what_autograd_keeps(inplace):
 def test_memory_is_what_autograd_keeps_on_a_cpu(name):
     size = (3, 32, 32)
     with torch.device("meta"):
-        found = summary.kept_for_backward(create_model(name), size)
+        found = summary.kept_for_backward(create_model(name), [torch.empty(1, *size)])
     model, kept = create_model(name), {}
     ours = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
 
@@ -141,7 +143,8 @@ def test_memory_is_what_autograd_keeps_on_a_cpu(name):
 def test_memory_does_not_depend_on_the_batch_that_measures_it():
     with torch.device("meta"):
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.Conv2d(4, 4, 3), nn.Sigmoid())
-        found = [summary.kept_for_backward(model, (3, 8, 8), batch) for batch in (1, 2, 7)]
+        x = torch.empty(1, 3, 8, 8)
+        found = [summary.kept_for_backward(model, [x], batch) for batch in (1, 2, 7)]
     assert len(set(found)) == 1
 
 
@@ -188,6 +191,111 @@ def test_mistakes_are_one_line(given, said, capsys):
     assert code == 2
     assert said in err and err.count("\n") == 1
     assert out == ""
+
+
+# ------------------------------------------------------------- what a run builds, and every model
+
+
+def parameters_of(recipe):
+    """What the run has in its results as `parameters`, built as train.py builds it."""
+    data = recipe.data.build()
+    data.setup(seed=0, device="cpu")
+    with torch.device("meta"):
+        model = recipe.fill_auto(data.facts(), data.resolved()).model.build()
+    return sum(p.numel() for p in model.parameters())
+
+
+STDLIB = "data=stdlib_text task=language_modeling"
+WORDS = "data=stdlib_words task=word_embeddings"
+PAIRS = "experiment=copy_seq2seq"
+RUNS = {  # One for each file of a model that takes no images, and three that do.
+    "embedding.word2vec": f"model=cbow data.kind=cbow {WORDS}",
+    "generative.gan": "experiment=gan_digits",
+    "graph.gcn": "experiment=gcn_karate",
+    "linear": "experiment=linear_diabetes",
+    "mlp": "model=mlp data=digits",
+    "recurrent.bahdanau": PAIRS,
+    "recurrent.cho": f"{PAIRS} model=seq2seq_gru",
+    "recurrent.language_model": "experiment=lstm_stdlib",
+    "recurrent.luong": f"{PAIRS} model=seq2seq_luong",
+    "recurrent.seq2seq": f"{PAIRS} model=seq2seq_lstm",
+    "recurrent.sequence_heads": "experiment=parity_lstm",
+    "recurrent.tcn": "experiment=tcn_adding data.num_samples=20",
+    "recurrent.tcn_language_model": f"model=char_tcn {STDLIB}",
+    "recurrent.vector_to_sequence": "experiment=sine_synthesis",
+    "segmentation.unet": "experiment=unet_shapes data.train_size=8 data.val_size=4",
+    "transformer.bert": "experiment=bert_shakespeare data=stdlib_text data.mask_token=true",
+    "transformer.gpt": f"model=gpt_char {STDLIB}",
+    "transformer.llama": f"model=llama_char {STDLIB}",
+    "transformer.transformer": "experiment=reverse_transformer",
+    "vision.lenet": "experiment=lenet_digits",
+    "vision.shallow_convnet": "experiment=shallow_convnet_synthetic",
+}
+ALONE = {
+    "segmentation.fcn": "fcn32s",
+    "vision.fractalnet": "fractalnet20",
+    "vision.googlenet": "googlenet_cifar",
+    "vision.preact_resnet": "preact_resnet110",
+    "vision.resnet_cifar": "resnet20",
+    "vision.wide_resnet": "wide_resnet16_4",
+    "vision.zfnet": "zfnet",
+}
+
+
+def file_of(target):
+    return target.removeprefix("zoo.models.").rpartition(".")[0]
+
+
+def test_there_is_a_summary_for_every_file_of_models():
+    files = {f.stem: yaml.safe_load(f.read_text()) for f in ROOT.glob("configs/model/*.yaml")}
+    found = {name: file_of(content["_target_"]) for name, content in files.items()}
+    assert {found[name] for name in ALONE.values()} == set(ALONE)
+    assert {*RUNS, *ALONE, *(found[name] for name in PUBLISHED)} == set(found.values())
+
+
+@pytest.mark.parametrize("file", sorted(RUNS))
+def test_run_is_summarised_as_it_is_built(file, capsys):
+    recipe = compose(RUNS[file].split())
+    assert file_of(recipe.config["model"]["_target_"]) == file
+    code, out, err = words(*RUNS[file].split(), capsys=capsys)
+    assert (code, err) == (0, "")
+    assert f"parameters           {parameters_of(recipe):,} (" in out
+    macs = [line.split("│")[-2].strip() for line in out.splitlines() if line.startswith("│")]
+    assert macs and not any(count.startswith("-") for count in macs)
+
+
+@pytest.mark.parametrize("name", sorted(ALONE.values()))
+def test_model_alone_is_summarised_with_its_builders_sizes(name, capsys):
+    code, out, err = words(f"model={name}", capsys=capsys)
+    assert (code, err) == (0, "")
+    with torch.device("meta"):
+        count = sum(p.numel() for p in create_model(name).parameters())
+    assert f"parameters           {count:,} (" in out
+
+
+@pytest.mark.parametrize(
+    ("experiment", "count"),
+    [("mlp_mnist", 669_706), ("resnet20_cifar10", 269_722), ("resnet_mnist", 269_434)],
+)
+def test_data_that_say_their_sizes_are_not_read(experiment, count, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ZOO_DATA_DIR", raising=False)
+    code, out, err = words(f"experiment={experiment}", capsys=capsys)
+    assert (code, err) == (0, "")
+    assert f"parameters           {count:,} (" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_must_be_read_and_are_missing_are_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = words("data=text", "model=gpt_char", "data.file=mine.txt", capsys=capsys)
+    assert code in (1, 2) and "mine.txt" in err and err.count("\n") == 1 and out == ""
+
+
+def test_networks_beside_one_another_are_all_run(capsys):
+    _, out, _ = words("experiment=gan_digits", capsys=capsys)
+    rows = {line.split()[1]: line.split() for line in out.splitlines() if line.startswith("│")}
+    assert rows["discriminator.output"][-2:] == ["128", "│"]
 
 
 def test_help_is_for_people(capsys):

@@ -7,7 +7,7 @@ import yaml
 
 from zoo.app.rebuild import load as load_run
 from zoo.config import compose as composition
-from zoo.config.compose import GROUPS, check, complete, expand, options, quoted
+from zoo.config.compose import GROUPS, check, complete, expand, options, prepare, quoted
 from zoo.config.errors import ConfigError
 from zoo.config.run_config import dump, load
 from zoo.config.run_config import merge as merge_recipe
@@ -264,6 +264,15 @@ def test_sweep_is_the_product_of_all_values():
         ["model=b", "seed=0", "x=[1,2]"],
         ["model=b", "seed=1", "x=[1,2]"],
     ]
+
+
+def test_glob_stands_for_the_options_of_its_group(tmp_path):
+    assert prepare(["model=glob(lenet5*)"], sweep=True)[0] == "model=lenet5,lenet5_1998"
+    words = ["model=glob([lenet*,softmax*],exclude=*1998)", "data=digits"]
+    assert prepare(words, sweep=True)[0] == "model=lenet5,softmax_regression"
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "lenet5_own.yaml").write_text("_target_: zoo.models.mlp.MLP\n")
+    assert prepare(["model=glob(lenet5_o*)"], str(tmp_path), sweep=True)[0] == "model=lenet5_own"
 
 
 def test_text_is_quoted_for_hydra(tmp_path):

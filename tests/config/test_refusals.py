@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 # What was written, then what the one line must say.
 OPTIONS = [
     ("data=digit", "data=digit", "did you mean 'digits'?"),
-    ("model=lenet", "model=lenet", "did you mean 'lenet5'?"),
+    ("model=lenet", "model=lenet", "did you mean one of lenet5, lenet5_1998?"),
     ("task=clasification", "task=clasification", "did you mean 'classification'?"),
     ("optimizer=adamm", "optimizer=adamm", "did you mean 'adam'?"),
     ("schedule=cosin", "schedule=cosin", "did you mean 'cosine'?"),
@@ -258,7 +258,12 @@ SWEEPS = [
     ("-m experiment=null,lenet_digits", "experiment=null,lenet_digits", "null cannot be one of"),
     ("-m model=lenet5,mlp model.hidden_sizes=[3]", "model.hidden_sizes=[3]", "job 0 of 2"),
     ("-m seed=1,2 seed=3", "seed=3", "given twice"),
-    ("-m seed=interval(0,1)", "INTERVAL"),
+    ("-m seed=interval(0,1)", "seed=interval(0,1)", "hydra/sweeper=optuna"),
+    ("-m seed=range(1,1)", "seed=range(1,1)", "no value at all"),
+    ("-m seed=range(5,2)", "seed=range(5,2)", "no value at all"),
+    ("-m model=glob(nonesuch*)", "model=glob(nonesuch*)", "matches no model"),
+    ("-m optimizer.lr=glob(*)", "optimizer.lr=glob(*)", "for the options of a group"),
+    ("model=glob(lenet5*)", "need -m"),
     ("-m seed=1,2 hydra/launcher=nope", "hydra/launcher/nope", "basic"),
     ("-m seed=1,2 hydra.sweep.dir=x", "hydra.sweep.dir=x"),
     ("-m seed=1,2 ~trainer", "~trainer", "nothing can be removed"),
@@ -346,7 +351,7 @@ def test_value_that_only_a_part_itself_can_refuse_leaves_no_run_folder(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_without_a_gpu_says_what_to_use(command, here, no_folder):
     answer = command("trainer.device=cuda", train.train)
-    assert_one_line(answer, "trainer.device=cuda", "0 CUDA devices", "use device=auto")
+    assert_one_line(answer, "trainer.device=cuda", "0 CUDA devices", "trainer.device=auto")
 
 
 MLP = "_target_: zoo.models.mlp.MLP\nin_features: 4\nnum_classes: 3\n"

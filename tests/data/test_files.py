@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from zoo.data.files import whole_file
+from zoo.data.files import made_folder, own_path, whole_file
 
 
 def test_a_file_takes_its_name_when_it_is_complete(tmp_path):
@@ -31,3 +31,28 @@ def test_the_content_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     with whole_file(tmp_path / "file") as part:
         part.write_text("new")
     assert calls == ["fsync", "replace", "fsync"]
+
+
+def test_folders_that_were_made_for_nothing_go_again(tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(OSError), made_folder(tmp_path / "there" / "a" / "b"):
+        raise OSError
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+    with pytest.raises(OSError), made_folder(tmp_path / "there" / "a" / "b"):
+        (tmp_path / "there" / "a" / "file").touch()
+        raise OSError
+    assert (tmp_path / "there" / "a" / "file").exists()
+    with made_folder(tmp_path / "c"):
+        pass
+    assert (tmp_path / "c").is_dir()
+
+
+def test_path_of_the_users_is_meant_from_where_they_stand_first(tmp_path, monkeypatch):
+    for folder in ("stand/mine", "root/mine", "root/other"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "stand")
+    root = tmp_path / "root"
+    assert own_path(root, "mine").resolve() == tmp_path / "stand" / "mine"
+    assert own_path(root, "other") == root / "other"
+    assert own_path(root, "nowhere") == root / "nowhere"
+    assert own_path(root, tmp_path / "root" / "mine") == root / "mine"

@@ -62,7 +62,9 @@ def test_a_signal_ends_the_run_after_its_step_with_the_state_saved(
     path = only_run(runs)
     assert state_of(path) == "interrupted"
     assert position(path)["step"] == step
-    assert log.read_text("utf-8").rstrip().endswith(f"interrupted by {name}; the state is saved")
+    *_, said, hint = log.read_text("utf-8").splitlines()
+    assert said == f"interrupted by {name}; the state is saved"
+    assert hint.startswith("go on with it:  ") and hint.endswith(f"resume={path}")
     assert run([f"resume={path}"], log) == 0
     assert_same(path, uninterrupted)
 
@@ -90,7 +92,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once_and_the_last_checkpoint_stands(
     path = only_run(runs)
     assert state_of(path) == "interrupted"
     assert position(path)["step"] == 3
-    assert "stopped at once; the last checkpoint stands" in log.read_text("utf-8")
+    assert "stopped at once\ngo on with it:  " in log.read_text("utf-8")
 
 
 def test_sigusr1_saves_the_state_and_the_run_goes_on(run, place):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from zoo.app.learned import check_learned
 from zoo.config.errors import ConfigError, as_config_error, one_line
 from zoo.config.recipe import Recipe
 from zoo.data.module import DataModule
@@ -33,6 +34,7 @@ def build_data(recipe: Recipe, folder: Path | None = None) -> DataModule:
     if folder is not None:
         with as_config_error():
             data.load_artifacts(folder)
+        check_learned(folder)
     return data
 
 
@@ -53,10 +55,14 @@ def load_initial_weights(model: nn.Module, recipe: Recipe, *, fresh: bool) -> li
     """
     file = recipe.model.options.get("weights")
     notes = []
+    if file is None and recipe.model.options.get("weights_entry") is not None:
+        raise ConfigError("model.weights_entry goes with model.weights=<file>")
     if file is not None and fresh:
         try:
             classes = recipe.model.arguments.get("num_classes")
-            notes.append(str(load_pretrained(model, file, num_classes=classes)))
+            entry = recipe.model.options.get("weights_entry")
+            loaded = load_pretrained(model, file, num_classes=classes, entry=entry)
+            notes.append(str(loaded))
         except ValueError as error:
             raise ConfigError(f"model.weights={one_line(error)}") from error
     with as_config_error():

@@ -1,24 +1,23 @@
 """What train.py prints at the end of a run: the results, and which commands make sense next."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.app.commands import command, installed, relative
 from zoo.app.place import RunLocation
 
 
-def _sweep(run: Path) -> str:
+def _sweep(run: Path, also: Sequence[str]) -> str:
     """The words of a sweep around a run: other seeds and, where there is one, learning rates."""
-    import yaml
+    from zoo.config.run_config import load, stored_words
 
-    from zoo.config.run_config import load
-
-    words = yaml.safe_load((run / "overrides.yaml").read_text(encoding="utf-8")) or []
+    words = stored_words(run)
     words = [word for word in words if not word.startswith(("seed=", "optimizer.lr="))]
     rate = load(run / "config.yaml")["optimizer"].get("lr")
     if isinstance(rate, int | float):
         words.append(f"optimizer.lr={rate / 2:g},{rate:g}")
-    return shlex.join([*words, "seed=1,2"])
+    return shlex.join([*also, *words, "seed=1,2"])
 
 
 def conclude(place: RunLocation) -> None:
@@ -41,11 +40,14 @@ def conclude(place: RunLocation) -> None:
         print(f"trace for https://ui.perfetto.dev: {relative(folder.path / 'trace.json')}\n")
     runs = folder.path.parent  # Those of one experiment; TensorBoard ticks no more than 40.
     path = relative(folder.path)
-    print(f"look at it:  {installed('tensorboard')} --logdir {relative(runs)}")
-    print(f"judge it:    {command('evaluate.py')} run={path}")
+    trusted = [word for word in place.also if word.startswith("trusted=")]
+    run = shlex.join([f"run={path}", *trusted])
+    print(f"look at it:  {installed('tensorboard')} --logdir {shlex.quote(relative(runs))}")
+    print(f"judge it:    {command('evaluate.py')} {run}")
     for step in place.next_steps:
-        file, _, arguments = step.replace("{run}", path).partition(" ")
+        file, _, arguments = step.replace("run={run}", run).partition(" ")
         print(f"use it:      {command(file)} {arguments}")
-    print(f"try next:    {command('train.py')} -m {_sweep(folder.path)}")
+    if not place.resume:  # What else its first command line said is not in the folder.
+        print(f"try next:    {command('train.py')} -m {_sweep(folder.path, place.also)}")
     print(f"             {command('train.py')} --help")
     print(path, flush=True)

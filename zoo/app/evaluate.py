@@ -22,9 +22,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.app.commands import relative
+from zoo.app.commands import printable, relative
 from zoo.app.failures import report
 from zoo.app.main import show_version
+from zoo.app.named_runs import find_run
 from zoo.app.place import change_of_data
 from zoo.config.command_line import CommandLine, parse_words
 from zoo.config.errors import ConfigError, as_config_error, did_you_mean
@@ -127,9 +128,9 @@ def evaluate_run(line: CommandLine) -> None:
         match entry:
             case Table(rows):
                 table = entry if len(rows) <= LONGEST else Table(rows[-1:])
-                print(f"\n{table.markdown()}\n")
+                print(printable(f"\n{table.markdown()}\n"))
             case Text(text):
-                print(f"\n{name}\n{text}\n")
+                print(printable(f"\n{name}\n{text}\n"))
     print(relative(folder.path / file))
 
 
@@ -147,11 +148,11 @@ def predict_with_run(line: CommandLine) -> None:
     with as_config_error() if augmentation else nullcontext():
         done, omitted, out = predict_images(parts, source, out=out, run=run)
     if done:
-        print("\n".join(done[:10]))
+        print(printable("\n".join(done[:10])))
         print(f"{len(done)} predictions")
         print(relative(out))
     if omitted:
-        print("\n".join(omitted), file=sys.stderr)
+        print(printable("\n".join(omitted)), file=sys.stderr)
         total = len(done) + len(omitted)
         raise OmittedError(f"{len(omitted)} of {total} images cannot be used and were omitted")
 
@@ -185,7 +186,7 @@ def main(words: Sequence[str] | None = None) -> int:
             unknown = line.overrides[0].partition("=")[0] if line.overrides else ""
             hint = f"; {unknown}: {did_you_mean(unknown, PATHS)}" if unknown else ""
             raise ConfigError(f"run=<run folder> is required{hint}")
-        elif "sample" in line.options:
+        elif find_run(line, "run") and "sample" in line.options:
             sample_from_run(line)
         elif "seed" in line.options:
             raise ConfigError("seed goes with sample=<count>")

@@ -7,8 +7,13 @@ import os
 import sys
 import traceback
 
+from zoo.app.commands import printable
 from zoo.config.errors import ConfigError, one_line
 from zoo.training.interruption import Interrupted
+
+
+def _notes(error: BaseException) -> list[str]:
+    return getattr(error, "__notes__", [])
 
 
 def failure(error: BaseException) -> tuple[int, str]:
@@ -16,9 +21,9 @@ def failure(error: BaseException) -> tuple[int, str]:
     if isinstance(error, ConfigError):
         return 2, f"error: {one_line(error)}"
     if isinstance(error, Interrupted):
-        return error.exit_code, f"{error}; the state is saved"
+        return error.exit_code, "\n".join([f"{error}; the state is saved", *_notes(error)])
     if isinstance(error, KeyboardInterrupt):
-        return 130, "stopped at once; the last checkpoint stands"
+        return 130, "\n".join(["stopped at once", *_notes(error)])
     torch = sys.modules.get("torch")  # Not imported here: without it there is no such error.
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         advice = "use a smaller data.batch_size with a larger trainer.accumulate"
@@ -36,5 +41,5 @@ def report(error: BaseException) -> int:
     code, text = failure(error)
     if os.environ.get("ZOO_TRACEBACK"):
         traceback.print_exception(error)
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
     return code

@@ -18,6 +18,7 @@ Values of the stored configuration that do not make another run may be overridde
 """
 
 from zoo.app.evaluate import rebuilt, seed_of
+from zoo.app.named_runs import find_run
 from zoo.app.program import program
 from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError, as_config_error
@@ -29,6 +30,7 @@ def generate(line: CommandLine) -> None:
     """Writes the text to standard output as it is drawn."""
     if "run" not in line.options:
         raise ConfigError("run=<run folder> is required")
+    find_run(line, "run")
     length = line.integer("length", 500, least=1)
     temperature, top_p = line.number("temperature", 1.0), line.number("top_p", None)
     top_k, seed = line.integer("top_k", None, least=1), seed_of(line)

@@ -13,6 +13,7 @@ from typing import Any
 from zoo.app.closing import conclude
 from zoo.app.commands import relative
 from zoo.app.failures import report
+from zoo.app.named_runs import find_run
 from zoo.app.place import RunLocation, Train
 from zoo.config.command_line import FLAGS, CommandLine, parse_words
 from zoo.config.errors import ConfigError, one_line
@@ -93,8 +94,10 @@ def _single(train: Train, line: CommandLine) -> int:
         line.overrides, config_dir=line.flags.get("--config-dir"), trusted=line.trusted
     )
     settings = recipe.settings
-    place = RunLocation(Path(settings.paths.runs_dir) / settings.name, overrides=line.overrides)
-    place.results = train(recipe, place)
+    place = RunLocation(
+        Path(settings.paths.runs_dir) / settings.name, overrides=line.overrides, also=line.also()
+    )
+    place.run(train, recipe)
     conclude(place)
     return 0
 
@@ -103,19 +106,18 @@ def _resume(train: Train, line: CommandLine) -> int:
     from zoo.config.run_config import load, merge
     from zoo.training.run_folder import RunFolder
 
-    path = Path(line.options["resume"])
     if line.flags:
         flags = " ".join(line.flags)
-        raise ConfigError(f"resume={path} {flags}: goes on with one run as it is; omit {flags}")
-    if not path.is_dir():
-        raise ConfigError(f"resume={path}: there is no such folder")
+        named = f"resume={line.options['resume']} {flags}"
+        raise ConfigError(f"{named}: goes on with one run as it is; omit {flags}")
+    path = find_run(line, "resume")
     recipe = merge(load(path / "config.yaml"), line.overrides, line.trusted)
     folder = RunFolder(path)
     finished = folder.read("status.json").get("state") == "finished"
     if finished and not line.overrides:
         print(f"this run is finished; extend it with trainer.epochs=<more>\n{relative(path)}")
         return 0
-    place = RunLocation(path.parent, folder=folder, resume=True)
-    place.results = train(recipe, place)
+    place = RunLocation(path.parent, folder=folder, resume=True, also=line.also())
+    place.run(train, recipe)
     conclude(place)
     return 0

@@ -46,7 +46,8 @@ def create_model(name: str, **arguments: Any) -> nn.Module:
     model: nn.Module = component.build()
     if (weights := component.options.get("weights")) is not None:
         try:
-            load_pretrained(model, weights, num_classes=arguments.get("num_classes"))
+            entry = component.options.get("weights_entry")
+            load_pretrained(model, weights, num_classes=arguments.get("num_classes"), entry=entry)
         except ValueError as error:
             raise ConfigError(f"{name}.weights={one_line(error)}") from error
     return model

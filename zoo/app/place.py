@@ -1,14 +1,17 @@
 """Where the folder of a run is, and what is in it from the beginning."""
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.app.commands import relative
+from zoo.app.commands import command, relative
+from zoo.app.learned import LEARNED, digest
 from zoo.config.errors import ConfigError, as_config_error
 from zoo.config.recipe import Recipe
+from zoo.training.interruption import Interrupted
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +28,7 @@ class RunLocation:
         parent: folder for a new run folder.
         name: its name; None: the time.
         overrides: words of the command line, for `overrides.yaml`.
+        also: its other words, which the same run needs again: `--config-dir` and `trusted=`.
         folder: the run folder, once there is one.
         resume: whether it was there before.
         results: of the run, once it is finished.
@@ -34,10 +38,27 @@ class RunLocation:
     parent: Path
     name: str | None = None
     overrides: Sequence[str] = ()
+    also: Sequence[str] = ()
     folder: "RunFolder | None" = None
     resume: bool = False
     results: dict[str, Any] = field(default_factory=dict)
     next_steps: Sequence[str] = ()
+
+    def run(self, train: "Train", recipe: Recipe) -> None:
+        """Trains here; a run that is stopped says how it goes on."""
+        try:
+            self.results = train(recipe, self)
+        except (Interrupted, KeyboardInterrupt) as error:
+            if self.folder is None:
+                error.add_note("nothing has been trained, and there is no run folder")
+            elif (self.folder.path / "checkpoints" / "last.pt").exists():
+                trusted = [word for word in self.also if word.startswith("trusted=")]
+                path = relative(self.folder.path)
+                go_on = shlex.join([f"resume={path}", *trusted])
+                error.add_note(f"go on with it:  {command('train.py')} {go_on}")
+            else:
+                error.add_note(f"there is no checkpoint yet in {relative(self.folder.path)}")
+            raise
 
     def set_up_data(self, recipe: Recipe, device: "torch.device") -> "DataModule":
         """The data of the run, set up, with what the run has learned from them before.
@@ -72,7 +93,8 @@ class RunLocation:
             if self.resume and (change := change_of_data(self.folder, data)):
                 raise ConfigError(f"resume={self.folder.path}: {change}, or begin a new run")
             self.folder.write("config.yaml", dump(recipe.config))
-            self.folder.write("data.json", samples(data))
+            learned = {name: digest(text) for name, text in data.artifacts().items()}
+            self.folder.write("data.json", {**samples(data), LEARNED: learned})
             if not self.resume:
                 words = yaml.safe_dump(list(self.overrides), sort_keys=False)
                 self.folder.write("overrides.yaml", words)

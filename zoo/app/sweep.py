@@ -23,11 +23,11 @@ from zoo.app.commands import relative
 from zoo.app.failures import failure, report
 from zoo.app.place import RunLocation, Train
 from zoo.config.command_line import CommandLine
-from zoo.config.compose import compose, compose_plain, expand, parse, prepare, quoted
+from zoo.config.compose import compose, compose_plain, expand, parse, prepare, quoted, search_path
 from zoo.config.errors import ConfigError
 from zoo.config.paths import CONFIGS
 from zoo.config.recipe import Recipe
-from zoo.config.run_config import dump
+from zoo.config.run_config import dump, load, stored_words
 from zoo.training.interruption import Interrupted
 
 WORST = 1e30
@@ -47,7 +47,7 @@ def sweep(train: Train, line: CommandLine) -> int:
     config_dir = line.flags.get("--config-dir")
     words = prepare(line.overrides, config_dir, sweep=True)
     ours = [word for word in words if not word.startswith("hydra")]
-    compose_plain([word for word in words if word.startswith("hydra")])
+    compose_plain([word for word in words if word.startswith("hydra")], config_dir)
     searched = any(word.startswith("hydra/sweeper") for word in words)
     if searched:
         # The sweeper chooses the values: what can be checked beforehand is everything else.
@@ -63,6 +63,7 @@ def sweep(train: Train, line: CommandLine) -> int:
     # Another machine may have other devices and data: there the jobs themselves find out.
     if len(recipes) > 1 and not any(word.startswith("hydra/launcher") for word in words):
         _build_all(train, recipes)
+    again = _repetitions(recipes)
     swept = {o.key_or_group for o in parse(ours) if o.is_sweep_override()}
     names = list(dict.fromkeys(recipe.settings.name for recipe in recipes))
     now = datetime.now()
@@ -73,11 +74,15 @@ def sweep(train: Train, line: CommandLine) -> int:
     except OSError as error:
         raise RunFolderError(f"cannot make {folder} ({error.strerror})") from error
 
-    def job(_: Any) -> float:
+    def job(_: Any) -> float | None:
+        number = HydraConfig.get().job.num
+        if number in again:
+            print(f"\njob {number}: is job {again[number]} again, seed included; not run twice")
+            return None
         return _job(train, line, folder.resolve(), config_dir, swept)
 
     interruption: BaseException | None = None
-    arguments, sys.argv = sys.argv, ["train.py", "--multirun", *words]
+    arguments, sys.argv = sys.argv, ["train.py", "--multirun", *words, *search_path(config_dir)]
     sys.argv.append(f"hydra.sweep.dir={quoted(str(folder.resolve()))}")
     try:
         decorated = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
@@ -103,6 +108,17 @@ def _named(number: int, jobs: int) -> Iterator[None]:
     except ConfigError as error:
         where = f" (job {number} of {jobs})" if jobs > 1 else ""
         raise ConfigError(f"{error}{where}; nothing has been run") from error
+
+
+def _repetitions(recipes: Sequence[Recipe]) -> dict[int, int]:
+    """The jobs that are earlier ones again, in all values and in the seed."""
+    first: dict[str, int] = {}
+    found = {}
+    for number, recipe in enumerate(recipes):
+        earlier = first.setdefault(dump(recipe.config), number)
+        if earlier != number:
+            found[number] = earlier
+    return found
 
 
 class _Built(Exception):
@@ -169,10 +185,10 @@ def _job(
     short = [_short(w) for w in shown if w.partition("=")[0] in swept]
     name = safe_name("-".join([str(hydra_config.job.num), *short]))
     print(f"\njob {hydra_config.job.num}: {' '.join(shown)}", flush=True)
-    place = RunLocation(folder, name=name, overrides=shown)
+    place = RunLocation(folder, name=name, overrides=shown, also=line.also())
     try:
         recipe = compose(words, config_dir=config_dir, trusted=line.trusted, default=False)
-        place.results = train(recipe, place)
+        place.run(train, recipe)
     except Exception as error:
         report(error)
         if place.folder is None:
@@ -194,17 +210,19 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     """One row for each run of a sweep, best first, written to `sweep.csv` too.
 
     The monitored validation metric orders the rows; mean and standard deviation are over the runs
-    that differ in nothing but their seed. Runs that failed come last.
+    that differ in nothing but their seed; one that `repeats` another does not count, and `group` is
+    the first job of them. Runs that failed come last.
     """
-    import yaml
-
     from zoo.training.run_folder import RunFolder
 
     rows = []
-    for path in sorted(p for p in folder.iterdir() if (p / "status.json").exists()):
+    groups: dict[str, int] = {}
+    seeds: dict[tuple[str, str], int] = {}
+    paths = [p for p in folder.iterdir() if (p / "status.json").exists()]
+    for path in sorted(paths, key=lambda path: int(path.name.split("-")[0])):
         run = RunFolder(path)
         status, results = run.read_status(), run.read("results.json")
-        words = yaml.safe_load((path / "overrides.yaml").read_text(encoding="utf-8")) or []
+        words = stored_words(path)
         row: dict[str, Any] = {"job": int(path.name.split("-")[0]), "state": status["state"]}
         row |= dict(word.partition("=")[::2] for word in words)
         for split in ("val", "test"):
@@ -214,12 +232,21 @@ def collect(folder: Path) -> list[dict[str, Any]]:
         row["error"] = status.get("error") or ""
         row["folder"] = path.name
         row["settings"] = " ".join(word for word in words if not word.startswith("seed="))
+        settings, seed = _identity(path, words)
+        row["group"] = groups.setdefault(settings, row["job"])
+        first = row["job"]
+        if row["state"] == "finished":
+            first = seeds.setdefault((settings, seed), first)
+        row["repeats"] = "" if first == row["job"] else first
         rows.append(row)
     for row in rows:
         values = [
             other[row["monitor"]]
             for other in rows
-            if other["settings"] == row["settings"] and row["monitor"] and row["monitor"] in other
+            if other["group"] == row["group"]
+            and other["repeats"] == ""
+            and row["monitor"]
+            and row["monitor"] in other
         ]
         if values:
             row["mean"] = statistics.fmean(values)
@@ -239,11 +266,20 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _identity(path: Path, words: Sequence[str]) -> tuple[str, str]:
+    """What a run is but for its seed, and the seed: however its values were written."""
+    try:
+        config = load(path / "config.yaml")
+    except ConfigError:  # It failed before it had one.
+        return " ".join(sorted(words)), ""
+    return dump({key: value for key, value in config.items() if key != "seed"}), str(config["seed"])
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows for a terminal, with mean and standard deviation over seeds, and what failed."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     metrics = [c for c in columns if c.startswith(("val/", "test/"))]
-    hidden = {"folder", "monitor", "mode", "error", "settings", "mean", "deviation"}
+    hidden = {"folder", "monitor", "mode", "error", "settings", "mean", "deviation", "group"}
     keys = [c for c in columns if c not in hidden and c not in metrics]
     # What all runs have in common tells nothing.
     keys = [c for c in keys if c in ("job", "state") or len({str(r.get(c)) for r in rows}) > 1]
@@ -255,17 +291,22 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     cells = [shown, *([cell(row.get(c, "")) for c in shown] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(shown))]
     lines = ["  ".join(f"{c:>{w}}" for c, w in zip(line, widths, strict=True)) for line in cells]
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
-        if row["state"] == "finished":
-            groups.setdefault(row["settings"], []).append(row)
-    for settings, group in groups.items():
+        if row["state"] == "finished" and row["repeats"] == "":
+            groups.setdefault(row["group"], []).append(row)
+    for group in groups.values():
         if len(group) > 1:
-            lines.append(f"\n{settings or 'defaults'}, {len(group)} seeds:")
+            lines.append(f"\n{group[0]['settings'] or 'defaults'}, {len(group)} seeds:")
             for metric in metrics:
                 values = [row[metric] for row in group if metric in row]
                 if values:
                     mean, deviation = statistics.fmean(values), statistics.stdev(values)
                     lines.append(f"  {metric:<22}{mean:.4f} ± {deviation:.4f}")
+    lines += [
+        f"job {r['job']} is job {r['repeats']} again, seed included: counted once"
+        for r in rows
+        if r["repeats"] != ""
+    ]
     lines += [f"job {r['job']} {r['state']}: {r['error'][:150]}" for r in rows if r["error"]]
     return "\n".join(["", *lines])

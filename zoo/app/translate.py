@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from zoo.app.evaluate import rebuilt
+from zoo.app.named_runs import find_run
 from zoo.app.program import program
 from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError
@@ -50,6 +51,7 @@ def translate(line: CommandLine) -> None:
     """Writes the translations as they are made."""
     if "run" not in line.options:
         raise ConfigError("run=<run folder> is required")
+    find_run(line, "run")
     beam_size, alpha = line.integer("beam_size", None, least=1), line.number("length_penalty", None)
     batch_size = line.integer("batch_size", 1 if sys.stdin.isatty() else 64, least=1)
     out = Path(line.options["out"]) if "out" in line.options else None

@@ -41,6 +41,9 @@ class Mismatch(Exception):
         super().__init__(f"{key}={as_cli_text(value)}: must be {allowed}")
         self.key, self.value, self.allowed = key, value, allowed
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.key, self.value, self.allowed)
+
 
 def describe(annotation: Any) -> str:
     """The annotation in words: "an integer or null"."""

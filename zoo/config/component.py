@@ -209,6 +209,17 @@ def check_component(node: Any, group: str, key: str, trusted: Sequence[str] = ()
     return _check(node, key, [_imported(kind.base)], trusted, kind)
 
 
+def known_arguments(target: Any, group: str, trusted: Sequence[str] = ()) -> set[str]:
+    """What the configuration of a component of a group may say, `_target_` included.
+
+    Raises:
+        ConfigError: there is no such target.
+    """
+    kind = KINDS[group]
+    options = typing.get_type_hints(_imported(kind.options)) if kind.options else {}
+    return {"_target_", *options, *signature_of(locate(target, group, trusted))}
+
+
 def _check(
     node: Any, key: str, bases: Sequence[type], trusted: Sequence[str], kind: Kind
 ) -> Component:

@@ -5,6 +5,9 @@ import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
+SHOWN = 20
+"""Names that a message lists."""
+
 
 class ConfigError(Exception):
     """A wrong command line, configuration file or value, in one clear sentence."""
@@ -37,10 +40,21 @@ def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
         prefix: what stands before the name, so that the offer can be copied.
     """
     known = sorted(known)
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    within = [other for other in known if name and other.startswith(name)]
+    if len(within) > 1:
+        return f"did you mean one of {_some(within)}?"
+    near = within or get_close_matches(name, known, n=1, cutoff=0.6)
     if near:
         return f"did you mean {prefix + near[0]!r}?"
-    return f"allowed: {', '.join(known)}" if known else "there is none"
+    return f"allowed: {_some(known)}" if known else "there is none"
+
+
+def _some(names: list[str]) -> str:
+    """The names, or the first of very many."""
+    more = len(names) - SHOWN
+    if more <= SHOWN // 2:
+        return ", ".join(names)
+    return f"{', '.join(names[:SHOWN])} and {more} more (python train.py --help lists all)"
 
 
 @contextlib.contextmanager

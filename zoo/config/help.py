@@ -31,6 +31,7 @@ TensorBoard: tensorboard --logdir runs/<experiment>
 def header(path: Path) -> tuple[str, str]:
     """The purpose and the result in a configuration file's header comment."""
     purpose = result = ""
+    whole = False
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
@@ -39,8 +40,11 @@ def header(path: Path) -> tuple[str, str]:
             continue
         if text.startswith("Result:"):
             result = text.removeprefix("Result:").strip()
-        elif not purpose:
-            purpose = text
+        elif not whole and not re.match(r"[A-Z]\w+: ", text):
+            purpose = f"{purpose} {text}".strip()  # A sentence may go on in the next line.
+            whole = text.endswith(".")
+        else:
+            whole = True
     return purpose, result
 
 

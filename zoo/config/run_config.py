@@ -10,10 +10,11 @@ import yaml
 from hydra.core.override_parser.types import OverrideType
 
 from zoo.config.compose import COMPONENTS, GROUPS, check, complete, parse
-from zoo.config.errors import ConfigError, did_you_mean, one_line
+from zoo.config.errors import ConfigError, did_you_mean
 from zoo.config.moved import translated
 from zoo.config.recipe import Recipe
 from zoo.config.targets import locate, made_by
+from zoo.config.yaml_files import load_yaml
 
 FIXED = ("model", "task", "data", "seed", "name", "freeze")
 """Parts that a stored run keeps, but for what a component calls changeable."""
@@ -91,13 +92,11 @@ def load(path: Path) -> dict[str, Any]:
         ConfigError: there is none, or it is not a YAML mapping.
     """
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = load_yaml(path)
     except OSError as error:
         raise ConfigError(
             f"{path.parent} is not a run folder: {path.name} cannot be read"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(config, dict) or not set(COMPONENTS) <= set(config):
         raise ConfigError(f"{path} is not the configuration of a run")
     try:
@@ -105,3 +104,13 @@ def load(path: Path) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:  # Dates, or a mapping inside itself.
         raise ConfigError(f"{path} is not the configuration of a run: {error}") from error
     return translated(config)
+
+
+def stored_words(folder: Path) -> list[str]:
+    """The words of the command line that a run began with; none where its file is damaged."""
+    try:
+        words = load_yaml(folder / "overrides.yaml")
+    except (OSError, ConfigError):
+        return []
+    is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
+    return words if is_list else []

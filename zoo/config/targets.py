@@ -150,3 +150,9 @@ def signature_of(target: Callable[..., Any]) -> dict[str, Parameter]:
             is_required = parameter.default is parameter.empty
             found[parameter.name] = Parameter(annotation, is_required)
     return found
+
+
+def defaults_of(target: Callable[..., Any]) -> dict[str, Any]:
+    """The defaults of a target's own parameters, by name."""
+    parameters = inspect.signature(target).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}

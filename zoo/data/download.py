@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from zoo.data.files import whole_file
+from zoo.data.files import made_folder, whole_file
 
 CHUNK = 1 << 20
 TIMEOUT = 60.0  # seconds of silence after which a server that torchvision asks counts as gone
@@ -77,8 +77,7 @@ def download(
     if checksums:
         by_hand += f" ({checksums[0][0]} {checksums[0][1]})"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
+        with made_folder(path.parent), whole_file(path) as part:
             digests = _fetch(url, part, timeout)
             for algorithm, expected in checksums:
                 if digests[algorithm] != expected:

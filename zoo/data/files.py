@@ -10,12 +10,15 @@ from pathlib import Path
 def locate(name: str, root: str | Path) -> Path:
     """A file or folder of the user's: from where they stand or, if it is not there, within `root`.
 
+    So ``predict=x`` and ``data.folder=x`` are the same place. No name at all means ``root`` itself.
+
     Args:
         name: the path; ``~`` is the home folder.
         root: folder of all data.
     """
     path = Path(name).expanduser()
-    return path if path.exists() else Path(root) / path  # an absolute one stays as it is
+    # An absolute path stays as it is.
+    return path if path.exists() and path != Path() else Path(root) / path
 
 
 @contextlib.contextmanager
@@ -37,6 +40,20 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder; if the block raises, those that were made and are empty go again."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for path in made:  # The innermost first.
+                path.rmdir()
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Segmentation: one class a pixel."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Self, get_args
 
@@ -92,6 +92,17 @@ class Segmentation(Task):
     mode: Literal["min", "max"] = "max"
     predicts = Masks
     unit = "pixels"
+
+    @classmethod
+    def without_effect(cls, arguments: Mapping[str, Any]) -> dict[str, str]:
+        idle = {}
+        if arguments["loss"] != "cross_entropy_dice":
+            idle["dice_weight"] = f"task.loss={arguments['loss']} is no sum with Dice"
+        if arguments["loss"] != "focal":
+            idle["focal_gamma"] = f"task.loss={arguments['loss']} is not focal"
+        if arguments["tile_size"] is None:
+            idle["tile_overlap"] = "whole images are given to the model without task.tile_size"
+        return idle
 
     def __init__(
         self,

@@ -126,6 +126,11 @@ class Task:
         self.model = model
         self.metrics: dict[str, Metric] = {}
 
+    @classmethod
+    def without_effect(cls, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """Arguments of the constructor that others of them leave without effect, and why."""
+        return {}
+
     def networks(self) -> dict[str, nn.Module]:
         """The networks by name; each has an optimizer of its own."""
         return {"model": self.model}

@@ -82,6 +82,15 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def refused_class(error: pickle.UnpicklingError) -> str | None:
+    """The class for which `torch.load` has refused a file, if it names one.
+
+    Of what torch says only this is passed on: the rest explains how to switch safe loading off.
+    """
+    found = re.search(r"(?:GLOBAL|[Cc]lass|function) `?([A-Za-z_][\w.]*\.\w+)", str(error))
+    return found[1] if found else None
+
+
 def read(path: Path) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU after verifying every byte of its content.
 
@@ -102,9 +111,10 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing") from error
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        held = refused_class(error)
+        what = f"it holds an object of {held}" if held else "torch.save did not write it"
         raise CheckpointError(
-            f"{path} is not a plain checkpoint and is not loaded: {reason}"
+            f"{path} is not a plain checkpoint and is not loaded: {what}"
         ) from error
     except CheckpointError:
         raise

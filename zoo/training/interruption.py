@@ -20,6 +20,9 @@ class Interrupted(BaseException):
         self.number = number
         self.exit_code = 128 + number
 
+    def __reduce__(self) -> tuple[Any, ...]:  # A job in another process hands it over pickled.
+        return type(self), (self.number,)
+
 
 class Signals:
     """Notes SIGTERM and Ctrl-C (end after this step) and SIGUSR1 (save after this step, go on).

@@ -20,14 +20,15 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda":
+    kind, _, index = name.partition(":")
+    if kind == "cuda":  # By its name: torch wraps a number that does not fit into eight bits.
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
+        if int(index or 0) >= count:
             raise ValueError(
-                f"device={name}: torch sees {count} CUDA devices here; use device=auto"
+                f"device={name}: torch sees {count} CUDA devices here; "
+                "trainer.device=auto takes one if there is one"
             )
-    return device
+    return torch.device(name)
 
 
 def _cpu_has_bf16() -> bool:

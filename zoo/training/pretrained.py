@@ -15,9 +15,8 @@ What a model's class says of itself, where it does:
 """
 
 import copy
-import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -26,20 +25,19 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from zoo.training.checkpoint import CheckpointError, read
-from zoo.training.state import usable_weights
+from zoo.training.weight_files import read_weights
 
 SHOWN = 3
 """Names that a report gives of each kind."""
 
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
-_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+_WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 
 
 class ModelOptions(TypedDict, total=False):
     """What a configuration may say of any model, besides the arguments of its target."""
 
     weights: str | None
+    weights_entry: str | None
 
 
 @dataclass(frozen=True)
@@ -51,15 +49,19 @@ class Loaded:
         loaded: names of the tensors that were taken.
         fresh: names of those that stay as they were initialised.
         unused: names in the file that the model does not have.
+        note: what was chosen, where the file holds several state dicts.
     """
 
     file: Path
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
     unused: tuple[str, ...]
+    note: str = ""
 
     def __str__(self) -> str:
         text = f"{self.file}: {len(self.loaded)} tensors loaded"
+        if self.note:
+            text += f" from {self.note}"
         if self.fresh:
             text += f"; fresh: {', '.join(self.fresh)}"
         if self.unused:
@@ -68,15 +70,20 @@ class Loaded:
 
 
 def load_pretrained(
-    model: nn.Module, file: str | Path, *, num_classes: int | None = None
+    model: nn.Module,
+    file: str | Path,
+    *,
+    num_classes: int | None = None,
+    entry: str | None = None,
 ) -> Loaded:
     """Fills a model with the weights of a file.
 
     Args:
         model: whose parameters and buffers to fill, in place.
-        file: `.pth`, `.pt` or `.safetensors`.
+        file: `.pth`, `.pt` or `.safetensors`, or the index of one in several parts.
         num_classes: the number of classes of a classifier that has no ``reset_classifier``:
             tensors of as many rows stay fresh where the file's have another number.
+        entry: what to take of a file that holds several state dicts, see `read_weights`.
 
     Returns:
         What was loaded and what was not.
@@ -86,7 +93,11 @@ def load_pretrained(
     """
     path = Path(file)
     own = {name: entry for name, entry in model.state_dict().items() if isinstance(entry, Tensor)}
-    given = _folded(_renamed(_read(path), own, getattr(model, "foreign_names", ())), own)
+    tensors, note = read_weights(path, entry)
+    try:
+        given = _folded(_named(tensors, own, getattr(model, "foreign_names", ())), own)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     differing = [n for n, t in own.items() if n in given and given[n].shape != t.shape]
     if hasattr(model, "reset_classifier"):
         fresh = _classifier(model, differing, own, given)
@@ -124,7 +135,7 @@ def load_pretrained(
     with torch.no_grad():
         for name in loaded:
             own[name].copy_(given[name])
-    return Loaded(path, tuple(loaded), (*fresh, *new), tuple(unused))
+    return Loaded(path, tuple(loaded), (*fresh, *new), tuple(unused), note)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -181,15 +192,61 @@ def _rows(
     return rows if len({given[name].shape[0] for name in rows}) == 1 else []
 
 
+def _named(
+    given: Mapping[str, Tensor], own: Mapping[str, Tensor], foreign_names: Sequence[tuple[str, str]]
+) -> dict[str, Tensor]:
+    """The tensors under the model's names, whatever the file has before all of them.
+
+    The model may have been part of another (`net.` or `model.` in a file of Lightning), or the
+    file's be a part of this one.
+
+    Raises:
+        ValueError: the file holds several models that fit equally well.
+    """
+    plain = _renamed(given, own, foreign_names)
+    if own.keys() <= plain.keys():
+        return plain
+    found = {"": plain}
+    for prefix in _prefixes(given):
+        part = {n.removeprefix(prefix): t for n, t in given.items() if n.startswith(prefix)}
+        rest = {n: t for n, t in given.items() if not n.startswith(prefix)}
+        renamed = _renamed(part, own, foreign_names)
+        found[prefix] = {n: t for n, t in rest.items() if n not in own} | renamed
+    for prefix in _prefixes(own):
+        longer = {f"{prefix}{n}" if f"{prefix}{n}" in own else n: t for n, t in given.items()}
+        found[f"+{prefix}"] = _renamed(longer, own, foreign_names)
+    scores = {prefix: len(own.keys() & names.keys()) for prefix, names in found.items()}
+    best = [prefix for prefix, score in scores.items() if score == max(scores.values())]
+    best = [p for p in best if not any(p != q and p.startswith(q) for q in best)] or best[:1]
+    if len(best) > 1 and best[0]:
+        names = " and ".join(prefix.strip("+.") for prefix in best)
+        raise ValueError(
+            f"holds several models, {names}; say which: model.weights_entry={best[0].strip('+.')}"
+        )
+    return found[best[0]]
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    """Whatever may stand before the names of a model: their first part, or the first two."""
+    parts = [name.split(".") for name in names]
+    return list(
+        dict.fromkeys(
+            ".".join([*part[:depth], ""]) for depth in (1, 2) for part in parts if len(part) > depth
+        )
+    )
+
+
 def _renamed(
     given: Mapping[str, Tensor], own: Mapping[str, Tensor], foreign_names: Sequence[tuple[str, str]]
 ) -> dict[str, Tensor]:
-    """The tensors under the model's names."""
+    """The tensors under the model's names, wrappers and other people's names apart."""
     found = {}
     for name, tensor in given.items():
         new = name
-        while new not in own and (prefix := next(filter(new.startswith, _PREFIXES), None)):
+        while new not in own and (prefix := next(filter(new.startswith, _WRAPPERS), None)):
             new = new.removeprefix(prefix)
+        if new not in own and "_orig_mod." in new:  # Compiled within another module.
+            new = new.replace("_orig_mod.", "")
         plain = new
         for pattern, replacement in foreign_names:
             if new not in own:
@@ -208,53 +265,3 @@ def _folded(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
         if len(tensor) == len(kernel) and tensor.numel() == kernel.numel():
             folded[name] = tensor.view(kernel.shape)
     return folded
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file."""
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder; name a file, such as checkpoints/best.pt")
-    try:
-        content = _safetensors(path) if path.suffix == ".safetensors" else _plain(path)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file") from None
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{path}: is not a plain state dict and is not loaded ({reason})"
-        ) from error
-    except (ValueError, CheckpointError):
-        raise
-    except Exception as error:  # A damaged file makes its readers raise almost anything.
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: cannot be read ({reason})") from error
-    tensors = isinstance(content, Mapping) and {
-        name: entry
-        for name, entry in content.items()
-        if isinstance(name, str) and isinstance(entry, Tensor)
-    }
-    if not tensors:
-        raise ValueError(f"{path}: holds no state dict (names to tensors)")
-    return tensors
-
-
-def _plain(path: Path) -> Any:
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict):
-        return None
-    if isinstance(content.get("format"), int) and "position" in content:
-        return usable_weights(read(path))  # A checkpoint of a run, whatever its version.
-    for name in _WRAPPERS:
-        if isinstance(content.get(name), dict):
-            return content[name]
-    return content
-
-
-def _safetensors(path: Path) -> Any:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: needs the package safetensors (pip install safetensors)"
-        ) from error
-    return load_file(path)

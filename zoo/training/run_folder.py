@@ -154,12 +154,12 @@ class RunFolder:
         _replace(self.path / name, text)
 
     def read(self, name: str) -> dict[str, Any]:
-        """Reads a JSON file; {} if there is none."""
+        """Reads a JSON object; {} if there is none, or the file holds something else."""
         try:
-            found: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
             return {}
-        return found
+        return found if isinstance(found, dict) else {}
 
     def read_status(self) -> dict[str, Any]:
         """What `status.json` says, with `state: dead` for a run whose process is gone."""
@@ -208,6 +208,7 @@ class RunFolder:
         try:
             yield
         except (Interrupted, KeyboardInterrupt) as error:
+            self.log(str(error) or "stopped at once by Ctrl-C")
             with contextlib.suppress(OSError):  # Here and below: it must not hide what happened.
                 self.status("interrupted", error=str(error) or "KeyboardInterrupt")
             raise

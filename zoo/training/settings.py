@@ -9,6 +9,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+MOST_THREADS = 1024
+"""CPU threads of torch: with very many more it crashes instead of refusing."""
+
+LONGEST_NAME = 200
+"""Bytes of a folder's name, of which file systems allow 255."""
+
 
 def _at_least(owner: object, low: float, *names: str) -> None:
     for name in names:
@@ -73,7 +79,9 @@ class TrainerSettings:
             raise ValueError("epochs and steps must not both be null: a run needs an end")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay must be between 0 and 1, not {self.ema_decay!r}")
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+        if self.threads is not None and self.threads > MOST_THREADS:
+            raise ValueError(f"threads must be at most {MOST_THREADS}, not {self.threads!r}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):
             raise ValueError(
                 f"device must be auto, cpu, cuda or cuda:<number>, not {self.device!r}"
             )
@@ -159,7 +167,7 @@ class LoggerSettings:
 
 def default_data_dir() -> str:
     """The folder of downloads: the environment variable `ZOO_DATA_DIR`, else `data`."""
-    return os.environ.get("ZOO_DATA_DIR") or "data"
+    return os.path.expanduser(os.environ.get("ZOO_DATA_DIR") or "data")
 
 
 @dataclass(kw_only=True)
@@ -198,3 +206,16 @@ class RunSettings:
             raise ValueError(
                 f"name must have no '/', '=', ',' or space, nor start with '.', not {self.name!r}"
             )
+        if len(self.name.encode()) > LONGEST_NAME:
+            raise ValueError(f"name must have at most {LONGEST_NAME} bytes, not {self.name!r}")
+
+    def without_effect(self) -> dict[str, str]:
+        """Settings that nothing will read, by full key, and why."""
+        idle = {}
+        if self.callbacks.early_stopping.patience is None:
+            key = "callbacks.early_stopping"
+            idle[f"{key}.min_delta"] = f"nothing stops early without {key}.patience"
+        if self.logger.layer_gradients and not self.logger.tensorboard:
+            reason = "it is for TensorBoard, which logger.tensorboard=false switches off"
+            idle["logger.layer_gradients"] = reason
+        return idle

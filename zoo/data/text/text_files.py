@@ -218,8 +218,8 @@ def _read(path: Path, begin: int, end: int) -> Iterator[str]:
             yield decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is not UTF-8 text ({_broken_line(path)}): convert it (iconv -t UTF-8), or "
-            f"omit it"
+            f"{path} is not UTF-8 text ({_broken_line(path)}): convert it (iconv -f <its encoding> "
+            f"-t UTF-8), or omit it"
         ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from error

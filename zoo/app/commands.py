@@ -1,6 +1,7 @@
 """How the programs are called from where the user stands, for commands that are to be copied."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -19,9 +20,12 @@ def python() -> str:
 
 def command(file: str) -> str:
     """A program of the zoo, `train.py` say: `python train.py` in a clone, else `zoo-train`."""
-    if Path(sys.argv[0]).name.startswith("zoo-"):
-        return installed(f"zoo-{Path(file).stem}")
-    return f"{python()} {file}"
+    started = Path(sys.argv[0])
+    if started.name.startswith("zoo-"):
+        return shlex.quote(installed(f"zoo-{Path(file).stem}"))
+    # Where the user does not stand in the clone, the programs are where the one is that was called.
+    clone = started.parent if started.name in ("train.py", "evaluate.py") else Path()
+    return f"{shlex.quote(python())} {shlex.quote(str(clone / file))}"
 
 
 def installed(name: str) -> str:

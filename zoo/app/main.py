@@ -1,6 +1,7 @@
 """From the words of a command line to runs, and from what goes wrong to a line and an exit code.
 
-Exit codes: 0 finished, 1 failed, 2 wrong configuration, 130 Ctrl-C and 143 SIGTERM after saving.
+Exit codes: 0 finished, 1 failed, 2 wrong configuration; after saving: 130 Ctrl-C, 143 SIGTERM and
+75 the end of `trainer.time_limit`.
 """
 
 import os
@@ -13,7 +14,7 @@ from typing import Any
 from zoo.app.closing import conclude
 from zoo.app.commands import relative
 from zoo.app.failures import report
-from zoo.app.place import RunLocation, Train
+from zoo.app.place import RunLocation, Train, extension
 from zoo.config.command_line import FLAGS, CommandLine, parse_words
 from zoo.config.errors import ConfigError, one_line
 from zoo.training.interruption import Interrupted
@@ -33,7 +34,7 @@ def main(train: Train, words: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         line = parse_words(
-            sys.argv[1:] if words is None else words, options=("resume",), flags=FLAGS
+            sys.argv[1:] if words is None else words, options=("resume", "checkpoint"), flags=FLAGS
         )
         if "--help" in line.flags:
             from zoo.config.help import text
@@ -47,6 +48,11 @@ def main(train: Train, words: Sequence[str] | None = None) -> int:
             raise ConfigError("torchrun: one process trains one run; start train.py by itself")
         if "resume" in line.options:
             return _resume(train, line)
+        if "checkpoint" in line.options:
+            raise ConfigError(
+                f"checkpoint={line.options['checkpoint']}: goes with resume=<run folder>; weights "
+                "to begin with are model.weights=<file>"
+            )
         if "--cfg" in line.flags:
             return _show(line)
         if "--multirun" in line.flags:
@@ -93,29 +99,71 @@ def _single(train: Train, line: CommandLine) -> int:
         line.overrides, config_dir=line.flags.get("--config-dir"), trusted=line.trusted
     )
     settings = recipe.settings
-    place = RunLocation(Path(settings.paths.runs_dir) / settings.name, overrides=line.overrides)
+    place = RunLocation(
+        Path(settings.paths.runs_dir) / settings.name,
+        overrides=line.overrides,
+        trusted=line.trusted,
+        config_dir=line.flags.get("--config-dir"),
+    )
     place.results = train(recipe, place)
     conclude(place)
     return 0
 
 
 def _resume(train: Train, line: CommandLine) -> int:
+    from zoo.config.compose import complete
+    from zoo.config.resuming import check_changes
     from zoo.config.run_config import load, merge
     from zoo.training.run_folder import RunFolder
 
-    path = Path(line.options["resume"])
+    path, checkpoint = _run_and_checkpoint(line)
     if line.flags:
         flags = " ".join(line.flags)
         raise ConfigError(f"resume={path} {flags}: goes on with one run as it is; omit {flags}")
-    if not path.is_dir():
-        raise ConfigError(f"resume={path}: there is no such folder")
-    recipe = merge(load(path / "config.yaml"), line.overrides, line.trusted)
+    stored = load(path / "config.yaml")
+    recipe = merge(stored, line.overrides, line.trusted)
+    changes = check_changes(complete(stored), recipe.config, line.overrides)
     folder = RunFolder(path)
     finished = folder.read("status.json").get("state") == "finished"
-    if finished and not line.overrides:
-        print(f"this run is finished; extend it with trainer.epochs=<more>\n{relative(path)}")
+    if finished and checkpoint == "last" and "from here on" not in changes.values():
+        ended_by = str(folder.read("results.json").get("ended_by", ""))
+        print(f"this run is finished{extension(ended_by)}\n{relative(path)}")
         return 0
-    place = RunLocation(path.parent, folder=folder, resume=True)
+    place = RunLocation(
+        path.parent,
+        overrides=line.overrides,
+        folder=folder,
+        resume=True,
+        checkpoint=checkpoint,
+        changes=list(changes),
+        trusted=line.trusted,
+    )
     place.results = train(recipe, place)
     conclude(place)
     return 0
+
+
+def _run_and_checkpoint(line: CommandLine) -> tuple[Path, str]:
+    """The run folder that a command line resumes, and the checkpoint that it goes on from.
+
+    `resume=<run>/checkpoints/best.pt` means `resume=<run> checkpoint=best`.
+
+    Raises:
+        ConfigError: there is no such folder or checkpoint.
+    """
+    from zoo.training.checkpoint import KEPT
+
+    path, checkpoint = Path(line.options["resume"]), line.options.get("checkpoint")
+    if path.is_file() and path.suffix == ".pt" and checkpoint is None:
+        name = path.stem if path.stem in KEPT else str(path)
+        path, checkpoint = path.parent.parent, name
+    if not path.is_dir():
+        raise ConfigError(f"resume={path}: there is no such folder")
+    if checkpoint is None or checkpoint in KEPT:
+        return path, checkpoint or "last"
+    own = path / "checkpoints"
+    for file in (Path(checkpoint), own / checkpoint, own / f"{checkpoint}.pt"):
+        if file.is_file():
+            return path, str(file)
+    names = ", ".join(sorted(f.stem for f in own.glob("*.pt")))
+    raise ConfigError(f"checkpoint={checkpoint}: there is no such file; this run has {names}")

@@ -111,7 +111,7 @@ def test_the_words_of_a_resume_stand_behind_their_step(before, tmp_path):
 
 @pytest.mark.parametrize("limit", ["0:30", "x", "1:60:00", "", 0, -1.0])
 def test_a_time_limit_is_minutes_or_a_time(limit):
-    with pytest.raises(ValueError, match="^time_limit must be minutes above 0 or HH:MM:SS"):
+    with pytest.raises(ValueError, match=r"^time_limit must be minutes above 0 or HH:MM:SS"):
         TrainerSettings(time_limit=limit)
 
 

@@ -1,30 +1,23 @@
 """What train.py prints at the end of a run: the results, and which commands make sense next."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.app.commands import command, installed, relative
 from zoo.app.place import RunLocation
 
 
-def _sweep(run: Path, config_dir: str | None) -> str:
-    """The words of a sweep around a run: other seeds and, where there is one, learning rates.
-
-    Empty for a run that is resumed and that began with groups of the user's own: where these are
-    is not known any more.
-    """
-    from zoo.config.compose import GROUPS, options
+def _sweep(run: Path, also: Sequence[str]) -> str:
+    """The words of a sweep around a run: other seeds and, where there is one, learning rates."""
     from zoo.config.run_config import load, stored_words
 
-    words = [w for w in stored_words(run) if not w.startswith(("seed=", "optimizer.lr="))]
-    for group, _, option in (word.lstrip("+").partition("=") for word in words):
-        if group in GROUPS and option != "null" and option not in options(group, config_dir):
-            return ""
+    words = stored_words(run)
+    words = [word for word in words if not word.startswith(("seed=", "optimizer.lr="))]
     rate = load(run / "config.yaml")["optimizer"].get("lr")
     if isinstance(rate, int | float):
         words.append(f"optimizer.lr={rate / 2:g},{rate:g}")
-    return shlex.join([*words, "seed=1,2"])
+    return shlex.join([*also, *words, "seed=1,2"])
 
 
 def conclude(place: RunLocation) -> None:
@@ -46,23 +39,16 @@ def conclude(place: RunLocation) -> None:
     if (folder.path / "operators.txt").exists():
         print((folder.path / "operators.txt").read_text(encoding="utf-8"))
         print(f"trace for https://ui.perfetto.dev: {relative(folder.path / 'trace.json')}\n")
-    for label, line in _next(place, folder.path):
-        print(f"{label:<13}{line}")
-    print(relative(folder.path), flush=True)
-
-
-def _next(place: RunLocation, folder: Path) -> Iterator[tuple[str, str]]:
-    """Commands that make sense next, to be copied as they are."""
-    run, trusted = shlex.quote(relative(folder)), ""
-    if place.trusted:
-        trusted = " " + shlex.quote(f"trusted=[{','.join(place.trusted)}]")
-    own = f" --config-dir {shlex.quote(place.config_dir)}" if place.config_dir else ""
-    runs = shlex.quote(relative(folder.parent.parent))
-    yield "look at it:", f"{shlex.quote(installed('tensorboard'))} --logdir {runs}"
-    yield "judge it:", f"{command('evaluate.py')} run={run}{trusted}"
+    runs = folder.path.parent.parent
+    path = relative(folder.path)
+    trusted = [word for word in place.also if word.startswith("trusted=")]
+    run = shlex.join([f"run={path}", *trusted])
+    print(f"look at it:  {installed('tensorboard')} --logdir {shlex.quote(relative(runs))}")
+    print(f"judge it:    {command('evaluate.py')} {run}")
     for step in place.next_steps:
-        file, _, arguments = step.replace("{run}", run).partition(" ")
-        yield "use it:", f"{command(file)} {arguments}{trusted}"
-    if words := _sweep(folder, place.config_dir):
-        yield "try next:", f"{command('train.py')}{own} -m {words}{trusted}"
-    yield "", f"{command('train.py')} --help"
+        file, _, arguments = step.replace("run={run}", run).partition(" ")
+        print(f"use it:      {command(file)} {arguments}")
+    if not place.resume:  # What else its first command line said is not in the folder.
+        print(f"try next:    {command('train.py')} -m {_sweep(folder.path, place.also)}")
+    print(f"             {command('train.py')} --help")
+    print(path, flush=True)

@@ -19,16 +19,17 @@ def python() -> str:
 
 
 def command(file: str) -> str:
-    """A program of the zoo, `train.py` say: `python train.py` in a clone, else `zoo-train`."""
-    started = Path(sys.argv[0])
-    if started.name.startswith("zoo-"):
-        return shlex.quote(installed(f"zoo-{Path(file).stem}"))
-    # Where the user does not stand in the clone, the programs are where the one is that was called.
-    clone = started.parent if started.name in ("train.py", "evaluate.py") else Path()
-    return f"{shlex.quote(python())} {shlex.quote(str(clone / file))}"
+    """A program of the zoo, `train.py` say: `python train.py` in a clone, else `zoo-train`.
+
+    The file is that of this clone, wherever the user stands.
+    """
+    if Path(sys.argv[0]).name.startswith("zoo-"):
+        return installed(f"zoo-{Path(file).stem}")
+    root = Path(__file__).resolve().parents[2]
+    return f"{shlex.quote(python())} {shlex.quote(relative(root / file))}"
 
 
 def installed(name: str) -> str:
     """A program that was installed next to the interpreter, such as `tensorboard`."""
     file = Path(sys.executable).with_name(name)
-    return name if shutil.which(name) == str(file) else relative(file)
+    return name if shutil.which(name) == str(file) else shlex.quote(relative(file))

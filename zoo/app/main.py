@@ -102,8 +102,7 @@ def _single(train: Train, line: CommandLine) -> int:
     place = RunLocation(
         Path(settings.paths.runs_dir) / settings.name,
         overrides=line.overrides,
-        trusted=line.trusted,
-        config_dir=line.flags.get("--config-dir"),
+        also=line.also(),
     )
     place.results = train(recipe, place)
     conclude(place)
@@ -136,7 +135,7 @@ def _resume(train: Train, line: CommandLine) -> int:
         resume=True,
         checkpoint=checkpoint,
         changes=list(changes),
-        trusted=line.trusted,
+        also=line.also(),
     )
     place.results = train(recipe, place)
     conclude(place)

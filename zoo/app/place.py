@@ -27,12 +27,11 @@ class RunLocation:
         parent: folder for a new run folder.
         name: its name; None: the time.
         overrides: words of the command line, for `overrides.yaml`.
+        also: its other words, which the same run needs again: `--config-dir` and `trusted=`.
         folder: the run folder, once there is one.
         resume: whether it was there before.
         checkpoint: what a resumed run goes on from.
         changes: words of the command line that change something of a resumed run.
-        trusted: packages that the command line trusts, for commands that are to be copied.
-        config_dir: the command line's folder of groups, likewise.
         results: of the run, once it is finished.
         next_steps: programs that make sense after it, see `Task.next_steps`.
     """
@@ -40,12 +39,11 @@ class RunLocation:
     parent: Path
     name: str | None = None
     overrides: Sequence[str] = ()
+    also: Sequence[str] = ()
     folder: "RunFolder | None" = None
     resume: bool = False
     checkpoint: str = "last"
     changes: Sequence[str] = ()
-    trusted: Sequence[str] = ()
-    config_dir: str | None = None
     results: dict[str, Any] = field(default_factory=dict)
     next_steps: Sequence[str] = ()
 

@@ -120,8 +120,13 @@ def _targets(node: Any, key: str = "") -> dict[str, Any]:
 
 
 def stored_words(folder: Path) -> list[str]:
-    """The words of the command lines of a run, of those that give the same key the last."""
-    words = yaml.safe_load((folder / "overrides.yaml").read_text(encoding="utf-8")) or []
+    """The words of a run's command lines, for each key the last; none where the file is damaged."""
+    try:
+        words = yaml.safe_load((folder / "overrides.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return []
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return []
     return list({word.lstrip("+").partition("=")[0]: word for word in words}.values())
 
 
@@ -130,7 +135,7 @@ def add_words(text: str, step: int, words: Sequence[str]) -> str:
 
     The file stays one list of words: the step is in a comment.
     """
-    if not text.startswith("- "):  # An empty list, or one in a single line.
+    if not text.startswith(("- ", "# ")):  # An empty list, or one in a single line.
         text = _listed(yaml.safe_load(text) or [])
     return f"{text.rstrip()}\n# from step {step} on:\n{_listed(words)}".lstrip()
 

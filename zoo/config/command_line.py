@@ -1,6 +1,5 @@
 """The words of a command line: flags, options that Hydra must not parse, and overrides."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,23 +60,7 @@ class CommandLine:
             raise ConfigError(f"{key}={text}: must be a number") from None
 
 
-def expanded(value: str) -> str:
-    """A path with the home folder for a leading `~`, which shells leave alone behind `=`."""
-    return str(Path(value).expanduser()) if re.match(r"~(/|$)", value) else value
-
-
 _SHORT = {"-h": "--help", "-m": "--multirun", "-c": "--cfg", "-cd": "--config-dir"}
-
-
-def _no_flag(name: str, value: str, flags: Sequence[str]) -> str:
-    """What to write in place of a flag that there is not: settings have none."""
-    from zoo.config.suggest import full_keys
-
-    keys = full_keys(name)
-    if not keys:
-        return did_you_mean(name, flags)
-    shown = " or ".join(f"{key}={value or '...'}" for key in keys)
-    return f"settings are written key=value: {shown}"
 
 
 def parse_words(
@@ -101,7 +84,7 @@ def parse_words(
         if word.startswith("-"):
             name = _SHORT.get(key, key)
             if name not in flags:
-                raise ConfigError(f"{word}: there is no such flag; {_no_flag(name, value, flags)}")
+                raise ConfigError(f"{word}: there is no such flag; {did_you_mean(name, flags)}")
             if name in line.flags:
                 raise ConfigError(f"{word}: {name} is given twice")
             takes_value = name in ("--cfg", "--config-dir")
@@ -120,7 +103,7 @@ def parse_words(
                 raise ConfigError(f"{word}: has no value; write {key}=<value> or omit it")
             if key in line.options:
                 raise ConfigError(f"{word}: {key} is given twice")
-            line.options[key] = expanded(value)
+            line.options[key] = value
         elif key == "trusted" and equals:
             inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
             names = [name.strip() for name in inner.split(",")]

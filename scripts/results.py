@@ -18,6 +18,8 @@ from typing import Any
 
 import yaml
 
+from zoo.config.run_config import stored_words
+
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "docs" / "results"
 EXPERIMENTS = ROOT / "configs" / "experiment"
@@ -42,7 +44,7 @@ def record(folder: Path) -> Path:
         results = _read(run / "results.json")
         kept = ("val", "test", "selected_step", "steps", "seconds", "parameters")
         entries.append({"seed": config["seed"], **{k: results[k] for k in kept if k in results}})
-        given = yaml.safe_load((run / "overrides.yaml").read_text(encoding="utf-8")) or []
+        given = stored_words(run)
         ours = ("paths.", "logger.", "seed=")
         # The name of another run, whose weights this one began with, says nothing elsewhere.
         given = [re.sub(r"(=runs/\w+)/[^/]+/", r"\1/<run>/", word) for word in given]

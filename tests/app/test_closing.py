@@ -17,6 +17,7 @@ RESULTS = {
     "steps": 2,
     "seconds": 1.0,
     "selected_step": 1,
+    "ended_by": "trainer.steps=2",
 }
 
 

@@ -63,17 +63,18 @@ def test_run_is_known_by_what_is_in_it(runs, key, within):
     path, options = found(key, str(folder / within))
     assert path == folder
     assert options[key] == str(folder)
-    used = str(folder / within) if key == "run" and within.endswith(".pt") else None
-    assert options.get("checkpoint") == used
+    assert options.get("checkpoint") == ("last" if within.endswith(".pt") else None)
 
 
-def test_other_checkpoints_are_for_use_and_not_for_going_on(runs):
-    best = str(runs / "a" / "new" / "checkpoints" / "best.pt")
-    assert found("run", best)[1]["checkpoint"] == best
-    with pytest.raises(ConfigError, match=r"goes on from its last\.pt .*model\.weights="):
-        found("resume", best)
+@pytest.mark.parametrize("key", ["run", "resume"])
+def test_a_checkpoint_that_is_named_is_the_one_that_is_used(runs, key):
+    best = runs / "a" / "new" / "checkpoints" / "best.pt"
+    assert found(key, str(best))[1]["checkpoint"] == "best"
+    kept = best.with_name("kept-3.pt")
+    kept.touch()
+    assert found(key, str(kept))[1]["checkpoint"] == str(kept)
     with pytest.raises(ConfigError, match="checkpoint=last another"):
-        found("run", best, checkpoint="last")
+        found(key, str(best), checkpoint="last")
 
 
 def test_folder_of_runs_says_which(runs):

@@ -20,9 +20,9 @@ def test_early_stopping_waits_for_its_patience_and_says_why(tmp_path):
     results = trainer.fit(folder=folder, callbacks=[stopping])
     assert results["steps"] == 6 * 6
     assert results["selected_step"] == 4 * 6
-    assert "stopped early: no better loss in 2 evaluations" in (folder.path / "log.txt").read_text(
-        "utf-8"
-    )
+    reason = "callbacks.early_stopping.patience=2 (no better loss in 2 evaluations)"
+    assert results["ended_by"] == reason
+    assert f"stopped early: {reason}" in (folder.path / "log.txt").read_text("utf-8")
     assert folder.read_status()["state"] == "finished"
 
 

@@ -37,6 +37,7 @@ def test_results_say_what_was_reached_and_with_what(tmp_path):
         "parameters",
         "steps",
         "selected_step",
+        "ended_by",
         "seconds",
         "samples_per_second",
     }

@@ -4,6 +4,7 @@ The same few steps serve training, evaluation and `zoo.load`, so that a run is r
 was built. Components come from the configuration; nothing here knows which.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -89,12 +90,20 @@ def build_optimizers(recipe: Recipe, task: Task) -> dict[str, torch.optim.Optimi
     }
 
 
-def standard_callbacks(recipe: Recipe, folder: RunFolder) -> list[Callback]:
-    """The callbacks that the settings ask for, in the order of their events."""
+def standard_callbacks(
+    recipe: Recipe, folder: RunFolder, changes: Sequence[str] = ()
+) -> list[Callback]:
+    """The callbacks that the settings ask for, in the order of their events.
+
+    Args:
+        recipe: with the settings.
+        folder: of the run.
+        changes: words that a resumed run goes on with.
+    """
     settings = recipe.settings
     callbacks: list[Callback] = [MetricsFile(folder.path), Console(settings.logger)]
     if settings.logger.tensorboard:
-        callbacks.append(TensorBoard(settings.logger, folder.path, recipe.config))
+        callbacks.append(TensorBoard(settings.logger, folder.path, recipe.config, changes))
     if settings.callbacks.early_stopping.patience is not None:
         callbacks.append(EarlyStopping(settings.callbacks.early_stopping))
     if settings.callbacks.profile.steps is not None:

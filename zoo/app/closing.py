@@ -33,8 +33,9 @@ def conclude(place: RunLocation) -> None:
         print(f"{name:<24}{row}")
     print(
         f"{results['parameters']:,} parameters, {results['steps']:,} steps in "
-        f"{results['seconds']:.1f} s, weights of step {results['selected_step']:,}\n"
+        f"{results['seconds']:.1f} s, weights of step {results['selected_step']:,}"
     )
+    print(f"ended by {results['ended_by']}\n")
     if (folder.path / "operators.txt").exists():
         print((folder.path / "operators.txt").read_text(encoding="utf-8"))
         print(f"trace for https://ui.perfetto.dev: {relative(folder.path / 'trace.json')}\n")

@@ -32,6 +32,7 @@ from zoo.config.errors import ConfigError, as_config_error, did_you_mean
 
 if TYPE_CHECKING:
     from zoo.app.rebuild import Evaluation
+    from zoo.training.run_folder import RunFolder
 
 PATHS = ("run", "split", "checkpoint", "predict", "sample", "seed", "out", "tta", "crop")
 LONGEST = 40
@@ -108,7 +109,8 @@ def evaluate_run(line: CommandLine) -> None:
     folder = RunFolder(line.options["run"])
     if change := change_of_data(folder, parts.data):
         print(f"warning: {change}, if they are to be the same", file=sys.stderr)
-    batches = islice(parts.data.batches(split, 0), parts.settings.trainer.limit_eval_batches)
+    limit = parts.settings.trainer.limit_eval_batches
+    batches = islice(parts.data.batches(split, 0), limit)
     found: dict[str, Shown] = {}
     with as_config_error() if augmentation else nullcontext():
         metrics = measure(
@@ -119,9 +121,11 @@ def evaluate_run(line: CommandLine) -> None:
         )
     tables = {name: table.rows for name, table in found.items() if isinstance(table, Table)}
     file = "-".join(["evaluation", split, *map(str, augmentation.values())]) + ".json"
-    folder.write(file, {"split": split, "step": parts.step, **augmentation, **metrics, **tables})
+    part = {} if limit is None else {"limit_eval_batches": limit}
+    content = {"split": split, "step": parts.step, **part, **augmentation, **metrics, **tables}
+    folder.write(file, content)
     with_tta = "".join(f", {name}={value}" for name, value in augmentation.items())
-    print(f"{split}, weights of step {parts.step:,}{with_tta}")
+    print(f"{split}{_extent(folder, limit)}, weights of step {parts.step:,}{with_tta}")
     for name, value in metrics.items():
         print(f"{name:<24}{value:>12.4f}")
     for name, entry in found.items():
@@ -132,6 +136,18 @@ def evaluate_run(line: CommandLine) -> None:
             case Text(text):
                 print(printable(f"\n{name}\n{text}\n"))
     print(relative(folder.path / file))
+
+
+def _extent(folder: "RunFolder", limit: int | None) -> str:
+    """How much of a split is judged, where that is not plain."""
+    from zoo.config.run_config import load
+
+    if limit is not None:
+        return f", the first {limit} batches"
+    stored = load(folder.path / "config.yaml").get("trainer", {}).get("limit_eval_batches")
+    if stored is None:
+        return ""
+    return f", all of it (the run took {stored} batches: trainer.limit_eval_batches={stored})"
 
 
 def predict_with_run(line: CommandLine) -> None:

@@ -1,6 +1,7 @@
 """From what went wrong to a line for the user and an exit code.
 
-Exit codes: 0 finished, 1 failed, 2 wrong configuration, 130 Ctrl-C and 143 SIGTERM after saving.
+Exit codes: 0 finished, 1 failed, 2 wrong configuration; after saving: 130 Ctrl-C, 143 SIGTERM and
+75 the end of `trainer.time_limit`.
 """
 
 import os

@@ -1,6 +1,7 @@
 """From the words of a command line to runs, and from what goes wrong to a line and an exit code.
 
-Exit codes: 0 finished, 1 failed, 2 wrong configuration, 130 Ctrl-C and 143 SIGTERM after saving.
+Exit codes: 0 finished, 1 failed, 2 wrong configuration; after saving: 130 Ctrl-C, 143 SIGTERM and
+75 the end of `trainer.time_limit`.
 """
 
 import os
@@ -14,7 +15,7 @@ from zoo.app.closing import conclude
 from zoo.app.commands import relative
 from zoo.app.failures import report
 from zoo.app.named_runs import find_run
-from zoo.app.place import RunLocation, Train
+from zoo.app.place import RunLocation, Train, extension
 from zoo.config.command_line import FLAGS, CommandLine, parse_words
 from zoo.config.errors import ConfigError, one_line
 from zoo.training.interruption import Interrupted
@@ -34,7 +35,7 @@ def main(train: Train, words: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         line = parse_words(
-            sys.argv[1:] if words is None else words, options=("resume",), flags=FLAGS
+            sys.argv[1:] if words is None else words, options=("resume", "checkpoint"), flags=FLAGS
         )
         if "--help" in line.flags:
             from zoo.config.help import text
@@ -48,6 +49,11 @@ def main(train: Train, words: Sequence[str] | None = None) -> int:
             raise ConfigError("torchrun: one process trains one run; start train.py by itself")
         if "resume" in line.options:
             return _resume(train, line)
+        if "checkpoint" in line.options:
+            raise ConfigError(
+                f"checkpoint={line.options['checkpoint']}: goes with resume=<run folder>; weights "
+                "to begin with are model.weights=<file>"
+            )
         if "--cfg" in line.flags:
             return _show(line)
         if "--multirun" in line.flags:
@@ -103,6 +109,8 @@ def _single(train: Train, line: CommandLine) -> int:
 
 
 def _resume(train: Train, line: CommandLine) -> int:
+    from zoo.config.compose import complete
+    from zoo.config.resuming import check_changes
     from zoo.config.run_config import load, merge
     from zoo.training.run_folder import RunFolder
 
@@ -111,13 +119,43 @@ def _resume(train: Train, line: CommandLine) -> int:
         named = f"resume={line.options['resume']} {flags}"
         raise ConfigError(f"{named}: goes on with one run as it is; omit {flags}")
     path = find_run(line, "resume")
-    recipe = merge(load(path / "config.yaml"), line.overrides, line.trusted)
+    checkpoint = _checkpoint(path, line.options.get("checkpoint", "last"))
+    stored = load(path / "config.yaml")
+    recipe = merge(stored, line.overrides, line.trusted)
+    changes = check_changes(complete(stored), recipe.config, line.overrides)
     folder = RunFolder(path)
     finished = folder.read("status.json").get("state") == "finished"
-    if finished and not line.overrides:
-        print(f"this run is finished; extend it with trainer.epochs=<more>\n{relative(path)}")
+    if finished and checkpoint == "last" and "from here on" not in changes.values():
+        ended_by = str(folder.read("results.json").get("ended_by", ""))
+        print(f"this run is finished{extension(ended_by)}\n{relative(path)}")
         return 0
-    place = RunLocation(path.parent, folder=folder, resume=True, also=line.also())
+    place = RunLocation(
+        path.parent,
+        overrides=line.overrides,
+        folder=folder,
+        resume=True,
+        checkpoint=checkpoint,
+        changes=list(changes),
+        also=line.also(),
+    )
     place.run(train, recipe)
     conclude(place)
     return 0
+
+
+def _checkpoint(run: Path, name: str) -> str:
+    """The checkpoint that a run goes on from: `last`, `best`, `previous` or the path of a file.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    from zoo.training.checkpoint import KEPT
+
+    own = run / "checkpoints"
+    for file in (Path(name), own / name, own / f"{name}.pt"):
+        if name not in KEPT and file.is_file():
+            return str(file)
+    if name not in KEPT:
+        names = ", ".join(sorted(f.stem for f in own.glob("*.pt")))
+        raise ConfigError(f"checkpoint={name}: there is no such file; this run has {names}")
+    return name

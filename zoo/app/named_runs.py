@@ -13,9 +13,9 @@ DEPTH = 3
 def find_run(line: CommandLine, key: str) -> Path:
     """The folder of the run that `run=` or `resume=` names.
 
-    It may be named by a file within it; a checkpoint of `run=` is the one to use, of `resume=` it
-    must be `last.pt`, which is where a run goes on. `latest` is the run below `paths.runs_dir`
-    that wrote last. What was found is put into the line's options.
+    It may be named by a file within it; a checkpoint is the one to use or to go on from. `latest`
+    is the run below `paths.runs_dir` that wrote last. What was found is put into the line's
+    options.
 
     Raises:
         ConfigError: there is no such run, or several.
@@ -39,17 +39,13 @@ def find_run(line: CommandLine, key: str) -> Path:
 
 def _check_checkpoint(line: CommandLine, key: str, path: Path) -> Path:
     """The run folder of a checkpoint, which becomes the one that is used."""
-    folder = path.parent.parent
-    if key == "resume" and path.name != "last.pt":
-        raise ConfigError(
-            f"resume={path}: a run goes on from its last.pt (resume={folder}); to begin a new run "
-            f"with these weights: model.weights={path}"
-        )
-    if key == "run":
-        given = line.options.setdefault("checkpoint", str(path))
-        if given != str(path):
-            raise ConfigError(f"run={path}: names a checkpoint, and checkpoint={given} another")
-    return folder
+    from zoo.training.checkpoint import KEPT
+
+    name = path.stem if path.stem in KEPT else str(path)
+    given = line.options.setdefault("checkpoint", name)
+    if given != name:
+        raise ConfigError(f"{key}={path}: names a checkpoint, and checkpoint={given} another")
+    return path.parent.parent
 
 
 def _runs_dir(line: CommandLine) -> Path:

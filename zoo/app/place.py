@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import torch
 
     from zoo.data.module import DataModule
+    from zoo.training.plan import Plan
     from zoo.training.run_folder import RunFolder
+    from zoo.training.trainer import Trainer
 
 
 @dataclass
@@ -31,6 +33,8 @@ class RunLocation:
         also: its other words, which the same run needs again: `--config-dir` and `trusted=`.
         folder: the run folder, once there is one.
         resume: whether it was there before.
+        checkpoint: what a resumed run goes on from.
+        changes: words of the command line that change something of a resumed run.
         results: of the run, once it is finished.
         next_steps: programs that make sense after it, see `Task.next_steps`.
     """
@@ -41,6 +45,8 @@ class RunLocation:
     also: Sequence[str] = ()
     folder: "RunFolder | None" = None
     resume: bool = False
+    checkpoint: str = "last"
+    changes: Sequence[str] = ()
     results: dict[str, Any] = field(default_factory=dict)
     next_steps: Sequence[str] = ()
 
@@ -77,35 +83,103 @@ class RunLocation:
     def open(
         self, recipe: Recipe, device: "torch.device", data: "DataModule"
     ) -> Iterator["RunFolder"]:
-        """Makes (or takes up) the run folder, locked, with all that the run is rebuilt from.
+        """Makes the run folder, or takes up what is there and leaves it as it is; locked.
 
         Raises:
             ConfigError: the run goes on, and its data have become more or fewer.
         """
-        import yaml
-
-        from zoo.config.run_config import dump
-        from zoo.training.run_folder import RunFolder, environment
+        from zoo.training.run_folder import RunFolder
 
         if self.folder is None:
             self.folder = RunFolder.create(self.parent, self.name)
         with self.folder.lock():
             if self.resume and (change := change_of_data(self.folder, data)):
                 raise ConfigError(f"resume={self.folder.path}: {change}, or begin a new run")
-            self.folder.write("config.yaml", dump(recipe.config))
-            learned = {name: digest(text) for name, text in data.artifacts().items()}
-            self.folder.write("data.json", {**samples(data), LEARNED: learned})
-            if not self.resume:
-                words = yaml.safe_dump(list(self.overrides), sort_keys=False)
-                self.folder.write("overrides.yaml", words)
-            self.folder.write("environment.json", environment(str(device)))
-            for name, text in data.artifacts().items():
-                self.folder.write(name, text)
-            verb = "going on" if self.resume else "training"
-            where = f"{relative(self.folder.path)} on {device}"
-            kept = relative(Path(recipe.settings.paths.data_dir))
-            print(f"{verb} in {where}, data in {kept}", flush=True)
             yield self.folder
+
+    def describe(
+        self, recipe: Recipe, device: "torch.device", data: "DataModule", *, step: int
+    ) -> None:
+        """Writes all that the run is rebuilt from, once it is sure to begin, or to go on.
+
+        Args:
+            recipe: the run's.
+            device: where it trains.
+            data: its data, set up.
+            step: where it goes on.
+        """
+        import yaml
+
+        from zoo.config.run_config import add_words, dump
+        from zoo.training.run_folder import environment
+
+        assert self.folder is not None
+        self.folder.write("config.yaml", dump(recipe.config))
+        learned = {name: digest(text) for name, text in data.artifacts().items()}
+        self.folder.write("data.json", {**samples(data), LEARNED: learned})
+        if not self.resume:
+            words = yaml.safe_dump(list(self.overrides), sort_keys=False)
+            self.folder.write("overrides.yaml", words)
+        if self.checkpoint != "last":
+            self.folder.log(f"going on from {Path(self.checkpoint).name}, step {step}")
+        if self.resume and self.changes:
+            file = self.folder.path / "overrides.yaml"
+            before = file.read_text(encoding="utf-8") if file.exists() else ""
+            self.folder.write("overrides.yaml", add_words(before, step, self.changes))
+            self.folder.log(f"from step {step} on: {' '.join(self.changes)}")
+        self.folder.write("environment.json", environment(str(device)))
+        for name, text in data.artifacts().items():
+            self.folder.write(name, text)
+        verb = f"going on from step {step:,}" if self.resume else "training"
+        where = f"{relative(self.folder.path)} on {device}"
+        kept = relative(Path(recipe.settings.paths.data_dir))
+        print(f"{verb} in {where}, data in {kept}", flush=True)
+
+    def require_work(self, trainer: "Trainer") -> None:
+        """Refuses to go on with a run for which nothing is left to do, before anything is written.
+
+        Raises:
+            ConfigError: the run has taken more steps than it now would have, or is finished and
+                would end where it stands.
+        """
+        assert self.folder is not None
+        step, total = trainer.step, trainer.total_steps
+        if step > total:
+            raise ConfigError(
+                f"{trainer.plan.ends_by} ends this run after {total:,} steps, and it has taken "
+                f"{step:,}; give more, or go on from an earlier checkpoint (checkpoint=best)"
+            )
+        if self.folder.read("status.json").get("state") == "finished" and trainer.ended_by:
+            words = " ".join(self.changes)
+            raise ConfigError(
+                f"{words or 'resume'}: nothing to do, and nothing is changed: this run is "
+                f"finished{extension(trainer.ended_by)}"
+            )
+
+
+def extension(ended_by: str) -> str:
+    """What has ended a finished run and which setting lets it go on, to be put behind a clause."""
+    key, equals, _ = ended_by.partition("=")
+    if not equals:  # A callback's own words, or the results of an earlier version.
+        said = f", ended by {ended_by}" if ended_by else ""
+        return f"{said}; extend it with trainer.epochs=<more> or trainer.steps=<more>"
+    return f", ended by {ended_by}; {key}=<more> lets it go on"
+
+
+def require_effect(plan: "Plan", words: Sequence[str]) -> None:
+    """Refuses the one limit that a command line gives, if another one ends the run before it.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    given = [k for k in plan.limits if any(w.lstrip("+").startswith(f"{k}=") for w in words)]
+    if len(given) == 1 and plan.limits[given[0]] > plan.total_steps:
+        other = plan.ends_by.partition("=")[0]
+        raise ConfigError(
+            f"{given[0]} would end this run after {plan.limits[given[0]]:,} steps, but "
+            f"{plan.ends_by} ends it before, after {plan.total_steps:,}; set {other} as well "
+            "(null: no limit)"
+        )
 
 
 def samples(data: "DataModule") -> dict[str, int]:

@@ -32,7 +32,10 @@ def stored_recipe(
     path = Path(folder)
     if not path.is_dir():
         raise ConfigError(f"run={folder}: there is no such folder")
-    return run_config.merge(run_config.load(path / "config.yaml"), overrides, trusted)
+    config = run_config.load(path / "config.yaml")
+    if isinstance(config.get("trainer"), dict):  # A short validation is nothing to judge a run by.
+        config["trainer"]["limit_eval_batches"] = None
+    return run_config.merge(config, overrides, trusted)
 
 
 def load_weights(task: Task, folder: str | os.PathLike[str], checkpoint: str = "best") -> int:

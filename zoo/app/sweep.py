@@ -28,7 +28,7 @@ from zoo.config.errors import ConfigError
 from zoo.config.paths import CONFIGS
 from zoo.config.recipe import Recipe
 from zoo.config.run_config import dump, load, stored_words
-from zoo.training.interruption import Interrupted
+from zoo.training.interruption import Interrupted, OutOfTime
 
 WORST = 1e30
 
@@ -189,7 +189,7 @@ def _job(
     try:
         recipe = compose(words, config_dir=config_dir, trusted=line.trusted, default=False)
         place.run(train, recipe)
-    except Exception as error:
+    except (Exception, OutOfTime) as error:
         report(error)
         if place.folder is None:
             place.folder = RunFolder.create(folder, name)

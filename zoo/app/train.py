@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zoo.app import main as program
-from zoo.app.place import RunLocation
+from zoo.app.place import RunLocation, require_effect
 from zoo.config.errors import as_config_error
 from zoo.config.recipe import Recipe
 
@@ -54,14 +54,20 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
             config=recipe.config,
             layer_gradients=recipe.settings.logger.layer_gradients,
         )
+    require_effect(trainer.plan, place.overrides)
     with as_config_error():
         trainer.dry_run()
     own = [callback.build() for callback in recipe.callbacks]
     place.next_steps = task.next_steps(data)
     with place.open(recipe, device, data) as folder:
+        callbacks = [*standard_callbacks(recipe, folder, place.changes), *own]
+        if place.resume:
+            with as_config_error():
+                trainer.restore(folder, callbacks, checkpoint=place.checkpoint)
+            place.require_work(trainer)
+        place.describe(recipe, device, data, step=trainer.step)
         for note in notes:
             folder.announce(note)
-        callbacks = [*standard_callbacks(recipe, folder), *own]
         return trainer.fit(folder=folder, callbacks=callbacks, resume=place.resume)
 
 

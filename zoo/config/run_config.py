@@ -2,7 +2,10 @@
 
 import io
 import json
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Collection, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +27,19 @@ def merge(config: dict[str, Any], overrides: Sequence[str], trusted: Sequence[st
     """The recipe of a stored configuration with values of the command line laid over it.
 
     What would make another run is refused: another model, task, data set, seed or name, or another
-    class anywhere. Of the data and the task, what their classes call `changeable` may change.
+    class anywhere. Of the data and the task, what their classes call `changeable` may change. The
+    folder of data sets is today's: that of the command line, else `ZOO_DATA_DIR`, else the stored
+    one; what the stored configuration has below its own is looked for below today's.
 
     Raises:
         ConfigError: an override is refused, or the configuration is wrong.
     """
-    config = complete(config)
+    config = deepcopy(complete(config))
     stored = _targets(config)
-    for override in parse(overrides):
+    was = config["paths"]["data_dir"]
+    config["paths"]["data_dir"] = os.environ.get("ZOO_DATA_DIR") or was
+    parsed = parse(overrides)
+    for override in parsed:
         word = override.input_line or ""
         key = override.key_or_group
         top = key.split(".")[0]
@@ -53,17 +61,51 @@ def merge(config: dict[str, Any], overrides: Sequence[str], trusted: Sequence[st
         node[last] = override.value()
         if _targets(config) != stored:
             raise ConfigError(f"{word}: a stored run keeps its components; start a new one instead")
+    _move_data(config, was, {override.key_or_group for override in parsed}, trusted)
     return check(config, trusted)
+
+
+def _move_data(
+    config: dict[str, Any], was: str, given: Collection[str], trusted: Sequence[str]
+) -> None:
+    """Has what lies below the stored folder of data sets lie below today's instead.
+
+    Args:
+        config: the configuration, changed in place.
+        was: the stored folder.
+        given: full keys whose values the command line gives.
+        trusted: packages whose components may be built.
+    """
+    now = config["paths"]["data_dir"]
+    if now == was or not isinstance(now, str):
+        return
+    for name in _changeable(config, "data", trusted):
+        *path, last = name.split(".")
+        node: Any = config["data"]
+        for part in path:
+            node = node.get(part) if isinstance(node, dict) else None
+        value = node.get(last) if isinstance(node, dict) else None
+        if isinstance(value, str) and f"data.{name}" not in given:
+            below = Path(value)
+            if below.is_relative_to(was):
+                node[last] = str(Path(now) / below.relative_to(was))
 
 
 def _is_changeable(config: dict[str, Any], key: str, trusted: Sequence[str]) -> bool:
     """Whether the class of a component says that a stored run may change this argument."""
     group, _, name = key.partition(".")
+    return name in _changeable(config, group, trusted)
+
+
+def _changeable(config: dict[str, Any], group: str, trusted: Sequence[str]) -> tuple[str, ...]:
+    """The arguments of a component that its class lets a stored run change."""
     node = config[group]
     if not isinstance(node, dict):
-        return False
-    made = made_by(locate(node.get("_target_"), group, trusted))
-    return name in getattr(made, "changeable", ())
+        return ()
+    found: tuple[str, ...] = getattr(
+        made_by(locate(node.get("_target_"), group, trusted)), "changeable", ()
+    )
+    return found
 
 
 def _targets(node: Any, key: str = "") -> dict[str, Any]:
@@ -76,6 +118,32 @@ def _targets(node: Any, key: str = "") -> dict[str, Any]:
         elif isinstance(value, dict | list):
             found |= _targets(value, f"{key}.{name}")
     return found
+
+
+def stored_words(folder: Path) -> list[str]:
+    """The words of a run's command lines, for each key the last; none where the file is damaged."""
+    try:
+        words = load_yaml(folder / "overrides.yaml")
+    except (OSError, ConfigError):
+        return []
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return []
+    return list({word.lstrip("+").partition("=")[0]: word for word in words}.values())
+
+
+def add_words(text: str, step: int, words: Sequence[str]) -> str:
+    """The text of `overrides.yaml` with the words of a resume, and the step from which they hold.
+
+    The file stays one list of words: the step is in a comment.
+    """
+    if not text.startswith(("- ", "# ")):  # An empty list, or one in a single line.
+        text = _listed(yaml.safe_load(text) or [])
+    return f"{text.rstrip()}\n# from step {step} on:\n{_listed(words)}".lstrip()
+
+
+def _listed(words: Sequence[str]) -> str:
+    text: str = yaml.safe_dump(list(words), sort_keys=False, allow_unicode=True, width=math.inf)
+    return text if words else ""
 
 
 def dump(config: dict[str, Any]) -> str:
@@ -104,13 +172,3 @@ def load(path: Path) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:  # Dates, or a mapping inside itself.
         raise ConfigError(f"{path} is not the configuration of a run: {error}") from error
     return translated(config)
-
-
-def stored_words(folder: Path) -> list[str]:
-    """The words of the command line that a run began with; none where its file is damaged."""
-    try:
-        words = load_yaml(folder / "overrides.yaml")
-    except (OSError, ConfigError):
-        return []
-    is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
-    return words if is_list else []

@@ -61,6 +61,10 @@ class Run(Protocol):
 class Callback:
     """Does nothing at every event; override those you need."""
 
+    def reason_to_stop(self, trainer: Run) -> str | None:
+        """Why a run that is resumed has already stopped early; asked before it goes on."""
+        return None
+
     def on_fit_start(self, trainer: Run) -> None:
         """Before the first step, after a checkpoint has been loaded."""
 
@@ -84,4 +88,4 @@ class Callback:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave."""
+        """Restores what `state_dict` gave; writes nothing, since the resume may be refused yet."""

@@ -20,23 +20,29 @@ class MetricsFile(Callback):
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "metrics.jsonl"
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in on_fit_end
+        self._path = folder / "metrics.jsonl"
+        self._file: Any = None
+        self._length: int | None = None
+
+    def on_fit_start(self, trainer: Run) -> None:
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed in on_fit_end
+        if self._length is not None and self._file.tell() > self._length:
+            self._file.truncate(self._length)
+            self._file.seek(self._length)
 
     def on_log(self, trainer: Run, row: dict[str, Any]) -> None:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 
     def on_fit_end(self, trainer: Run, results: dict[str, Any] | None) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def state_dict(self) -> dict[str, Any]:
         return {"bytes": self._file.tell()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self._file.tell() > state["bytes"]:
-            self._file.truncate(state["bytes"])
-            self._file.seek(state["bytes"])
+        self._length = state["bytes"]
 
 
 class EarlyStopping(Callback):
@@ -51,9 +57,6 @@ class EarlyStopping(Callback):
         self.best: float | None = None
         self.waited = 0
 
-    def on_fit_start(self, trainer: Run) -> None:
-        self._judge(trainer)
-
     def on_evaluation_end(self, trainer: Run, split: str, metrics: dict[str, float]) -> None:
         if split != "val":
             return
@@ -64,12 +67,17 @@ class EarlyStopping(Callback):
             self.best, self.waited = value, 0
         else:
             self.waited += 1
-        self._judge(trainer)
+        if reason := self.reason_to_stop(trainer):
+            trainer.stop(reason)
 
-    def _judge(self, trainer: Run) -> None:
+    def reason_to_stop(self, trainer: Run) -> str | None:
         patience = self.settings.patience
-        if patience is not None and self.waited >= patience:
-            trainer.stop(f"no better {trainer.monitor} in {self.waited} evaluations")
+        if patience is None or self.waited < patience:
+            return None
+        return (
+            f"callbacks.early_stopping.patience={patience} "
+            f"(no better {trainer.monitor} in {self.waited} evaluations)"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "waited": self.waited}

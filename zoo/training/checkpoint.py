@@ -135,6 +135,8 @@ def read(path: Path) -> dict[str, Any]:
 
 def _link(source: Path, target: Path) -> None:
     """Makes `target` the same file as `source`, replacing what is there in one step."""
+    if target.exists() and target.samefile(source):
+        return  # To rename one name of a file to another does nothing at all.
     temporary = target.with_name(target.name + ".tmp")
     temporary.unlink(missing_ok=True)
     try:
@@ -148,7 +150,7 @@ class CheckpointFolder:
     """The checkpoints of one run: `last.pt`, `previous.pt`, `best.pt` and the best few by step.
 
     Args:
-        path: the folder; made if it is not there.
+        path: the folder; made with the first checkpoint if it is not there.
         mode: whether less or more of the monitored metric is better.
         top_k: number of best checkpoints to keep; beyond one they are named by their step.
     """
@@ -159,7 +161,8 @@ class CheckpointFolder:
         self.top_k = top_k
         # [value, step, file] of the best, best first; travels inside every checkpoint.
         self.ranking: list[list[Any]] = []
-        path.mkdir(parents=True, exist_ok=True)
+        # What a resume has found to be put right, once it is sure to go on: (file, its new name).
+        self._links: list[tuple[Path, str]] = []
 
     @property
     def best_value(self) -> float | None:
@@ -168,20 +171,30 @@ class CheckpointFolder:
 
     def rank(self, value: float, step: int) -> bool:
         """Enters an evaluation into the ranking; returns whether its checkpoint is to be kept."""
-        entry = [value, step, "best.pt" if self.top_k == 1 else f"step-{step:08d}.pt"]
+        entry = [value, step, self._file(step)]
         sign = 1 if self.mode == "min" else -1
         ranking = [old for old in self.ranking if old[1] != step]
         # Sorting is stable: of equals the earlier stays ahead.
         self.ranking = sorted([*ranking, entry], key=lambda e: sign * e[0])[: self.top_k]
         return entry in self.ranking
 
-    def save(self, state: dict[str, Any], *, keep: bool = False) -> None:
+    def _file(self, step: int) -> str:
+        """The name of a ranked checkpoint."""
+        return "best.pt" if self.top_k == 1 else f"step-{step:08d}.pt"
+
+    def save(self, state: dict[str, Any], *, keep: bool = False, for_good: bool = False) -> None:
         """Writes the state as `last.pt`; with `keep`, also as what `rank` has just entered.
+
+        Args:
+            state: of the run.
+            keep: whether it is one of the best.
+            for_good: whether to keep it as `kept-<step>.pt` as well.
 
         Raises:
             CheckpointError: the disk refused; the files before are intact.
         """
         last, fresh = self.path / "last.pt", self.path / "next.pt"
+        self.path.mkdir(parents=True, exist_ok=True)
         write(fresh, {**state, "ranking": self.ranking})
         try:
             if keep:
@@ -192,6 +205,8 @@ class CheckpointFolder:
                         _link(fresh, self.path / name)
                 if self.ranking[0][1] == step:
                     _link(fresh, self.path / "best.pt")
+            if for_good:
+                _link(fresh, self.path / f"kept-{state['position']['step']:08d}.pt")
             if last.exists():
                 _link(last, self.path / "previous.pt")
             os.replace(fresh, last)
@@ -230,21 +245,72 @@ class CheckpointFolder:
             for problem in problems:
                 warnings.warn(f"{problem}; going on from {path.name} before it", stacklevel=2)
                 # Else the next save would put the damaged file into the place of this good one.
-                _link(path, self.path / "last.pt")
-            self.ranking = [list(entry) for entry in state["ranking"]]
+                self._links = [(path, "last.pt")]
+            self._take_ranking(state)
             return state
         raise CheckpointError(
             f"no checkpoint is left to resume from: {'; '.join(problems)}; start the run anew"
         )
+
+    def earlier(self, which: str) -> dict[str, Any]:
+        """A checkpoint to go back to; what the run has saved beyond it is kept aside.
+
+        Args:
+            which: `best`, `last`, `previous` or a path.
+
+        Raises:
+            CheckpointError: it is missing or cannot be used.
+        """
+        if which == "last":
+            return self.newest()
+        path = self.select(which)
+        state = read(path)
+        try:
+            beyond = read(self.path / "last.pt")["position"]["step"]
+            if beyond > state["position"]["step"]:
+                self._links.append((self.path / "last.pt", f"left-{beyond:08d}.pt"))
+        except CheckpointError:
+            pass  # There is nothing of use in it.
+        self._links.append((path, "last.pt"))
+        self._take_ranking(state, source=path)
+        return state
+
+    def _take_ranking(self, state: dict[str, Any], source: Path | None = None) -> None:
+        """Takes up the ranking of a checkpoint, in files of today's names.
+
+        What a run of another `top_k` has as `best.pt` gets a name of its own, and the other way
+        round. Files that have become those of later steps, since the run goes back, are not taken.
+        """
+        self.ranking = []
+        for value, step, name in state["ranking"][: self.top_k]:
+            is_source = source is not None and step == state["position"]["step"]
+            file = source if source is not None and is_source else self.path / name
+            if name != self._file(step) or source is not None:
+                if not self._is_of(file, step):
+                    continue
+                if not self.ranking:
+                    self._links.append((file, "best.pt"))
+                self._links.append((file, self._file(step)))
+            self.ranking.append([value, step, self._file(step)])
+
+    @staticmethod
+    def _is_of(file: Path, step: int) -> bool:
+        try:
+            return bool(read(file)["position"]["step"] == step)
+        except CheckpointError:
+            return False
 
     def select(self, which: str) -> Path:
         """The file of `best`, `last` or a path."""
         return self.path / f"{which}.pt" if which in KEPT else Path(which)
 
     def clean(self) -> None:
-        """Removes what a killed process left half-written."""
+        """Removes what a killed process left half-written, and puts right what a resume found."""
         for file in [*self.path.glob("*.tmp"), self.path / "next.pt"]:
             file.unlink(missing_ok=True)
+        for source, name in self._links:
+            _link(source, self.path / name)
+        self._links = []
 
 
 def require_space(folder: Path, size: int) -> None:

@@ -24,6 +24,21 @@ class Interrupted(BaseException):
         return type(self), (self.number,)
 
 
+class OutOfTime(Interrupted):
+    """The time limit of a run is over; its state has been saved, and it waits to be resumed.
+
+    Args:
+        limit: as it was set.
+    """
+
+    def __init__(self, limit: float | str) -> None:
+        BaseException.__init__(self, limit)
+        self.exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later.
+
+    def __str__(self) -> str:
+        return f"trainer.time_limit={self.args[0]} is over"
+
+
 class Signals:
     """Notes SIGTERM and Ctrl-C (end after this step) and SIGUSR1 (save after this step, go on).
 

@@ -12,7 +12,9 @@ What a network, or a module in it, says of itself, where it does:
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy, deepcopy
 from fnmatch import fnmatchcase
 from typing import Any, TypedDict, cast
 
@@ -297,6 +299,122 @@ def _make_buffers(optimizer: torch.optim.Optimizer) -> None:
             state = optimizer.state[parameter]
             if state.get("momentum_buffer") is None:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def names_in_order(optimizer: torch.optim.Optimizer, network: nn.Module) -> list[str]:
+    """The names of an optimizer's parameters, in the order in which its state numbers them."""
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+
+
+def arranged(
+    state: dict[str, Any],
+    saved: Sequence[str],
+    optimizer: torch.optim.Optimizer,
+    own: Sequence[str],
+) -> dict[str, Any]:
+    """A saved state in the groups and the order of an optimizer, parameter by parameter.
+
+    Other groups or another weight decay order an optimizer's parameters in another way, and what
+    has been gathered for one must not come to another.
+
+    Args:
+        state: the saved state, which numbers its parameters.
+        saved: their names in that order.
+        optimizer: whose groups and order to have.
+        own: the names in its order.
+
+    Raises:
+        ValueError: the state belongs to other parameters.
+    """
+    if sorted(saved) != sorted(own):
+        other = min(set(saved) ^ set(own), default="a parameter twice")
+        raise ValueError(f"the state of the optimizer is that of other parameters ({other})")
+    gathered: dict[str, Any] = {}
+    rates: dict[str, Any] = {}
+    names = iter(saved)
+    for part in state.get("parts", [state]):
+        for group in part["param_groups"]:
+            for number in group["params"]:
+                name = next(names)
+                rates[name] = group["lr"]
+                if number in part["state"]:
+                    gathered[name] = part["state"][number]
+    made: list[dict[str, Any]] = []
+    names = iter(own)
+    for part in getattr(optimizer, "parts", [optimizer]):
+        groups, values = part.state_dict()["param_groups"], {}
+        for group in groups:
+            for number in group["params"]:
+                name = next(names)
+                group["lr"] = rates[name]
+                if name in gathered:
+                    values[number] = gathered[name]
+        made.append({"state": values, "param_groups": groups})
+    return {"parts": made} if "parts" in state else made[0]
+
+
+def names_of_0_1_0(network: nn.Module, sizes: Sequence[int]) -> list[str] | None:
+    """The order of parameters where norms and biases alone were spared weight decay.
+
+    Version 0.1.0 kept no names, and knew nothing else that a network may spare.
+
+    Args:
+        network: whose parameters.
+        sizes: how many each group of the saved state has.
+
+    Returns:
+        Their names; None where the groups were others.
+    """
+    groups: dict[bool, list[str]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(parameter.ndim <= 1, []).append(name)
+    fits = [len(group) for group in groups.values()] == list(sizes)
+    return [name for group in groups.values() for name in group] if fits else None
+
+
+def grouping(state: dict[str, Any]) -> list[int]:
+    """How many parameters each group of a saved state has."""
+    return [len(group["params"]) for group in _groups(state)]
+
+
+def arguments(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The arguments of each group of a saved state, rates aside."""
+    kept = ("params", "lr", "initial_lr")
+    return [{k: v for k, v in group.items() if k not in kept} for group in _groups(state)]
+
+
+def _groups(state: dict[str, Any]) -> list[dict[str, Any]]:
+    return [group for part in state.get("parts", [state]) for group in part["param_groups"]]
+
+
+def require_gathered(optimizer: torch.optim.Optimizer) -> None:
+    """Tries a step with what has been gathered, on a copy of one parameter of each group.
+
+    An argument that was changed may need what no step before has gathered (Adam's `amsgrad`).
+
+    Raises:
+        ValueError: a step fails.
+    """
+    for part in getattr(optimizer, "parts", [optimizer]):
+        for group in part.param_groups:
+            with_state = [p for p in group["params"] if part.state.get(p)]
+            if not with_state:
+                continue
+            parameter = min(with_state, key=torch.Tensor.numel)
+            trial = nn.Parameter(parameter.detach().clone())
+            trial.grad = torch.zeros_like(trial)
+            probe = copy(part)
+            probe.param_groups = [{**group, "params": [trial]}]
+            probe.state = defaultdict(dict, {trial: deepcopy(part.state[parameter])})
+            try:
+                probe.step()
+            except Exception as error:  # Each class fails in its own way.
+                raise ValueError(
+                    f"the optimizer cannot go on with these arguments: {type(part).__name__} would "
+                    f"need {error}, which the run has not gathered; keep them as they were"
+                ) from error
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -20,7 +20,9 @@ class Plan:
     Attributes:
         batches_per_epoch: batches that an epoch uses.
         steps_per_epoch: optimizer steps that it makes of them.
-        total_steps: optimizer steps of the run.
+        limits: optimizer steps after which each limit ends the run, by the setting.
+        total_steps: optimizer steps of the run, which the lowest of them ends.
+        ends_by: the setting that does, with its value.
     """
 
     def __init__(self, settings: TrainerSettings, data: Any) -> None:
@@ -30,8 +32,14 @@ class Plan:
             batches = min(batches, settings.limit_train_batches)
         self.batches_per_epoch: int = batches
         self.steps_per_epoch = math.ceil(batches / settings.accumulate)
-        limits = [settings.steps, settings.epochs and settings.epochs * self.steps_per_epoch]
-        self.total_steps: int = min(limit for limit in limits if limit is not None)
+        self.limits: dict[str, int] = {}
+        if settings.epochs is not None:
+            self.limits["trainer.epochs"] = settings.epochs * self.steps_per_epoch
+        if settings.steps is not None:
+            self.limits["trainer.steps"] = settings.steps
+        name = min(self.limits, key=self.limits.__getitem__)
+        self.total_steps = self.limits[name]
+        self.ends_by = f"{name}={settings.epochs if name.endswith('epochs') else settings.steps}"
 
     def windows(self, position: Position) -> Iterator[list[Any]]:
         """The rest of the epoch in groups of `accumulate` batches; the last may be smaller."""
@@ -52,6 +60,15 @@ class Plan:
         # Batch 0: the state was saved during the evaluation at the end of an epoch.
         ends = position.batch >= self.batches_per_epoch or position.batch == 0
         return (step % every == 0 if every else ends) or step >= self.total_steps
+
+    def number(self, position: Position) -> int | None:
+        """Number of an evaluation by its place, from 1 on; None for one that the end brings."""
+        every = self._settings.evaluate_every
+        if every:
+            number, rest = divmod(position.step, every)
+        else:
+            number, rest = position.epoch, position.batch
+        return None if rest else number
 
     def end_epoch(self, position: Position) -> None:
         """Goes on to the next epoch if this one is complete."""

@@ -1,14 +1,15 @@
 """When the state of a run is saved, and how it shows that it is alive."""
 
+import math
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from zoo.training.checkpoint import CheckpointFolder, require_space
-from zoo.training.interruption import Signals
+from zoo.training.interruption import OutOfTime, Signals
 from zoo.training.run_folder import HEARTBEAT_SECONDS, RunFolder
-from zoo.training.settings import CheckpointSettings
+from zoo.training.settings import CheckpointSettings, seconds_of
 
 SMALL = 2**28
 """Bytes of state up to which a run is also saved before its first step."""
@@ -23,6 +24,7 @@ class Saving:
         state: gives the state of the run.
         folder: the run folder; None: nothing is saved.
         checkpoints: its checkpoints.
+        time_limit: after which the run ends for now, see `TrainerSettings`.
     """
 
     def __init__(
@@ -32,11 +34,14 @@ class Saving:
         state: Callable[[], dict[str, Any]],
         folder: RunFolder | None = None,
         checkpoints: CheckpointFolder | None = None,
+        *,
+        time_limit: float | str | None = None,
     ) -> None:
         self.folder, self.checkpoints = folder, checkpoints
         self._settings, self._signals, self._state = settings, signals, state
         self._every = settings.every_steps or sys.maxsize
         self._saved_at = self._next_housekeeping = 0.0
+        self._time_limit, self._end = time_limit, math.inf
 
     def begin(self, weights: int) -> None:
         """Makes sure that the disk can hold the run, and saves its beginning if that is cheap.
@@ -47,6 +52,7 @@ class Saving:
         if self.checkpoints is None:
             return
         # Optimizer state will be twice the weights; last, previous, the next one and the best.
+        self.checkpoints.path.mkdir(parents=True, exist_ok=True)
         require_space(self.checkpoints.path, 3 * weights * (3 + self.checkpoints.top_k))
         if weights <= SMALL:
             self.save()
@@ -54,6 +60,8 @@ class Saving:
     def start_clock(self) -> None:
         """To be called when the steps begin."""
         self._saved_at = self._next_housekeeping = time.perf_counter()
+        if self._time_limit is not None:
+            self._end = self._saved_at + seconds_of(self._time_limit)
 
     def is_due(self, step: int) -> bool:
         """Whether there is something to do after a step."""
@@ -69,11 +77,14 @@ class Saving:
         """Obeys signals, gives the sign of life, and saves if it is time.
 
         Raises:
-            Interrupted: a signal asked for the end.
+            Interrupted: a signal asked for the end, or the time limit is over.
         """
         now = time.perf_counter()
-        self._next_housekeeping = now + HEARTBEAT_SECONDS / 2
+        self._next_housekeeping = min(now + HEARTBEAT_SECONDS / 2, self._end)
         self._signals.check()
+        # Only after a step, so that every process that resumes a run takes it further.
+        if self._time_limit is not None and now > self._end:
+            raise OutOfTime(self._time_limit)
         if self.folder is None:
             return
         self.folder.heartbeat(step)
@@ -83,8 +94,8 @@ class Saving:
             self._signals.save = False
             self.save()
 
-    def save(self, *, keep: bool = False) -> None:
-        """Writes a checkpoint; with `keep`, also as one of the best."""
+    def save(self, *, keep: bool = False, for_good: bool = False) -> None:
+        """Writes a checkpoint, also as one of the best (`keep`) or one that stays (`for_good`)."""
         if self.checkpoints is not None:
-            self.checkpoints.save(self._state(), keep=keep)
+            self.checkpoints.save(self._state(), keep=keep, for_good=for_good)
             self._saved_at = time.perf_counter()

@@ -68,6 +68,7 @@ class Selection:
         *,
         selected_step: int,
         items: float,
+        ended_by: str,
     ) -> dict[str, Any]:
         """What a run reports at its end.
 
@@ -77,6 +78,7 @@ class Selection:
             position: where the run ended.
             selected_step: the step that the weights are of.
             items: what was trained on, in the terms of the loss.
+            ended_by: what ended the run.
         """
         return {
             **{split: dict(metrics) for split, metrics in found.items() if metrics},
@@ -85,6 +87,7 @@ class Selection:
             "parameters": sum(p.numel() for p in model.parameters()),
             "steps": position.step,
             "selected_step": selected_step,
+            "ended_by": ended_by,
             "seconds": round(position.seconds, 3),
             "samples_per_second": round(items / max(position.seconds, 1e-9), 1),
         }

@@ -23,6 +23,24 @@ def _at_least(owner: object, low: float, *names: str) -> None:
             raise ValueError(f"{name} must be at least {low:g}, not {value!r}")
 
 
+def seconds_of(time_limit: float | str) -> float:
+    """Seconds of a time limit in minutes or as `HH:MM:SS`.
+
+    Raises:
+        ValueError: it is neither, or not above 0.
+    """
+    seconds = 0.0
+    if isinstance(time_limit, str):
+        if found := re.fullmatch(r"(\d+):([0-5]?\d):([0-5]?\d)", time_limit):
+            hours, minutes, rest = map(int, found.groups())
+            seconds = 3600.0 * hours + 60 * minutes + rest
+    else:
+        seconds = 60 * time_limit
+    if seconds <= 0:
+        raise ValueError(f"time_limit must be minutes above 0 or HH:MM:SS, not {time_limit!r}")
+    return seconds
+
+
 def _above_zero(owner: object, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
@@ -38,6 +56,8 @@ class TrainerSettings:
     """Passes over the training data; null: as long as `steps` says."""
     steps: int | None = None
     """Optimizer steps; null: as long as `epochs` says. The first limit reached ends the run."""
+    time_limit: float | str | None = None
+    """Minutes or `HH:MM:SS` of training, then save and end with exit code 75; null: no limit."""
     device: str = "auto"
     """`auto` (a CUDA device if there is one, else the CPU), `cpu`, `cuda` or `cuda:1`."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -75,6 +95,8 @@ class TrainerSettings:
         _at_least(self, 1, "epochs", "steps", "accumulate", "evaluate_every", "log_every")
         _at_least(self, 1, "threads", "limit_train_batches", "limit_eval_batches")
         _above_zero(self, "clip_norm", "clip_value")
+        if self.time_limit is not None:
+            seconds_of(self.time_limit)
         if self.epochs is None and self.steps is None:
             raise ValueError("epochs and steps must not both be null: a run needs an end")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
@@ -101,9 +123,11 @@ class CheckpointSettings:
     """Minutes after which to save at the next step, besides the saves above; null: never."""
     top_k: int = 1
     """Number of best checkpoints to keep."""
+    keep_every: int | None = None
+    """Keep the state of every n-th evaluation for good, as `kept-<step>.pt`; null: none."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "every_steps", "top_k")
+        _at_least(self, 1, "every_steps", "top_k", "keep_every")
         _above_zero(self, "every_minutes")
 
 

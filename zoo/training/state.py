@@ -18,6 +18,14 @@ from zoo.training.averaging import WeightAverage
 from zoo.training.checkpoint import CheckpointError
 from zoo.training.curve import TrainingCurve
 from zoo.training.distributed import Strategy
+from zoo.training.optimizers import (
+    arguments,
+    arranged,
+    grouping,
+    names_in_order,
+    names_of_0_1_0,
+    require_gathered,
+)
 from zoo.training.reproducibility import random_state, set_random_state
 from zoo.training.schedules import Schedule
 from zoo.training.update import Updater
@@ -129,11 +137,17 @@ class RunState:
             "optimizers": {
                 name: strategy.gather_tensors(o.state_dict()) for name, o in self.optimizers.items()
             },
+            "parameters": self._parameters(),
             "scaler": scaler.state_dict() if scaler else None,
             "schedule": self.schedule.state_dict(),
             "callbacks": {name: c.state_dict() for name, c in self._named_callbacks()},
             "metrics": self.metrics,
         }
+
+    def _parameters(self) -> dict[str, list[str]]:
+        """The names of each optimizer's parameters, in the order of its state."""
+        networks = self.task.networks()
+        return {name: names_in_order(o, networks[name]) for name, o in self.optimizers.items()}
 
     def _per_rank(self) -> dict[str, Any]:
         return {
@@ -155,6 +169,7 @@ class RunState:
 
         Raises:
             CheckpointError: the state belongs to another model, or to another number of processes.
+            ValueError: an optimizer has arguments with which it cannot go on from this state.
         """
         if len(state["ranks"]) != self.strategy.world:
             raise CheckpointError(
@@ -163,12 +178,17 @@ class RunState:
             )
         try:
             self.strategy.load_state(self.task.model, state["model"])
-            for name, optimizer in self.optimizers.items():
-                self.strategy.load_optimizer(optimizer, state["optimizers"][name])
+            for name in self.optimizers:
+                self._load_optimizer(name, state)
             if self.average is not None:
                 self._load_average(state)
+        except CheckpointError:
+            raise
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"the checkpoint belongs to another model: {error}") from error
+        for name, optimizer in self.optimizers.items():
+            if arguments(state["optimizers"][name]) != arguments(optimizer.state_dict()):
+                require_gathered(optimizer)
         if self.updater.scaler is not None and state["scaler"]:
             self.updater.scaler.load_state_dict(state["scaler"])
         self.schedule.load_state_dict(state["schedule"])
@@ -191,3 +211,33 @@ class RunState:
             steps = state.get("average_steps", 2**53)
         # Nor did these average statistics.
         self.average.load_state_dict({**state["model"], **(state["average"] or {})}, steps)
+
+    def _load_optimizer(self, name: str, state: dict[str, Any]) -> None:
+        """Restores one optimizer, each parameter by its name."""
+        optimizer, saved = self.optimizers[name], state["optimizers"][name]
+        own = self._parameters()[name]
+        sizes = grouping(saved)
+        names = state["parameters"][name] if "parameters" in state else None
+        if names is None and (sizes != grouping(optimizer.state_dict()) or self._regrouped(state)):
+            # An earlier version kept no names: its order is today's, unless the groups are others.
+            names = names_of_0_1_0(self.task.networks()[name], sizes)
+            if names is None or self._regrouped(state):
+                raise CheckpointError(
+                    "the checkpoint is that of an earlier version, which kept no parameters' names "
+                    "for the optimizer: resume it with optimizer.weight_decay, "
+                    "decay_norms_and_biases and groups as they were; they may change once this "
+                    "version has saved"
+                )
+        if names is not None and (names, sizes) != (own, grouping(optimizer.state_dict())):
+            saved = arranged(saved, names, optimizer, own)
+        self.strategy.load_optimizer(optimizer, saved)
+
+    def _regrouped(self, state: dict[str, Any]) -> bool:
+        """Whether the parameter groups of the configuration are others than at a checkpoint."""
+
+        def groups(config: dict[str, Any] | None) -> list[Any]:
+            node = (config or {}).get("optimizer") or {}
+            nodes = [node, *(n for n in node.values() if isinstance(n, dict))]
+            return [n.get("groups") or {} for n in nodes]
+
+        return groups(state["config"]) != groups(self.config)

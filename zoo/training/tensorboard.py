@@ -9,7 +9,7 @@ folder: what the killed process had written beyond the checkpoint is purged.
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,20 @@ class TensorBoard(Callback):
         settings: what to write.
         folder: the run folder.
         config: plain configuration, for the HParams tab.
+        changes: words with which a resumed run goes on.
     """
 
     def __init__(
-        self, settings: LoggerSettings, folder: Path, config: dict[str, Any] | None = None
+        self,
+        settings: LoggerSettings,
+        folder: Path,
+        config: dict[str, Any] | None = None,
+        changes: Sequence[str] = (),
     ) -> None:
         self.settings = settings
         self.folder = folder
         self.config = config
+        self.changes = changes
         self._writers: dict[str, Any] = {}
         self._resumed = False
         self._purge_steps: dict[str, int] = {}
@@ -76,6 +82,8 @@ class TensorBoard(Callback):
                     self._writer(split)
             if self._last_row and self._last_row["step"] == first:
                 self.on_log(trainer, self._last_row)  # Purged, and not written again.
+            if self.changes:
+                _write(self._writer("train"), "resumed with", Text("\n".join(self.changes)), step)
             return
         writer = self._writer("train")
         batch = next(iter(trainer.data.batches("train", 0)))

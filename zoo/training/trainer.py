@@ -116,6 +116,8 @@ class Trainer:
             total_steps=self.plan.total_steps, steps_per_epoch=self.plan.steps_per_epoch
         )
         self.signals, self.stopped, self._has_told = Signals(), False, False
+        self._stopped_by: str | None = None
+        self._restored = False
         self.evaluation = Evaluation(
             task,
             self.data,
@@ -154,6 +156,11 @@ class Trainer:
         return self.plan.steps_per_epoch
 
     @property
+    def ended_by(self) -> str | None:
+        """What has ended the run, as `setting=value` where it is one; None: it goes on."""
+        return self._stopped_by or (self.plan.ends_by if self.step >= self.total_steps else None)
+
+    @property
     def monitor(self) -> str:
         """The validation metric that selects checkpoints."""
         return self.selection.monitor
@@ -184,10 +191,11 @@ class Trainer:
 
         Returns:
             `{"val": {...}, "test": {...}, "parameters": n, "steps": n, "selected_step": n,
-            "seconds": s, "samples_per_second": r}`.
+            "ended_by": setting, "seconds": s, "samples_per_second": r}`.
 
         Raises:
-            Interrupted: a signal asked for the end; the state has been saved.
+            Interrupted: a signal asked for the end, or the time limit is over; the state has been
+                saved.
             NonFiniteError: a loss or gradient was NaN or infinite.
             CheckpointError: a checkpoint could not be written or read.
             RunFolderError: the folder holds a run, and this is another.
@@ -204,8 +212,13 @@ class Trainer:
             stack.enter_context(self.signals)
             if folder is not None:
                 stack.enter_context(folder.lock())
+            if not resume:
+                self._open(folder, callbacks)
+            elif not self._restored:
+                self.restore(folder, callbacks)
+            self._restored = False
+            if folder is not None:
                 stack.enter_context(folder.reporting())
-            self._open(folder, callbacks)
             try:
                 self._begin(resume)
                 self._train()
@@ -213,6 +226,35 @@ class Trainer:
             finally:
                 self._close(results)
         return results
+
+    def restore(
+        self,
+        folder: RunFolder | None,
+        callbacks: Sequence[Callback] = (),
+        *,
+        checkpoint: str = "last",
+    ) -> None:
+        """Loads the state from which `fit(resume=True)` goes on, and changes nothing in the folder.
+
+        Whoever wants to look at the position, or to refuse it, calls this before `fit`.
+
+        Args:
+            folder: the run folder.
+            callbacks: those that `fit` will be given.
+            checkpoint: `last` (or the one before it, where that is damaged), `best`, `previous` or
+                a path.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be read, or is that of another model or run.
+            ValueError: there is no folder, or an optimizer cannot go on with its arguments.
+        """
+        self._open(folder, callbacks)
+        if self.checkpoints is None:
+            raise ValueError("resume needs a folder")
+        self.load_state_dict(self.checkpoints.earlier(checkpoint))
+        for reason in filter(None, (c.reason_to_stop(self) for c in self.callbacks)):
+            self.stopped, self._stopped_by = True, reason
+        self._restored = True
 
     def _open(self, folder: RunFolder | None, callbacks: Sequence[Callback]) -> None:
         self.folder, self.callbacks = folder, list(callbacks)
@@ -224,7 +266,12 @@ class Trainer:
                 top_k=self.checkpoint_settings.top_k,
             )
             self.saving = Saving(
-                self.checkpoint_settings, self.signals, self._snapshot, folder, self.checkpoints
+                self.checkpoint_settings,
+                self.signals,
+                self._snapshot,
+                folder,
+                self.checkpoints,
+                time_limit=self.settings.time_limit,
             )
         self._on_step_end = [
             c for c in self.callbacks if type(c).on_step_end is not Callback.on_step_end
@@ -243,13 +290,11 @@ class Trainer:
             raise failures[0]
 
     def _begin(self, resume: bool) -> None:
-        seed_everything(self.seed)
         if resume:
-            if self.checkpoints is None:
-                raise ValueError("resume needs a folder")
+            assert self.checkpoints is not None
             self.checkpoints.clean()
-            self.load_state_dict(self.checkpoints.newest())
         else:
+            seed_everything(self.seed)
             with isolated(SEED):
                 self.task.prepare(self.data.batches("train", 0))
         if self.strategy.world > 1:
@@ -346,7 +391,8 @@ class Trainer:
             if self.checkpoints is not None and math.isfinite(value):
                 keep = self.checkpoints.rank(value, self.step)
         self.position.evaluated_at = self.step
-        self.saving.save(keep=keep)
+        every, number = self.checkpoint_settings.keep_every, self.plan.number(self.position)
+        self.saving.save(keep=keep, for_good=bool(every and number and number % every == 0))
 
     def evaluate(self, split: str) -> dict[str, float]:
         """The task's metrics over a split, of the averaged weights if there are any."""
@@ -365,9 +411,10 @@ class Trainer:
 
     def stop(self, reason: str) -> None:
         """Ends training after the present evaluation."""
-        if not self.stopped and self.folder is not None:
-            self.folder.log(f"stopped early: {reason}")
-        self.stopped = True
+        if not self.stopped:
+            self.stopped, self._stopped_by = True, reason
+            if self.folder is not None:
+                self.folder.log(f"stopped early: {reason}")
 
     def _finish(self) -> dict[str, Any]:
         """Puts the selected weights into the model, and says what they reach."""
@@ -380,7 +427,12 @@ class Trainer:
         if "test" in self.data.splits:
             found["test"] = self._evaluate("test")
         results = self.selection.results(
-            found, self.task.model, self.position, selected_step=step, items=self.curve.items
+            found,
+            self.task.model,
+            self.position,
+            selected_step=step,
+            items=self.curve.items,
+            ended_by=self.ended_by or "",
         )
         if self.folder is not None:
             self.folder.write("results.json", results)

@@ -9,6 +9,7 @@ import traceback
 
 from zoo.config.errors import ConfigError, one_line
 from zoo.training.interruption import Interrupted
+from zoo.training.shortage import shortage
 
 
 def failure(error: BaseException) -> tuple[int, str]:
@@ -19,10 +20,8 @@ def failure(error: BaseException) -> tuple[int, str]:
         return error.exit_code, f"{error}; the state is saved"
     if isinstance(error, KeyboardInterrupt):
         return 130, "stopped at once; the last checkpoint stands"
-    torch = sys.modules.get("torch")  # Not imported here: without it there is no such error.
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
-        advice = "use a smaller data.batch_size with a larger trainer.accumulate"
-        return 1, f"error: the device has too little memory ({one_line(error)[:200]}); {advice}"
+    if lack := shortage(error):
+        return 1, f"error: {lack}"
     if isinstance(error, RuntimeError) and type(error).__module__.startswith("zoo."):
         return 1, f"error: {one_line(error)}"
     if isinstance(error, OSError) and error.strerror:

@@ -11,6 +11,7 @@ from zoo.tasks.task import Task
 from zoo.training.evaluation import SEED
 from zoo.training.freezing import training_mode
 from zoo.training.reproducibility import isolated
+from zoo.training.shortage import shortage
 
 
 def require_turn(task: Task, networks: Sized, network: str) -> None:
@@ -58,9 +59,9 @@ def rehearse(
                 _try(task, next(iter(data.batches("train", 0, num_batches - 1))), autocast)
         task.reset()
         return bool(differentiated), task.compute()
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
+        if shortage(error):
+            raise
         advice = "" if fits else "; choose another data.batch_size or set data.drop_last=true"
         raise ValueError(
             f"data, model and task do not fit together: {where}"

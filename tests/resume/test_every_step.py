@@ -16,6 +16,7 @@ from tests.training.tiny import (
 )
 from zoo.training.checkpoint import read
 from zoo.training.interruption import Interrupted
+from zoo.training.plan import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 
@@ -141,7 +142,10 @@ def test_an_extended_run_equals_one_that_was_to_be_that_long(kind, tmp_path):
     def run(folder, epochs, resume=False):
         trainer, callbacks = build(kind)
         trainer.settings.epochs, trainer.schedule.factor = epochs, lambda step, total: 1.0
-        trainer._plan()
+        trainer.plan = Plan(trainer.settings, trainer.data)
+        trainer.schedule.bind(
+            total_steps=trainer.total_steps, steps_per_epoch=trainer.plan.steps_per_epoch
+        )
         fit(trainer, folder, callbacks, resume=resume)
 
     whole, parts = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")

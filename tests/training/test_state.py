@@ -39,7 +39,7 @@ def test_compiled_networks_keep_the_keys_of_their_state(tmp_path):
 def test_a_state_restored_at_once_is_the_state_that_was_saved():
     for kind in ("classification", "adversarial", "average", "plateau"):
         trainer, _ = build(kind)
-        trainer.total_steps = 5
+        trainer.plan.total_steps = 5
         trainer.fit()
         state = trainer.state_dict()
         other, _ = build(kind)

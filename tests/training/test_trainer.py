@@ -331,7 +331,7 @@ def test_the_generator_sees_the_discriminator_that_has_been_updated():
 
     trainer.task.generator_loss = generator_loss
     before = weights(model.discriminator)
-    trainer.settings.steps = trainer.total_steps = 1
+    trainer.settings.steps = trainer.plan.total_steps = 1
     trainer.fit()
     assert seen == ["discriminator", "discriminator", "generator"]
     assert not torch.equal(at_generator[0], before)
@@ -421,7 +421,7 @@ def test_the_flag_counts_steps_and_not_updates_where_a_step_has_several():
 
     trainer.task.generator_loss = generator_loss
     trainer.settings.log_every, trainer.settings.evaluate_every = 50, None
-    trainer.total_steps = 9
+    trainer.plan.total_steps = 9
     with pytest.raises(NonFiniteError, match=r"step 4 \(epoch 1, batch 0, "):
         trainer.fit()
 

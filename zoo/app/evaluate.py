@@ -89,7 +89,7 @@ def augment(parts: "Evaluation", line: CommandLine) -> dict[str, Any]:
 def evaluate_run(line: CommandLine) -> None:
     """Prints the metrics of one split and writes them to `evaluation-<split>.json`."""
     from zoo.tasks.task import Shown, Table, Text
-    from zoo.training.evaluation import markdown_table, measure
+    from zoo.training.evaluation import measure
     from zoo.training.run_folder import RunFolder
 
     parts = rebuilt(line)
@@ -122,7 +122,8 @@ def evaluate_run(line: CommandLine) -> None:
     for name, entry in found.items():
         match entry:
             case Table(rows):
-                print(f"\n{markdown_table(rows if len(rows) <= LONGEST else rows[-1:])}\n")
+                table = entry if len(rows) <= LONGEST else Table(rows[-1:])
+                print(f"\n{table.markdown()}\n")
             case Text(text):
                 print(f"\n{name}\n{text}\n")
     print(relative(folder.path / file))

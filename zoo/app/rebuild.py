@@ -17,8 +17,8 @@ from zoo.config.recipe import Recipe
 from zoo.tasks.task import Task
 from zoo.training.checkpoint import KEPT, CheckpointFolder, read
 from zoo.training.precision import resolve_device, resolve_precision
-from zoo.training.selection import task_state, usable_weights
 from zoo.training.settings import RunSettings
+from zoo.training.state import task_state, usable_weights
 
 
 def stored_recipe(

@@ -67,5 +67,29 @@ class Table(NamedTuple):
 
     rows: list[dict[str, str | float]]
 
+    def markdown(self) -> str:
+        """The rows as a table that is aligned on a terminal and laid out by Markdown readers."""
+
+        def written(value: str | float) -> str:
+            text = f"{value:.4f}" if isinstance(value, float) else str(value)
+            return text.replace("|", "\\|")
+
+        names = list(self.rows[0])
+        cells = [names, *([written(row[name]) for name in names] for row in self.rows)]
+        widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+        left = [isinstance(self.rows[0][name], str) for name in names]
+        rule = [
+            f":{'-' * (w - 1)}" if to else f"{'-' * (w - 1)}:"
+            for w, to in zip(widths, left, strict=True)
+        ]
+        lines = [
+            [
+                cell.ljust(w) if to else cell.rjust(w)
+                for cell, w, to in zip(line, widths, left, strict=True)
+            ]
+            for line in cells
+        ]
+        return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
+
 
 Prediction = Classes | Values | Masks | Texts | Samples | Table

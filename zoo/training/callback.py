@@ -30,7 +30,6 @@ class Run(Protocol):
         folder: the run folder, if there is one.
     """
 
-    total_steps: int
     stopped: bool
     task: Task
     data: Any
@@ -42,6 +41,9 @@ class Run(Protocol):
 
     @property
     def step(self) -> int: ...
+
+    @property
+    def total_steps(self) -> int: ...
 
     @property
     def monitor(self) -> str: ...

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -35,6 +35,17 @@ class TrainingCurve:
         self._began = time.perf_counter()
         self.waited = 0.0
         self.items = 0.0
+
+    def waiting_for(self, batches: Iterator[list[Any]]) -> Iterator[list[Any]]:
+        """Passes on what the loaders give, and notes the time that it takes."""
+        clock = time.perf_counter
+        while True:
+            began = clock()
+            window = next(batches, None)
+            self.waited += clock() - began
+            if window is None:
+                return
+            yield window
 
     def add(self, network: str, loss: Tensor, count: Tensor | int) -> None:
         """Takes in one update's mean loss over `count` terms."""

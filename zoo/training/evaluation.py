@@ -1,7 +1,8 @@
 """One pass over a split in which nothing of training changes."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from itertools import islice
 from typing import Any
 
 from zoo.tasks.task import Task, evaluation_mode
@@ -50,26 +51,55 @@ def measure(
     return metrics
 
 
-def markdown_table(rows: Sequence[Mapping[str, str | float]]) -> str:
-    """The rows as a table that is aligned on a terminal and laid out by Markdown readers."""
+class Evaluation:
+    """Measures a task on the splits of its data, with the weights that the model holds.
 
-    def written(value: str | float) -> str:
-        text = f"{value:.4f}" if isinstance(value, float) else str(value)
-        return text.replace("|", "\\|")
+    Args:
+        task: whose metrics.
+        data: the data module.
+        limit: largest number of batches; None: all of a split.
+        autocast: context of the forward passes.
+        between: called before every batch; what it raises ends the evaluation.
+    """
 
-    names = list(rows[0])
-    cells = [names, *([written(row[name]) for name in names] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    left = [isinstance(rows[0][name], str) for name in names]
-    rule = [
-        f":{'-' * (w - 1)}" if to else f"{'-' * (w - 1)}:"
-        for w, to in zip(widths, left, strict=True)
-    ]
-    lines = [
-        [
-            cell.ljust(w) if to else cell.rjust(w)
-            for cell, w, to in zip(line, widths, left, strict=True)
-        ]
-        for line in cells
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
+    def __init__(
+        self,
+        task: Task,
+        data: Any,
+        *,
+        limit: int | None,
+        autocast: Any,
+        between: Callable[[], None],
+    ) -> None:
+        self._task, self._data, self._limit = task, data, limit
+        self._autocast, self._between = autocast, between
+
+    def split(
+        self, split: str, then: Callable[[dict[str, float]], None] = ignore
+    ) -> dict[str, float]:
+        """The metrics over a split, which `then` is called with (see `measure`)."""
+        return self._measure(split, self._limit, then)
+
+    def training(self, batches: int) -> dict[str, float]:
+        """Metrics on as many training batches as validation has, for the same charts.
+
+        Args:
+            batches: how many an epoch uses.
+        """
+        limits = [batches, self._data.num_batches("val")]
+        if self._limit is not None:
+            limits.append(self._limit)
+        metrics = self._measure("train", min(limits), ignore)
+        # The loss of training has a curve already.
+        return {name: v for name, v in metrics.items() if not name.endswith("loss")}
+
+    def _measure(
+        self, split: str, limit: int | None, then: Callable[[dict[str, float]], None]
+    ) -> dict[str, float]:
+        return measure(
+            self._task,
+            islice(self._data.batches(split, 0), limit),
+            autocast=self._autocast,
+            between=self._between,
+            then=then,
+        )

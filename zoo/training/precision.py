@@ -6,6 +6,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from zoo.tasks.task import Task
+from zoo.training.settings import TrainerSettings
+
 _TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -49,6 +52,37 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype | None:
             stacklevel=2,
         )
     return kind
+
+
+def prepare(
+    task: Task, settings: TrainerSettings, *, is_sharded: bool
+) -> tuple[torch.device, torch.dtype | None]:
+    """Moves the networks of a task to their device, in place, and compiles them if wanted.
+
+    Args:
+        task: whose networks.
+        settings: device, precision, memory format, whether to compile.
+        is_sharded: whether a process holds a part of each parameter.
+
+    Returns:
+        The device, and the type to compute in; None: no autocast.
+
+    Raises:
+        ValueError: the device is not there, or shards cannot do what the settings ask for.
+    """
+    device = resolve_device(settings.device)
+    dtype = resolve_precision(settings.precision, device)
+    if is_sharded and (dtype is torch.float16 or settings.ema_decay is not None):
+        raise ValueError(
+            "precision=fp16 and ema_decay do not work with shards; use precision=bf16, no "
+            "ema_decay, or replicas"
+        )
+    place(task.model, device, False if is_sharded else settings.channels_last)
+    task.to(device)
+    if settings.compile:
+        for network in task.networks().values():
+            network.compile()  # In place, so that the keys of its state stay what they are.
+    return device, dtype
 
 
 def place(model: nn.Module, device: torch.device, channels_last: str | bool) -> None:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.training.checkpoint import CheckpointError, read
-from zoo.training.selection import usable_weights
+from zoo.training.state import usable_weights
 
 SHOWN = 3
 """Names that a report gives of each kind."""

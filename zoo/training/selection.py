@@ -3,26 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from zoo.tasks.task import Task
 from zoo.training.checkpoint import CheckpointFolder, read
 from zoo.training.settings import CheckpointSettings
 from zoo.training.state import Position
-
-
-def usable_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights of a checkpoint that are to be used: the averaged ones where the run averaged.
-
-    Buffers (batch statistics) are not averaged and are the model's own.
-    """
-    return {**state["model"], **(state["average"] or {})}
-
-
-def task_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What the task had remembered at a checkpoint, for an evaluation."""
-    found: dict[str, Any] = state["ranks"][0]["task"]
-    return found
 
 
 class Selection:

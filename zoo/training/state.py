@@ -5,11 +5,13 @@ Most of it is shared by all processes of a run and written once. What each proce
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from zoo.tasks.task import Task
 from zoo.training.averaging import WeightAverage
@@ -37,6 +39,20 @@ class Position:
     """Step of the last evaluation."""
     seconds: float = 0.0
     """Time of training."""
+
+
+def usable_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights of a checkpoint that are to be used: the averaged ones where the run averaged.
+
+    Buffers (batch statistics) are not averaged and are the model's own.
+    """
+    return {**state["model"], **(state["average"] or {})}
+
+
+def task_state(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What the task had remembered at a checkpoint, for an evaluation."""
+    found: dict[str, Any] = state["ranks"][0]["task"]
+    return found
 
 
 class _Stateful(Protocol):
@@ -74,6 +90,19 @@ class RunState:
     position: Position = field(default_factory=Position)
     metrics: dict[str, float] = field(default_factory=dict)
     callbacks: Sequence[_Stateful] = ()
+
+    def weights_to_use(self) -> AbstractContextManager[None]:
+        """Has the model hold the weights to judge it by: the averaged ones, if there are any."""
+        return self.average.applied() if self.average else nullcontext()
+
+    def use(self, state: Mapping[str, Any]) -> None:
+        """Puts the weights of a checkpoint that are to be used, and what its task had remembered.
+
+        Args:
+            state: of this run, or of one with the same model and task.
+        """
+        self.strategy.load_state(self.task.model, usable_weights(state))
+        self.task.load_state_dict(task_state(state))
 
     def state_dict(self) -> dict[str, Any]:
         """The shared part, and in `ranks` that of each process; every process has to ask."""

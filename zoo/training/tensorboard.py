@@ -14,7 +14,6 @@ from typing import Any
 
 from zoo.tasks.task import Image, Shown, Table, Text, Vectors, evaluation_mode
 from zoo.training.callback import Callback, Run
-from zoo.training.evaluation import markdown_table
 from zoo.training.settings import LoggerSettings
 
 _POSITION = ("step", "epoch", "split")
@@ -184,7 +183,7 @@ def _write(writer: Any, name: str, shown: Shown, step: int) -> None:
             block = "\n".join("    " + line for line in shown.text.splitlines())
             writer.add_text(name, block, step)
         case Table():
-            writer.add_text(name, markdown_table(shown.rows), step)
+            writer.add_text(name, shown.markdown(), step)
         case Vectors():
             # A resumed run may write the same folder again, about which torch prints a warning.
             with contextlib.redirect_stdout(None):

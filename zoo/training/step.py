@@ -1,0 +1,110 @@
+"""One optimizer step of every network of a task, on a window of batches."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from zoo.tasks.task import Objective, Task
+from zoo.training.curve import TrainingCurve
+from zoo.training.distributed import Strategy
+from zoo.training.rehearsal import require_turn
+from zoo.training.update import Updater
+
+
+class Joint(NamedTuple):
+    """The objectives of all batches of a step for one network, as if of one large batch.
+
+    Attributes:
+        loss: sum over ``count`` terms; of a single batch the mean.
+        count: terms of all batches.
+        network: whose.
+        terms: parts of the loss by name: likewise, with the counts of the batches that have them.
+    """
+
+    loss: Tensor
+    count: Tensor | int  # type: ignore[assignment]  # hides tuple.count
+    network: str
+    terms: dict[str, tuple[Any, Any]]
+
+
+class Stepper:
+    """Asks a task for its objectives one after the other, and takes the update of each.
+
+    Args:
+        task: what is learned.
+        updater: turns gradients into updates.
+        strategy: which processes share the work.
+        curve: takes in the losses.
+    """
+
+    def __init__(
+        self, task: Task, updater: Updater, strategy: Strategy, curve: TrainingCurve
+    ) -> None:
+        self._task, self._updater, self._strategy, self._curve = task, updater, strategy, curve
+        self._networks = task.networks()
+
+    def step(self, window: Sequence[Any], *, measure: bool) -> bool:
+        """Takes the step.
+
+        The objectives of the batches advance side by side, so that k accumulated batches equal one
+        large batch also where one network's loss is computed after another's update.
+
+        Args:
+            window: batches whose gradients are accumulated.
+            measure: whether to note the gradient norms.
+
+        Returns:
+            Whether every network took its step; fp16 scaling skips one now and then.
+
+        Raises:
+            NonFiniteError: a loss or gradient is not finite.
+        """
+        updater, strategy = self._updater, self._strategy
+        runs = [self._task.objectives(batch) for batch in window]
+        # Unless there are several batches, the mean over the count is the loss itself.
+        weigh, taken, is_first = len(window) > 1 or strategy.world > 1, True, True
+        while joint := self._backward(runs, weigh=weigh, is_first=is_first):
+            loss, count, network, terms = joint
+            if strategy.world > 1:
+                flat = [value for pair in terms.values() for value in pair]
+                loss, count, *flat = strategy.total(loss, count, *flat)
+                terms = dict(zip(terms, zip(flat[::2], flat[1::2], strict=True), strict=True))
+            try:
+                stepped = updater.update(network, loss, count if weigh else None, measure=measure)
+            finally:
+                self._task.end_turn()
+            if stepped:
+                self._curve.add(network, loss, count)
+                for name, (total, number) in terms.items():
+                    mean = total / number if weigh else total
+                    self._curve.add_terms(network, {name: mean}, number)
+            taken, is_first = taken and stepped, False
+        updater.end_step()
+        return taken
+
+    def _backward(
+        self, runs: list[Iterator[Objective]], *, weigh: bool, is_first: bool
+    ) -> Joint | None:
+        """Asks every batch for its next objective, and gathers their gradients and themselves."""
+        updater, ask = self._updater, self._strategy.ask
+        joint: Joint | None = None
+        parts: dict[str, tuple[Any, Any]] = {}
+        for run in runs:
+            with updater.autocast:
+                objective = ask(run, is_first=is_first, is_last=run is runs[-1])
+            if objective is None:
+                return None
+            loss, count, network, terms = objective
+            require_turn(self._task, self._networks, network)
+            if weigh:
+                loss = loss * count
+            for name, term in (terms or {}).items():
+                total, number = parts.get(name, (0.0, 0))
+                parts[name] = (total + (term * count if weigh else term), number + count)
+            updater.backward(loss, network)
+            loss = loss.detach()
+            if joint is not None:
+                loss, count = joint.loss + loss, count + joint.count
+            joint = Joint(loss, count, network, parts)
+        return joint

@@ -26,11 +26,7 @@ def shortage(error: BaseException) -> str | None:
     no_memory = isinstance(error, MemoryError) or (said and _NO_MEMORY.search(text))
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return f"the device has too little memory ({text}); {_FOR_LESS_MEMORY}"
-    if (
-        number == errno.ENOMEM
-        or isinstance(error, MemoryError)
-        or (said and _NO_MEMORY.search(text))
-    ):
+    if no_memory or number == errno.ENOMEM:
         what = text or "an allocation failed"
         return f"this computer has too little memory ({what}); {_FOR_LESS_MEMORY}"
     if said and _LOST_WORKER.search(text):

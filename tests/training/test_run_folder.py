@@ -222,5 +222,6 @@ def test_small_files_are_replaced_in_one_step(tmp_path, monkeypatch):
 def test_a_broken_or_missing_status_is_an_empty_one(tmp_path):
     folder = RunFolder.create(tmp_path)
     assert folder.read_status() == {}
-    (folder.path / "status.json").write_text('{"state": "runn')
-    assert folder.read_status() == {}
+    for damaged in ('{"state": "runn', "[1]", "7", "[" * 100_000):
+        (folder.path / "status.json").write_text(damaged)
+        assert folder.read_status() == {}

@@ -100,7 +100,7 @@ def change_of_data(folder: "RunFolder", data: "DataModule") -> str:
     changes = [
         f"{count:,} samples in {split}, where there were {before[split]:,}"
         for split, count in now.items()
-        if before.get(split, count) != count
+        if isinstance(before.get(split), int) and before[split] != count
     ]
     return f"these data have {' and '.join(changes)}: put them back as they were" if changes else ""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.training.callback import Callback, Run
+from zoo.training.own_files import appending
 from zoo.training.settings import EarlyStoppingSettings, ProfileSettings
 
 TIMINGS = ("samples_per_second", "data_wait", "memory_mib", "seconds")
@@ -20,8 +21,7 @@ class MetricsFile(Callback):
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "metrics.jsonl"
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in on_fit_end
+        self._file = appending(folder / "metrics.jsonl")
 
     def on_log(self, trainer: Run, row: dict[str, Any]) -> None:
         self._file.write(json.dumps(row) + "\n")

@@ -8,7 +8,6 @@ Format versions: this version reads its own format and every earlier one (throug
 refuses a later one by number.
 """
 
-import contextlib
 import os
 import pickle
 import re
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+
+from zoo.training.own_files import link, replacing, sync_folder
 
 FORMAT = 2
 KEPT = ("best", "last", "previous")
@@ -53,33 +54,16 @@ def write(path: Path, state: dict[str, Any]) -> None:
     Raises:
         CheckpointError: the disk refused; what was at `path` is intact.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as file:
+        with replacing(path) as file:
             torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise CheckpointError(
             f"cannot write the checkpoint {path} ({reason}; {free / 2**20:.0f} MiB free there); "
             "the one before it is intact: make room and resume"
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in the folder survive a power failure, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -123,22 +107,11 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _link(source: Path, target: Path) -> None:
-    """Makes `target` the same file as `source`, replacing what is there in one step."""
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:  # A file system without hard links.
-        shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
-
-
 class CheckpointFolder:
     """The checkpoints of one run: `last.pt`, `previous.pt`, `best.pt` and the best few by step.
 
     Args:
-        path: the folder; made if it is not there.
+        path: the folder; made when there is something to put into it.
         mode: whether less or more of the monitored metric is better.
         top_k: number of best checkpoints to keep; beyond one they are named by their step.
     """
@@ -149,7 +122,6 @@ class CheckpointFolder:
         self.top_k = top_k
         # [value, step, file] of the best, best first; travels inside every checkpoint.
         self.ranking: list[list[Any]] = []
-        path.mkdir(parents=True, exist_ok=True)
 
     @property
     def best_value(self) -> float | None:
@@ -172,6 +144,10 @@ class CheckpointFolder:
             CheckpointError: the disk refused; the files before are intact.
         """
         last, fresh = self.path / "last.pt", self.path / "next.pt"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"cannot make {self.path} ({error.strerror})") from error
         write(fresh, {**state, "ranking": self.ranking})
         try:
             if keep:
@@ -179,15 +155,15 @@ class CheckpointFolder:
                 step = state["position"]["step"]
                 for _, ranked_step, name in self.ranking:
                     if ranked_step == step and name != "best.pt":
-                        _link(fresh, self.path / name)
+                        link(fresh, self.path / name)
                 if self.ranking[0][1] == step:
-                    _link(fresh, self.path / "best.pt")
+                    link(fresh, self.path / "best.pt")
             if last.exists():
-                _link(last, self.path / "previous.pt")
+                link(last, self.path / "previous.pt")
             os.replace(fresh, last)
             if keep:
                 self._drop_unranked()
-            _sync_folder(self.path)
+            sync_folder(self.path)
         except OSError as error:
             raise CheckpointError(
                 f"cannot keep a checkpoint in {self.path} ({error.strerror})"
@@ -220,7 +196,7 @@ class CheckpointFolder:
             for problem in problems:
                 warnings.warn(f"{problem}; going on from {path.name} before it", stacklevel=2)
                 # Else the next save would put the damaged file into the place of this good one.
-                _link(path, self.path / "last.pt")
+                link(path, self.path / "last.pt")
             self.ranking = [list(entry) for entry in state["ranking"]]
             return state
         raise CheckpointError(

@@ -17,22 +17,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from zoo.training.own_files import appending, links_in, replacing
+
 HEARTBEAT_SECONDS = 10.0
 _RESERVED_BYTES = 1 << 16
 
 
 class RunFolderError(RuntimeError):
     """A run folder cannot be used, in one sentence."""
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a whole small file in one step."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def safe_name(text: str) -> str:
@@ -117,8 +109,14 @@ class RunFolder:
         """Holds the run for this process; a killed process holds nothing.
 
         Raises:
-            RunFolderError: another process is working on it.
+            RunFolderError: another process is working on it, or there is a link in it, through
+                which files elsewhere would be overwritten.
         """
+        if found := next(links_in(self.path), None):
+            raise RunFolderError(
+                f"{found} is a link, and a run writes into its own folder alone; put what it "
+                "points to in its place"
+            )
         try:
             self._lock.acquire(timeout=2)
         except Timeout:
@@ -136,27 +134,26 @@ class RunFolder:
     def write(self, name: str, content: str | dict[str, Any]) -> None:
         """Writes a text, or a dictionary as JSON, in one step."""
         text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
-        _replace(self.path / name, text)
+        with replacing(self.path / name) as file:
+            file.write(text.encode())
 
     def read(self, name: str) -> dict[str, Any]:
-        """Reads a JSON file; {} if there is none."""
+        """Reads a JSON object from a file; {} if there is none in it."""
         try:
-            found: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
             return {}
-        return found
+        return found if isinstance(found, dict) else {}
 
     def read_status(self) -> dict[str, Any]:
         """What `status.json` says, with `state: dead` for a run whose process is gone."""
         status = self.read("status.json")
         if status.get("state") == "running":
-            probe = FileLock(self.path / ".lock")
-            try:
-                probe.acquire(timeout=0)
-                probe.release()
-                status["state"] = "dead"
-            except (Timeout, OSError):
-                pass
+            lock = self.path / ".lock"
+            with contextlib.suppress(Timeout, OSError):
+                if not lock.is_symlink():  # Taking a lock empties its file.
+                    with FileLock(lock).acquire(timeout=0):
+                        status["state"] = "dead"
         return status
 
     def status(self, state: str, **more: Any) -> None:
@@ -184,6 +181,9 @@ class RunFolder:
         """Keeps `status.json` true while a run is on: running, then how it ended."""
         from zoo.training.interruption import Interrupted
 
+        for left in self.path.glob("status.json.*.tmp"):  # By a process that was killed.
+            with contextlib.suppress(OSError):
+                left.unlink()
         reserve = self.path / ".reserve"
         if not reserve.exists():  # A resumed run may have had to give it up.
             with contextlib.suppress(OSError):
@@ -219,6 +219,6 @@ class RunFolder:
         stamp = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
         with (
             contextlib.suppress(OSError),
-            open(self.path / "log.txt", "a", encoding="utf-8") as file,
+            appending(self.path / "log.txt") as file,
         ):
             file.write(f"{stamp} {text}\n")

@@ -28,7 +28,8 @@ class TrainingCurve:
         self._prefix = {n: "" if len(networks) == 1 else f"{n}_" for n in networks}
         self._device = device
         # In float64: a window may have a million steps.
-        self._sums = {n: torch.zeros((), device=device, dtype=torch.float64) for n in networks}
+        self._sums: dict[str, Tensor | float] = dict.fromkeys(networks, 0.0)
+        self._reads_at_once = device.type == "cpu"  # Where nothing has to be waited for.
         self._counts: dict[str, Tensor | float] = dict.fromkeys(networks, 0)
         # Of the parts of the losses: sum and count.
         self._terms: dict[str, list[Tensor | float]] = {}
@@ -49,11 +50,8 @@ class TrainingCurve:
 
     def add(self, network: str, loss: Tensor, count: Tensor | int) -> None:
         """Takes in one update's mean loss over `count` terms."""
-        total = self._sums[network]
-        if isinstance(count, Tensor):
-            total.addcmul_(loss, count)
-        else:
-            total.add_(loss, alpha=count)
+        value = loss.item() if self._reads_at_once else loss.double()
+        self._sums[network] = value * count + self._sums[network]
         self._counts[network] = count + self._counts[network]
 
     def add_terms(self, network: str, terms: Mapping[str, Tensor], count: Tensor | int) -> None:
@@ -102,8 +100,7 @@ class TrainingCurve:
         row["data_wait"] = self.waited / seconds
         row["memory_mib"] = _memory(self._device)
         self.items += items
-        for total in self._sums.values():
-            total.zero_()
+        self._sums = dict.fromkeys(self._sums, 0.0)
         self._counts = dict.fromkeys(self._counts, 0)
         self._terms.clear()
         self.restart()
@@ -116,7 +113,7 @@ class TrainingCurve:
     def state_dict(self) -> dict[str, Any]:
         """The sums since the last line."""
         return {
-            "sums": dict(self._sums),
+            "sums": {name: float(total) for name, total in self._sums.items()},
             "counts": {name: float(count) for name, count in self._counts.items()},
             "terms": {n: [float(value) for value in kept] for n, kept in self._terms.items()},
             "items": self.items,
@@ -124,8 +121,7 @@ class TrainingCurve:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` gave."""
-        for name, total in self._sums.items():
-            total.copy_(state["sums"][name])
+        self._sums = {name: float(state["sums"][name]) for name in self._sums}
         self._counts, self.items = dict(state["counts"]), state["items"]
         self._terms = {name: list(kept) for name, kept in state.get("terms", {}).items()}
 

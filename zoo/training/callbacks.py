@@ -1,12 +1,13 @@
 """The callbacks that every run may have: the file of metrics, early stopping, a profile."""
 
-import json
 import math
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 from zoo.training.callback import Callback, Run
-from zoo.training.own_files import appending
+from zoo.training.own_files import appending, to_json
 from zoo.training.settings import EarlyStoppingSettings, ProfileSettings
 
 TIMINGS = ("samples_per_second", "data_wait", "memory_mib", "seconds")
@@ -16,27 +17,48 @@ TIMINGS = ("samples_per_second", "data_wait", "memory_mib", "seconds")
 class MetricsFile(Callback):
     """Writes every row into `metrics.jsonl`; a resumed run first cuts what it is going to repeat.
 
+    A value that is not finite is null there, for JSON has no word for it, and noted in `log.txt`.
+
     Args:
         folder: the run folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file = appending(folder / "metrics.jsonl")
+        self._noted: set[str] = set()
 
     def on_log(self, trainer: Run, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(to_json(row) + "\n")
         self._file.flush()
+        for name, value in row.items():
+            if isinstance(value, float) and not math.isfinite(value) and name not in self._noted:
+                self._noted.add(name)
+                if trainer.folder is not None:
+                    trainer.folder.log(f"{name} is {value} at step {row['step']}: null in JSON")
 
     def on_fit_end(self, trainer: Run, results: dict[str, Any] | None) -> None:
         self._file.close()
 
     def state_dict(self) -> dict[str, Any]:
+        os.fsync(self._file.fileno())  # What a checkpoint follows must be on the disk.
         return {"bytes": self._file.tell()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self._file.tell() > state["bytes"]:
-            self._file.truncate(state["bytes"])
-            self._file.seek(state["bytes"])
+        size, wanted = self._file.tell(), state["bytes"]
+        if not isinstance(wanted, int) or wanted < 0:
+            raise ValueError(f"bytes of metrics.jsonl is {wanted!r}")
+        keep = min(size, wanted)
+        path = Path(self._file.name)
+        if keep and not (whole := path.read_bytes()[:keep]).endswith(b"\n"):
+            keep = whole.rfind(b"\n") + 1  # Else the next row would go on with half of another.
+        if keep < wanted:
+            warnings.warn(
+                f"{path} is shorter than its checkpoint, or damaged: rows before this step are "
+                "missing; the run itself goes on as it was",
+                stacklevel=2,
+            )
+        self._file.truncate(keep)
+        self._file.seek(keep)
 
 
 class EarlyStopping(Callback):

@@ -8,6 +8,8 @@ Format versions: this version reads its own format and every earlier one (throug
 refuses a later one by number.
 """
 
+import contextlib
+import errno
 import os
 import pickle
 import re
@@ -21,10 +23,13 @@ from typing import Any, Literal
 import torch
 
 from zoo.training.own_files import link, replacing, sync_folder
+from zoo.training.shortage import shortage
 
 FORMAT = 2
 KEPT = ("best", "last", "previous")
 """Checkpoints that have a name."""
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_RANKED = re.compile(r"best\.pt|step-\d{8,}\.pt")
 
 
 class CheckpointError(RuntimeError):
@@ -60,9 +65,13 @@ def write(path: Path, state: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:
         free = shutil.disk_usage(path.parent).free
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        kept = any((path.parent / name).exists() for name in (path.name, "last.pt"))
+        refused = isinstance(error, OSError) and error.errno in _NOT_ALLOWED
+        advice = f"{'allow writing there' if refused else 'make room'} and "
+        advice += "resume" if kept else "start the run anew"
         raise CheckpointError(
             f"cannot write the checkpoint {path} ({reason}; {free / 2**20:.0f} MiB free there); "
-            "the one before it is intact: make room and resume"
+            f"{'the one before it is intact' if kept else 'there is none before it'}: {advice}"
         ) from error
 
 
@@ -102,9 +111,41 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} has format {version}; this version reads up to {FORMAT}: update the project"
         )
-    for older in range(version, FORMAT):
-        state = _UPGRADES[older](state)
+    with well_formed(path):
+        for older in range(version, FORMAT):
+            state = _UPGRADES[older](state)
     return state
+
+
+@contextlib.contextmanager
+def well_formed(what: object) -> Iterator[None]:
+    """Says of a whole file with wrong content that it is one, in whatever that shows.
+
+    Raises:
+        CheckpointError: the block raised anything.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        if shortage(error):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CheckpointError(f"{what} does not hold what this run saves ({reason})") from error
+
+
+def _check_ranking(ranking: list[list[Any]]) -> list[list[Any]]:
+    """The entries of a ranking, whose files lie in no other folder.
+
+    Raises:
+        ValueError: one is not an entry.
+    """
+    for value, step, name in ranking:
+        numbers = isinstance(value, int | float) and isinstance(step, int)
+        if not (numbers and isinstance(name, str) and _RANKED.fullmatch(name)):
+            raise ValueError(f"ranking has {[value, step, name]!r}")
+    return [list(entry) for entry in ranking]
 
 
 class CheckpointFolder:
@@ -172,7 +213,7 @@ class CheckpointFolder:
     def _drop_unranked(self) -> None:
         kept = {name for _, _, name in self.ranking}
         for file in self.path.glob("step-*.pt"):
-            if file.name not in kept and re.fullmatch(r"step-\d{8,}\.pt", file.name):
+            if file.name not in kept and _RANKED.fullmatch(file.name):
                 file.unlink(missing_ok=True)
 
     def candidates(self) -> Iterator[Path]:
@@ -197,7 +238,8 @@ class CheckpointFolder:
                 warnings.warn(f"{problem}; going on from {path.name} before it", stacklevel=2)
                 # Else the next save would put the damaged file into the place of this good one.
                 link(path, self.path / "last.pt")
-            self.ranking = [list(entry) for entry in state["ranking"]]
+            with well_formed(path):
+                self.ranking = _check_ranking(state["ranking"])
             return state
         raise CheckpointError(
             f"no checkpoint is left to resume from: {'; '.join(problems)}; start the run anew"

@@ -4,11 +4,13 @@ A run folder may come from somebody else, and a link in it may lead to any file 
 """
 
 import contextlib
+import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, Any, TextIO
 
 
 @contextlib.contextmanager
@@ -52,6 +54,22 @@ def appending(path: Path) -> TextIO:
         OSError: it is a link.
     """
     return open(path, "a", encoding="utf-8", opener=_without_links)
+
+
+def to_json(content: Any, *, indent: int | None = None) -> str:
+    """Plain Python as JSON, which knows no NaN and no infinity: they become null."""
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    match content:
+        case float() if not math.isfinite(content):
+            return None
+        case dict():
+            return {key: _finite(value) for key, value in content.items()}
+        case list() | tuple():
+            return [_finite(value) for value in content]
+    return content
 
 
 def sync_folder(folder: Path) -> None:

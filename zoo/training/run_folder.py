@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from zoo.training.own_files import appending, links_in, replacing
+from zoo.training.own_files import appending, links_in, replacing, to_json
 
 HEARTBEAT_SECONDS = 10.0
 _RESERVED_BYTES = 1 << 16
@@ -132,8 +132,8 @@ class RunFolder:
             self._lock.release()
 
     def write(self, name: str, content: str | dict[str, Any]) -> None:
-        """Writes a text, or a dictionary as JSON, in one step."""
-        text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
+        """Writes a text, or a dictionary as JSON (see `to_json`), in one step."""
+        text = content if isinstance(content, str) else to_json(content, indent=2) + "\n"
         with replacing(self.path / name) as file:
             file.write(text.encode())
 

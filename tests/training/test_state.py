@@ -163,5 +163,5 @@ def test_a_best_checkpoint_with_wrong_content_is_refused_in_one_line(finished, t
     shutil.copytree(finished, path)
     best = path / "checkpoints" / "best.pt"
     write(best, read(best) | {"metrics": 7, "model": {}})
-    with pytest.raises(CheckpointError, match="best.pt does not hold what this run saves"):
+    with pytest.raises(CheckpointError, match=r"best\.pt does not hold what this run saves"):
         trainer_of(epochs=1).fit(folder=RunFolder(path), resume=True)

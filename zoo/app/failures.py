@@ -1,12 +1,16 @@
 """From what went wrong to a line for the user and an exit code.
 
-Exit codes: 0 finished, 1 failed, 2 wrong configuration, 130 Ctrl-C and 143 SIGTERM after saving.
+Exit codes: 0 finished, 1 failed, 2 wrong configuration, and, after saving, 130
+Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
 import os
+import shlex
 import sys
 import traceback
+from pathlib import Path
 
+from zoo.app.commands import command, relative
 from zoo.config.errors import ConfigError, one_line
 from zoo.training.interruption import Interrupted
 from zoo.training.shortage import shortage
@@ -16,10 +20,8 @@ def failure(error: BaseException) -> tuple[int, str]:
     """The exit code of an exception and what to say about it."""
     if isinstance(error, ConfigError):
         return 2, f"error: {one_line(error)}"
-    if isinstance(error, Interrupted):
-        return error.exit_code, f"{error}; the state is saved"
-    if isinstance(error, KeyboardInterrupt):
-        return 130, "stopped at once; the last checkpoint stands"
+    if isinstance(error, Interrupted | KeyboardInterrupt):
+        return _interruption(error)
     if lack := shortage(error):
         return 1, f"error: {lack}"
     if isinstance(error, RuntimeError) and type(error).__module__.startswith("zoo."):
@@ -28,6 +30,20 @@ def failure(error: BaseException) -> tuple[int, str]:
         where = f" ({error.filename})" if error.filename else ""
         return 1, f"error: {error.strerror}{where}"
     return 1, "".join(traceback.format_exception(error)).rstrip()
+
+
+def _interruption(error: Interrupted | KeyboardInterrupt) -> tuple[int, str]:
+    """What a run that was stopped leaves, and how it goes on."""
+    folder: Path | None = getattr(error, "run_folder", None)
+    saved = folder is not None and (folder / "checkpoints" / "last.pt").exists()
+    code = error.exit_code if isinstance(error, Interrupted) else 130
+    if isinstance(error, Interrupted):
+        text = f"{error}; the state is saved" if saved else str(error)
+    else:
+        text = f"stopped at once; {'the last checkpoint stands' if saved else 'nothing is saved'}"
+    if folder is not None and saved:
+        text += f"; go on: {command('train.py')} resume={shlex.quote(relative(folder))}"
+    return code, text
 
 
 def report(error: BaseException) -> int:

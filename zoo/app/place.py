@@ -64,10 +64,16 @@ class RunLocation:
         import yaml
 
         from zoo.config.run_config import dump
-        from zoo.training.run_folder import RunFolder, environment
+        from zoo.training.run_folder import RunFolder, RunFolderError, environment
 
         if self.folder is None:
-            self.folder = RunFolder.create(self.parent, self.name)
+            folder = RunFolder.create(self.parent, self.name)
+            try:
+                folder.reserve()
+            except RunFolderError:
+                folder.path.rmdir()  # Nothing has been written, and nothing can be.
+                raise
+            self.folder = folder
         with self.folder.lock():
             if self.resume and (change := change_of_data(self.folder, data)):
                 raise ConfigError(f"resume={self.folder.path}: {change}, or begin a new run")

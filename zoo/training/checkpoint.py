@@ -70,7 +70,7 @@ def write(path: Path, state: dict[str, Any]) -> None:
         advice = f"{'allow writing there' if refused else 'make room'} and "
         advice += "resume" if kept else "start the run anew"
         raise CheckpointError(
-            f"cannot write the checkpoint {path} ({reason}; {free / 2**20:.0f} MiB free there); "
+            f"cannot write the checkpoint {path} ({reason}; {_size(free)} free there); "
             f"{'the one before it is intact' if kept else 'there is none before it'}: {advice}"
         ) from error
 
@@ -264,6 +264,10 @@ def require_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise CheckpointError(
-            f"the checkpoints of this run need about {size / 2**20:.0f} MiB and "
-            f"{free / 2**20:.0f} MiB are free in {folder}; make room or set paths.runs_dir"
+            f"the checkpoints of this run need about {_size(size)} and {_size(free)} are free in "
+            f"{folder}; make room or set paths.runs_dir"
         )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.0f} MiB" if count >= 2**20 else f"{count / 2**10:.0f} KiB"

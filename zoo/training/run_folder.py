@@ -21,6 +21,7 @@ from zoo.training.own_files import appending, links_in, replacing, to_json
 
 HEARTBEAT_SECONDS = 10.0
 _RESERVED_BYTES = 1 << 16
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class RunFolderError(RuntimeError):
@@ -171,10 +172,30 @@ class RunFolder:
         try:
             self.write("status.json", self._status)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in _FULL:
                 raise
             (self.path / ".reserve").unlink(missing_ok=True)
             self.write("status.json", self._status)
+
+    def reserve(self) -> None:
+        """Takes the space in which a full disk can be reported, unless it is there.
+
+        Raises:
+            RunFolderError: there is not even that much.
+        """
+        path = self.path / ".reserve"
+        if path.exists():
+            return
+        try:
+            with replacing(path) as file:
+                file.write(secrets.token_bytes(_RESERVED_BYTES))
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write into {self.path} ({error.strerror}); make room or set paths.runs_dir"
+                if error.errno in _FULL
+                else f"cannot write into {self.path} ({error.strerror}); allow it, or set "
+                "paths.runs_dir"
+            ) from error
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:
@@ -184,17 +205,18 @@ class RunFolder:
         for left in self.path.glob("status.json.*.tmp"):  # By a process that was killed.
             with contextlib.suppress(OSError):
                 left.unlink()
-        reserve = self.path / ".reserve"
-        if not reserve.exists():  # A resumed run may have had to give it up.
-            with contextlib.suppress(OSError):
-                reserve.write_bytes(secrets.token_bytes(_RESERVED_BYTES))
+        self.reserve()  # A resumed run may have had to give it up.
         self.status("running", error=None)
         self.log(f"running, process {os.getpid()}")
         try:
             yield
         except (Interrupted, KeyboardInterrupt) as error:
+            error.run_folder = self.path  # type: ignore[union-attr]  # whoever reports it asks
+            step = getattr(error, "step", None)
+            known = {} if step is None else {"step": step}
             with contextlib.suppress(OSError):  # Here and below: it must not hide what happened.
-                self.status("interrupted", error=str(error) or "KeyboardInterrupt")
+                self.status("interrupted", error=str(error) or "KeyboardInterrupt", **known)
+            self.log(f"{error}; the state is saved" if str(error) else "stopped at once")
             raise
         except BaseException as error:
             with contextlib.suppress(OSError):

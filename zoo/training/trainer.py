@@ -197,6 +197,9 @@ class Trainer:
                 self._begin(resume)
                 self._train()
                 results = self._finish()
+            except Interrupted as error:
+                error.step = self.step
+                raise
             finally:
                 self._close(results)
         return results

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.app.output import check_new, completed
 from zoo.app.program import program
 from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError, as_config_error
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 PATHS = ("split", "epoch", "count", "out")
 COLUMNS = 8
 SMALLEST, LARGEST = 96, 256  # pixels a side of an image in the grid
@@ -35,9 +37,8 @@ LINE = 14  # height of a line of text
 def show(line: CommandLine) -> None:
     """Writes the grid that the command line asks for and prints its path."""
     out = Path(line.options.get("out", "data.png"))
-    if out.exists():
-        raise ConfigError(f"out={out}: is there already; remove it or name another file")
-    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+    check_new(out)
+    if out.suffix.lower() not in FORMATS:
         raise ConfigError(f"out={out}: must end in .png or .jpg")
     epoch, count = line.integer("epoch", 0, least=0), line.integer("count", 32, least=1)
 
@@ -52,13 +53,14 @@ def show(line: CommandLine) -> None:
         raise ConfigError(f"split={split}: these data have {', '.join(data.splits)}")
     with as_config_error("data"):
         data.setup(seed=recipe.settings.seed)
+    print(*data.notes, sep="\n", end="\n" if data.notes else "")
     cells: list[tuple[Image, str]] = []
     for batch in data.batches(split, epoch):
         cells += drawn(batch, data)
         if len(cells) >= count:
             break
-    out.parent.mkdir(parents=True, exist_ok=True)
-    grid(cells[:count]).save(out)
+    with completed(out) as part:
+        grid(cells[:count]).save(part, format=FORMATS[out.suffix.lower()])
     print(out)
 
 

@@ -12,7 +12,8 @@ by element does not count. The receptive field of a layer is the size of the par
 one position of its output depends on, padding included, and the distance of neighbours' parts, in
 pixels; `all` stands for fields that cover the whole input, `n/a` for what follows attention,
 upsampling and other operations for which there is no one such size. The memory is that of the
-tensors that autograd keeps for the backward pass in training mode, in fp32, for one sample.
+tensors that autograd keeps for the backward pass in training mode, in fp32, for one sample; of
+attention, what torch's fused kernels keep, which is not its weights.
 """
 
 import math
@@ -23,8 +24,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from receptive_field import ReceptiveFields, tensors_in
@@ -149,6 +152,30 @@ def _own_macs(counter: FlopCounterMode, root: str, called: Sequence[str]) -> dic
     return own
 
 
+class _FusedAttention(torch.autograd.Function):
+    """Keeps what a fused kernel does: its inputs, its output, and a number for each query."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        batch, heads, queries, _ = q.shape
+        # Laid out as the kernels do it, so that what puts the heads side by side copies nothing.
+        output = q.new_empty(batch, queries, heads, v.size(3)).transpose(1, 2)
+        ctx.save_for_backward(q, k, v, mask, output, torch.empty_like(q[..., 0]))
+        return output
+
+
+class _FusingAttention(TorchFunctionMode):
+    """On the meta device torch would take attention apart, and keep its weights."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        mask = args[3] if len(args) > 3 else (kwargs or {}).get("attn_mask")
+        return _FusedAttention.apply(*args[:3], mask)
+
+
 def kept_for_backward(model: nn.Module, size: Sequence[int], batch: int = 2) -> int | None:
     """Bytes of activations a sample that autograd keeps in training mode.
 
@@ -166,7 +193,7 @@ def kept_for_backward(model: nn.Module, size: Sequence[int], batch: int = 2) -> 
     model.train()
     try:
         # A batch of two, since batch normalisation cannot do with one value.
-        with saved_tensors_hooks(pack, lambda tensor: tensor):
+        with saved_tensors_hooks(pack, lambda tensor: tensor), _FusingAttention():
             output = model(torch.empty(batch, *size, device="meta"))
         del output
     except (RuntimeError, ValueError, NotImplementedError):

@@ -154,7 +154,7 @@ def test_files_of_others_are_never_replaced(make, run, here, capsys):
         (["predict=both"], "the masks of both/a.bmp and both/a.png would both be"),
         (["predict=in/a.png", "out=in/a.png"], "in/a.png exists, and it is not a mask"),
         (["predict=in", "out=file"], "cannot be written"),
-        (["predict=broken.png"], "broken.png is not a readable image"),
+        (["predict=broken.png"], "broken.png cannot be read as an image"),
         (["predict=in", "tta=flip"], "tta=flip: this run does not classify images"),
     ],
 )

@@ -1,7 +1,9 @@
 """Predictions of every kind: in Python, as files, and by the runs of an earlier version."""
 
 import csv
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,12 @@ def old(tmp_path, monkeypatch):
     """A copy of a run of an earlier version, and a folder of its own to stand in."""
     monkeypatch.chdir(tmp_path)
     return lambda name: Path(shutil.copytree(RUNS / name, tmp_path / name).name)
+
+
+def inputs(tmp_path):
+    """The folder `in`, for images to predict."""
+    (tmp_path / "in").mkdir(exist_ok=True)
+    return tmp_path / "in"
 
 
 # ------------------------------------------------------------------------------- in Python
@@ -65,7 +73,7 @@ def test_what_is_not_an_image_is_refused(image, message, old):
 
 def test_files_that_are_not_images_are_refused(old, tmp_path):
     (tmp_path / "a.png").write_text("text")
-    with pytest.raises(ConfigError, match=r"predict: a.png is not a readable image"):
+    with pytest.raises(ConfigError, match=r"predict: a.png cannot be read as an image"):
         zoo.Predictor(old("image"), device="cpu")("a.png")
 
 
@@ -80,6 +88,71 @@ def test_every_suffix_that_training_reads_is_predicted(old, tmp_path):
     assert evaluate.main([f"run={old('image')}", "predict=in", "out=out.csv"]) == 0
     with open("out.csv", newline="", encoding="utf-8") as file:
         assert [row["path"] for row in csv.DictReader(file)] == [f"in/{name}" for name in names]
+
+
+def test_what_cannot_be_read_is_named_and_omitted(old, tmp_path, monkeypatch, capsys):
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (9, 8)).save(inputs(tmp_path) / f"{name}.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"nothing")
+    (tmp_path / "in" / "._a.png").write_bytes(b"\0\5\x16\7")
+    Image.new("1", (300, 300)).save(tmp_path / "in" / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40_000)
+    run = old("image")
+    assert evaluate.main([f"run={run}", "predict=in"]) == 1
+    out, err = capsys.readouterr()
+    assert "2 predictions" in out and "image/predictions.csv" in out
+    lines = err.splitlines()
+    assert [line.partition(" cannot")[0] for line in lines[:2]] == [
+        "predict: in/b.png",
+        "predict: in/bomb.png",
+    ]
+    assert lines[2:] == ["error: 2 of 4 images cannot be used and were omitted"]
+    with open(run / "predictions.csv", newline="", encoding="utf-8") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == ["in/a.png", "in/c.png"]
+    assert evaluate.main([f"run={run}", "predict=in/bomb.png"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_masks_are_predicted_for_the_readable_images(old, tmp_path, capsys):
+    Image.new("RGB", (40, 48)).save(inputs(tmp_path) / "a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"nothing")
+    assert evaluate.main([f"run={old('masks')}", "predict=in", "out=masks_out"]) == 1
+    assert "1 predictions" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "masks_out").iterdir()] == ["a.png"]
+
+
+def test_nothing_is_written_where_no_image_can_be_read(old, tmp_path, capsys):
+    for name in ("a", "b"):
+        (inputs(tmp_path) / f"{name}.png").write_bytes(b"nothing")
+    assert evaluate.main([f"run={old('image')}", "predict=in", "out=out.csv"]) == 1
+    assert "2 of 2 images cannot be used" in capsys.readouterr().err
+    assert not Path("out.csv").exists()
+
+
+@pytest.mark.parametrize("source", ["in", "in/a.png"])
+def test_an_existing_file_is_never_overwritten_by_a_table(source, old, tmp_path, capsys):
+    Image.new("RGB", (9, 8)).save(inputs(tmp_path) / "a.png")
+    run = old("image")
+    for target in (tmp_path / "labels.csv", tmp_path / "in" / "a.png"):
+        if not target.exists():
+            target.write_text("mine")
+        before = target.read_bytes()
+        assert evaluate.main([f"run={run}", f"predict={source}", f"out={target}"]) == 2
+        assert f"out={target}: already exists" in capsys.readouterr().err
+        assert target.read_bytes() == before
+    for _ in range(2):  # what it has written itself in the run folder, it replaces
+        assert evaluate.main([f"run={run}", f"predict={source}"]) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 elsewhere")
+def test_names_that_are_not_utf8_are_predicted_and_shown_in_ascii(old, tmp_path, capsys):
+    Image.new("RGB", (9, 8)).save(inputs(tmp_path) / os.fsdecode(b"caf\xe9.png"))
+    run = old("image")
+    assert evaluate.main([f"run={run}", "predict=in"]) == 0
+    assert "in/caf\\xe9.png: " in capsys.readouterr().out
+    assert "in/caf\\xe9.png," in (run / "predictions.csv").read_text(encoding="utf-8")
+    assert evaluate.main([f"run={old('masks')}", "predict=in"]) == 0
+    assert "in/caf\\xe9.png: masks/predictions/caf\\xe9.png" in capsys.readouterr().out
 
 
 def test_a_gan_draws_samples_into_a_grid_or_a_tensor(old, capsys):

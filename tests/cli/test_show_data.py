@@ -32,6 +32,7 @@ def test_it_draws_augmented_images_of_an_epoch_in_a_grid(program, here, capsys):
     words = ("data=digits", "data.augment=true", "count=10")
     for epoch in (0, 1):
         assert program.main([*words, f"epoch={epoch}", f"out={epoch}.png"]) == 0
+    (here / "again").mkdir()
     assert program.main([*words, "out=again/0.png"]) == 0
     assert capsys.readouterr().out.split() == ["0.png", "1.png", "again/0.png"]
     first, second, again = (
@@ -46,7 +47,7 @@ def test_it_draws_augmented_images_of_an_epoch_in_a_grid(program, here, capsys):
 def test_a_file_that_is_there_is_not_overwritten(program, here, capsys):
     (here / "data.png").write_text("mine")
     assert program.main(["data=digits"]) == 2
-    assert "out=data.png: is there already; remove it" in capsys.readouterr().err
+    assert "out=data.png: already exists; remove it" in capsys.readouterr().err
     assert (here / "data.png").read_text() == "mine"
 
 

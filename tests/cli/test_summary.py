@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from zoo.app.models import create_model
+
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("summary", ROOT / "scripts" / "summary.py")
 summary = importlib.util.module_from_spec(spec)
@@ -114,6 +116,26 @@ def test_memory_is_what_autograd_keeps(inplace):
         found = summary.kept_for_backward(model, (3, 8, 8))
     # The input, and the ReLU's result, which the linear layer looks into.
     assert found == 4 * (3 * 64 + 4 * 64)
+
+
+@pytest.mark.parametrize("name", ["vit_cifar", "convnext_tiny"])
+def test_memory_is_what_autograd_keeps_on_a_cpu(name):
+    size = (3, 32, 32)
+    with torch.device("meta"):
+        found = summary.kept_for_backward(create_model(name), size)
+    model, kept = create_model(name), {}
+    ours = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in ours:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = model(torch.zeros(2, *size))
+    assert output.requires_grad
+    assert found == sum(storage.nbytes() for storage in kept.values()) // 2
 
 
 def test_memory_does_not_depend_on_the_batch_that_measures_it():

@@ -85,7 +85,7 @@ def test_output_names_the_metrics_of_both_splits_and_what_to_do_next(finished):
     assert "loss" in out
     assert "accuracy" in out
     assert "61,706 parameters, 2 steps" in out
-    assert "tensorboard --logdir out" in out
+    assert "tensorboard --logdir out/" in out
     assert "evaluate.py run=" in out
 
 

@@ -6,6 +6,7 @@ import torch
 from zoo.figures.grids import (
     are_images,
     confusion_matrix_image,
+    enlarge,
     image_grid,
     input_grid,
     labelled_image_grid,
@@ -51,8 +52,17 @@ def test_input_grid_shows_the_first_sixteen():
     inputs = torch.randn(20, 1, 8, 8)
     image = input_grid(inputs)
     assert_shows(image)
-    assert image.shape == (3, 40, 40)
+    assert image.shape == (3, 4 * 66, 4 * 66)
     assert torch.equal(image, input_grid(inputs[:16]))
+
+
+@pytest.mark.parametrize(("size", "factor"), [((8, 8), 8), ((28, 28), 2), ((9, 70), 1)])
+def test_small_images_are_enlarged_pixel_by_pixel(size, factor):
+    images = torch.rand(2, 1, *size)
+    large = enlarge(images)
+    assert large.shape == (2, 1, size[0] * factor, size[1] * factor)
+    assert torch.equal(large[..., ::factor, ::factor], images)
+    assert torch.equal(large[..., factor - 1 :: factor, factor - 1 :: factor], images)
 
 
 def test_what_is_not_a_batch_of_images_is_told_apart():

@@ -146,6 +146,20 @@ def test_top_k_and_top_p_draw_from_what_they_leave_as_often_as_it_is_probable():
     torch.testing.assert_close(frequencies(top_k=99), probabilities, atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_top_p_leaves_the_fewest_tokens_also_where_they_add_up_to_it_exactly(temperature):
+    tenths = [4, 2, 1, 1, 1, 1]
+    logits = (torch.tensor(tenths) / 10).log() * temperature
+    for count in range(1, len(tenths)):
+        sampler = Sampler(temperature, top_p=sum(tenths[:count]) / 10)
+        assert sorted(sampler(logits.expand(2000, -1)).unique().tolist()) == list(range(count))
+
+
+def test_top_p_of_one_leaves_even_what_is_most_improbable():
+    logits = torch.tensor([[0.0, -17.0]])  # a probability of 4e-8
+    assert Sampler(top_p=1.0)._restricted(logits).isfinite().all()
+
+
 def test_a_seed_is_a_text_and_the_global_random_state_is_left_alone():
     model, tokens = Sums(), torch.tensor([[3]])
     torch.manual_seed(5)

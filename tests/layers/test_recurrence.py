@@ -167,6 +167,37 @@ def test_gradients_of_the_equations_are_those_of_finite_differences_twice(kind, 
 
 @kinds
 @backends
+def test_an_empty_batch_has_gradients_of_zero(kind, backend):
+    layer = layer_of(kind, num_layers=2, bidirectional=True, backend=backend)
+    x = torch.zeros(0, 5, 3, dtype=torch.double, requires_grad=True)
+    outputs, end = layer(x)
+    (outputs.sum() + sum(s.sum() for s in parts(end))).backward()
+    assert x.grad.shape == x.shape
+    assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in layer.parameters())
+
+
+@kinds
+@backends
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's own kernels
+def test_torch_func_gives_the_gradients_of_a_batch_and_of_each_sample(kind, backend):
+    layer = layer_of(kind, num_layers=2, bidirectional=True, backend=backend)
+    weights, x = dict(layer.named_parameters()), torch.randn(2, 4, 3, dtype=torch.double)
+
+    def loss(weights, x):
+        return torch.func.functional_call(layer, weights, (x,))[0].sin().sum()
+
+    def expected(x):
+        return torch.autograd.grad(loss(weights, x), list(weights.values()))
+
+    found = torch.func.grad(loss)(weights, x)
+    torch.testing.assert_close(tuple(found.values()), expected(x))
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, x[:, None])
+    for i in range(2):
+        torch.testing.assert_close(tuple(g[i] for g in each.values()), expected(x[i : i + 1]))
+
+
+@kinds
+@backends
 def test_frozen_weights_let_the_gradient_through_to_input_and_state(kind, backend):
     layer = layer_of(kind, backend=backend)
     x = torch.randn(2, 5, 3, dtype=torch.double, requires_grad=True)

@@ -123,6 +123,33 @@ def test_r2_is_one_for_the_targets_and_zero_for_their_mean():
     assert r2.compute() == pytest.approx(0)
 
 
+@pytest.mark.parity
+@pytest.mark.parametrize("level", [0.0, 1e6, -1e9, 1e12])
+def test_r2_of_targets_far_from_zero_equals_scikit_learns(level):
+    scores = pytest.importorskip("sklearn.metrics")
+    generator = torch.Generator().manual_seed(0)
+    targets = level + torch.randn(90, 2, generator=generator, dtype=torch.double)
+    predictions = targets + 0.1 * torch.randn(90, 2, generator=generator, dtype=torch.double)
+    r2, other = R2(), R2()
+    for start in range(0, 60, 20):
+        r2.update(predictions[start : start + 20], targets[start : start + 20])
+    other.update(predictions[60:], targets[60:])
+    other.update(predictions[90:], targets[90:])  # nothing
+    r2.merge(other)
+    expected = scores.r2_score(targets.numpy(), predictions.numpy())
+    assert expected > 0.98
+    assert r2.compute().item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e6 / 3])
+def test_equal_targets_in_several_batches_do_not_vary(value):
+    r2 = R2()
+    for size in (3, 7, 1):
+        targets = torch.full((size, 1), value, dtype=torch.double)
+        r2.update(targets * 1.5, targets)
+    assert r2.compute() == 0
+
+
 def test_r2_of_equal_targets_is_one_if_exact_and_zero_otherwise():
     targets = torch.full((3,), 0.1)
     for predictions, value in [(targets, 1), (targets + 1, 0)]:

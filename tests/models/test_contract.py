@@ -41,6 +41,7 @@ from zoo.models.vision.squeezenet import squeezenet1_0, squeezenet1_1
 from zoo.models.vision.vgg import vgg11_cifar
 from zoo.models.vision.vision_transformer import vit_cifar
 from zoo.models.vision.wide_resnet import WideResNet
+from zoo.training.optimizers import MuonWithAdamW, make_optimizer
 
 RING = torch.stack([torch.arange(4), (torch.arange(4) + 1) % 4])
 RING = torch.cat([RING, RING.flip(0)], dim=1)
@@ -347,6 +348,45 @@ def test_untrained_classifier_is_about_undecided(case):
     targets = torch.randint(case.num_classes, (len(logits),))
     loss = F.cross_entropy(logits, targets).item()
     assert loss == pytest.approx(math.log(case.num_classes), abs=0.7)
+
+
+def names_where(model: nn.Module, optimizer: torch.optim.Optimizer, **options: object) -> set[str]:
+    """Parameters of the groups that have these options."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = [g for g in optimizer.param_groups if options.items() <= g.items()]
+    return {names[id(p)] for group in groups for p in group["params"]}
+
+
+@each()
+def test_weight_decay_reaches_weights_alone(case):
+    model = case.build()
+    optimizer = make_optimizer(torch.optim.AdamW, model, weight_decay=0.125)
+    for name in names_where(model, optimizer, weight_decay=0.125):
+        own = name.rpartition(".")[2]
+        is_normalised = own in ("original0", "original1")  # as torch calls what makes a weight
+        assert "weight" in own or is_normalised, name
+
+
+@each(lambda case: case.num_classes is not None)
+def test_muon_gets_no_matrix_that_scores_the_classes(case):
+    model = case.build()
+    try:
+        muon = make_optimizer(MuonWithAdamW, model).parts[0]
+    except ValueError:  # a network without a hidden matrix
+        return
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    hidden = names_where(model, muon)
+    assert not [name for name in hidden if shapes[name][0] == case.num_classes]
+
+
+@each()
+def test_what_a_network_says_to_optimizers_it_has(case):
+    model = case.build()
+    for module in model.modules():
+        if hasattr(module, "no_weight_decay"):
+            assert module.no_weight_decay() <= {name for name, _ in module.named_parameters()}
+        if hasattr(module, "output_layers"):
+            assert set(module.output_layers) <= {name for name, _ in module.named_modules()}
 
 
 def tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ from zoo.models.vision.densenet import (
     IMAGENET,
     DenseNet,
     densenet121,
+    densenet161,
     densenet169,
     densenet201,
     densenet_cifar,
@@ -16,6 +17,7 @@ models = pytest.importorskip("torchvision.models", reason="needs torchvision")
 
 BUILDERS = [
     (densenet121, "densenet121"),
+    (densenet161, "densenet161"),
     (densenet169, "densenet169"),
     (densenet201, "densenet201"),
 ]

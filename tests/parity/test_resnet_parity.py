@@ -5,7 +5,11 @@ from zoo.models.vision import resnet
 
 pytestmark = pytest.mark.parity
 
-NAMES = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d"]
+NAMES = [
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
+    *("wide_resnet50_2", "wide_resnet101_2"),
+]
 
 
 def models():
@@ -52,6 +56,35 @@ def test_torchvisions_weights_load_with_equal_outputs_and_gradients(name, is_tra
     ours.load_state_dict(theirs.state_dict(), strict=True)
     x = torch.randn(3, 3, 33, 40, dtype=torch.double)
     torch.testing.assert_close(run(ours, x), run(theirs, x))
+
+
+@pytest.mark.parametrize(
+    ("groups", "group_width", "block"),
+    [
+        (32, 8, resnet.resnext101_32x8d),
+        (64, 4, resnet.resnext101_64x4d),
+        (1, 128, resnet.wide_resnet50_2),
+        (1, 128, resnet.wide_resnet101_2),
+    ],
+)
+def test_blocks_of_the_large_networks_equal_torchvisions(groups, group_width, block, monkeypatch):
+    torch.manual_seed(0)
+    torchvisions = models().resnet
+    theirs = torchvisions.ResNet(
+        torchvisions.Bottleneck,
+        [1, 1, 1, 1],
+        num_classes=7,
+        groups=groups,
+        width_per_group=group_width,
+    )
+    made = []
+    monkeypatch.setattr(resnet, "ResNet", lambda block, blocks, **_: made.append(block))
+    block()  # the builder, for the kind of block alone
+    monkeypatch.undo()
+    ours = resnet.ResNet(made[0], (1, 1, 1, 1), num_classes=7).eval()
+    ours.load_state_dict(randomised(theirs).eval().state_dict(), strict=True)
+    x = torch.randn(1, 3, 33, 33)
+    torch.testing.assert_close(ours(x), theirs(x))
 
 
 def test_our_weights_load_strictly_into_torchvisions():

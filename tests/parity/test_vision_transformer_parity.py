@@ -8,7 +8,9 @@ from zoo.models.vision.vision_transformer import (
     vit_b_16,
     vit_b_32,
     vit_cifar,
+    vit_h_14,
     vit_l_16,
+    vit_l_32,
 )
 
 pytestmark = pytest.mark.parity
@@ -54,8 +56,8 @@ def test_attention_of_ours_loads_strictly_into_torchs():
         torch.testing.assert_close(ours(x), theirs(x, x, x)[0])
 
 
-@pytest.mark.parametrize("build", [vit_b_16, vit_b_32, vit_l_16])
-@pytest.mark.parametrize("image_size", [224, 384])
+@pytest.mark.parametrize("build", [vit_b_16, vit_b_32, vit_l_16, vit_l_32, vit_h_14])
+@pytest.mark.parametrize("image_size", [224, 448])
 def test_names_and_shapes_are_torchvisions(build, image_size):
     models = pytest.importorskip("torchvision.models", reason="needs torchvision")
     with torch.device("meta"):

@@ -243,7 +243,7 @@ def test_samples_are_a_repeatable_grid_and_leave_random_state_and_modes_alone():
     state = torch.get_rng_state()
     with torch.inference_mode():
         image = images_of(task)["samples"]
-    assert image.shape == (3, 80, 80) and image.min() == 0 and image.max() == 1
+    assert image.shape == (3, 528, 528) and image.min() == 0 and image.max() == 1
     assert torch.equal(image, images_of(task)["samples"])
     assert torch.equal(torch.get_rng_state(), state)
     assert model.generator.training

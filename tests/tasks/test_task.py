@@ -1,4 +1,5 @@
 import inspect
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import get_args
@@ -8,6 +9,7 @@ import torch
 import yaml
 from torch import nn
 
+from zoo.app.rebuild import prepare_evaluation
 from zoo.metrics.sums import ConfusionMatrix, Mean
 from zoo.tasks.prediction import Prediction
 from zoo.tasks.task import Image, Objective, Task, evaluation_mode, inputs_of
@@ -120,3 +122,15 @@ def test_config_names_a_task_and_arguments_that_it_has(path):
     for key, value in config.items():
         value = tuple(value) if isinstance(value, list) else value
         assert value == "auto" or value == parameters[key].default
+
+
+RUNS = Path(__file__).parents[1] / "fixtures" / "runs"
+
+
+@pytest.mark.parametrize("folder", sorted(RUNS.iterdir()), ids=lambda folder: folder.name)
+def test_every_number_of_a_task_knows_its_direction(folder):
+    results = json.loads((folder / "results.json").read_text())
+    task = prepare_evaluation(folder).task
+    assert set(results["val"]) <= set(task.directions())
+    own, task.monitor = task.monitor, "another"
+    assert task.directions()[own] == task.mode == results["mode"]

@@ -8,6 +8,8 @@ from torch import nn
 from zoo.app.build import build_optimizers
 from zoo.config.compose import check, compose
 from zoo.config.errors import ConfigError
+from zoo.models.vision.convnext import convnext_tiny
+from zoo.models.vision.vision_transformer import vit_cifar
 from zoo.tasks.classification import Classification
 from zoo.training.optimizers import (
     MuonWithAdamW,
@@ -147,6 +149,41 @@ def test_norms_and_biases_take_no_weight_decay():
 def test_a_class_that_decays_by_default_spares_norms_and_biases_too():
     groups = make_optimizer(torch.optim.AdamW, net()).param_groups
     assert sorted(group["weight_decay"] for group in groups) == [0.0, 0.01]
+
+
+class Scaled(nn.Module):
+    """A part with a parameter of several dimensions that is no weight, as it says itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1, 4, 1))
+        self.inner = nn.Linear(4, 4)
+
+    def no_weight_decay(self):
+        return {"gain", "inner.weight", "a_part_that_this_variant_lacks"}
+
+
+def test_what_a_network_or_a_part_of_it_names_takes_no_weight_decay():
+    network = nn.Sequential(nn.Linear(4, 4), Scaled())
+    groups = make_optimizer(torch.optim.AdamW, network, weight_decay=0.1).param_groups
+    decayed = {n for g in groups if g["weight_decay"] == 0.1 for n in names_of(g, network)}
+    assert decayed == {"0.weight"}
+    (group,) = make_optimizer(
+        torch.optim.AdamW, network, weight_decay=0.1, decay_norms_and_biases=True
+    ).param_groups
+    assert names_of(group, network) == {name for name, _ in network.named_parameters()}
+
+
+def test_vision_transformers_and_convnexts_spare_what_their_authors_do():
+    with torch.device("meta"):
+        networks = vit_cifar(), convnext_tiny()
+    spared = []
+    for network in networks:
+        groups = make_optimizer(torch.optim.AdamW, network, weight_decay=0.1).param_groups
+        names = {n for g in groups if g["weight_decay"] == 0.0 for n in names_of(g, network)}
+        shapes = {n: p.ndim for n, p in network.named_parameters()}
+        spared.append({n.rpartition(".")[2] for n in names if shapes[n] > 1})
+    assert spared == [{"class_token", "pos_embedding"}, {"layer_scale"}]
 
 
 def test_weight_decay_reaches_norms_and_biases_on_request():
@@ -302,6 +339,23 @@ def test_a_schedule_reaches_both_parts_of_muon_before_and_after_loading_a_state(
         assert muon == {0.02 * factor}
         assert adamw == {0.001 * factor}
         load_optimizer(optimizer, copy.deepcopy(optimizer.state_dict()))
+
+
+def test_muon_takes_no_layer_that_the_network_calls_an_output():
+    class TwoHeads(nn.Module):
+        output_layers = ("first", "second")
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.hidden = nn.Linear(4, 2), nn.Linear(4, 4)
+            self.second, self.last = nn.Linear(4, 3), nn.Linear(4, 4)
+
+    network = nn.Sequential(TwoHeads())
+    found = muon_parts(make_optimizer(MuonWithAdamW, network), network)
+    assert {n for n, part in found.items() if part == "muon"} == {
+        "0.hidden.weight",
+        "0.last.weight",
+    }
 
 
 def test_muon_without_a_hidden_matrix_says_what_to_use():

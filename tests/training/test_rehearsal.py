@@ -11,6 +11,7 @@ from tests.training.tiny import (
     normed,
     trainer_of,
 )
+from zoo.data.download import DataError
 from zoo.tasks.classification import Classification
 from zoo.tasks.task import Objective
 from zoo.training.reproducibility import random_state
@@ -116,3 +117,61 @@ def test_a_dry_run_costs_two_batches_at_most():
     trainer: Trainer = trainer_of(model, task=Noted(model, num_classes=3))
     trainer.dry_run()
     assert seen == [4, 2]
+
+
+def test_what_is_wrong_with_the_data_is_not_said_to_be_a_misfit():
+    trainer = trainer_of()
+
+    def batches(split, epoch, start=0):
+        raise DataError("a.png cannot be read: replace or remove it")
+
+    trainer.data.batches = batches
+    with pytest.raises(DataError, match=r"^a\.png cannot be read: replace or remove it$"):
+        trainer.dry_run()
+
+
+class Misjudged(Classification):
+    """Learns, and cannot be evaluated."""
+
+    def evaluate(self, batch):
+        raise KeyError("labels")
+
+
+def test_what_cannot_be_evaluated_is_refused_before_the_run():
+    model = mlp()
+    with pytest.raises(ValueError, match=r"do not fit together: in evaluation: 'labels'"):
+        trainer_of(model, task=Misjudged(model, num_classes=3)).dry_run()
+    data = Samples(splits=("train",)).setup()  # of which nothing is ever evaluated
+    trainer_of(model, data, task=Misjudged(model, num_classes=3)).dry_run()
+
+
+def test_one_batch_is_evaluated_in_evaluation_mode_and_forgotten():
+    seen = []
+
+    class Noted(Classification):
+        def evaluate(self, batch):
+            seen.append((len(batch[1]), self.model.training, torch.is_grad_enabled()))
+            super().evaluate(batch)
+
+    model = normed()
+    task = Noted(model, num_classes=3, class_weights="balanced")
+    model.train()
+    trainer = trainer_of(model, task=task)
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    trainer.dry_run()
+    assert seen == [(4, False, False)]
+    assert model.training
+    assert differences(dict(task.state_dict()), before) == []
+    assert all(value != value for value in task.compute().values())  # of nothing
+
+
+def test_a_rehearsed_run_equals_one_that_was_not():
+    for kind in ("classification", "adversarial", "language_modeling", "node_classification"):
+        results = []
+        for rehearsed in (False, True):
+            trainer, callbacks = build(kind)
+            if rehearsed:
+                trainer.dry_run()
+            found = trainer.fit(callbacks=callbacks)
+            results.append({k: v for k, v in found.items() if k in ("val", "test")})
+        assert differences(*results) == []

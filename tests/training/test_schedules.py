@@ -163,16 +163,32 @@ def test_milestones_may_be_fractions_of_an_epoch_and_count_after_the_warm_up():
     assert factors[5:] == pytest.approx([0.1] * (STEPS - 5))
 
 
+def test_the_rate_falls_at_the_first_step_that_has_reached_the_milestone_as_it_is_written():
+    for per_epoch in range(1, 200):
+        schedule = Step(milestones=[hundredths / 100 for hundredths in range(1, 200)])
+        schedule.bind(total_steps=2 * per_epoch, steps_per_epoch=per_epoch)
+        fallen = 0
+        for step in range(2 * per_epoch):
+            while fallen < 199 and 100 * step >= (fallen + 1) * per_epoch:  # in whole numbers
+                fallen += 1
+            assert schedule(step) == 0.1**fallen, (step, per_epoch)
+
+
 @pytest.mark.parametrize("schedule", [Cosine(final=0.1), Linear(final=0.1)])
 def test_the_end_of_the_run_has_the_final_factor_and_it_stays(schedule):
     factors = ours(schedule, steps=STEPS + 3)
     assert factors[STEPS:] == pytest.approx([0.1] * 3)
 
 
-def test_a_run_shorter_than_its_warm_up_is_fine():
-    assert ours(Cosine(warmup_steps=10), steps=3, total=3) == pytest.approx(
-        [1 / 11, 2 / 11, 3 / 11]
-    )
+@pytest.mark.parametrize("kind", [Constant, Cosine, InverseSquareRoot, OneCycle])
+def test_a_run_that_ends_in_its_warm_up_rises_all_the_way_and_warns(kind):
+    with pytest.warns(UserWarning, match=r"schedule\.warmup_steps=10: the run ends after 3 steps"):
+        rates = ours(kind(warmup_steps=10), steps=3, total=3)
+    assert rates == sorted(rates) and rates[-1] < 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours(kind(warmup_steps=10), steps=3, total=11)
+        ours(Constant(), steps=3, total=3)
 
 
 @pytest.mark.parametrize(

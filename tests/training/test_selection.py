@@ -1,8 +1,10 @@
 import math
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torchmetrics
 
 from tests.training.tiny import (
     At,
@@ -16,8 +18,12 @@ from tests.training.tiny import (
     read_rows,
     trainer_of,
 )
+from zoo.metrics.sums import Mean
+from zoo.tasks.classification import Classification
+from zoo.training.callbacks import EarlyStopping
 from zoo.training.checkpoint import read
 from zoo.training.schedules import ReduceOnPlateau
+from zoo.training.settings import EarlyStoppingSettings
 
 
 def test_results_say_what_was_reached_and_with_what(tmp_path):
@@ -67,6 +73,73 @@ def test_without_a_validation_split_the_last_weights_are_what_counts(tmp_path):
 def test_a_monitor_that_the_task_does_not_have_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match=r"checkpoint.monitor=f1: there is .*loss.*accuracy"):
         trainer_of(checkpoints={"monitor": "f1"}, epochs=1).fit()
+
+
+class Named(Classification):
+    """Metrics with one name each that no task of the zoo has, whose values a run is told."""
+
+    def __init__(self, model, metrics, values):
+        super().__init__(model, num_classes=3)
+        self.metrics, self.values, self.evaluations = metrics, values, 0
+
+    def evaluate(self, batch):
+        pass
+
+    def compute(self):
+        self.evaluations += 1
+        value = self.values[min(self.evaluations, len(self.values)) - 1]
+        return {"loss": 1.0, "accuracy": 0.5, "quality": value}
+
+
+QUALITY = {
+    "max": [
+        Mean(higher_is_better=True),
+        torchmetrics.classification.MulticlassF1Score(3),
+        SimpleNamespace(higher_is_better={"quality": True}, reset=lambda: None, to=lambda d: None),
+    ],
+    "min": [Mean(higher_is_better=False), torchmetrics.MeanSquaredError()],
+}
+
+
+@pytest.mark.parametrize(
+    ("mode", "metric"), [(mode, metric) for mode, many in QUALITY.items() for metric in many]
+)
+def test_a_named_metric_is_followed_in_the_direction_that_it_gives(mode, metric, tmp_path):
+    def run(folder, **options):
+        model, rows = mlp(), Rows()
+        # Better and better up to the third, then worse; in the other direction nearly so.
+        values = [1.0, 2.0, 3.0, 2.5, 2.0, 1.5, 1.0]
+        values = values if mode == "max" else [-value for value in values]
+        task = Named(model, {"quality": metric}, values)
+        trainer = trainer_of(
+            model, task=task, epochs=6, checkpoints={"monitor": "quality"}, log_every=6, **options
+        )
+        patience = EarlyStopping(EarlyStoppingSettings(patience=2))
+        return fit(trainer, folder, [rows, patience]), rows
+
+    results, _ = run(new_folder(tmp_path / "a"))
+    assert results["mode"] == mode
+    assert results["selected_step"] == 3 * 6  # neither the first nor the last
+    assert results["steps"] == 5 * 6  # stopped two evaluations later
+    _, rows = run(new_folder(tmp_path / "b"), schedule=ReduceOnPlateau(gamma=0.5, patience=0))
+    assert [row["lr"] / 0.01 for row in rows.of("train")] == [1, 1, 1, 1, 0.5]
+
+
+def test_a_metric_that_does_not_know_its_direction_demands_one():
+    model = mlp()
+    for metric in (Mean(), torchmetrics.MeanMetric()):
+        options = {"task": Named(model, {"quality": metric}, [1.0]), "epochs": 1}
+        with pytest.raises(ValueError, match=r"monitor=quality: .*checkpoint\.mode must say"):
+            trainer_of(model, checkpoints={"monitor": "quality"}, **options)
+        trainer = trainer_of(model, checkpoints={"monitor": "quality", "mode": "max"}, **options)
+        assert trainer.fit()["mode"] == "max"
+
+
+def test_a_mode_that_the_settings_name_goes_before_the_metrics_own():
+    trainer = trainer_of(checkpoints={"monitor": "accuracy", "mode": "min"})
+    assert trainer.mode == "min"
+    assert trainer_of(checkpoints={"monitor": "loss"}).mode == "min"
+    assert trainer_of().mode == "max"
 
 
 def test_a_metric_that_is_not_finite_is_never_the_best(tmp_path):

@@ -14,7 +14,7 @@ from zoo.training.callbacks import TIMINGS
 from zoo.training.interruption import Interrupted
 from zoo.training.run_folder import RunFolder
 from zoo.training.settings import LoggerSettings, TrainerSettings
-from zoo.training.tensorboard import TensorBoard
+from zoo.training.tensorboard import TensorBoard, chart
 from zoo.training.trainer import Trainer
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -37,8 +37,8 @@ def seen(folder, split=""):
     return found.Reload()
 
 
-def curve(folder, split, name):
-    return [(event.step, event.value) for event in seen(folder, split).Scalars(name)]
+def curve(folder, split, tag):
+    return [(event.step, event.value) for event in seen(folder, split).Scalars(tag)]
 
 
 def stop(trainer):
@@ -56,8 +56,8 @@ def test_training_and_evaluation_share_a_chart_as_two_runs(tmp_path):
     assert set(board.Runs()) == {name, f"{name}/val", f"{name}/test"}
     for run, steps in ((name, list(range(1, 13))), (f"{name}/val", [6, 12])):
         assert [event.step for event in board.Scalars(run, "loss")] == steps
-    assert [event.step for event in board.Scalars(f"{name}/test", "accuracy")] == [12]
-    assert [event.step for event in board.Scalars(name, "accuracy")] == [6, 12]
+    for run, steps in ((f"{name}/test", [12]), (name, [6, 12])):
+        assert [event.step for event in board.Scalars(run, "metrics/accuracy")] == steps
 
 
 def test_what_tensorboard_shows_is_what_the_file_of_rows_holds(tmp_path):
@@ -69,24 +69,25 @@ def test_what_tensorboard_shows_is_what_the_file_of_rows_holds(tmp_path):
             expected = [
                 (row["step"], pytest.approx(row[name], rel=1e-6)) for row in rows if name in row
             ]
-            assert curve(folder, run, name) == expected, name
+            assert curve(folder, run, chart(name)) == expected, name
 
 
 def test_rates_norms_speed_memory_and_waiting_are_curves_of_training(tmp_path):
     folder = new_folder(tmp_path)
     logged(trainer_of(epochs=1), folder)
     tags = set(seen(folder).Tags()["scalars"])
-    assert tags == {"loss", "lr", "grad_norm", *TIMINGS} - {"seconds"}
-    assert set(seen(folder, "val").Tags()["scalars"]) == {"loss", "accuracy"}
+    timings = {f"system/{name}" for name in TIMINGS if name != "seconds"}
+    selected = {f"selected/{s}_{m}" for s in ("val", "test") for m in ("loss", "accuracy")}
+    assert tags == {"loss", "optimizer/lr", "optimizer/grad_norm"} | timings | selected
+    assert set(seen(folder, "val").Tags()["scalars"]) == {"loss", "metrics/accuracy"}
 
 
 def test_two_networks_have_curves_of_their_own(tmp_path):
     folder = new_folder(tmp_path)
     trainer, callbacks = build("adversarial")
     logged(trainer, folder, callbacks=callbacks)
-    names = {
-        f"{n}_{p}" for n in ("generator", "discriminator") for p in ("loss", "lr", "grad_norm")
-    }
+    parts = ("loss/{}_loss", "optimizer/{}_lr", "optimizer/{}_grad_norm")
+    names = {p.format(n) for n in ("generator", "discriminator") for p in parts}
     assert names <= set(seen(folder).Tags()["scalars"])
 
 
@@ -127,7 +128,7 @@ def test_hyperparameters_and_final_metrics_are_in_the_same_run(tmp_path):
     board = EventMultiplexer(size_guidance=EVERYTHING).AddRunsFromDirectory(str(tmp_path))
     assert len(board.Runs()) == 3  # torch's add_hparams would have made a fourth
     found = hparams(folder)
-    assert set(found) == {"experiment", "session_start_info", "session_end_info"}
+    assert set(found) == {"session_start_info", "session_end_info"}
     values = found["session_start_info"].session_start_info.hparams
     assert {name: value.WhichOneof("kind") for name, value in values.items()} == {
         "seed": "number_value",
@@ -138,13 +139,38 @@ def test_hyperparameters_and_final_metrics_are_in_the_same_run(tmp_path):
         "trainer.compile": "bool_value",
     }
     assert values["optimizer"].string_value == "torch.optim.AdamW"
-    experiment = found["experiment"].experiment
-    assert {info.name for info in experiment.hparam_infos} == set(values)
-    metrics = {(info.name.group, info.name.tag) for info in experiment.metric_infos}
-    assert metrics == {(s, m) for s in ("val", "test") for m in ("loss", "accuracy")}
-    for group, tag in metrics:  # each points to a curve that is there
-        assert curve(folder, group, tag)
     assert found["session_end_info"].session_end_info.status == 1  # success
+
+
+def test_runs_of_different_experiments_show_all_columns_first_those_that_differ(tmp_path):
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import (
+        EventMultiplexer as PluginMultiplexer,
+    )
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins import base_plugin
+    from tensorboard.plugins.hparams.backend_context import Context
+
+    results = []
+    for lr, other in ((0.01, {"dropout": 0.5}), (0.1, {"width": 8})):
+        config = CONFIG | {"optimizer": CONFIG["optimizer"] | {"lr": lr}, "model": other}
+        folder = new_folder(tmp_path)
+        results.append(logged(trainer_of(epochs=2), folder, config=config))
+    board = PluginMultiplexer(tensor_size_guidance={"scalars": 0, "hparams": 0})
+    board.AddRunsFromDirectory(str(tmp_path)).Reload()
+    context = Context(
+        base_plugin.TBContext(data_provider=MultiplexerDataProvider(board, str(tmp_path)))
+    )
+    request = RequestContext()
+    metadata = context.hparams_metadata(request, "experiment")
+    table = context.experiment_from_metadata(request, "experiment", True, metadata, [])
+    names = [info.name for info in table.hparam_infos]
+    assert names[0] == "optimizer.lr" and {"model.dropout", "model.width"} <= set(names)
+    columns = {(info.name.group, info.name.tag) for info in table.metric_infos}
+    assert {("", "selected/val_accuracy"), ("", "selected/test_loss")} <= columns
+    for split in ("val", "test"):
+        (point,) = curve(folder, "", f"selected/{split}_loss")
+        assert point == (12, pytest.approx(results[-1][split]["loss"]))
 
 
 def test_a_run_that_was_interrupted_and_resumed_counts_as_a_success(tmp_path):
@@ -346,7 +372,7 @@ def test_a_killed_and_resumed_run_has_each_step_once_in_every_curve(kill, tmp_pa
     logged(trainer_of(**options), RunFolder(parts.path), resume=True, images_every=1)
     for split in ("", "val", "test"):
         tags = seen(whole, split).Tags()["scalars"]
-        for tag in set(tags) - set(TIMINGS):
+        for tag in {tag for tag in tags if not tag.startswith("system/")}:
             assert curve(parts, split, tag) == curve(whole, split, tag), (split, tag)
         assert images(parts, split) == images(whole, split)
     assert read_rows(parts.path) == read_rows(whole.path)
@@ -357,7 +383,7 @@ def test_a_prolonged_run_goes_on_with_its_curves(tmp_path, ordered_files):
     logged(trainer_of(epochs=3), whole)
     logged(trainer_of(epochs=1), parts)
     logged(trainer_of(epochs=3), parts, resume=True)
-    for split, name in (("", "loss"), ("val", "loss"), ("test", "accuracy")):
+    for split, name in (("", "loss"), ("val", "loss"), ("test", "metrics/accuracy")):
         assert curve(parts, split, name) == curve(whole, split, name)
 
 

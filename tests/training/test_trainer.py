@@ -1,4 +1,5 @@
 import math
+import shutil
 
 import pytest
 import torch
@@ -27,7 +28,9 @@ from zoo.tasks.classification import Classification
 from zoo.tasks.regression import Regression
 from zoo.tasks.task import Objective
 from zoo.training.callback import Callback
+from zoo.training.callbacks import MetricsFile
 from zoo.training.checkpoint import read
+from zoo.training.run_folder import RunFolder, RunFolderError
 from zoo.training.schedules import Cosine, Exponential, Schedule
 from zoo.training.settings import TrainerSettings
 from zoo.training.trainer import Trainer
@@ -296,7 +299,7 @@ def test_the_order_of_a_step_is_rate_objective_update_average_curve_events(monke
         steps=2,
         epochs=None,
     )
-    noted(torch, "_amp_foreach_non_finite_check_and_unscale_", "divide and check")
+    noted(torch, "_amp_foreach_non_finite_check_and_unscale_", "check")
     noted(torch.nn.utils, "clip_grads_with_norm_", "clip norm")
     noted(torch.nn.utils, "clip_grad_value_", "clip value")
     noted(trainer.optimizers["model"], "step", "optimizer")
@@ -304,7 +307,7 @@ def test_the_order_of_a_step_is_rate_objective_update_average_curve_events(monke
     trainer.fit(callbacks=[Events()])
 
     def one(step):
-        update = ["divide and check", "clip norm", "clip value", "optimizer", "average"]
+        update = ["check", "clip norm", "clip value", "optimizer", "average"]
         return [f"schedule {step}", "loss", *update, "log train", "step end"]
 
     assert events[:18] == [*one(0), *one(1)]
@@ -461,3 +464,77 @@ def test_a_task_may_train_anything_with_a_loss():
     settings = TrainerSettings(epochs=40, device="cpu")
     trainer = Trainer(task, Samples().setup(), optimizer, settings=settings)
     assert trainer.fit()["val"]["loss"] < 1e-3
+
+
+# ------------------------------------------------------------------------------ refusals
+
+
+def replaced_head(model):
+    model.classifier = nn.Linear(8, 3)
+
+
+@pytest.mark.parametrize("when", ["before the trainer", "before fit"])
+def test_a_head_that_was_replaced_after_the_optimizer_was_made_is_refused(when):
+    model = mlp()
+    task = Classification(model, num_classes=3)
+    optimizer, data = torch.optim.SGD(model.parameters(), lr=0.1), Samples().setup()
+    settings = TrainerSettings(epochs=1, device="cpu")
+    if when == "before the trainer":
+        replaced_head(model)
+        with pytest.raises(ValueError, match=r"parameters that the network does not have; make it"):
+            Trainer(task, data, optimizer, settings=settings)
+        return
+    trainer = Trainer(task, data, optimizer, settings=settings)
+    replaced_head(model)
+    with pytest.raises(ValueError, match=r"parameters that the network does not have; make it"):
+        trainer.fit()
+
+
+def test_a_part_that_no_optimizer_updates_is_refused_unless_it_is_frozen():
+    model = mlp()
+    task = Classification(model, num_classes=3)
+    optimizer, data = torch.optim.SGD(model.classifier.parameters(), lr=0.1), Samples().setup()
+    settings = TrainerSettings(epochs=1, device="cpu")
+    with pytest.raises(ValueError, match=r"does not update layers\.0\.weight; .*requires_grad"):
+        Trainer(task, data, optimizer, settings=settings)
+    model.layers.requires_grad_(False)
+    before = weights(model.classifier)
+    Trainer(task, data, optimizer, settings=settings).fit()
+    assert not torch.equal(weights(model.classifier), before)
+
+
+def test_a_model_that_was_exchanged_after_the_trainer_was_made_is_refused():
+    trainer = trainer_of()
+    trainer.task.model = mlp()
+    with pytest.raises(ValueError, match="parameters that the network does not have"):
+        trainer.fit()
+
+
+@pytest.mark.parametrize("ends", ["finished", "failed", "results only"])
+def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(ends, tmp_path):
+    folder = new_folder(tmp_path)
+    if ends == "failed":
+        model = mlp()
+        with pytest.raises(NonFiniteError):
+            trainer_of(model, task=Poison(model, 4, nan_loss)).fit(folder=folder)
+    else:
+        trainer_of().fit(folder=folder, callbacks=[MetricsFile(folder.path)])
+    if ends == "results only":
+        shutil.rmtree(folder.path / "checkpoints")
+        (folder.path / "metrics.jsonl").unlink()
+
+    def content():
+        return {p: p.is_file() and p.read_bytes() for p in sorted(folder.path.rglob("*"))}
+
+    before = content()
+    with pytest.raises(RunFolderError, match=r"holds a run already .*resume=True"):
+        trainer_of().fit(folder=RunFolder(folder.path))
+    assert content() == before
+
+
+def test_a_folder_whose_run_never_began_is_taken(tmp_path):
+    folder = new_folder(tmp_path)
+    (folder.path / "checkpoints").mkdir()
+    (folder.path / "checkpoints" / "mine.pt").write_text("mine")
+    metrics = MetricsFile(folder.path)  # opens an empty file
+    assert trainer_of().fit(folder=folder, callbacks=[metrics])["steps"] == 12

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.training.tiny import Rows, Samples, mlp, trainer_of
 from zoo.training.optimizers import make_optimizer
 from zoo.training.update import SMALLEST_SCALE, NonFiniteError, Updater
 
@@ -218,6 +219,27 @@ def test_fp16_gradients_are_unscaled_then_divided_then_clipped():
     assert step(updater, model, [30.0, 40.0], count=10, measure=True)
     assert updater.norms["model"].item() == pytest.approx(5.0, rel=1e-3)
     assert optimizer.seen[0][0].norm().item() == pytest.approx(1.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_logged_norms_are_those_of_a_plain_loop(accumulate, dtype):
+    model, plain, rows = mlp(), mlp(), Rows()
+    data = Samples(sizes=(16, 10, 7), shuffle=False).setup()
+    trainer = trainer_of(
+        model, data, accumulate=accumulate, steps=1, epochs=None, layer_gradients=True
+    )
+    if dtype is not None:
+        trainer.updater.scaler = torch.amp.GradScaler("cpu")  # without autocast: exact
+    trainer.fit(callbacks=[rows])
+    inputs, targets = data.loaders["train"]._tensors
+    size = 4 * accumulate
+    nn.functional.cross_entropy(plain(inputs[:size]), targets[:size]).backward()
+    (row,) = rows.of("train")
+    for name, parameter in plain.named_parameters():
+        assert row[f"grad_norm/{name}"] == pytest.approx(parameter.grad.norm().item(), rel=1e-4)
+    whole = torch.nn.utils.get_total_norm([p.grad for p in plain.parameters()])
+    assert row["grad_norm"] == pytest.approx(whole.item(), rel=1e-4)
 
 
 def test_fp16_overflow_takes_no_step_and_halves_the_scale():

@@ -39,7 +39,7 @@ def conclude(place: RunLocation) -> None:
     if (folder.path / "operators.txt").exists():
         print((folder.path / "operators.txt").read_text(encoding="utf-8"))
         print(f"trace for https://ui.perfetto.dev: {relative(folder.path / 'trace.json')}\n")
-    runs = folder.path.parent.parent
+    runs = folder.path.parent  # Those of one experiment; TensorBoard ticks no more than 40.
     path = relative(folder.path)
     print(f"look at it:  {installed('tensorboard')} --logdir {relative(runs)}")
     print(f"judge it:    {command('evaluate.py')} run={path}")

@@ -38,6 +38,10 @@ LONGEST = 40
 """Rows of a table that are printed; a longer one is in the JSON file alone, but for its last."""
 
 
+class OmittedError(RuntimeError):
+    """Some of what was asked for could not be done; the rest is."""
+
+
 def rebuilt(line: CommandLine) -> "Evaluation":
     """The parts of the run that a command line names.
 
@@ -150,10 +154,15 @@ def predict_with_run(line: CommandLine) -> None:
     augmentation = augment(parts, line)
     out = Path(line.options["out"]) if "out" in line.options else None
     with as_config_error() if augmentation else nullcontext():
-        done, out = predict_images(parts, source, out=out, run=run)
-    print("\n".join(done[:10]))
-    print(f"{len(done)} predictions")
-    print(relative(out))
+        done, omitted, out = predict_images(parts, source, out=out, run=run)
+    if done:
+        print("\n".join(done[:10]))
+        print(f"{len(done)} predictions")
+        print(relative(out))
+    if omitted:
+        print("\n".join(omitted), file=sys.stderr)
+        total = len(done) + len(omitted)
+        raise OmittedError(f"{len(omitted)} of {total} images cannot be used and were omitted")
 
 
 def sample_from_run(line: CommandLine) -> None:
@@ -162,7 +171,7 @@ def sample_from_run(line: CommandLine) -> None:
         raise ConfigError(f"{min(other)} and sample exclude each other")
     count, seed = line.integer("sample", 1, least=1), seed_of(line)
     out = Path(line.options["out"]) if "out" in line.options else None
-    from zoo.app.prediction_files import check_new
+    from zoo.app.output import check_new
 
     if out is not None:
         check_new(out)

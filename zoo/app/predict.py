@@ -15,17 +15,19 @@ import torch
 from torch import Tensor
 
 from zoo.app.commands import relative
+from zoo.app.output import check_new, text_output
 from zoo.app.prediction_files import (
     mask_files,
     rows_of,
-    text_output,
     write_mask,
     write_samples,
     write_table,
 )
 from zoo.app.rebuild import Evaluation, prepare_evaluation
 from zoo.config.errors import ConfigError, as_config_error
-from zoo.data.images.reading import SUFFIXES
+from zoo.data.download import DataError
+from zoo.data.folders import list_files
+from zoo.data.images.opening import SUFFIXES, prepared, shown
 from zoo.figures.grids import are_images
 from zoo.tasks.prediction import Masks, Prediction, Samples
 
@@ -152,7 +154,7 @@ def image_files(path: Path, *, outside: Path | None = None) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise ConfigError(f"predict={path}: there is no such file or folder")
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    found = [Path(file) for file in list_files(path, SUFFIXES)]
     if outside is not None and outside.resolve() != path.resolve():
         found = [p for p in found if not p.resolve().is_relative_to(outside.resolve())]
     if not found:
@@ -166,21 +168,40 @@ def read(parts: Evaluation, file: Path) -> Tensor:
     Raises:
         ConfigError: it is not an image, or not one for this run.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(file) as image:
-            pixels: Tensor = parts.data.preprocess(image)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ConfigError(f"predict: {file} is not a readable image") from error
+        pixels: Tensor = prepared(parts.data, file)
+    except DataError as error:
+        raise ConfigError(f"predict: {error}") from error
     except ValueError as error:
-        raise ConfigError(f"predict: {file}: {error}") from error
+        raise ConfigError(f"predict: {shown(file)}: {error}") from error
     return pixels
+
+
+def readable(
+    parts: Evaluation, files: Sequence[Path], omitted: list[str]
+) -> Iterator[tuple[Path, Tensor]]:
+    """Each image file with what the model wants; of several, one that cannot be used is omitted.
+
+    Args:
+        parts: of the run.
+        files: the images.
+        omitted: what is wrong with the others is added here.
+
+    Raises:
+        ConfigError: there is one file, and it cannot be used.
+    """
+    for file in files:
+        try:
+            yield file, read(parts, file)
+        except ConfigError as error:
+            if len(files) == 1:
+                raise
+            omitted.append(str(error))
 
 
 def predict_images(
     parts: Evaluation, source: Path, *, out: Path | None, run: Path
-) -> tuple[list[str], Path]:
+) -> tuple[list[str], list[str], Path]:
     """Writes what a run predicts for images: a mask for each, or a table of all.
 
     Args:
@@ -190,30 +211,40 @@ def predict_images(
         run: the run folder.
 
     Returns:
-        A line for each image, and what was written.
+        A line for each image, one for each that cannot be used, and where the results are.
 
     Raises:
-        ConfigError: this run predicts nothing for images, one cannot be read, or a file cannot be
-            written.
+        ConfigError: this run predicts nothing for images, none can be used, or a file is in the way
+            or cannot be written.
     """
     check_takes_images(parts)
+    omitted: list[str] = []
     if parts.task.predicts is Masks:
         out = out or run / "predictions"
-        return [f"{file}: {relative(target)}" for file, target in _masks(parts, source, out)], out
+        done = [
+            f"{shown(file)}: {shown(relative(target))}"
+            for file, target in _masks(parts, source, out, omitted)
+        ]
+        return done, omitted, out
+    if out is not None:
+        check_new(out)
     out = out or run / "predictions.csv"
-    table = list(_rows(parts, image_files(source)))
-    write_table(table, out)
-    return [_line(row) for row in table], out
+    table = list(_rows(parts, image_files(source), omitted))
+    if table:
+        write_table(table, out)
+    return [_line(row) for row in table], omitted, out
 
 
-def _rows(parts: Evaluation, files: Sequence[Path]) -> Iterator[dict[str, str | float]]:
+def _rows(
+    parts: Evaluation, files: Sequence[Path], omitted: list[str]
+) -> Iterator[dict[str, str | float]]:
     """A row for each image; those that have one size are predicted together."""
-    images = ((file, read(parts, file)) for file in files)
+    images = readable(parts, files, omitted)
     for _, same in groupby(images, lambda pair: pair[1].shape):
         while group := list(islice(same, BATCH_SIZE)):
             prediction = predicted(parts, torch.stack([pixels for _, pixels in group]))
             for (file, _), row in zip(group, rows_of(prediction), strict=True):
-                yield {"path": str(file), **row}
+                yield {"path": shown(file), **row}
 
 
 def _line(row: dict[str, str | float]) -> str:
@@ -223,15 +254,17 @@ def _line(row: dict[str, str | float]) -> str:
     return f"{path}: {' '.join(values)}"
 
 
-def _masks(parts: Evaluation, source: Path, out: Path) -> Iterator[tuple[Path, Path]]:
+def _masks(
+    parts: Evaluation, source: Path, out: Path, omitted: list[str]
+) -> Iterator[tuple[Path, Path]]:
     """Writes the mask of one image after the other, since their sizes differ."""
     files = image_files(source, outside=out)
-    targets = mask_files(source, files, out)
-    for file, target in zip(files, targets, strict=True):
-        prediction = predicted(parts, read(parts, file).unsqueeze(0))
+    targets = dict(zip(files, mask_files(source, files, out), strict=True))
+    for file, pixels in readable(parts, files, omitted):
+        prediction = predicted(parts, pixels.unsqueeze(0))
         assert isinstance(prediction, Masks)
-        write_mask(prediction.masks[0], target)
-        yield file, target
+        write_mask(prediction.masks[0], targets[file])
+        yield file, targets[file]
 
 
 def draw_samples(parts: Evaluation, count: int, *, seed: int, out: Path | None, run: Path) -> Path:

@@ -4,16 +4,17 @@ A file is there only once it is complete. What others have made is never replace
 """
 
 import csv
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from zoo.app.output import completed
 from zoo.config.errors import ConfigError
+from zoo.data.download import DataError
+from zoo.data.images.opening import opened
 from zoo.figures.grids import are_images, image_grid, rescale
 from zoo.figures.palette import voc_colours
 from zoo.tasks.prediction import Classes, Prediction, Table, Texts, Values
@@ -23,47 +24,6 @@ if TYPE_CHECKING:
 
 WRITER = "zoo evaluate.py"
 """Stands in every mask that is written, so that a later prediction knows what it may replace."""
-
-
-@contextmanager
-def completed(out: Path) -> Iterator[Path]:
-    """A file to write, which takes the place of `out` once it is complete.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    part = out.with_name(f".{out.name}.part")
-    try:
-        yield part
-        part.replace(out)
-    except OSError as error:
-        raise ConfigError(f"out={out}: cannot be written ({error.strerror})") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def check_new(out: Path) -> None:
-    """Refuses a file that is already there, or whose folder is not.
-
-    Raises:
-        ConfigError: it is so.
-    """
-    if out.exists():
-        raise ConfigError(f"out={out}: already exists; remove it or name another file")
-    if not out.parent.is_dir():
-        raise ConfigError(f"out={out}: there is no folder {out.parent}; make it first")
-
-
-@contextmanager
-def text_output(out: Path | None) -> Iterator[TextIO]:
-    """Where text goes as it is written, UTF-8: standard output, or a file."""
-    if out is None:
-        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # wherever this runs
-        yield sys.stdout
-        return
-    with completed(out) as part, open(part, "w", encoding="utf-8") as file:
-        yield file
 
 
 def rows_of(prediction: Prediction) -> list[dict[str, str | float]]:
@@ -138,12 +98,10 @@ def mask_files(source: Path, files: Sequence[Path], out: Path) -> list[Path]:
 
 
 def _is_ours(path: Path) -> bool:
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             return image.mode == "P" and image.info.get("Software") == WRITER
-    except (OSError, SyntaxError):
+    except DataError:
         return False
 
 
@@ -159,7 +117,6 @@ def write_mask(mask: Tensor, target: Path) -> None:
     note.add_text("Software", WRITER)
     image = indexed(mask)
     with completed(target) as part:
-        part.parent.mkdir(parents=True, exist_ok=True)
         image.save(part, format="PNG", pnginfo=note)
 
 

@@ -35,10 +35,10 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
     with as_config_error("trainer"):
         device = resolve_device(run.trainer.device)
     data = place.set_up_data(recipe, device)
-    recipe = recipe.fill_auto(data.facts(), data.resolved())
+    recipe = recipe.fill_auto(data.facts(), data.resolved(), data.lacks())
     seed_everything(run.seed)
     model = recipe.model.build()
-    notes = load_initial_weights(model, recipe, fresh=not place.resume)
+    notes = [*data.notes, *load_initial_weights(model, recipe, fresh=not place.resume)]
     task = recipe.task.build(model.to(device), **data.vocabularies)
     optimizers = build_optimizers(recipe, task)
     schedule = recipe.schedule.build()

@@ -54,8 +54,8 @@ def translate(line: CommandLine) -> None:
     batch_size = line.integer("batch_size", 1 if sys.stdin.isatty() else 64, least=1)
     out = Path(line.options["out"]) if "out" in line.options else None
 
+    from zoo.app.output import check_new
     from zoo.app.predict import write_text
-    from zoo.app.prediction_files import check_new
 
     if out is not None:
         check_new(out)

@@ -3,7 +3,7 @@
 import importlib
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, Union, get_args, get_origin
 
@@ -140,12 +140,15 @@ class Component:
             auto=tuple(name for name in self.auto if name not in values),
         )
 
-    def fill_auto(self, facts: dict[str, Any], source: str) -> Self:
+    def fill_auto(
+        self, facts: dict[str, Any], source: str, lacks: Mapping[str, str] | None = None
+    ) -> Self:
         """The component with a fact of the data in place of each `auto`.
 
         Args:
             facts: by the name of the argument; None where the data have none, which is null.
             source: what they are the facts of.
+            lacks: why a fact is not there, by its name.
 
         Raises:
             ConfigError: the data do not say it.
@@ -153,6 +156,8 @@ class Component:
         own = signature_of(self.target)
         for name in self.auto:
             fits = facts.get(name) is not None or _takes_null(own[name].annotation)
+            if name not in facts and lacks and name in lacks:
+                raise ConfigError(f"{self.key}.{name}=auto: {lacks[name]}")
             if name not in facts or not fits:
                 known = ", ".join(n for n, fact in facts.items() if fact is not None)
                 raise ConfigError(

@@ -24,7 +24,7 @@ Examples:
 Flags: --help, --version, --cfg job (print the composed configuration), -m (sweep),
 --config-dir DIR (groups of your own). trusted=[my_package] allows components of your own.
 Every setting: `python train.py --cfg job`; what it means: zoo/training/settings.py and docs/.
-TensorBoard: tensorboard --logdir runs
+TensorBoard: tensorboard --logdir runs/<experiment>
 """
 
 

@@ -1,6 +1,6 @@
 """The recipe of a run: its configuration as it was checked, once, and what is built from it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -31,20 +31,23 @@ class Recipe:
     callbacks: tuple[Component, ...]
     trusted: tuple[str, ...]
 
-    def fill_auto(self, facts: dict[str, Any], found: dict[str, Any]) -> Self:
+    def fill_auto(
+        self, facts: dict[str, Any], found: dict[str, Any], lacks: Mapping[str, str] | None = None
+    ) -> Self:
         """The recipe with what only the data know in place of each `auto`.
 
         Args:
             facts: what the data say of themselves, for the model and the task.
             found: values that the data have found for arguments of their own.
+            lacks: why a fact is not there, by its name.
 
         Raises:
             ConfigError: the model or the task asks for something that these data do not have.
         """
         source = f"the data ({self.data.name})"
         data = self.data.replaced(found)
-        model = self.model.fill_auto(facts, source)
-        task = self.task.fill_auto(facts, source)
+        model = self.model.fill_auto(facts, source, lacks or {})
+        task = self.task.fill_auto(facts, source, lacks or {})
         nodes = {part.key: part.node for part in (data, model, task)}
         return replace(self, config=self.config | nodes, data=data, model=model, task=task)
 

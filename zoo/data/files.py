@@ -1,9 +1,21 @@
-"""Files that are written completely or not at all."""
+"""Where files are, and files that are written completely or not at all."""
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def locate(name: str, root: str | Path) -> Path:
+    """A file or folder of the user's: from where they stand or, if it is not there, within `root`.
+
+    Args:
+        name: the path; ``~`` is the home folder.
+        root: folder of all data.
+    """
+    path = Path(name).expanduser()
+    return path if path.exists() else Path(root) / path  # an absolute one stays as it is
 
 
 @contextlib.contextmanager
@@ -12,9 +24,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     It is synced to disk before it is renamed, so that a reader of ``path`` sees all of it, after a
     power failure too. If the block raises, the temporary file is deleted and ``path`` stays as it
-    was. Each process has a temporary file of its own.
+    was. The temporary file is always a new one, so that no link that lies there is followed.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield part
         with open(part, "rb+") as file:  # Windows syncs only what is open for writing

@@ -56,6 +56,7 @@ class DataModule(ABC):
             this one is written with a dot (``text.root``).
         vocabularies: those of a text, by the name of the task's argument that takes one.
             :meth:`setup` learns them, unless :meth:`load_artifacts` has put them there.
+        notes: what :meth:`setup` has found in the user's files, a line each, said at the start.
     """
 
     changeable: ClassVar[tuple[str, ...]] = ()
@@ -63,6 +64,7 @@ class DataModule(ABC):
     def __init__(self) -> None:
         self.loaders: dict[str, Loader] = {}
         self.vocabularies: dict[str, Any] = {}
+        self.notes: list[str] = []
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -89,6 +91,10 @@ class DataModule(ABC):
         Python, named like the argument that it fills. ``None`` means that these data have none,
         and fills ``null``.
         """
+
+    def lacks(self) -> dict[str, str]:
+        """Why a fact that such data usually have is not in :meth:`facts`, by its name."""
+        return {}
 
     def resolved(self) -> dict[str, Any]:
         """Constructor arguments that were ``auto`` and are now known, as plain Python."""

@@ -4,17 +4,13 @@ Parts of the same samples are drawn at random from a seed alone, with the classe
 that they are the same in every run.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from zoo.data.download import DataError
 from zoo.data.sampling import seeded_generator
-
-T = TypeVar("T")
 
 SPLITS = ("train", "val", "test")
 SHARES = {"val": 0.15, "test": 0.15}
@@ -117,51 +113,3 @@ def check_fractions(val_fraction: float, test_fraction: float = 0.0) -> None:
             f"test_fraction must be in [0, {1 - val_fraction:g}), so that something is left "
             f"for training, not {test_fraction}"
         )
-
-
-def folder_splits(folder: Path, test_fraction: float) -> tuple[str, ...]:
-    """Train, val and, if the folder has one or is divided by us, test."""
-    has_splits = (folder / "train").is_dir()
-    has_test = (folder / "test").is_dir() if has_splits else test_fraction > 0
-    return SPLITS if has_test else SPLITS[:2]
-
-
-def divide_folder(
-    folder: Path,
-    find: Callable[[Path], list[T]],
-    *,
-    val_fraction: float,
-    test_fraction: float,
-    label: Callable[[T], int] | None = None,
-    seed: int,
-) -> dict[str, list[T]]:
-    """The samples of each split of a folder of your own.
-
-    Either there is ``folder/train`` with ``val`` and ``test`` next to it (a missing ``val`` is
-    taken from ``train``; a missing ``test`` stays missing), or the whole folder is divided.
-
-    Args:
-        folder: the folder.
-        find: gives the samples below a folder.
-        val_fraction: share of val where it has no folder.
-        test_fraction: share of the test where there are no folders of splits at all.
-        label: the class of a sample, to keep the classes in proportion.
-        seed: another seed, another division.
-
-    Raises:
-        DataError: there are too few samples to divide.
-    """
-    has_splits = (folder / "train").is_dir()
-    samples = {"train": find(folder / "train" if has_splits else folder)}
-    if has_splits:
-        there = [split for split in SPLITS[1:] if (folder / split).is_dir()]
-        samples |= {split: find(folder / split) for split in there}
-    if "val" not in samples:
-        shares = {"val": val_fraction}
-        if not has_splits and test_fraction > 0:
-            shares["test"] = test_fraction
-        whole = samples["train"]
-        labels = len(whole) if label is None else [label(sample) for sample in whole]
-        for split, part in divide(labels, shares, seed=seed, source=folder).items():
-            samples[split] = [whole[i] for i in part.tolist()]
-    return {split: samples[split] for split in folder_splits(folder, test_fraction)}

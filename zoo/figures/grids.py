@@ -53,9 +53,22 @@ def image_grid(images: Tensor, *, columns: int, padding: int = 2) -> Tensor:
     return tiles.permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2, 3)
 
 
+def enlarge(images: Tensor, *, side: int = 64) -> Tensor:
+    """Repeats the pixels of small images until their longer side has about ``side`` of them.
+
+    A dashboard shows images as large as they are, and digits of 8x8 cannot be seen.
+
+    Shape:
+        - input: ``(batch, channels, height, width)``
+        - output: ``(batch, channels, factor * height, factor * width)``
+    """
+    factor = max(1, round(side / max(images.shape[-2:])))
+    return images.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+
+
 def input_grid(inputs: Tensor) -> Tensor:
     """The first 16 inputs of a batch of images in a grid: ``(3, height, width)``."""
-    return image_grid(rescale(inputs[:16]), columns=4)
+    return image_grid(enlarge(rescale(inputs[:16])), columns=4)
 
 
 def render(figure: "Figure") -> Tensor:
@@ -80,7 +93,8 @@ def confusion_matrix_image(matrix: Tensor, class_names: Sequence[str] | None = N
 
     counts = matrix.cpu()
     shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    side = max(3.4, 0.17 * min(len(counts), MAX_NAMED_CLASSES))
+    figure = Figure(figsize=(side + 1, side + 0.5), layout="constrained")
     axes = figure.add_subplot(xlabel="predicted", ylabel="true")
     image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the true class")
@@ -92,6 +106,8 @@ def confusion_matrix_image(matrix: Tensor, class_names: Sequence[str] | None = N
         axes.set_yticks(ticks, labels, parse_math=False)
         if max(map(len, labels)) > 2:
             axes.tick_params(axis="x", labelrotation=90)
+        if len(counts) > MAX_COUNTED_CLASSES:
+            axes.tick_params(labelsize=8)
     if len(counts) <= MAX_COUNTED_CLASSES:
         for row, values in enumerate(counts.tolist()):
             for column, count in enumerate(values):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.figures.grids import MAX_NAMED_CLASSES, image_grid, render, rescale
+from zoo.figures.grids import MAX_NAMED_CLASSES, enlarge, image_grid, render, rescale
 from zoo.figures.palette import voc_colours
 
 
@@ -33,7 +33,7 @@ def input_grid(images: Tensor, masks: Tensor, *, size: int = 8) -> Tensor:
     """The first images of a batch, each with its mask to its right: ``(3, height, width)``."""
     images, masks = rescale(images[:size]).float(), masks[:size]
     pairs = torch.stack((images.expand(-1, 3, -1, -1), colour_masks(masks)), dim=1)
-    return image_grid(pairs.flatten(0, 1), columns=4)
+    return image_grid(enlarge(pairs.flatten(0, 1)), columns=4)
 
 
 def comparison(samples: Sequence[Sample], class_names: Sequence[str] | None = None) -> Tensor:

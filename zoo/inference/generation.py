@@ -17,7 +17,8 @@ class Sampler:
 
     restricted to the ``top_k`` most probable tokens and, of those, to the fewest that together have
     at least the probability ``top_p`` (nucleus sampling, Holtzman et al. 2020,
-    https://arxiv.org/abs/1904.09751).
+    https://arxiv.org/abs/1904.09751), to one part in a million, which is what single precision can
+    tell.
 
     The random numbers are its own, from the CPU: a sample does not change the training that
     continues after it, and they are the same on every device.
@@ -67,11 +68,11 @@ class Sampler:
             # So many, and of equally probable ones the first, as where temperature is 0.
             order = scores.sort(descending=True, stable=True).indices
             scores = scores.scatter(1, order[:, self.top_k :], -math.inf)
-        if self.top_p is not None:
+        if self.top_p is not None and self.top_p < 1:
             ordered, order = scores.softmax(-1).sort(descending=True, stable=True)
-            before = ordered.cumsum(-1) - ordered  # of all that are more probable
-            dropped = torch.zeros_like(before, dtype=torch.bool)
-            dropped.scatter_(1, order, before >= self.top_p)  # (batch, vocabulary)
+            enough = ordered.cumsum(-1) >= self.top_p * (1 - 1e-6)
+            dropped = torch.zeros_like(enough)
+            dropped.scatter_(1, order[:, 1:], enough[:, :-1])  # (batch, vocabulary)
             scores = scores.masked_fill(dropped, -math.inf)
         return scores
 

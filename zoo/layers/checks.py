@@ -39,7 +39,7 @@ def check_lengths(
 
     Args:
         lengths: of each sequence; off the CPU, where a look at them would wait for the device, and
-            where a network is compiled or exported, only their number is checked.
+            where a network is compiled, exported or transformed, only their number is checked.
         batch: sequences.
         time: steps of the longest.
         least: 0 where a sequence may be empty.
@@ -49,7 +49,8 @@ def check_lengths(
         ValueError: naming the lengths and what is allowed.
     """
     fits = lengths.shape == (batch,) and not lengths.is_floating_point()
-    if fits and not torch.compiler.is_compiling() and batch and lengths.device.type == "cpu":
+    unknown = torch.compiler.is_compiling() or needs_plain_operations()
+    if fits and not unknown and batch and lengths.device.type == "cpu":
         fits = bool(lengths.min() >= least and lengths.max() <= time)
     if not fits:
         raise ValueError(
@@ -60,6 +61,16 @@ def check_lengths(
 def is_traced(x: object) -> bool:
     """Whether an input is `torch.fx`'s stand-in for one."""
     return isinstance(x, Proxy)
+
+
+def needs_plain_operations() -> bool:
+    """Whether `torch.func` transforms, or `torch.export` records, what is being computed.
+
+    They see through neither a function with a gradient by hand that works in place or gathers over
+    a loop, nor sparse tensors.
+    """
+    # torch's own code asks the first of these, too: there is no public name for it.
+    return torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting()
 
 
 def check_shape(x: Tensor, *expected: int) -> None:

@@ -46,7 +46,7 @@ class _GRUScan(Function):
         weight_hh: Tensor,
         bias_ih: Tensor,
         bias_hh: Tensor,
-        alive: list[int] | None,
+        alive: Sequence[int] | None,
         is_reverse: bool,
     ) -> tuple[Tensor, Tensor]:
         time, batch, _ = x.shape
@@ -117,7 +117,7 @@ class _GRUScan(Function):
         grad_weight_ih = d_gates.t() @ rows
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (d_gates @ weight_ih).view(time, batch, -1)
+            grad_x = (d_gates @ weight_ih).view(time, batch, weight_ih.size(1))
         return (
             grad_x,
             grad_h,
@@ -134,7 +134,7 @@ def gru_scan(
     x: Tensor,
     h: Tensor,
     weights: Sequence[Tensor],
-    alive: list[int] | None = None,
+    alive: Sequence[int] | None = None,
     *,
     is_reverse: bool = False,
 ) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from zoo.layers.checks import needs_plain_operations
+
 _WORTH_A_COPY = 8  # steps
 
 
@@ -76,6 +78,10 @@ class HiddenProduct:
     def __init__(self, base: Tensor, weight: Tensor, mask: Tensor | None = None) -> None:
         # Under autocast the input's share is of the lower precision, and so are the products.
         self.weight, self.mask = weight.to(base.dtype), mask
+        self.is_plain = needs_plain_operations()
+        if self.is_plain:
+            self.base = base.unbind(0)
+            return
         self.transposed = laid_out(self.weight.detach().t(), len(base))
         self.hidden = [base.new_empty(0)] * len(base)
         self.base = _WeightGradient.apply(base, self.weight, self.hidden).unbind(0)
@@ -83,5 +89,7 @@ class HiddenProduct:
     def __call__(self, t: int, h: Tensor) -> Tensor:
         h = h if self.mask is None else h * self.mask
         h = h.to(self.weight.dtype)
+        if self.is_plain:
+            return torch.addmm(self.base[t], h, self.weight.t())
         self.hidden[t] = h.detach()
         return _Product.apply(self.base[t], h, self.weight, self.transposed)

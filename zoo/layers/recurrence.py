@@ -29,13 +29,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.checks import check_at_least_one, check_probability, needs_plain_operations
 
 Backend = Literal["fused", "written"]
 State = Tensor | tuple[Tensor, Tensor]
 """What one call hands to the next: h, or h and c of an LSTM."""
 States = tuple[Tensor, ...]
 Weights = Sequence[Tensor]
+Alive = Sequence[int] | Sequence[Tensor]
+"""Who reaches each step: so many of sequences of falling length, or a mask ``(batch, 1)``."""
 Step = Callable[[int, States], States]
 """The step at time t: from the state before it to the state after it, h first."""
 
@@ -177,9 +179,9 @@ class Recurrence(nn.RNNBase):
         # Like torch's own layers: compiled, the loop would be unrolled, for minutes. That something
         # compiles is not asked of torch.compiler.is_compiling(), false in a frame that the compiler
         # has given up, while it still traces the frames below. Where the compiler has not been
-        # imported, which takes seconds, nothing is traced.
+        # imported, which takes seconds, nothing is traced. Exported, it is unrolled.
         run = self._run
-        if "torch._dynamo" in sys.modules:
+        if "torch._dynamo" in sys.modules and not torch.compiler.is_exporting():
             run = torch.compiler.disable(run)
         return run(x, state)
 
@@ -209,13 +211,36 @@ class Recurrence(nn.RNNBase):
         again = pack_padded_sequence(padded, lengths)
         return PackedSequence(again.data, x.batch_sizes, order, back), _as_state(states)
 
+    def read_padded(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
+        """Reads sequences of unequal length, padded on the right.
+
+        Args:
+            x: the sequences, ``(batch, time, input_size)``.
+            lengths: of each, int64 ``(batch,)``.
+
+        Returns:
+            The outputs, zero at the padding, and the state after the last step of each sequence.
+        """
+        if not needs_plain_operations():
+            # torch packs by lengths on the CPU, wherever the sequences are.
+            packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+            output, state = self(packed)
+            return pad_packed_sequence(output, batch_first=True, total_length=x.size(1))[0], state
+        # Then the lengths are not known, and nor is their order: every step asks who is there.
+        there = torch.arange(x.size(1), device=x.device).unsqueeze(1) < lengths.to(x.device)
+        there = there.unsqueeze(2)  # (time, batch, 1)
+        shape = (self.num_layers * (2 if self.bidirectional else 1), x.size(0), self.hidden_size)
+        states = _as_tuple(None, x, self.num_states, shape)
+        output, states = self._layers(x.transpose(0, 1), states, there.unbind(0))
+        return (output * there).transpose(0, 1), _as_state(states)
+
     def _uses_torch(self, x: Tensor) -> bool:
         """Whether to run torch's kernel."""
         dropping = self.recurrent_dropout > 0 and self.training
         return self.backend == "fused" and self.has_kernel and not dropping
 
-    def _layers(self, x: Tensor, states: States, alive: list[int] | None) -> tuple[Tensor, States]:
-        """All layers, of ``(time, batch, features)``; ``alive`` counts the sequences at a step."""
+    def _layers(self, x: Tensor, states: States, alive: Alive | None) -> tuple[Tensor, States]:
+        """All layers, of ``(time, batch, features)``."""
         directions = 2 if self.bidirectional else 1
         last: list[States] = []
         for layer in range(self.num_layers):
@@ -241,7 +266,7 @@ class Recurrence(nn.RNNBase):
         x: Tensor,
         state: States,
         weights: Weights,
-        alive: list[int] | None,
+        alive: Alive | None,
         *,
         is_reverse: bool,
     ) -> tuple[Tensor, States]:
@@ -253,16 +278,20 @@ class Recurrence(nn.RNNBase):
         outputs = [state[0]] * len(x)
         for t in reversed(range(len(x))) if is_reverse else range(len(x)):
             after = step(t, state)
-            count = state[0].size(0) if alive is None else alive[t]
-            state = tuple(_held(new, old, count) for new, old in zip(after, state, strict=True))
+            there = None if alive is None else alive[t]
+            state = tuple(_held(new, old, there) for new, old in zip(after, state, strict=True))
             outputs[t] = state[0]
         return torch.stack(outputs), state  # (time, batch, hidden_size)
 
 
-def _held(new: Tensor, old: Tensor, alive: int) -> Tensor:
+def _held(new: Tensor, old: Tensor, there: int | Tensor | None) -> Tensor:
     """The state after a step, in the type it had; sequences that do not reach here keep theirs."""
     new = new.to(old.dtype)
-    return new if alive == len(new) else torch.cat([new[:alive], old[alive:]])
+    if isinstance(there, Tensor):
+        return torch.where(there, new, old)
+    if there is None or there == new.size(0):
+        return new
+    return torch.cat([new[:there], old[there:]])
 
 
 def _as_tuple(

@@ -5,6 +5,7 @@ in each backward pass, which for the graph and the features of Cora costs severa
 all products together. `torch.compile` does not know CSR tensors.
 """
 
+import copy
 import warnings
 from collections.abc import Callable, Hashable
 from functools import cached_property
@@ -13,6 +14,8 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor
 
+from zoo.layers.checks import needs_plain_operations
+
 T = TypeVar("T")
 
 
@@ -20,31 +23,40 @@ class SparseMatrix:
     """A constant matrix in CSR form and its transpose: ``matrix @ dense``.
 
     Args:
-        matrix: the matrix, of CSR layout.
+        row_of: row of each entry, in rising order.
+        column_of: column of each, rising within a row, none twice.
+        values: of the entries.
+        shape: rows and columns of the matrix.
     """
 
-    def __init__(self, matrix: Tensor) -> None:
-        rows, columns = matrix.shape
-        row_starts, column_of = matrix.crow_indices(), matrix.col_indices()
-        row_of = torch.arange(rows, device=matrix.device).repeat_interleave(
-            row_starts.diff(), output_size=len(column_of)
-        )
-        column_starts = row_starts.new_zeros(columns + 1)
-        column_starts[1:].scatter_add_(0, column_of, torch.ones_like(column_of))
-        self._by_column = column_of.argsort(stable=True)
-        self._places = (row_starts, column_of, (rows, columns))
+    def __init__(
+        self, row_of: Tensor, column_of: Tensor, values: Tensor, shape: tuple[int, int]
+    ) -> None:
+        rows, columns = shape
+        self._row_of, self._by_column = row_of, column_of.argsort(stable=True)
+        self._places = (_starts(row_of, rows), column_of, (rows, columns))
         self._transposed_places = (
-            column_starts.cumsum(0),
+            _starts(column_of, columns),
             row_of[self._by_column],
             (columns, rows),
         )
-        self.values = matrix.values()
+        self.values = values
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> "SparseMatrix":
+        """The same of a tensor of CSR layout."""
+        rows, columns = matrix.shape
+        column_of = matrix.col_indices()
+        row_of = torch.arange(rows, device=matrix.device).repeat_interleave(
+            matrix.crow_indices().diff(), output_size=len(column_of)
+        )
+        return cls(row_of, column_of, matrix.values(), (rows, columns))
 
     def with_values(self, values: Tensor) -> "SparseMatrix":
         """The matrix with other values in the same places."""
-        other = object.__new__(SparseMatrix)
-        other._by_column = self._by_column
-        other._places, other._transposed_places = self._places, self._transposed_places
+        other = copy.copy(self)
+        for made in ("matrix", "transpose"):
+            other.__dict__.pop(made, None)
         other.values = values
         return other
 
@@ -60,15 +72,32 @@ class SparseMatrix:
 
     def __matmul__(self, dense: Tensor) -> Tensor:
         """The product with a dense matrix, differentiable with respect to the latter."""
-        # Sparse kernels know no half precision on a CPU, so autocast passes them by.
-        with torch.autocast(dense.device.type, enabled=False):
-            return _Product.apply(self, False, dense.to(self.values.dtype))
+        dense = dense.to(self.values.dtype)
+        if needs_plain_operations():
+            _, column_of, (rows, _) = self._places
+            shares = self.values.unsqueeze(1) * dense[column_of]  # (entries, width)
+            return dense.new_zeros(rows, dense.size(1)).index_add(0, self._row_of, shares)
+        return _Product.apply(self, False, dense)
+
+
+def _starts(index: Tensor, size: int) -> Tensor:
+    """Where each row's entries start and the last one's end, from the row of each entry."""
+    starts = index.new_zeros(size + 1)
+    starts[1:].scatter_add_(0, index, torch.ones_like(index))
+    return starts.cumsum(0)
 
 
 def _csr(places: tuple[Tensor, Tensor, tuple[int, int]], values: Tensor) -> Tensor:
     with warnings.catch_warnings():  # once a process, torch calls this layout a beta
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
-        return torch.sparse_csr_tensor(*places[:2], values, places[2], check_invariants=False)
+        return torch.sparse_csr_tensor(
+            *places[:2], _wide(values), places[2], check_invariants=False
+        )
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In float32 at least: sparse kernels know no half precision on a CPU."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 class _Product(torch.autograd.Function):
@@ -77,7 +106,10 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, sparse: SparseMatrix, transposed: bool, dense: Tensor) -> Tensor:
         ctx.sparse, ctx.transposed = sparse, transposed
-        return (sparse.transpose if transposed else sparse.matrix) @ dense
+        # Off here, since the backward pass too runs under autocast where the caller has it so.
+        with torch.autocast(dense.device.type, enabled=False):
+            product = (sparse.transpose if transposed else sparse.matrix) @ _wide(dense)
+        return product.to(dense.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
@@ -93,11 +125,9 @@ def sparse_matrix(rows: Tensor, columns: Tensor, values: Tensor, *, size: int) -
         values: each entry's share.
         size: rows and columns of the matrix.
     """
-    places = torch.stack([rows, columns])
-    entries = torch.sparse_coo_tensor(places, values, (size, size), check_invariants=False)
-    with warnings.catch_warnings():  # as above
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
-        return SparseMatrix(entries.coalesce().to_sparse_csr())
+    places, entry_of = (rows * size + columns).unique(return_inverse=True)
+    sums = values.new_zeros(places.size(0)).index_add(0, entry_of, values)
+    return SparseMatrix(places // size, places % size, sums, (size, size))
 
 
 @overload
@@ -116,27 +146,43 @@ def dropout(x: Tensor | SparseMatrix, p: float) -> Tensor | SparseMatrix:
     return x * (torch.rand_like(x) >= p).to(x.dtype).div_(1 - p)
 
 
+def _parts(tensor: Tensor) -> list[Tensor]:
+    """The dense tensors that a tensor is made of."""
+    if tensor.layout == torch.sparse_csr:
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    return [tensor]
+
+
+def _equal(ours: list[Tensor], theirs: list[Tensor]) -> bool:
+    return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
+
+
 class LastSeen:
     """What was computed from a tensor, kept until the next call that is given another one.
 
-    The same tensor is the same object (so on the same device too), not changed in place since.
-    Copies and pickles of a cache are empty.
+    The same tensor is the same object (so on the same device too), not changed in place since. On a
+    CPU, where an array of NumPy may share its memory, its values tell. Copies and pickles of a
+    cache are empty.
     """
 
     def __init__(self) -> None:
         self._tensor: Tensor | None = None
+        self._values: list[Tensor] = []
         self._key: tuple[Hashable, ...] = ()
         self._result: Any = None
 
     def __call__(self, compute: Callable[..., T], tensor: Tensor, *arguments: Hashable) -> T:
         """``compute(tensor, *arguments)``, unless that is what the last call computed."""
-        if tensor.is_inference():  # then changes in place leave no trace
+        # Changes in place of the one leave no trace, and what the other makes has a short life.
+        if tensor.is_inference() or needs_plain_operations():
             return compute(tensor, *arguments)
         key = (tensor._version, *arguments)
-        if tensor is not self._tensor or key != self._key:
+        values = _parts(tensor) if tensor.is_cpu else []
+        if tensor is not self._tensor or key != self._key or not _equal(values, self._values):
             # What an evaluation leaves here must serve the next training step too.
             with torch.inference_mode(False), torch.no_grad():
                 self._result = compute(tensor, *arguments)
+                self._values = [part.clone() for part in values]
             self._tensor, self._key = tensor, key
         result: T = self._result
         return result

@@ -7,6 +7,7 @@ scores", https://arxiv.org/abs/1804.08771.
 
 import re
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any, Self
 
 # Like the tokenizers on whose tokens figures for lower-case Multi30k are usually computed: `'s` is
@@ -22,6 +23,8 @@ class Bleu:
     is what many recipes report: words and signs, lower-case, on both sides. It is the higher one
     wherever the translation has no capitals.
     """
+
+    higher_is_better = MappingProxyType({"bleu": True, "bleu_tokenized": True})
 
     def __init__(self) -> None:
         self.reset()

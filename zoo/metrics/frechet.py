@@ -83,6 +83,8 @@ class FrechetDistance(SumMetric):
         - real, generated: ``(batch, features)``
     """
 
+    higher_is_better = False
+
     def __init__(self) -> None:
         names = ("count", "first", "second")
         super().__init__(**{f"{kind}_{name}": zero() for kind in _KINDS for name in names})
@@ -98,7 +100,7 @@ class FrechetDistance(SumMetric):
             self.add(**terms)
 
     def compute(self) -> Tensor:
-        if not self.sums["real_second"].ndim:  # Nothing has been seen yet.
+        if min(self.sums[f"{kind}_count"] for kind in _KINDS) < 2:  # One sample has no spread.
             return torch.tensor(math.nan)
         return frechet_distance(*self._moments("real"), *self._moments("generated"))
 

@@ -1,5 +1,7 @@
 """Perplexity: the exponential of a cross-entropy in nats."""
 
+from types import MappingProxyType
+
 import torch
 
 from zoo.metrics.sums import Mean
@@ -10,6 +12,8 @@ class Perplexity(Mean):
 
     .. math:: \mathrm{perplexity} = \exp\Bigl(-\frac{1}{T} \sum_t \log p(x_t)\Bigr)
     """
+
+    higher_is_better = MappingProxyType({"loss": False, "perplexity": False})
 
     def compute(self) -> dict[str, float]:  # type: ignore[override]
         loss = float(super().compute())

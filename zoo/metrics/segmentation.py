@@ -1,5 +1,7 @@
 """Metrics of segmentation, all from one matrix of pixel counts."""
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,10 @@ class SegmentationScores(SumMetric):
         - predicted: ``(batch, height, width)``
         - targets: ``(batch, height, width)``
     """
+
+    higher_is_better = MappingProxyType(
+        {"mean_iou": True, "dice": True, "pixel_accuracy": True, "pixel_error": False}
+    )
 
     def __init__(self, num_classes: int, *, ignore_index: int = 255) -> None:
         super().__init__(matrix=torch.zeros(num_classes, num_classes, dtype=torch.int64))

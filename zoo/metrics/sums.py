@@ -1,9 +1,12 @@
 """Metrics that accumulate where the data is and cost no device sync until they are read.
 
-They have torchmetrics' interface (``update``, ``compute``, ``reset``, ``to``). Each is a handful of
+They have torchmetrics' interface (``update``, ``compute``, ``reset``, ``to``), and where they give
+numbers, say with ``higher_is_better`` in which direction these are good. Each is a handful of
 sums over samples, so ``merge`` combines the evaluations of two halves of a data set by adding them.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Self
 
 import torch
@@ -22,6 +25,9 @@ class SumMetric:
     Args:
         sums: the initial value of each sum by name.
     """
+
+    higher_is_better: bool | Mapping[str, bool] | None = None
+    """Of its value, or of each of them by name; None if that is not known."""
 
     def __init__(self, **sums: Tensor) -> None:
         self.sums = sums
@@ -55,10 +61,16 @@ def zero() -> Tensor:
 
 
 class Mean(SumMetric):
-    """Mean of values that are themselves means over ``count`` terms."""
+    """Mean of values that are themselves means over ``count`` terms.
 
-    def __init__(self) -> None:
+    Args:
+        higher_is_better: whether a higher mean is better; None if that is not known.
+    """
+
+    def __init__(self, *, higher_is_better: bool | None = None) -> None:
         super().__init__(total=zero(), count=zero())
+        if higher_is_better is not None:
+            self.higher_is_better = higher_is_better
 
     def update(self, value: Tensor | float, count: Tensor | int = 1) -> None:
         if isinstance(value, Tensor):
@@ -67,6 +79,16 @@ class Mean(SumMetric):
 
     def compute(self) -> Tensor:
         return self.sums["total"] / self.sums["count"]
+
+
+class SquaredError(Mean):
+    """The mean of squared errors, as ``loss``, and its root, as ``rmse``."""
+
+    higher_is_better = MappingProxyType({"loss": False, "rmse": False})
+
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+        loss = super().compute()
+        return {"loss": loss, "rmse": loss.sqrt()}
 
 
 class Accuracy(SumMetric):
@@ -80,6 +102,8 @@ class Accuracy(SumMetric):
         - scores: ``(batch, classes, *)``
         - targets: ``(batch, *)``
     """
+
+    higher_is_better = True
 
     def __init__(self, top_k: int = 1, *, ignore_index: int = IGNORED) -> None:
         if top_k < 1:
@@ -133,29 +157,47 @@ class R2(SumMetric):
 
     .. math:: R^2 = 1 - \frac{\sum_i (y_i - \hat y_i)^2}{\sum_i (y_i - \bar y)^2}
 
-    An output whose targets are all equal counts as 1 if it is predicted exactly, else as 0.
+    An output whose targets are all equal counts as 1 if it is predicted exactly, else as 0. The
+    denominator is kept as such, not as a difference of two sums, which of large targets would be a
+    difference of rounding errors (Chan, Golub and LeVeque, 1979).
 
     Shape:
         - predictions, targets: ``(batch, *)``
     """
 
+    higher_is_better = True
+
     def __init__(self) -> None:
-        super().__init__(count=zero(), targets=zero(), squares=zero(), errors=zero())
+        super().__init__(count=zero(), mean=zero(), deviations=zero(), errors=zero())
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
+        if not len(targets):
+            return
         y = targets.flatten(1) if targets.ndim > 1 else targets.unsqueeze(1)  # (batch, outputs)
-        y = y.to(self.sums["squares"])
+        y = y.to(self.sums["mean"])
         errors = predictions.reshape(y.shape).to(y) - y
-        self.add(
-            count=len(y), targets=y.sum(0), squares=(y * y).sum(0), errors=(errors * errors).sum(0)
+        rest = y - y[0]  # exactly 0 where all are equal
+        mean = rest.mean(0)
+        self._join(
+            count=torch.full_like(self.sums["count"], len(y)),
+            mean=y[0] + mean,
+            deviations=(rest - mean).square().sum(0),
+            errors=errors.square().sum(0),
         )
 
+    def merge(self, other: SumMetric) -> None:
+        self._join(**other.sums)
+
+    def _join(self, *, count: Tensor, mean: Tensor, deviations: Tensor, errors: Tensor) -> None:
+        """Adds what other samples have: how many, their mean, and squares about that mean."""
+        before, both = self.sums["count"], self.sums["count"] + count
+        share, apart = count / both.clamp_min(1), mean - self.sums["mean"]
+        between = apart.square() * before * share
+        self.add(count=count, mean=apart * share, deviations=deviations + between, errors=errors)
+
     def compute(self) -> Tensor:
-        total = self.sums["squares"] - self.sums["targets"] ** 2 / self.sums["count"]
-        # Equal targets leave a rest of rounding errors, which is not a variance.
-        varies = total > 1e-12 * self.sums["squares"]
-        exact = (self.sums["errors"] == 0).to(total)
-        return torch.where(varies, 1 - self.sums["errors"] / total, exact).mean()
+        total, errors = self.sums["deviations"], self.sums["errors"]
+        return torch.where(total > 0, 1 - errors / total, (errors == 0).to(total)).mean()
 
 
 def class_scores(matrix: Tensor) -> dict[str, Tensor]:

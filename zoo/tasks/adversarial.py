@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.figures.grids import are_images, image_grid, input_grid, rescale
+from zoo.figures.grids import are_images, enlarge, image_grid, input_grid, rescale
 from zoo.metrics.frechet import FrechetDistance, PrincipalComponents
 from zoo.metrics.sums import Mean
 from zoo.tasks.prediction import Samples
@@ -76,8 +76,8 @@ class Adversarial(Task):
         self.components = PrincipalComponents(num_components)
         self.metrics = {
             "frechet_distance": FrechetDistance(),
-            "discriminator_loss": Mean(),
-            "generator_loss": Mean(),
+            "discriminator_loss": Mean(higher_is_better=False),
+            "generator_loss": Mean(higher_is_better=False),
         }
 
     @property
@@ -160,7 +160,7 @@ class Adversarial(Task):
         samples = self.sample(64).samples
         if not are_images(samples):
             return {}
-        return {"samples": Image(image_grid(rescale(samples), columns=8))}
+        return {"samples": Image(image_grid(enlarge(rescale(samples)), columns=8))}
 
     def state_dict(self) -> dict[str, Any]:
         return {"components": self.components.state_dict()}

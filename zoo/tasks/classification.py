@@ -99,7 +99,7 @@ class Classification(Task):
         self.confusion_matrix = ConfusionMatrix(num_classes)
         self.mistakes = ConfidentMistakes()
         self.metrics = {
-            "loss": Mean(),
+            "loss": Mean(higher_is_better=False),
             "accuracy": Accuracy(),
             **{f"top{k}_accuracy": Accuracy(k) for k in top_k},
             "confusion_matrix": self.confusion_matrix,

@@ -48,6 +48,7 @@ class LanguageModeling(Task):
     """
 
     predicts = Texts
+    unit = "tokens"
     given = ("vocabulary",)
 
     def __init__(
@@ -75,7 +76,7 @@ class LanguageModeling(Task):
             _encode(vocabulary, prompt)
         if vocabulary is not None and (characters := vocabulary.characters()) is not None:
             self._characters = torch.tensor(characters)
-            self.metrics["bits_per_character"] = Mean()
+            self.metrics["bits_per_character"] = Mean(higher_is_better=False)
         self._state: Any = None
         self._evaluation_state: Any = None
 

@@ -11,7 +11,7 @@ from zoo.layers.attention import padding_mask
 from zoo.metrics.perplexity import Perplexity
 from zoo.metrics.sums import IGNORED, Accuracy
 from zoo.tasks.prediction import Classes
-from zoo.tasks.task import Shown, Task, Text, inputs_of
+from zoo.tasks.task import Shown, Task, Text, inputs_of, mean_over
 from zoo.tasks.vocabulary import Vocabulary, shown_attention, special_tokens, token_vectors
 
 MOST_SHOWN = 32
@@ -60,6 +60,7 @@ class MaskedLanguageModeling(Task):
     """
 
     predicts = Classes
+    unit = "tokens"
     given = ("vocabulary",)
 
     def __init__(
@@ -186,7 +187,7 @@ class MaskedLanguageModeling(Task):
         total = F.cross_entropy(
             logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
         )
-        return total / count.clamp(min=1), count  # a batch of special tokens alone has no target
+        return mean_over(total, count), count  # a batch of special tokens alone has no target
 
     def _marked(self, tokens: Tensor, sample: Sample) -> str:
         """A text with the chosen tokens in brackets, ``[ ]`` for the mask token."""

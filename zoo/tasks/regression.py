@@ -1,14 +1,18 @@
 """Regression: real numbers, learned by mean squared error."""
 
-import math
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.metrics.sums import R2, Mean
+from zoo.figures.points import fit_image
+from zoo.metrics.sums import R2, SquaredError
 from zoo.tasks.prediction import Values
-from zoo.tasks.task import Task, inputs_of
+from zoo.tasks.task import Image, Shown, Task, inputs_of
+
+MOST_POINTS = 1_000  # of an evaluation, in the image
 
 
 class Regression(Task):
@@ -16,7 +20,8 @@ class Regression(Task):
 
     .. math:: L(W) = \frac{1}{np} \sum_{i=1}^n \sum_{j=1}^p (\hat y_{ij} - y_{ij})^2
 
-    A batch is ``(inputs, targets)``. The metrics are ``loss``, ``rmse`` and ``r2``.
+    A batch is ``(inputs, targets)``. The metrics are ``loss``, ``rmse`` and ``r2``. After an
+    evaluation there is an image of the first thousand predictions against the true values.
 
     Ridge regression is this task with a linear model and weight decay. SGD with
     ``weight_decay=λ`` adds :math:`\lambda W` to the gradient, so it minimises
@@ -38,10 +43,13 @@ class Regression(Task):
     """
 
     predicts = Values
+    unit = "values"
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.metrics = {"loss": Mean(), "r2": R2()}
+        self.metrics = {"loss": SquaredError(), "r2": R2()}
+        self._points: list[tuple[Tensor, Tensor]] = []  # targets and predictions
+        self._num_points = 0
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
         inputs, targets = batch
@@ -53,14 +61,26 @@ class Regression(Task):
         predictions = self._predictions(inputs, targets)
         self.metrics["loss"].update(F.mse_loss(predictions, targets), targets.numel())
         self.metrics["r2"].update(predictions, targets)
+        left = MOST_POINTS - self._num_points
+        if left > 0:
+            points = (targets.flatten()[:left].clone(), predictions.flatten()[:left].clone())
+            self._points.append(points)
+            self._num_points += len(points[0])
+
+    def reset(self) -> None:
+        super().reset()
+        self._points, self._num_points = [], 0
+
+    def show(self) -> dict[str, Shown]:
+        """``fit``: predictions against true values."""
+        if not self._points:
+            return {}
+        targets, predictions = map(torch.cat, zip(*self._points, strict=True))
+        return {"fit": Image(partial(fit_image, targets, predictions))}
 
     def predict(self, batch: Any) -> Values:
         """The model's predictions: ``(batch, *)``."""
         return Values(self.model(inputs_of(batch)))
-
-    def compute(self) -> dict[str, float]:
-        values = super().compute()
-        return values | {"rmse": math.sqrt(values["loss"])}
 
     def _predictions(self, inputs: Tensor, targets: Tensor) -> Tensor:
         return matched(self.model(inputs), targets)

@@ -91,6 +91,7 @@ class Segmentation(Task):
     monitor = "mean_iou"
     mode: Literal["min", "max"] = "max"
     predicts = Masks
+    unit = "pixels"
 
     def __init__(
         self,
@@ -140,7 +141,11 @@ class Segmentation(Task):
         )
         self.scores = SegmentationScores(num_classes, ignore_index=ignore_index)
         self.samples = FirstSamples()
-        self.metrics = {"loss": Mean(), "scores": self.scores, "samples": self.samples}
+        self.metrics = {
+            "loss": Mean(higher_is_better=False),
+            "scores": self.scores,
+            "samples": self.samples,
+        }
 
     def loss(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         images, *labels = _checked(batch)

@@ -6,6 +6,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from zoo.tasks.task import mean_over
+
 Loss = Literal["cross_entropy", "dice", "focal", "cross_entropy_dice"]
 SMOOTHING = 1.0  # pixels added to both sides of the Dice ratio
 
@@ -122,5 +124,4 @@ class SegmentationLoss:
 
 def _mean(totals: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     count = weights.sum()
-    # A batch of nothing but ignored pixels has no loss and no say.
-    return totals.sum() / torch.where(count > 0, count, 1), count
+    return mean_over(totals.sum(), count), count

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from zoo.metrics.sums import IGNORED, Accuracy, Mean
 from zoo.tasks.classification import Classification
 from zoo.tasks.prediction import Classes
-from zoo.tasks.task import Shown, inputs_of
+from zoo.tasks.task import Shown, inputs_of, mean_over
 from zoo.tasks.vocabulary import Vocabulary, token_vectors
 
 
@@ -44,6 +44,8 @@ class SequenceClassification(Classification):
     """
 
     given = ("vocabulary",)
+
+    unit = "labels"
 
     def __init__(
         self,
@@ -118,16 +120,20 @@ class SequenceClassification(Classification):
         return logits, targets
 
     def _loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | int]:
-        counted = targets != IGNORED
-        weights, smoothing = self.class_weights, self.label_smoothing
-        if weights is None:
-            loss = F.cross_entropy(logits, targets, ignore_index=IGNORED, label_smoothing=smoothing)
-            return loss, counted.sum()
-        weights = weights.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = F.cross_entropy(
-            logits.to(weights), targets, weights, ignore_index=IGNORED, label_smoothing=smoothing
+        counted, weights = targets != IGNORED, self.class_weights
+        count = counted.sum()
+        if weights is not None:
+            weights = weights.to(torch.promote_types(logits.dtype, torch.float32))
+            logits, count = logits.to(weights), (weights[targets.clamp_min(0)] * counted).sum()
+        total = F.cross_entropy(
+            logits,
+            targets,
+            weights,
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
         )
-        return loss, (weights[targets.clamp_min(0)] * counted).sum()
+        return mean_over(total, count), count
 
 
 class SequenceAccuracy(Mean):
@@ -139,6 +145,8 @@ class SequenceAccuracy(Mean):
         - logits: ``(batch, time, classes)``
         - targets: ``(batch, time)``
     """
+
+    higher_is_better = True
 
     def update(self, logits: Tensor, targets: Tensor) -> None:  # type: ignore[override]
         if targets.ndim > 1:

@@ -17,7 +17,8 @@ from zoo.tasks.prediction import Prediction, Table
 class Metric(Protocol):
     """What a task expects of a metric: the interface of torchmetrics, whose metrics fit too.
 
-    The metrics of the zoo also have ``merge(other)``, which adds what another one has seen.
+    The metrics of the zoo also have ``merge(other)``, which adds what another one has seen, and
+    ``higher_is_better``, as those of torchmetrics do; where one has several numbers, by name.
     """
 
     def update(self, *args: Any, **kwargs: Any) -> None: ...  # never forces a device sync
@@ -103,6 +104,7 @@ class Task:
     Attributes:
         monitor: the metric that selects checkpoints, unless the trainer is told otherwise.
         mode: whether the monitored metric is better when small or when large.
+        unit: what the loss is a mean over, for rates.
         metrics: what :meth:`evaluate` updates, by name.
         predicts: the kind of what :meth:`predict` returns; None for a task that predicts nothing.
         given: arguments of the constructor that the run hands over besides the model.
@@ -111,6 +113,7 @@ class Task:
 
     monitor: str = "loss"
     mode: Literal["min", "max"] = "min"
+    unit: str = "samples"
     predicts: ClassVar[type[Prediction] | None] = None
     given: ClassVar[tuple[str, ...]] = ()
     changeable: ClassVar[tuple[str, ...]] = ()
@@ -176,6 +179,7 @@ class Task:
     def loss(self, batch: Any) -> Loss:
         """The loss of a batch, and of how many images, tokens or nodes it is the mean.
 
+        Where nothing in a batch counts, both are 0, see :func:`mean_over`.
         A third entry may name parts of the loss, see :class:`Objective`.
         """
         raise NotImplementedError(f"{type(self).__name__} defines neither loss nor objectives")
@@ -209,6 +213,17 @@ class Task:
             named = value if isinstance(value, dict) else {name: value}
             values |= {key: float(entry) for key, entry in named.items() if _is_number(entry)}
         return values
+
+    def directions(self) -> dict[str, Literal["min", "max"]]:
+        """Whether less or more of a number is better, by name, for all that say it."""
+        found: dict[str, bool | None] = {}
+        for name, metric in self.metrics.items():
+            higher = getattr(metric, "higher_is_better", None)
+            found |= higher if isinstance(higher, Mapping) else {name: higher}
+        known = {name: higher for name, higher in found.items() if higher is not None}
+        return {n: "max" if higher else "min" for n, higher in known.items()} | {
+            self.monitor: self.mode
+        }
 
     def to(self, device: torch.device | str) -> Self:
         """Moves the metrics to the device where the batches will be."""
@@ -251,6 +266,11 @@ class Task:
 def inputs_of(batch: Any) -> Any:
     """The inputs of a batch, which come first in it, or the batch itself if it is inputs alone."""
     return batch if isinstance(batch, Tensor) else batch[0]
+
+
+def mean_over(total: Tensor, count: Tensor) -> Tensor:
+    """The mean of ``count`` terms; 0 of none, since what holds nothing that counts has no say."""
+    return total / torch.where(count > 0, count, 1)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from zoo.metrics.bleu import Bleu
 from zoo.metrics.perplexity import Perplexity
 from zoo.metrics.sums import Accuracy, Mean
 from zoo.tasks.prediction import Texts
-from zoo.tasks.task import Shown, Task, Text, Vectors, evaluation_mode
+from zoo.tasks.task import Shown, Task, Text, Vectors, evaluation_mode, mean_over
 from zoo.tasks.vocabulary import Vocabulary, as_text, shown_attention
 
 SAMPLES = 5
@@ -87,6 +87,7 @@ class Translation(Task):
     """
 
     predicts = Texts
+    unit = "tokens"
     given = ("source_vocabulary", "target_vocabulary")
     changeable = ("beam_size", "length_penalty")
 
@@ -125,7 +126,7 @@ class Translation(Task):
         self.length_constant = length_constant
         self.metrics = {"loss": Perplexity(), "accuracy": Accuracy(ignore_index=PAD)}
         if beam_size > 0:
-            self.metrics["sequence_accuracy"] = Mean()
+            self.metrics["sequence_accuracy"] = Mean(higher_is_better=True)
             if target_vocabulary is not None:
                 self.metrics["bleu"] = Bleu()
         self._samples: list[Sample] = []
@@ -166,10 +167,15 @@ class Translation(Task):
                 f"target_vocabulary has {len(vocabulary)} tokens, so the model must return logits "
                 f"of shape (batch, time, {len(vocabulary)}), not {tuple(logits.shape)}"
             )
-        loss = F.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=PAD, label_smoothing=smoothing
+        count = (targets != PAD).sum()
+        total = F.cross_entropy(
+            logits.flatten(0, 1),
+            targets.flatten(),
+            ignore_index=PAD,
+            reduction="sum",
+            label_smoothing=smoothing,
         )
-        return loss, (targets != PAD).sum()
+        return mean_over(total, count), count
 
     def evaluate(self, batch: Pairs) -> None:
         targets = batch.target[:, 1:]

@@ -1,61 +1,87 @@
 """Exponential moving average of weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class WeightAverage:
-    r"""Average of a model's parameters over the steps.
+    r"""Average of a model's parameters, and of its statistics, over the steps.
 
-    .. math:: \bar w \leftarrow d \, \bar w + (1 - d) \, w
+    .. math:: \bar w \leftarrow d_n \, \bar w + (1 - d_n) \, w, \qquad
+        d_n = \min\Bigl(d, \frac{1 + n}{10 + n}\Bigr)
 
-    Polyak and Juditsky, 1992 (averaging); the exponential form as in Tarvainen and Valpola, 2017,
-    https://arxiv.org/abs/1703.01780. Floating-point buffers (batch statistics) are not averaged:
-    the model's own serve both.
+    with :math:`n` the steps that are in the average already. Polyak and Juditsky, 1992 (averaging);
+    the exponential form as in Tarvainen and Valpola, 2017, https://arxiv.org/abs/1703.01780. The
+    decay rises as in TensorFlow's `ExponentialMovingAverage`, without which a short run would still
+    hold most of its initial weights at its end.
+
+    Buffers of floating point are averaged too: the batch statistics of the live weights are not
+    those of the averaged ones. Constants that are not finite (masks) and integers are left alone.
+    The average is kept in single precision where the model is in less, in which a small step would
+    be rounded away.
 
     Args:
-        model: whose parameters to average.
+        model: what to average.
         decay: :math:`d`, per step.
+
+    Attributes:
+        steps: :math:`n`.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._names = [name for name, _ in model.named_parameters()]
-        self._live = [p for _, p in model.named_parameters()]
-        self._mean = [p.detach().clone() for p in self._live]
+        self.steps = 0
+        averaged: dict[str, Tensor] = dict(model.named_parameters())
+        kept = model.state_dict().keys()  # A buffer that is not saved is a constant.
+        for name, buffer in model.named_buffers():
+            if name in kept and buffer.is_floating_point() and bool(buffer.isfinite().all()):
+                averaged[name] = buffer
+        self._names, self._live = list(averaged), list(averaged.values())
+        self._mean = [_precise(tensor.detach()).clone() for tensor in self._live]
 
     @torch.no_grad()
     def update(self) -> None:
         """Takes the present weights into the average."""
-        torch._foreach_lerp_(self._mean, [p.detach() for p in self._live], 1 - self.decay)
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self._mean, [_precise(t.detach()) for t in self._live], 1 - decay)
+        self.steps += 1
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Puts the average into the model for the block."""
-        self._swap()
+        kept = [tensor.data for tensor in self._live]
+        self.keep()
         try:
             yield
         finally:
-            self._swap()
+            for tensor, data in zip(self._live, kept, strict=True):
+                tensor.data = data
 
     def keep(self) -> None:
         """Puts the average into the model for good."""
-        self._swap()
+        for tensor, mean in zip(self._live, self._mean, strict=True):
+            # Only the storage changes: the optimizer keeps its parameters.
+            tensor.data = mean.to(tensor.dtype)
 
-    def _swap(self) -> None:
-        for i, parameter in enumerate(self._live):
-            # The storages change places: nothing is copied, and the optimizer keeps its parameters.
-            parameter.data, self._mean[i] = self._mean[i], parameter.data
-
-    def state_dict(self) -> dict[str, Any]:
-        """The averaged parameters by name."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averaged tensors by name; of a parameter that has several, by the first."""
         return dict(zip(self._names, self._mean, strict=True))
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave."""
+    def load_state_dict(self, state: Mapping[str, Tensor], steps: int) -> None:
+        """Restores what `state_dict` gave.
+
+        Args:
+            state: tensors by name, those of the model itself where there is no average of them.
+            steps: how many are in the average.
+        """
         for name, mean in zip(self._names, self._mean, strict=True):
             mean.copy_(state[name])
+        self.steps = steps
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    """The tensor in single precision, if it is in less."""
+    return tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor

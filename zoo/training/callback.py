@@ -1,4 +1,4 @@
-"""What happens besides the loop: five events, called in the order in which callbacks are given.
+"""What happens besides the loop: a few events, called in the order in which callbacks are given.
 
 A callback that changes what happens next carries its memory through `state_dict`, so that a resumed
 run goes on as if it had never been killed. Events run in a random state of their own, except those
@@ -21,6 +21,7 @@ class Run(Protocol):
         position: how far the run has come.
         step: optimizer steps so far.
         total_steps: optimizer steps at its end.
+        steps_per_epoch: optimizer steps of a pass over the training data.
         stopped: whether it ends early.
         task: what is learned, with the metrics of the last evaluation.
         data: the data module.
@@ -46,6 +47,9 @@ class Run(Protocol):
     def total_steps(self) -> int: ...
 
     @property
+    def steps_per_epoch(self) -> int: ...
+
+    @property
     def monitor(self) -> str: ...
 
     @property
@@ -62,6 +66,9 @@ class Callback:
 
     def on_step_end(self, trainer: Run) -> None:
         """After every optimizer step; costs time in the hot loop."""
+
+    def on_heartbeat(self, trainer: Run) -> None:
+        """Between two steps, every few seconds."""
 
     def on_log(self, trainer: Run, row: dict[str, Any]) -> None:
         """With every line of a curve: `step`, `epoch`, `split`, then metrics by name."""

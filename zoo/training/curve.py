@@ -29,6 +29,7 @@ class TrainingCurve:
         self._device = device
         # In float64: a window may have a million steps.
         self._sums: dict[str, Tensor | float] = dict.fromkeys(networks, 0.0)
+        self._dtype = torch.float32 if device.type == "mps" else torch.float64  # It has no float64.
         self._reads_at_once = device.type == "cpu"  # Where nothing has to be waited for.
         self._counts: dict[str, Tensor | float] = dict.fromkeys(networks, 0)
         # Of the parts of the losses: sum and count.
@@ -50,7 +51,7 @@ class TrainingCurve:
 
     def add(self, network: str, loss: Tensor, count: Tensor | int) -> None:
         """Takes in one update's mean loss over `count` terms."""
-        value = loss.item() if self._reads_at_once else loss.double()
+        value = loss.item() if self._reads_at_once else loss.to(self._dtype)
         self._sums[network] = value * count + self._sums[network]
         self._counts[network] = count + self._counts[network]
 
@@ -67,7 +68,7 @@ class TrainingCurve:
             if key not in self._terms:
                 _check_term(name, term)
             kept = self._terms.setdefault(key, [0.0, 0.0])
-            kept[0] = term.detach().double() * count + kept[0]
+            kept[0] = term.detach().to(self._dtype) * count + kept[0]
             kept[1] = count + kept[1]
 
     def read(
@@ -89,7 +90,10 @@ class TrainingCurve:
         counts = {name: float(count) for name, count in self._counts.items()}
         for name, prefix in self._prefix.items():
             row[f"{prefix}loss"] = float(self._sums[name]) / (counts[name] or 1.0)
-        row |= {name: float(total) / float(count) for name, (total, count) in self._terms.items()}
+        row |= {
+            name: float(total) / (float(count) or 1.0)
+            for name, (total, count) in self._terms.items()
+        }
         for name, prefix in self._prefix.items():
             row[f"{prefix}lr"] = rates[name]
             if name in norms:

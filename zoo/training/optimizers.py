@@ -2,13 +2,19 @@
 
 Normalisation weights and biases take no weight decay unless asked, the fused implementation is used
 where the class has one, and a class that cannot work in a plain training step says what to use.
+
+What a network, or a module in it, says of itself, where it does:
+
+- ``no_weight_decay()``: names of its parameters that take no weight decay either, as in timm;
+- ``output_layers``: names of the layers that Muon leaves to AdamW because their outputs are the
+  network's; without it, that is the last linear layer.
 """
 
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import nn
@@ -96,6 +102,29 @@ _NORMS = (
 )
 
 
+def _undecayed(network: nn.Module) -> set[int]:
+    """Norms, biases and what the network itself names: parameters, by their `id`."""
+    found = {id(p) for p in network.parameters() if p.ndim <= 1}
+    for module in network.modules():
+        if isinstance(module, _NORMS):
+            found |= {id(p) for p in module.parameters(recurse=False)}
+        if (names := getattr(module, "no_weight_decay", None)) is not None:
+            told = set(cast(Callable[[], Iterable[str]], names)())
+            found |= {id(p) for name, p in module.named_parameters() if name in told}
+    return found
+
+
+def _outer(network: nn.Module) -> set[int]:
+    """Embeddings and output layers: parameters, by their `id`."""
+    modules = list(network.modules())
+    told = {m: cast(Iterable[str], m.output_layers) for m in modules if hasattr(m, "output_layers")}
+    outputs = [part for m, own in told.items() for name, part in m.named_modules() if name in own]
+    if not told:
+        outputs = [m for m in modules if isinstance(m, nn.Linear)][-1:]
+    embeddings = [m for m in modules if isinstance(m, nn.Embedding)]
+    return {id(p) for module in (*outputs, *embeddings) for p in module.parameters()}
+
+
 def _parameter_groups(
     network: nn.Module,
     *,
@@ -105,21 +134,18 @@ def _parameter_groups(
     mark_hidden: bool,
 ) -> list[dict[str, Any]]:
     """Parameters that are updated alike, in the order of the network."""
-    owners = {id(p): m for m in network.modules() for p in m.parameters(recurse=False)}
-    linears = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    spared = set() if decay_norms_and_biases or not decay else _undecayed(network)
+    outer = _outer(network)
     made: dict[Any, dict[str, Any]] = {}
     unused = set(groups)
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        owner = owners[id(parameter)]
         options: dict[str, Any] = {}
-        spared = parameter.ndim <= 1 or isinstance(owner, _NORMS)
-        if decay and spared and not decay_norms_and_biases:
+        if id(parameter) in spared:
             options["weight_decay"] = 0.0
         if mark_hidden:
-            outer = isinstance(owner, nn.Embedding) or (linears and owner is linears[-1])
-            options["hidden"] = parameter.ndim == 2 and not outer
+            options["hidden"] = parameter.ndim == 2 and id(parameter) not in outer
         for pattern, changes in groups.items():
             if fnmatchcase(name, pattern):
                 options |= changes
@@ -145,7 +171,8 @@ def make_optimizer(
     Args:
         kind: an optimizer class.
         network: whose parameters to update.
-        decay_norms_and_biases: whether weight decay reaches normalisation weights and biases too.
+        decay_norms_and_biases: whether weight decay reaches normalisation weights, biases and what
+            the network's `no_weight_decay()` names too.
         groups: other values for some parameters: pattern of their names (`*` stands for anything)
             to arguments of the class, such as `{"convs.1.*": {"weight_decay": 0.0}}`.
         arguments: of the class.
@@ -214,7 +241,8 @@ def by_network(
     """The optimizers by the networks' names; a single one may be given for a single network.
 
     Raises:
-        ValueError: they are not one for each network, or update what no network has.
+        ValueError: they are not one for each network, update what no network has, or do not update
+            all that is to be trained.
     """
     if isinstance(optimizers, torch.optim.Optimizer):
         optimizers = dict.fromkeys(networks, optimizers)
@@ -225,17 +253,50 @@ def by_network(
         )
     for name, optimizer in optimizers.items():
         own = set(map(id, networks[name].parameters()))
-        if any(id(p) not in own for group in optimizer.param_groups for p in group["params"]):
+        updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not updated <= own:
             raise ValueError(
                 f"the optimizer of {name!r} has parameters that the network does not have; make it "
-                "of the network's parameters, after a strategy has wrapped them"
+                "of the network's parameters, after a part of it was replaced or wrapped"
             )
+        for parameter, p in networks[name].named_parameters():
+            if p.requires_grad and id(p) not in updated:
+                raise ValueError(
+                    f"the optimizer of {name!r} does not update {parameter}; make it of all of the "
+                    "network's parameters, or switch requires_grad of this one off"
+                )
     return dict(optimizers)
 
 
 def takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the optimizer's kernel itself can skip an update on a flag of the device."""
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def prepare_for_skips(optimizer: torch.optim.Optimizer) -> None:
+    """Makes sure that an update which the optimizer's kernel skips leaves nothing behind.
+
+    Fused SGD makes its momentum buffers in the first update and fills them only where that is not
+    skipped. Made here, they are zero until then, from which the first update is the same; but with
+    dampening, of which the first update has none, so that there the fused kernel is not used.
+    """
+    if not isinstance(optimizer, torch.optim.SGD) or not takes_found_inf(optimizer):
+        return
+    if any(group["momentum"] and group["dampening"] for group in optimizer.param_groups):
+        for group in optimizer.param_groups:
+            group["fused"] = False
+        optimizer._step_supports_amp_scaling = False
+        return
+    _make_buffers(optimizer)
+    optimizer.register_load_state_dict_post_hook(_make_buffers)
+
+
+def _make_buffers(optimizer: torch.optim.Optimizer) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.tasks.task import Task
+from zoo.tasks.task import Task, evaluation_mode
 from zoo.training.evaluation import SEED
 from zoo.training.freezing import training_mode
 from zoo.training.reproducibility import isolated
@@ -30,7 +30,7 @@ def require_turn(task: Task, networks: Sized, network: str) -> None:
 def rehearse(
     task: Task, data: Any, num_batches: int, autocast: Any
 ) -> tuple[bool, dict[str, float]]:
-    """Puts the first and the smallest training batch through a task, in training mode.
+    """Puts the first and the smallest training batch through a task, and evaluates one batch.
 
     The smallest is the last of an epoch, which is where batch normalisation may meet a single
     sample.
@@ -42,7 +42,7 @@ def rehearse(
         autocast: context of the forward passes.
 
     Returns:
-        Whether the task itself differentiates inside its objectives, and its metrics of nothing.
+        Whether the task itself differentiates inside its objectives, and the metrics of the batch.
 
     Raises:
         ValueError: data, model and task do not fit together.
@@ -57,9 +57,13 @@ def rehearse(
             if sizes[1] < sizes[0]:
                 fits, where = False, f"the last batch of an epoch has {_samples(sizes[1])}: "
                 _try(task, next(iter(data.batches("train", 0, num_batches - 1))), autocast)
-        task.reset()
-        return bool(differentiated), task.compute()
+                fits, where = True, ""
+        where = "in evaluation: "
+        with isolated(SEED), _untouched(task.model):
+            return bool(differentiated), _evaluate(task, data, autocast)
     except Exception as error:
+        if isinstance(error, RuntimeError) and type(error).__module__.startswith("zoo."):
+            raise  # what is wrong with the data themselves is a sentence already
         if shortage(error):
             raise
         advice = "" if fits else "; choose another data.batch_size or set data.drop_last=true"
@@ -69,6 +73,7 @@ def rehearse(
         ) from error
     finally:
         task.end_turn()
+        task.reset()
         task.load_state_dict(state)
 
 
@@ -82,6 +87,17 @@ def _try(task: Task, batch: Any, autocast: Any) -> None:
         for objective in task.objectives(batch):
             require_turn(task, networks, objective.network)
             task.end_turn()
+
+
+def _evaluate(task: Task, data: Any, autocast: Any) -> dict[str, float]:
+    """The metrics of the first batch that will be evaluated; of none if there is none."""
+    task.prepare([next(iter(data.batches("train", 0)))])
+    task.reset()
+    with evaluation_mode(task.model):
+        for split in [name for name in ("val", "test") if name in data.splits][:1]:
+            with autocast:
+                task.evaluate(next(iter(data.batches(split, 0))))
+        return task.compute()
 
 
 @contextmanager

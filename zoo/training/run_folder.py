@@ -105,6 +105,21 @@ class RunFolder:
             ) from error
         return cls(path)
 
+    def require_unused(self) -> None:
+        """Refuses a folder that holds a run, which a new one would overwrite.
+
+        Raises:
+            RunFolderError: it has results, checkpoints or curves.
+        """
+        checkpoints = (f"checkpoints/{name}.pt" for name in ("last", "previous", "best"))
+        for name in ("results.json", "metrics.jsonl", *checkpoints):
+            file = self.path / name
+            if file.exists() and file.stat().st_size:
+                raise RunFolderError(
+                    f"{self.path} holds a run already ({name}); go on with it (resume=True) or "
+                    "take a new folder"
+                )
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Holds the run for this process; a killed process holds nothing.

@@ -11,7 +11,9 @@ https://arxiv.org/abs/1706.02677). `InverseSquareRoot` and `OneCycle` bring thei
 """
 
 import math
+import warnings
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, Literal
 
 
@@ -36,6 +38,12 @@ class Schedule:
         """Tells the schedule how long the run is, in optimizer steps; the trainer calls it."""
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
+        if self.warmup_steps >= total_steps:
+            warnings.warn(
+                f"schedule.warmup_steps={self.warmup_steps}: the run ends after {total_steps} "
+                "steps, before the learning rate has reached its own value; choose fewer",
+                stacklevel=2,
+            )
 
     def __call__(self, step: int) -> float:
         """The factor for the update that follows `step` updates."""
@@ -84,9 +92,16 @@ class Step(Schedule):
             raise ValueError(f"gamma must be in (0, 1], not {gamma}")
         self.milestones = tuple(milestones)
         self.gamma = gamma
+        self._falls: list[int] = []
+
+    def bind(self, *, total_steps: int, steps_per_epoch: int) -> None:
+        super().bind(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        # As the numbers are written: in binary, 0.28 of 25 steps is a little more than 7.
+        epochs = [Fraction(str(milestone)) for milestone in self.milestones]
+        self._falls = [math.ceil(epoch * steps_per_epoch) for epoch in epochs]
 
     def factor(self, step: int, total: int) -> float:
-        return self.gamma ** sum(step >= m * self.steps_per_epoch for m in self.milestones)
+        return self.gamma ** sum(step >= fall for fall in self._falls)
 
 
 class Exponential(Schedule):

@@ -17,17 +17,29 @@ class Selection:
     Args:
         task: whose own metric it is unless the settings name another.
         settings: what to monitor.
+        is_validated: whether there is a validation; otherwise nothing is selected.
 
     Attributes:
         monitor: the metric's name.
         mode: whether less or more of it is better.
+
+    Raises:
+        ValueError: neither the settings nor the metric say what is better.
     """
 
-    def __init__(self, task: Task, settings: CheckpointSettings) -> None:
+    def __init__(
+        self, task: Task, settings: CheckpointSettings, *, is_validated: bool = True
+    ) -> None:
         self.monitor = task.monitor if settings.monitor == "auto" else settings.monitor
-        self.mode: Literal["min", "max"] = task.mode if self.monitor == task.monitor else "min"
-        if settings.mode != "auto":
-            self.mode = settings.mode
+        known = task.directions()
+        if settings.mode == "auto" and self.monitor not in known and is_validated:
+            raise ValueError(
+                f"callbacks.checkpoint.monitor={self.monitor}: there is {', '.join(known)}; of "
+                "another metric callbacks.checkpoint.mode must say whether min or max is better"
+            )
+        self.mode: Literal["min", "max"] = (
+            known.get(self.monitor, "min") if settings.mode == "auto" else settings.mode
+        )
 
     def value(self, metrics: Mapping[str, float]) -> float:
         """The monitored metric among those of an evaluation.

@@ -43,7 +43,7 @@ class TrainerSettings:
     clip_value: float | None = None
     """Largest magnitude of a gradient's element; null: no limit."""
     ema_decay: float | None = None
-    """Decay per step of the averaged weights that are evaluated and saved as best; null: none."""
+    """Decay of the averaged weights that are judged, at most (1+n)/(10+n) at step n; null: none."""
     evaluate_every: int | None = None
     """Steps between evaluations; null: every epoch. The last step is always evaluated."""
     train_metrics: bool = True
@@ -86,7 +86,7 @@ class CheckpointSettings:
     monitor: str = "auto"
     """Validation metric that selects the best checkpoint; `auto`: the task's own."""
     mode: Literal["auto", "min", "max"] = "auto"
-    """Whether less or more of it is better; `auto`: the task's own (min for a named loss)."""
+    """Whether less or more of it is better; `auto`: what the metric itself says."""
     every_steps: int | None = None
     """Steps between saves, besides the save after every evaluation; null: none."""
     every_minutes: float | None = 10.0

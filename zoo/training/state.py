@@ -50,9 +50,19 @@ class Position:
 def usable_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights of a checkpoint that are to be used: the averaged ones where the run averaged.
 
-    Buffers (batch statistics) are not averaged and are the model's own.
+    A parameter that has several names is averaged under one of them and used under all.
     """
-    return {**state["model"], **(state["average"] or {})}
+    model, average = state["model"], state["average"] or {}
+    means = {_place(model[name]): mean for name, mean in average.items()}
+    return {name: average.get(name, means.get(_place(kept), kept)) for name, kept in model.items()}
+
+
+def _place(value: Any) -> Any:
+    """Where a tensor lies, the same for all names of one tensor."""
+    if not isinstance(value, Tensor) or not value.numel():
+        return id(value)
+    storage = value.untyped_storage().data_ptr()
+    return storage, value.storage_offset(), value.shape, value.stride()
 
 
 def task_state(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,6 +131,7 @@ class RunState:
             "position": asdict(self.position),
             "model": strategy.gather_state(self.task.model),
             "average": strategy.gather_tensors(self.average.state_dict()) if self.average else None,
+            "average_steps": self.average.steps if self.average else 0,
             "optimizers": {
                 name: strategy.gather_tensors(o.state_dict()) for name, o in self.optimizers.items()
             },
@@ -155,7 +166,7 @@ class RunState:
         with well_formed("the checkpoint"):
             self._restore(state)
 
-    def _restore(self, state: Mapping[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> None:
         if len(state["ranks"]) != self.strategy.world:
             raise CheckpointError(
                 f"the checkpoint is that of {len(state['ranks'])} processes, and these are "
@@ -166,7 +177,7 @@ class RunState:
             for name, optimizer in self.optimizers.items():
                 self.strategy.load_optimizer(optimizer, state["optimizers"][name])
             if self.average is not None:
-                self.average.load_state_dict(state["average"] or state["model"])
+                self._load_average(state)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint belongs to another model: {reason}") from error
@@ -186,3 +197,13 @@ class RunState:
         self.task.load_state_dict(own["task"])
         self.curve.load_state_dict(own["curve"])
         set_random_state(own["random"])  # Last: whatever is restored may draw.
+
+    def _load_average(self, state: dict[str, Any]) -> None:
+        """Goes on with the average of a checkpoint; begins one where the run had none so far."""
+        assert self.average is not None
+        steps = 0
+        if state["average"]:
+            # Versions that did not count them had no rise of the decay: it is over.
+            steps = state.get("average_steps", 2**53)
+        # Nor did these average statistics.
+        self.average.load_state_dict({**state["model"], **(state["average"] or {})}, steps)

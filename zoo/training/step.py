@@ -18,12 +18,14 @@ class Joint(NamedTuple):
     Attributes:
         loss: sum over ``count`` terms; of a single batch the mean.
         count: terms of all batches.
+        unit: what the sum has been divided by already, if by anything.
         network: whose.
         terms: parts of the loss by name: likewise, with the counts of the batches that have them.
     """
 
     loss: Tensor
     count: Tensor | int  # type: ignore[assignment]  # hides tuple.count
+    unit: Tensor | int | None
     network: str
     terms: dict[str, tuple[Any, Any]]
 
@@ -55,7 +57,7 @@ class Stepper:
             measure: whether to note the gradient norms.
 
         Returns:
-            Whether every network took its step; fp16 scaling skips one now and then.
+            Whether every network's step is over; one that fp16 scaling skips is not.
 
         Raises:
             NonFiniteError: a loss or gradient is not finite.
@@ -65,19 +67,23 @@ class Stepper:
         # Unless there are several batches, the mean over the count is the loss itself.
         weigh, taken, is_first = len(window) > 1 or strategy.world > 1, True, True
         while joint := self._backward(runs, weigh=weigh, is_first=is_first):
-            loss, count, network, terms = joint
+            loss, count, unit, network, terms = joint
             if strategy.world > 1:
                 flat = [value for pair in terms.values() for value in pair]
                 loss, count, *flat = strategy.total(loss, count, *flat)
                 terms = dict(zip(terms, zip(flat[::2], flat[1::2], strict=True), strict=True))
+            is_empty = count == 0
+            divisor: Tensor | float | None = count + is_empty if weigh else None
+            if divisor is not None and unit is not None:
+                divisor = divisor / unit
             try:
-                stepped = updater.update(network, loss, count if weigh else None, measure=measure)
+                stepped = updater.update(network, loss, divisor, measure=measure, is_empty=is_empty)
             finally:
                 self._task.end_turn()
             if stepped:
                 self._curve.add(network, loss, count)
                 for name, (total, number) in terms.items():
-                    mean = total / number if weigh else total
+                    mean = total / (number + (number == 0)) if weigh else total
                     self._curve.add_terms(network, {name: mean}, number)
             taken, is_first = taken and stepped, False
         updater.end_step()
@@ -89,6 +95,7 @@ class Stepper:
         """Asks every batch for its next objective, and gathers their gradients and themselves."""
         updater, ask = self._updater, self._strategy.ask
         joint: Joint | None = None
+        unit: Tensor | int | None = None
         parts: dict[str, tuple[Any, Any]] = {}
         for run in runs:
             with updater.autocast:
@@ -98,7 +105,9 @@ class Stepper:
             loss, count, network, terms = objective
             require_turn(self._task, self._networks, network)
             if weigh:
-                loss = loss * count
+                if joint is None:
+                    unit = self._unit(count, len(runs))
+                loss = loss * count if unit is None else loss * (count / unit)
             for name, term in (terms or {}).items():
                 total, number = parts.get(name, (0.0, 0))
                 parts[name] = (total + (term * count if weigh else term), number + count)
@@ -106,5 +115,16 @@ class Stepper:
             loss = loss.detach()
             if joint is not None:
                 loss, count = joint.loss + loss, count + joint.count
-            joint = Joint(loss, count, network, parts)
+            joint = Joint(loss, count, unit, network, parts)
         return joint
+
+    def _unit(self, count: Tensor | int, batches: int) -> Tensor | int | None:
+        """What to divide a sum by while the true count is not known yet, if by anything.
+
+        With fp16 by the terms that the window seems to have, since gradients of a sum overflow
+        where those of a mean do not.
+        """
+        if self._updater.scaler is None:
+            return None
+        (total,) = self._strategy.total(count)
+        return (total + (total == 0)) * batches

@@ -1,9 +1,10 @@
 """What TensorBoard shows of a run.
 
 The run folder is the training curve's run, `val/` and `test/` below it are those of the
-evaluations, so that each metric is one chart with a line for every split. Hyperparameters and final
-metrics are in the HParams tab, of the same run. A resumed run continues in the same folder: what
-the killed process had written beyond the checkpoint is purged.
+evaluations, so that each metric is one chart with a line for every split. Hyperparameters are in
+the HParams tab, of the same run. No run describes the columns of that tab: TensorBoard then takes
+those of all runs, and first the ones in which they differ. A resumed run continues in the same
+folder: what the killed process had written beyond the checkpoint is purged.
 """
 
 import contextlib
@@ -14,10 +15,23 @@ from typing import Any
 
 from zoo.tasks.task import Image, Shown, Table, Text, Vectors, evaluation_mode
 from zoo.training.callback import Callback, Run
+from zoo.training.callbacks import TIMINGS
 from zoo.training.settings import LoggerSettings
 
 _POSITION = ("step", "epoch", "split")
 _NOT_TUNED = ("paths", "logger", "callbacks", "name")
+
+
+def chart(name: str) -> str:
+    """The chart of a value; charts are grouped by what stands before the slash."""
+    last = name.rpartition("_")[2]
+    if name in TIMINGS:
+        return f"system/{name}"
+    if name.endswith("grad_norm") or last == "lr":
+        return f"optimizer/{name}"
+    if "/" in name or name == "loss":
+        return name
+    return f"loss/{name}" if last == "loss" else f"metrics/{name}"
 
 
 class TensorBoard(Callback):
@@ -91,7 +105,7 @@ class TensorBoard(Callback):
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         values = [
-            Summary.Value(tag=name, simple_value=value)
+            Summary.Value(tag=chart(name), simple_value=value)
             for name, value in row.items()
             if name not in _POSITION
         ]
@@ -104,7 +118,7 @@ class TensorBoard(Callback):
     def on_evaluation_end(self, trainer: Run, split: str, metrics: dict[str, float]) -> None:
         if not self._described:
             self._described = True
-            self._describe(trainer, metrics)
+            self._describe()
         self._evaluations += split == "val"
         every = self.settings.images_every
         last = split == "test" or trainer.step >= trainer.total_steps
@@ -115,31 +129,35 @@ class TensorBoard(Callback):
             if last or not isinstance(shown, Vectors):
                 _write(writer, name, shown, trainer.step)
 
-    def _describe(self, trainer: Run, metrics: dict[str, float]) -> None:
-        """Writes hyperparameters and the names of the final metrics for the HParams tab."""
+    def _describe(self) -> None:
+        """Writes the hyperparameters for the HParams tab."""
         from google.protobuf.struct_pb2 import Value
-        from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+        from tensorboard.plugins.hparams import plugin_data_pb2
 
         start = plugin_data_pb2.SessionStartInfo()
-        parameters = []
         for name, value in _flat(self.config or {}):
             if isinstance(value, bool):
-                kind, wrapped = api_pb2.DATA_TYPE_BOOL, Value(bool_value=value)
+                wrapped = Value(bool_value=value)
             elif isinstance(value, str):
-                kind, wrapped = api_pb2.DATA_TYPE_STRING, Value(string_value=value)
+                wrapped = Value(string_value=value)
             else:
-                kind, wrapped = api_pb2.DATA_TYPE_FLOAT64, Value(number_value=value)
-            parameters.append(api_pb2.HParamInfo(name=name, type=kind))
+                wrapped = Value(number_value=value)
             start.hparams[name].CopyFrom(wrapped)
-        results = [
-            api_pb2.MetricInfo(name=api_pb2.MetricName(group=split, tag=tag))
-            for split in ("val", "test")
-            if split in trainer.data.splits
-            for tag in metrics
-        ]
-        experiment = api_pb2.Experiment(hparam_infos=parameters, metric_infos=results)
-        self._write_hparams("experiment", experiment=experiment)
         self._write_hparams("session_start_info", session_start_info=start)
+
+    def _write_selected(self, results: dict[str, Any], step: int) -> None:
+        """Writes what the selected weights reach: the last points of `val` are those of the last.
+
+        The chart `selected/val_accuracy` is a column of the HParams tab.
+        """
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [
+            Summary.Value(tag=f"selected/{split}_{name}", simple_value=value)
+            for split in ("val", "test")
+            for name, value in results.get(split, {}).items()
+        ]
+        self._writer("train").file_writer.add_summary(Summary(value=values), step)
 
     def _write_hparams(self, tag: str, **content: Any) -> None:
         """One summary of the HParams plugin, into the run's own event file."""
@@ -158,6 +176,7 @@ class TensorBoard(Callback):
         with contextlib.suppress(OSError):
             # TensorBoard keeps the first status for good, and a run that failed may be resumed.
             if self._described and results:
+                self._write_selected(results, trainer.step)
                 end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS)
                 self._write_hparams("session_end_info", session_end_info=end)
             for writer in self._writers.values():

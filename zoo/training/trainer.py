@@ -9,6 +9,7 @@ is written in `saving.py`, and which weights a run ends with in `selection.py`.
 
 import math
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -114,7 +115,7 @@ class Trainer:
         self.schedule.bind(
             total_steps=self.plan.total_steps, steps_per_epoch=self.plan.steps_per_epoch
         )
-        self.signals, self.stopped = Signals(), False
+        self.signals, self.stopped, self._has_told = Signals(), False, False
         self.evaluation = Evaluation(
             task,
             self.data,
@@ -123,7 +124,9 @@ class Trainer:
             between=self.signals.check,
         )
         self.checkpoint_settings = checkpoints or CheckpointSettings()
-        self.selection = Selection(task, self.checkpoint_settings)
+        self.selection = Selection(
+            task, self.checkpoint_settings, is_validated="val" in data.splits
+        )
         self.folder: RunFolder | None = None
         self.checkpoints: CheckpointFolder | None = None
         self.saving = Saving(self.checkpoint_settings, self.signals, self.state_dict)
@@ -144,6 +147,11 @@ class Trainer:
     def total_steps(self) -> int:
         """Optimizer steps at its end."""
         return self.plan.total_steps
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of a pass over the training data."""
+        return self.plan.steps_per_epoch
 
     @property
     def monitor(self) -> str:
@@ -182,8 +190,13 @@ class Trainer:
             Interrupted: a signal asked for the end; the state has been saved.
             NonFiniteError: a loss or gradient was NaN or infinite.
             CheckpointError: a checkpoint could not be written or read.
+            RunFolderError: the folder holds a run, and this is another.
+            ValueError: the optimizers are no longer those of the task's networks.
         """
         settings, results = self.settings, None
+        by_network(self.optimizers, self.task.networks())  # A part may have been replaced since.
+        if folder is not None and not resume:
+            folder.require_unused()
         with ExitStack() as stack:
             stack.enter_context(
                 backends(deterministic=settings.deterministic, threads=settings.threads)
@@ -255,7 +268,9 @@ class Trainer:
             self.saving.begin(sum(t.nbytes for t in tensors))
 
     def dry_run(self) -> bool:
-        """Puts the first and the smallest training batch through the task; learns nothing.
+        """Puts the first and the smallest training batch through the task, and evaluates one.
+
+        Nothing is learned.
 
         Returns:
             Whether the task itself differentiates inside its objectives.
@@ -305,6 +320,8 @@ class Trainer:
                     callback.on_step_end(self)
                 if saving.is_due(position.step):
                     saving.housekeeping(position.step)
+                    for callback in self.callbacks:
+                        callback.on_heartbeat(self)
                 if plan.is_evaluation_due(position):
                     break
             self._turn_over()
@@ -395,10 +412,21 @@ class Trainer:
             callback.on_log(self, row)
 
     def _check_flag(self) -> None:
-        """On a GPU: reads the flag that masks updates once something was not finite."""
+        """Reads what the device noted: something not finite, or that nothing counted."""
         skipped = self.updater.check()
         if skipped is not None:
             raise self.plan.non_finite("a loss or gradient", self.position, behind=skipped)
+        if not self._has_told and self.updater.has_been_empty():
+            self._has_told = True
+            self._warn(
+                f"nothing counted in a step up to {self.step} (all targets of its batches are "
+                "ignored ones), so that it changed no weights; this is said once"
+            )
+
+    def _warn(self, text: str) -> None:
+        warnings.warn(text, stacklevel=2)
+        if self.folder is not None:
+            self.folder.log(f"warning: {text}")
 
     def _snapshot(self) -> dict[str, Any]:
         """The state, after a look at whether it is worth saving."""

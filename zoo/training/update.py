@@ -1,7 +1,8 @@
 """From losses to updated weights: scaling, dividing, checking, clipping, stepping.
 
 The order of an update: unscale, divide by the count, check finite, clip, step. The check comes
-before clipping because a clipped infinity looks finite.
+before clipping because a clipped infinity looks finite. Where nothing counts in the batches of an
+update (all their targets are ignored ones), weights and optimizer stay as they are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.training.distributed import OneProcess, Strategy
-from zoo.training.optimizers import takes_found_inf
+from zoo.training.optimizers import prepare_for_skips, takes_found_inf
 
 SMALLEST_SCALE = 2.0**-14
 """An fp16 loss scale below this no longer protects anything: the run is stopped."""
@@ -35,12 +36,13 @@ def non_finite(
     )
 
 
-def _divide_and_check(tensors: list[Tensor], flag: Tensor, inverse: Tensor) -> None:
-    """Multiplies tensors by a number, and raises the flag if one of them is not finite.
+def _check(tensors: list[Tensor], flag: Tensor, one: Tensor) -> None:
+    """Raises the flag if a tensor is not finite.
 
-    It is GradScaler's own kernel: one pass, and the device need not be waited for.
+    It is GradScaler's own kernel: one pass, and the device need not be waited for. What it would
+    multiply by is 1, since it looks before it multiplies.
     """
-    torch._amp_foreach_non_finite_check_and_unscale_(tensors, flag, inverse)
+    torch._amp_foreach_non_finite_check_and_unscale_(tensors, flag, one)
 
 
 class Updater:
@@ -66,6 +68,8 @@ class Updater:
         norms: global gradient norm of each network, before clipping, of the last update that was
             asked to measure it (or that clipped).
         layers: gradient norm of each parameter by name, likewise, if wanted.
+        masked: updates that were masked on the device because nothing counted in them.
+        empty: those of which that was known at once.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Updater:
             for name, optimizer in self.optimizers.items()
         }
         for optimizer in self.optimizers.values():
+            prepare_for_skips(optimizer)
             for group in optimizer.param_groups:
                 group.setdefault("initial_lr", group["lr"])  # The name is torch's.
         self._names = {id(p): name for name, p in model.named_parameters()}
@@ -103,9 +108,7 @@ class Updater:
             name for name, o in self.optimizers.items() if at_once or not takes_found_inf(o)
         }
         self._is_checked_later = len(self._checked_at_once) < len(self.optimizers)
-        for name, optimizer in self.optimizers.items():
-            if name not in self._checked_at_once:
-                optimizer.found_inf = self._flag  # type: ignore[attr-defined]
+        self.empty, self.masked = 0, torch.zeros((), device=device)
         self.norms: dict[str, Tensor] = {}
         self.layers: dict[str, Tensor] = {}
 
@@ -134,9 +137,10 @@ class Updater:
         self,
         network: str,
         loss: Tensor,
-        count: Tensor | int | None = None,
+        count: Tensor | float | None = None,
         *,
         measure: bool = False,
+        is_empty: Tensor | bool = False,
     ) -> bool:
         """Takes one network's step with the gradients that have gathered, and clears them.
 
@@ -145,17 +149,29 @@ class Updater:
             loss: what the gradients are of, detached; becomes the mean, in place.
             count: what to divide loss and gradients by, where they are sums.
             measure: whether to note the gradient norms.
+            is_empty: whether nothing counts in these batches: then nothing changes.
 
         Returns:
-            Whether a step was taken; fp16 scaling skips one now and then.
+            Whether the step is over; one that fp16 scaling skips is not.
 
         Raises:
             NonFiniteError: loss or gradient is not finite, where the flag is checked at once.
         """
         optimizer, parameters = self.optimizers[network], self.parameters[network]
+        at_once = network in self._checked_at_once
+        if isinstance(is_empty, Tensor) and (at_once or is_empty.is_cpu):
+            is_empty = bool(is_empty)
+        if is_empty is True:
+            self.empty += 1
+            loss.zero_()  # 0 / 0 in some tasks.
+            for parameter in parameters:
+                parameter.grad = None
+            return True
         self.strategy.reduce(parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
         self._divide(network, gradients, loss, count)
+        if not at_once:
+            self._mask(optimizer, is_empty)
         if measure or self.clip_norm is not None:
             norm = torch.nn.utils.get_total_norm(gradients)
             self.norms[network] = self.strategy.whole(norm)
@@ -180,19 +196,33 @@ class Updater:
         return stepped
 
     def _divide(
-        self, network: str, gradients: list[Tensor], loss: Tensor, count: Tensor | int | None
+        self, network: str, gradients: list[Tensor], loss: Tensor, count: Tensor | float | None
     ) -> None:
         """Makes means of sums, and looks whether everything is finite."""
-        inverse = self._one if count is None else self._one / count
         tensors = [*self.strategy.local(gradients), loss]
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizers[network])
-            torch._foreach_mul_(tensors, inverse)
+        if count is not None:
+            # On the device and of its type, as the fast kernel wants it.
+            torch._foreach_div_(tensors, count * self._one if isinstance(count, Tensor) else count)
+        if self.scaler is not None:
             return
-        _divide_and_check(tensors, self._flag, inverse)
+        _check(tensors, self._flag, self._one)
         self.strategy.any(self._flag)
         if network in self._checked_at_once and self._flag.item():
             raise self._non_finite(loss)
+
+    def _mask(self, optimizer: torch.optim.Optimizer, is_empty: Tensor | bool) -> None:
+        """Tells the kernel of an optimizer what makes it skip its update."""
+        flag = self._flag
+        if isinstance(is_empty, Tensor):
+            flag = torch.maximum(flag, is_empty.to(flag.dtype))
+            self.masked.add_(is_empty)
+        optimizer.found_inf = flag  # type: ignore[attr-defined]
+
+    def has_been_empty(self) -> bool:
+        """Whether nothing counted in some update so far, which makes a GPU wait."""
+        return self.empty > 0 or (self._is_checked_later and bool(self.masked.item()))
 
     def _measure_layers(self, parameters: Sequence[nn.Parameter]) -> None:
         for parameter in parameters:

@@ -23,7 +23,9 @@ def uniform(*shape):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize(("magnitude", "channels"), [(0, 3), (9, 3), (9, 1), (17, 3), (30, 3)])
+@pytest.mark.parametrize(
+    ("magnitude", "channels"), [(0, 3), (9, 3), (9, 1), (10, 3), (17, 3), (30, 3)]
+)
 def test_each_operation_is_that_of_torchvision(name, magnitude, channels):
     v2 = pytest.importorskip("torchvision.transforms.v2")
     theirs = v2.RandAugment(1, magnitude)
@@ -46,10 +48,10 @@ def test_each_operation_is_that_of_torchvision(name, magnitude, channels):
             images, operation, torch.full_like(operation, backwards, dtype=torch.bool)
         )
         difference = (changed.int() - expected.int()).abs()
-        # A blend that is a whole number but for rounding may lose its fraction on one side only.
-        blended = name in ("brightness", "color", "sharpness", "contrast")
-        assert difference.max() <= int(blended)
-        assert (difference > 0).float().mean() < 0.02
+        # A blend that is a whole number but for rounding may lose its fraction on one side only:
+        # factors of few digits (magnitude 10: 1.3) have many of them.
+        assert difference.max() <= int(name in ("color", "sharpness"))
+        assert (difference > 0).float().mean() < 0.1
 
 
 def test_the_operations_are_those_of_the_paper():

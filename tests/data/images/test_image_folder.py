@@ -1,3 +1,7 @@
+import os
+import re
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -205,10 +209,135 @@ def test_a_missing_folder_is_named(tmp_path):
         ImageFolder("nowhere", root=str(tmp_path)).setup()
 
 
-def test_a_folder_without_class_folders_is_named(tmp_path):
-    Image.new("RGB", (4, 4)).save(tmp_path / "loose.png")
-    with pytest.raises(DataError, match="holds no folders: put the images of each class"):
+def test_an_empty_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match="holds no images"):
         module(tmp_path).setup()
+
+
+# ------------------------------------------------------------------- one class, or none
+
+
+def test_images_without_class_folders_have_no_classes(tmp_path):
+    draw(tmp_path, (20,))
+    data = module(tmp_path / "cat")
+    data.setup()
+    assert "num_classes" not in data.facts() and "class_names" not in data.facts()
+    assert data.facts()["image_size"] == 8
+    assert "holds images, but no folder for each class" in data.lacks()["num_classes"]
+    assert data.notes[0].endswith("16 train, 2 val, 2 test; in train: no classes")
+    again = module(tmp_path / "cat", **data.resolved())
+    again.setup()
+    assert same(again.batches("train", 0), data.batches("train", 0))
+
+
+def test_one_folder_is_no_classification_and_the_level_is_named(tmp_path):
+    draw(tmp_path / "up" / "pets", (10, 10))
+    data = module(tmp_path / "up")
+    data.setup()
+    assert "num_classes" not in data.facts()
+    said = rf"one folder, pets, .* \(cat, dog\) are the classes, set data.folder={tmp_path}/up/pets"
+    assert re.search(said, data.lacks()["class_names"])
+    below = module(tmp_path / "up" / "pets")
+    below.setup()
+    assert below.facts()["num_classes"] == 2 and below.lacks() == {}
+    draw(tmp_path / "one", (20,))
+    single = module(tmp_path / "one")
+    single.setup()
+    assert "holds one class, cat, and at least 2" in single.lacks()["num_classes"]
+
+
+# -------------------------------------------------------------- splits by their usual names
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("training", "validation", "test"), ("train", "val", "test")),
+        (("Train", "Val"), ("train", "val")),
+        (("train_set", "valid_set", "test_set"), ("train", "val", "test")),
+        (("train2017", "val2017"), ("train", "val")),
+        (("TRAINING-IMAGES", "dev"), ("train", "val")),
+        (("train", "valid"), ("train", "val")),
+    ],
+)
+def test_split_folders_are_known_in_their_usual_spellings(names, splits, tmp_path):
+    for name in names:
+        draw(tmp_path / name, (3, 3))
+    data = module(tmp_path)
+    assert data.splits == splits
+    data.setup()
+    assert data.class_names == ("cat", "dog")
+    assert all(data.loaders[split].num_samples == 6 for split in splits)
+    for name, split in zip(names, splits, strict=True):
+        assert name == split or f"6 {split} ({name})" in data.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        (("test", "cat"), r"holds test, which looks like a split, but no folder train"),
+        (("val", "Test"), r"holds (Test|val), which looks like a split, but no folder train"),
+        (("train", "training"), r"holds train and training, which could both be train"),
+        (("train", "bus", "car"), r"holds train, .* beside it images in bus"),
+        (("train/cat", "train/test"), r"train/test looks like a split where a class should be"),
+        (("cat/train", "dog/train"), r"cat/train looks like a split, but it is within what would"),
+        (("pets/train/cat", "pets/val/cat"), r"pets/(train|val) .*: set data.folder to the folder"),
+    ],
+)
+def test_what_looks_like_a_split_where_it_cannot_be_is_refused(folders, said, tmp_path):
+    for name in folders:
+        draw(tmp_path / name, (6,))
+    with pytest.raises(DataError, match=said):
+        module(tmp_path).setup()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 elsewhere")
+def test_names_that_are_not_utf8_are_read_and_as_classes_refused(tmp_path):
+    draw(tmp_path, (9, 9))
+    (tmp_path / "cat" / "00.png").rename(tmp_path / "cat" / os.fsdecode(b"caf\xe9.png"))
+    data = module(tmp_path)
+    data.setup()
+    assert data.loaders["train"].num_samples == 14
+    (tmp_path / "dog").rename(tmp_path / os.fsdecode(b"d\xf6g"))
+    with pytest.raises(DataError, match=r"d\\xf6g is a class whose name is not UTF-8, .*rename"):
+        module(tmp_path).setup()
+
+
+def test_class_names_and_splits_say_what_is_meant(tmp_path):
+    draw(tmp_path / "road", (9, 9))
+    (tmp_path / "road" / "dog").rename(tmp_path / "road" / "train")
+    data = module(tmp_path / "road", class_names=["cat", "train"])
+    data.setup()
+    assert data.splits == ("train", "val", "test") and data.loaders["train"].num_samples == 14
+    for name in ("one", "two"):
+        draw(tmp_path / name, (4, 4))
+    data = module(tmp_path, splits={"train": "one", "val": "two"})
+    assert data.splits == ("train", "val")
+    data.setup()
+    assert [loader.num_samples for loader in data.loaders.values()] == [8, 8]
+    whole = module(tmp_path / "road", splits={"train": "."})
+    whole.setup()
+    assert whole.class_names == ("cat", "train")
+    with pytest.raises(DataError, match=r"three is not a folder, but splits.val names it"):
+        module(tmp_path, splits={"train": "one", "val": "three"}).setup()
+
+
+def test_hidden_things_are_skipped_and_counted(tmp_path):
+    draw(tmp_path, (10, 10))
+    plain = module(tmp_path)
+    plain.setup()
+    assert plain.notes == [f"images of {tmp_path}: 16 train, 2 val, 2 test; in train: cat 8, dog 8"]
+    draw(tmp_path / "__MACOSX", (3,))
+    draw(tmp_path / ".ipynb_checkpoints", (3,))
+    (tmp_path / "cat" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "cat" / ".ipynb_checkpoints" / "00.png").write_bytes(b"old")
+    (tmp_path / "cat" / "._00.png").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "dog" / "Thumbs.db").write_bytes(b"")
+    (tmp_path / "dog" / "a.heic").write_bytes(b"")
+    data = module(tmp_path)
+    data.setup()
+    assert same(data.batches("train", 0), plain.batches("train", 0))
+    assert data.notes[1] == "not read: 3 hidden, 1 .heic"
 
 
 def test_a_class_without_images_is_named(tmp_path):
@@ -262,6 +391,8 @@ def test_a_image_cut_short_is_named(tmp_path):
         ({"augment": "flip"}, "augment must be one of none, .*resized_crop_flip, .* not 'flip'"),
         ({"in_memory": "yes"}, "in_memory must be 'auto', true or false, not 'yes'"),
         ({"in_memory": True, "augment": "resized_crop_flip"}, "in_memory must not be true with"),
+        ({"splits": {"val": "a"}}, "splits must be auto or name a folder for train"),
+        ({"splits": {"train": "a", "dev": "b"}}, "splits must be auto or name a folder for train"),
         ({"num_workers": -1}, "num_workers must not be negative, not -1"),
         ({"val_fraction": 0}, "val_fraction must be between 0 and 1, not 0"),
         ({"test_fraction": 0.9}, r"test_fraction must be in \[0, 0.9\), .* not 0.9"),

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from zoo.data.augmentation.base import RandomCrop
+from zoo.data.images.opening import ImageError
 from zoo.data.loading.stream import StreamLoader
 from zoo.data.loading.tensor import TensorLoader
 
@@ -295,3 +296,28 @@ def test_a_worker_that_is_killed_is_named_as_such():
 def test_nonsense_is_refused_with_the_value(settings, message):
     with pytest.raises(ValueError, match=message):
         stream(**settings)
+
+
+class OneBad:
+    """Samples of which one cannot be read."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        if index == 7:
+            raise ImageError(f"image {index} cannot be read: replace or remove it")
+        return torch.tensor(float(index)), index
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_what_is_wrong_with_a_sample_is_the_same_sentence_from_a_worker(num_workers):
+    loader = StreamLoader(OneBad(), batch_size=4, num_workers=num_workers)
+    seen = []
+    with pytest.raises(ImageError) as caught:
+        for _, numbers in loader.batches(0):
+            seen += numbers.tolist()
+    assert str(caught.value) == "image 7 cannot be read: replace or remove it"
+    assert seen == [0, 1, 2, 3]
+    assert next(loader.batches(0))[1].tolist() == [0, 1, 2, 3]
+    loader.close()

@@ -71,6 +71,9 @@ def test_split_folders_are_used_and_only_a_missing_val_is_taken_from_train(
     [
         ("L", (0, 255), [0, 255]),
         ("L", (3, 100, 200), [3, 100, 200]),
+        ("L", (0, 1, 255), [0, 1]),
+        ("L", (0, 2, 255), [0, 2]),
+        ("L", (0, 128, 255), [0, 128, 255]),
         ("P", (0, 1, 2), [0, 1, 2]),
         ("P", (0, 2, 255), [0, 1, 2]),
     ],
@@ -79,11 +82,15 @@ def test_masks_are_turned_into_class_numbers(mode, values, resolved, tmp_path):
     draw(tmp_path, [(20, 16)] * 10, values=values, mode=mode)
     data = module(tmp_path, tiles_per_image=2, jitter=0.0, flips="none")
     data.setup()
-    ignored = mode == "P" and 255 in values
+    ignored = 255 in values and 255 not in resolved
+    assert data.notes[0].endswith("255 is ignored" if ignored else "all count")
+    assert f"the masks, {resolved[0]} is 0, {resolved[1]} is 1" in data.notes[0]
     for split in data.splits:
         for images, masks in data.batches(split, 0):
             written = torch.tensor(values)[(images[:, 0] / 40).round().long()]
-            expected = written if mode == "P" else torch.searchsorted(torch.tensor(values), written)
+            numbers = torch.searchsorted(torch.tensor(values), written)
+            expected = written if mode == "P" else numbers
+            expected = torch.where(written == 255, 255, expected) if ignored else expected
             assert torch.equal(masks, expected) and masks.dtype == torch.int64
     assert ignored == (255 in masks)
     assert data.resolved() == {
@@ -93,6 +100,24 @@ def test_masks_are_turned_into_class_numbers(mode, values, resolved, tmp_path):
     names = [str(value) for value in resolved]
     sizes = {"num_classes": len(resolved), "in_channels": 3, "image_size": 8}
     assert data.facts() == sizes | {"class_names": names}
+
+
+def test_split_folders_are_known_in_their_usual_spellings_and_hidden_files_skipped(tmp_path):
+    draw(tmp_path / "Training", [(9, 9)] * 4)
+    draw(tmp_path / "validation", [(9, 9)] * 3)
+    for part in ("images", "masks"):
+        (tmp_path / "Training" / part / "._00.png").write_bytes(b"\0\5\x16\7")
+    data = module(tmp_path)
+    assert data.splits == ("train", "val")
+    data.setup()
+    assert [loader.num_samples for loader in data.loaders.values()] == [4, 3]
+    assert "not read: 2 hidden" in data.notes
+    other = module(tmp_path, splits={"train": "validation", "val": "Training"})
+    other.setup()
+    assert other.loaders["train"].num_samples == 3
+    draw(tmp_path, [(9, 9)] * 4)
+    with pytest.raises(DataError, match=r"holds Training, .* beside it images in images"):
+        module(tmp_path).setup()
 
 
 def test_values_and_names_can_be_given_and_255_is_then_ignored(tmp_path):

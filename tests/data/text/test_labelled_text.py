@@ -106,6 +106,34 @@ def test_names_of_columns_and_their_places_are_free_and_quotes_are_those_of_csv(
     }
 
 
+@pytest.mark.parametrize("line", ['"good" film', '" a film that never ends', 'a "b', '"', '""x'])
+def test_quotation_marks_in_tsv_are_characters_and_swallow_no_rows(line, tmp_path):
+    plain = [(text.strip('"'), label) for text, label in rows()]
+    lines = [*plain[:5], (line, "pos"), *plain[5:]]
+    path = written(tmp_path / "t.tsv", lines, header="text\tlabel", separator="\t")
+    module = made(train=path, val=path, vocabulary="characters")
+    assert sorted(texts(module, "train")) == sorted(lines)
+    assert module.notes == [f"{path}: 41 rows"] * 2
+
+
+def test_quotation_marks_are_read_as_asked(tmp_path):
+    """And what they did is said."""
+    tsv = written(tmp_path / "t.tsv", rows(), header="text\tlabel", separator="\t")
+    module = made(train=tsv, val=tsv)
+    assert (
+        "40 rows, 40 in quotation marks, which stay (unless data.quoting=true)" in module.notes[0]
+    )
+    module = made(train=tsv, val=tsv, quoting=True, vocabulary="characters")
+    assert sorted(texts(module, "train")) == sorted((t.strip('"'), label) for t, label in rows())
+    bare = written(tmp_path / "t.csv", [('"a', "x"), ('b"', "y")])
+    module = made(train=bare, val=bare, quoting=False, vocabulary="characters")
+    assert sorted(texts(module, "train")) == [('"a', "x"), ('b"', "y")]
+    long = written(tmp_path / "l.csv", [("a", "x"), ('"b\nc\nd"', "y")])
+    assert made(train=long, val=long).notes[0] == (
+        f"{long}: 2 rows, 1 of them over several lines (first: lines 3 to 5)"
+    )
+
+
 @pytest.mark.parametrize(
     ("vocabulary", "settings"),
     [("words", {}), ("characters", {}), ("bytes", {}), ("bpe", {"vocab_size": 280})],
@@ -156,6 +184,8 @@ def test_no_share_for_test_means_no_test_split(table):
         (["text,label", '"a\nb",x', "c"], "line 4: there are 1 columns, but 2 in the header"),
         (["text,label", "a,x,y"], "line 2: there are 3 columns, but 2 in the header"),
         (["text,label", "a,x", '"b,y'], "t.csv, line 3: not a valid table"),
+        (["text,label", "a,x", '"b,y', "c,x", "d,y"], "t.csv, line 3: not a valid table"),
+        (["text,label", "a,x", '"b,y', '"c",x'], "t.csv, line 3: .* set data.quoting=false"),
         (["text,label", *["a,x"] * 20], "all training texts have the label 'x'"),
         (["text,label", "a,x", "b,y"], "holds too few samples .2. to set some aside for test"),
     ],

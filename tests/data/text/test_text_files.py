@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from zoo.data.download import DataError
+from zoo.data.files import locate
 from zoo.data.text import text_files, token_files
 from zoo.data.text.characters import ByteVocabulary
 from zoo.data.text.text_files import Reader, TextFiles, divide
@@ -26,9 +27,30 @@ def make(folder, **files):
     return folder
 
 
-def module_of(folder, path=".", **changes):
+def module_of(folder, path=None, **changes):
     settings = {"batch_size": 2, "sequence_length": 5}
-    return TextFiles(str(path), root=str(folder), **(settings | changes))
+    return TextFiles(str(path or folder), root=str(folder), **(settings | changes))
+
+
+def test_hidden_files_are_skipped_and_counted(tmp_path):
+    make(tmp_path, a="one", _git__b="two").joinpath("_git").rename(tmp_path / ".git")
+    (tmp_path / "._a.txt").write_bytes(b"\0\5\x16\7")
+    module = module_of(tmp_path)
+    assert "".join(texts_of(module).values()) == "one"
+    assert module.notes == [f"{tmp_path}: 1 files; not read: 2 hidden"]
+
+
+def test_a_path_is_taken_from_where_the_user_stands_first(tmp_path, monkeypatch):
+    make(tmp_path / "data" / "books", a="root")
+    make(tmp_path / "here" / "books", a="here")
+    for place, expected in (("here", "here"), ("data", "root"), (".", "root")):
+        monkeypatch.chdir(tmp_path / place)
+        assert locate("books", tmp_path / "data").resolve() == (
+            tmp_path / ("here" if expected == "here" else "data") / "books"
+        )
+        assert "".join(texts_of(module_of(tmp_path / "data", "books")).values()) == expected
+    monkeypatch.setenv("HOME", str(tmp_path / "here"))
+    assert locate("~/books", tmp_path / "data") == tmp_path / "here" / "books"
 
 
 def texts_of(module):

@@ -188,6 +188,25 @@ def test_edges_changed_in_place_are_noticed():
     torch.testing.assert_close(model(x, edges), model(x, edges.clone()))
 
 
+@pytest.mark.parametrize("part", ["edges", "places", "values"])
+def test_what_changes_through_an_array_that_shares_its_memory_is_noticed(part):
+    torch.manual_seed(0)
+    model, x, edges = GCN(5, 3).eval(), sparse_features().to_sparse_csr(), EDGES.clone()
+    shared = {"edges": edges, "places": x.col_indices(), "values": x.values()}[part]
+    array, version = shared.numpy(), shared._version
+    before = model(x, edges)
+    if part == "places":
+        assert array[:2].tolist() == [0, 3]
+        array[1] = 2
+    else:
+        array[...] = array[..., ::-1].copy()
+        array[..., 0] = array[..., 1]
+    assert shared._version == version  # so that is no help
+    after = model(x, edges)
+    assert not torch.allclose(after, before)
+    torch.testing.assert_close(after, model(x.to_dense(), edges.clone()))
+
+
 def test_features_changed_in_place_are_noticed():
     torch.manual_seed(0)
     model, x = GCN(5, 3).eval(), sparse_features().to_sparse_csr()
@@ -278,6 +297,51 @@ def test_autocast_runs_with_dense_and_sparse_features():
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_under_autocast_and_in_half_precision_are_close(dtype):
+    torch.manual_seed(0)
+    model, x = GCN(5, 3, num_layers=1).eval(), sparse_features()  # no ReLU, which may flip
+    expected = gradients(model, x, EDGES)
+    for features in (x, x.to_sparse_csr()):
+        with torch.autocast("cpu", dtype):
+            found = gradients(model, features, EDGES)
+        torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+        low = copy.deepcopy(model).to(dtype)
+        assert low(features.to(dtype), EDGES).dtype == dtype
+        found = [g.float() for g in gradients(low, features.to(dtype), EDGES)]
+        torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+
+
+def test_half_precision_counts_many_neighbours_right():
+    hub = torch.stack([torch.arange(1, 3002), torch.zeros(3001, dtype=torch.long)])
+    a = normalized_adjacency(hub, 3002, dtype=torch.bfloat16)
+    torch.testing.assert_close(a.values[0].item(), 1 / 3002, rtol=0.01, atol=0)
+
+
+def test_torch_func_differentiates_it_and_leaves_nothing_behind():
+    torch.manual_seed(0)
+    model, x = GCN(5, 3).eval(), sparse_features()
+    weights = dict(model.named_parameters())
+
+    def loss(weights):
+        return torch.func.functional_call(model, weights, (x, EDGES)).square().sum()
+
+    found = torch.func.grad(loss)(weights)
+    torch.testing.assert_close(list(found.values()), gradients(model, x, EDGES))
+    x = x.to_sparse_csr()
+    with pytest.raises(ValueError, match=r"x must be dense for torch\.func"):
+        torch.func.grad(loss)(weights)
+
+
+def test_exported_network_takes_any_graph():
+    torch.manual_seed(0)
+    model = GCN(5, 3).eval()
+    shapes = ({0: torch.export.Dim("nodes")}, {1: torch.export.Dim("edges")})
+    exported = torch.export.export(model, (sparse_features(), EDGES), dynamic_shapes=shapes)
+    x, edges = torch.rand(9, 5), torch.randint(9, (2, 17))
+    torch.testing.assert_close(exported.module()(x, edges), model(x, edges))
+
+
 def test_weights_start_within_glorots_bounds():
     torch.manual_seed(0)
     weight = GCNConv(300, 16).lin.weight
@@ -350,7 +414,7 @@ def test_layer_refuses_sizes_below_one():
 def test_matrix_with_empty_rows_and_columns_has_the_right_transpose():
     dense = torch.zeros(4, 3)
     dense[1, 2], dense[3, 0], dense[3, 2] = 2.0, 3.0, 4.0
-    sparse = SparseMatrix(dense.to_sparse_csr())
+    sparse = SparseMatrix.of(dense.to_sparse_csr())
     assert torch.equal(sparse.transpose.to_dense(), dense.T)
     doubled = sparse.with_values(2 * sparse.values)
     assert torch.equal(doubled.transpose.to_dense(), 2 * dense.T)

@@ -182,3 +182,20 @@ def test_lengths_of_another_batch_are_refused(lengths):
     for build in (rnn_classifier, rnn_tagger, tcn_classifier):
         with pytest.raises(ValueError, match="lengths must be 3 whole numbers from 1 to 6, not"):
             build(vocab_size=9)(torch.randint(9, (3, 6)), torch.tensor(lengths))
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_torch_func_gives_the_gradient_of_each_sequence_of_its_own_length(kind):
+    torch.manual_seed(0)
+    model = rnn_classifier(3, in_features=2, hidden_size=4, bidirectional=True, kind=kind)
+    weights, x = dict(model.named_parameters()), torch.randn(3, 5, 2)
+    lengths = torch.tensor([2, 5, 3])
+
+    def loss(weights, x, length):
+        output = torch.func.functional_call(model, weights, (x[None], length[None]))
+        return output.square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, x, lengths)
+    for i in range(3):
+        expected = torch.autograd.grad(loss(weights, x[i], lengths[i]), list(weights.values()))
+        torch.testing.assert_close(tuple(g[i] for g in each.values()), expected)

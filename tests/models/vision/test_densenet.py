@@ -7,6 +7,7 @@ from torch import nn
 from zoo.models.vision.densenet import (
     DenseLayer,
     densenet121,
+    densenet161,
     densenet169,
     densenet201,
     densenet_cifar,
@@ -38,6 +39,7 @@ def shapes(model, x):
     ("build", "expected"),
     [
         (densenet121, 7_978_856),
+        (densenet161, 28_681_000),
         (densenet169, 14_149_480),
         (densenet201, 20_013_928),
         (densenet_cifar, 769_162),
@@ -58,7 +60,8 @@ def test_cifar_networks_have_the_sizes_of_the_papers_table(depth, growth_rate, m
 
 
 @pytest.mark.parametrize(
-    ("build", "depth"), [(densenet121, 121), (densenet169, 169), (densenet201, 201)]
+    ("build", "depth"),
+    [(densenet121, 121), (densenet161, 161), (densenet169, 169), (densenet201, 201)],
 )
 def test_number_in_the_name_counts_the_layers_with_weights(build, depth):
     with torch.device("meta"):

@@ -37,6 +37,10 @@ def stage_shapes(model, x):
         ("resnet101_v1", 44_549_160),
         ("resnet152_v1", 60_192_808),
         ("resnext50_32x4d", 25_028_904),
+        ("resnext101_32x8d", 88_791_336),
+        ("resnext101_64x4d", 83_455_272),
+        ("wide_resnet50_2", 68_883_240),
+        ("wide_resnet101_2", 126_886_696),
         ("resnet18_cifar", 11_173_962),
     ],
 )

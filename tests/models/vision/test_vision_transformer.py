@@ -11,12 +11,14 @@ from zoo.models.vision.vision_transformer import (
     vit_b_16,
     vit_b_32,
     vit_cifar,
+    vit_h_14,
     vit_l_16,
+    vit_l_32,
     vit_s_16,
     vit_ti_16,
 )
 
-BUILDERS = [vit_ti_16, vit_s_16, vit_b_16, vit_b_32, vit_l_16, vit_cifar]
+BUILDERS = [vit_ti_16, vit_s_16, vit_b_16, vit_b_32, vit_l_16, vit_l_32, vit_h_14, vit_cifar]
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,8 @@ def tiny(num_classes=5, **changes):
         (vit_b_16, 86_567_656),
         (vit_b_32, 88_224_232),
         (vit_l_16, 304_326_632),
+        (vit_l_32, 306_535_400),
+        (vit_h_14, 632_045_800),
         (vit_cifar, 2_697_610),
     ],
 )
@@ -65,6 +69,8 @@ def test_network_has_the_published_number_of_parameters(build, expected):
         (vit_b_16, 12, 768, 3072, 12),
         (vit_b_32, 12, 768, 3072, 12),
         (vit_l_16, 24, 1024, 4096, 16),
+        (vit_l_32, 24, 1024, 4096, 16),
+        (vit_h_14, 32, 1280, 5120, 16),
     ],
 )
 def test_sizes_are_those_of_the_papers_table_1(build, num_layers, embed_dim, mlp_dim, num_heads):
@@ -78,8 +84,8 @@ def test_sizes_are_those_of_the_papers_table_1(build, num_layers, embed_dim, mlp
 @pytest.mark.parametrize("build", BUILDERS)
 def test_channels_classes_and_image_size_are_arguments(build):
     with torch.device("meta"):
-        model = build(7, in_channels=2, image_size=64)
-        assert model(torch.zeros(2, 2, 64, 64)).shape == (2, 7)
+        model = build(7, in_channels=2, image_size=448)
+        assert model(torch.zeros(2, 2, 448, 448)).shape == (2, 7)
 
 
 def test_projection_is_one_linear_map_of_every_patch_in_reading_order():

@@ -3,7 +3,9 @@
 The functions take bytes, ``(batch, channels, height, width)`` with one number for each image, and
 give bytes, with torchvision's arithmetic (a result is cut off at 0 and 255 and its fraction
 dropped), so that either can stand for the other. Multiplication and addition stay two steps, since
-whether a fused one is used may depend on an image's place in the batch.
+whether a fused one is used may depend on an image's place in the batch. torchvision fuses them
+where the processor can, so that a blend which is a whole number but for rounding may be one level
+apart.
 """
 
 import math

@@ -2,7 +2,8 @@
 
 Cubuk, Zoph, Shlens and Le, "RandAugment: Practical automated data augmentation with a reduced
 search space", 2020, https://arxiv.org/abs/1909.13719. All 14 operations of the paper, with the
-magnitudes of torchvision's transform of that name and, for bytes, its arithmetic.
+magnitudes of torchvision's transform of that name and, for bytes, its results; but where a blend of
+colour or sharpness falls on a whole number, the two may round it to neighbouring levels.
 
 Every operation is one of three things: it moves pixels, it blends the image with another made
 from it, or it looks each value up in a table. So a round has three steps, whatever the images of

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from zoo.data.images.opening import ImageReader
 from zoo.data.module import DataModule
 
 if TYPE_CHECKING:
@@ -88,12 +89,14 @@ class ImageModule(DataModule):
         in_channels: 1 for grey images, 3 for colour.
         class_names: the name of each class, in the order of the labels.
         normalize: applied last to every batch.
+        reader: opens image files, those to predict for included.
     """
 
     image_size: int
     in_channels: int
     class_names: Sequence[str]
     normalize: Normalize
+    reader = ImageReader()
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -104,13 +107,20 @@ class ImageModule(DataModule):
             "in_features": self.in_channels * self.image_size**2,
         }
 
-    @abstractmethod
     def preprocess(self, image: "Image") -> Tensor:
-        """Prepares an image file for a trained model, just as the images of the test split.
+        """Prepares any image for a trained model, just as the images of the test split.
 
         Shape:
             - output: ``(channels, height, width)``
+
+        Raises:
+            ValueError: it is of a kind that cannot be used.
         """
+        return self._prepare(self.reader.convert(image))
+
+    @abstractmethod
+    def _prepare(self, image: "Image") -> Tensor:
+        """Prepares an upright image of mode ``L`` or ``RGB``."""
 
 
 def check_scaling(scaling: str) -> None:
@@ -122,10 +132,10 @@ def check_scaling(scaling: str) -> None:
 def fit_square(
     image: "Image", size: int, *, in_channels: int, crop: bool, resize: int | None = None
 ) -> Tensor:
-    """Turns any image into a square one, keeping its proportions.
+    """Turns an image into a square one, keeping its proportions.
 
     Args:
-        image: any mode; made grey or RGB as ``in_channels`` asks.
+        image: grey or RGB; made what ``in_channels`` asks.
         size: height and width of the result.
         in_channels: 1 or 3.
         crop: cut the longer side off evenly; else the whole image stays, on black.

@@ -12,6 +12,7 @@ import torch
 
 from zoo.data.augmentation.presets import Preset
 from zoo.data.download import DataError, torchvision_download
+from zoo.data.files import locate
 from zoo.data.images.in_memory import ImagesInMemory, MemoryOptions, Split
 from zoo.data.images.reading import ImageFiles, class_folders, list_images, load_all
 
@@ -84,7 +85,7 @@ class CIFAR10(ImagesInMemory):
 
     def _read(self) -> tuple[Split, Split]:
         if self.folder is not None:
-            folder = Path(self.root) / self.folder
+            folder = locate(self.folder, self.root)
             return self._read_folder(folder / "train"), self._read_folder(folder / "test")
         return self._read_official()
 

@@ -97,7 +97,7 @@ class Digits(ImageModule):
                 part=part,
             )
 
-    def preprocess(self, image: "Image") -> Tensor:
+    def _prepare(self, image: "Image") -> Tensor:
         """Prepares an image of one digit, white on black (a black one on white is not guessed).
 
         It goes through the same 8x8 grid as the data, so it becomes as coarse as they are.

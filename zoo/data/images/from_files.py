@@ -14,6 +14,7 @@ from zoo.data.augmentation.base import Augmentation
 from zoo.data.augmentation.mixing import check_mixing, mixing
 from zoo.data.augmentation.presets import Preset, check_preset, preset
 from zoo.data.images.base import ImageModule, Normalize, fit_square
+from zoo.data.images.opening import depth_note
 from zoo.data.images.reading import (
     STREAMED,
     ImageFiles,
@@ -149,7 +150,10 @@ class ImagesFromFiles(ImageModule):
     def setup(
         self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
     ) -> None:
+        self.notes = []
         samples = self._samples()
+        note = depth_note([path for path, _ in samples["train"]], self.reader)
+        self.notes += [] if note is None else [note]
         in_memory = self._fits(samples, torch.device(device))
         for split, found in samples.items():
             train = split == "train"
@@ -181,7 +185,7 @@ class ImagesFromFiles(ImageModule):
     def resolved(self) -> dict[str, Any]:
         return {"class_names": list(self.class_names)} if self.class_names else {}
 
-    def preprocess(self, image: "Image") -> Tensor:
+    def _prepare(self, image: "Image") -> Tensor:
         """Prepares any image: its middle, a square, resized and normalised."""
         pixels = fit_square(
             image, self.image_size, in_channels=self.in_channels, crop=True, resize=self.resize
@@ -195,6 +199,7 @@ class ImagesFromFiles(ImageModule):
             in_channels=self.in_channels,
             resize=self.resize,
             augment=augment,
+            reader=self.reader,
         )
 
     def _fits(self, samples: dict[str, list[Sample]], device: torch.device) -> bool:

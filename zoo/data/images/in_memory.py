@@ -137,7 +137,7 @@ class ImagesInMemory(ImageModule):
         changes = preset(self.augment, image_size=self.image_size, pixels=lambda: images)
         return changes + mixing(len(self.class_names), mixup=self.mixup, cutmix=self.cutmix)
 
-    def preprocess(self, image: "Image") -> Tensor:
+    def _prepare(self, image: "Image") -> Tensor:
         """Prepares any image: its largest centred square, resized and normalised."""
         pixels = fit_square(image, self.image_size, in_channels=3, crop=True)
         return self.normalize(pixels.permute(2, 0, 1).unsqueeze(0))[0]  # (3, height, width)

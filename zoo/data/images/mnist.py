@@ -91,7 +91,7 @@ class MNIST(ImagesInMemory):
         folder = self._files()
         return self._read_part(folder, "train"), self._read_part(folder, "test")
 
-    def preprocess(self, image: "Image") -> Tensor:
+    def _prepare(self, image: "Image") -> Tensor:
         """Prepares an image, made grey; white on black, as the data are (nothing is guessed)."""
         pixels = fit_square(image, SIZE, in_channels=1, crop=False)  # (28, 28, 1)
         images = F.pad(pixels.permute(2, 0, 1).unsqueeze(0), (self.padding,) * 4)

@@ -4,7 +4,8 @@ The data sets that are made of them are in `zoo.data.images.from_files`.
 """
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,14 +14,16 @@ import torch
 from torch import Tensor
 
 from zoo.data.download import DataError, import_torchvision
+from zoo.data.folders import list_files, split_of, subfolders
 from zoo.data.images.base import fit_square
+from zoo.data.images.opening import SUFFIXES, ImageReader, shown
 
 StreamedPreset = Literal[
     "resized_crop_flip", "resized_crop_flip_colour", "resized_crop_randaugment"
 ]
 STREAMED: tuple[str, ...] = get_args(StreamedPreset)
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-"""Endings of the files that are read as images, for training and for prediction."""
+WHOLE = "."
+"""In place of the names of class folders: images of no class, that lie in the folder itself."""
 LARGE_FILE = 20_000  # bytes from which on threads pay
 Sample = tuple[str, int]  # path of the file, label
 
@@ -35,6 +38,7 @@ class ImageFiles:
         resize: length of the shorter side before the middle is cut out; ``None``: the largest
             centred square.
         augment: a preset of :func:`streamed_preset`, instead of the middle of the image.
+        reader: opens the files.
 
     Raises:
         DataError: on taking a sample whose file is not a readable image.
@@ -48,8 +52,10 @@ class ImageFiles:
         in_channels: int,
         resize: int | None = None,
         augment: str | None = None,
+        reader: ImageReader = ImageReader(),  # noqa: B008 (it never changes)
     ) -> None:
         self.samples = samples
+        self.reader = reader
         self.image_size = image_size
         self.in_channels = in_channels
         self.resize = resize
@@ -66,21 +72,12 @@ class ImageFiles:
 
     def pixels(self, path: str) -> Tensor:
         """Reads a file as uint8 ``(height, width, channels)``."""
-        from PIL import Image
-
-        try:
-            with Image.open(path) as image:
-                image.load()
-                resize = self.resize
-                if self._augment is not None:
-                    image, resize = self._augment(image.convert("RGB")), None
-                return fit_square(
-                    image, self.image_size, in_channels=self.in_channels, crop=True, resize=resize
-                )
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"{path} cannot be read as an image ({error}): replace or remove it"
-            ) from error
+        image, resize = self.reader.read(path), self.resize
+        if self._augment is not None:
+            image, resize = self._augment(image.convert("RGB")), None
+        return fit_square(
+            image, self.image_size, in_channels=self.in_channels, crop=True, resize=resize
+        )
 
 
 def streamed_preset(name: str, image_size: int) -> Any:
@@ -122,23 +119,67 @@ def load_all(files: ImageFiles) -> tuple[Tensor, Tensor]:
     return images.permute(0, 3, 1, 2), labels
 
 
-def class_folders(folder: Path) -> list[str]:
-    """The sorted names of the class folders within ``folder``."""
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not names:
-        raise DataError(f"{folder} holds no folders: put the images of each class into their own")
+def class_folders(
+    folder: Path, known: Collection[str] = (), *, any_name: bool = False
+) -> list[str]:
+    """The sorted names of the class folders within ``folder``.
+
+    Args:
+        folder: where they are.
+        known: names that the user has said to be classes.
+        any_name: whether the user has said so of all that there are.
+
+    Raises:
+        DataError: one looks like a split, or is not UTF-8.
+    """
+    names = subfolders(folder)
+    for name in names:
+        if shown(name) != name:
+            raise DataError(
+                f"{folder / shown(name)} is a class whose name is not UTF-8, so that no file of "
+                "text can hold it: rename the folder"
+            )
+        if split_of(name) and name not in known and not any_name:
+            raise DataError(
+                f"{folder / name} looks like a split where a class should be: set data.folder to "
+                "the folder that holds the splits, or data.class_names=[...] to all classes if it "
+                "is one"
+            )
     return names
 
 
-def list_images(folder: Path, class_names: Sequence[str]) -> list[Sample]:
+def list_images(
+    folder: Path,
+    class_names: Sequence[str],
+    *,
+    skipped: Counter[str] | None = None,
+    any_name: bool = False,
+) -> list[Sample]:
     """All image files of the classes, in the order of class and file name.
 
+    Args:
+        folder: that of the class folders.
+        class_names: of the folders; `WHOLE` alone is the folder itself.
+        skipped: counts files that are not read, see :func:`~zoo.data.folders.list_files`.
+        any_name: whether folders within a class may have the names of splits.
+
     Raises:
-        DataError: if there is a class that is not among ``class_names``, or one has no images
-            while ``folder`` is where the classes come from.
+        DataError: there is a class that is not among ``class_names``, one has no images, or there
+            is a split within one.
     """
-    unknown = [name for name in class_folders(folder) if name not in class_names]
-    if unknown:
+
+    def enter(place: Path) -> bool:
+        if split_of(place.name) and not any_name:
+            raise DataError(
+                f"{place} looks like a split, but it is within what would be a class: set "
+                "data.folder to the folder that holds the splits (they stand above the classes), "
+                "or data.splits={train: .} if it is none"
+            )
+        return True
+
+    found = class_folders(folder, class_names, any_name=any_name)
+    unknown = [name for name in found if name not in class_names]
+    if unknown and list(class_names) != [WHOLE]:
         raise DataError(
             f"{folder} holds the class {unknown[0]!r}, which the training images lack "
             f"(they have {', '.join(class_names)})"
@@ -147,11 +188,11 @@ def list_images(folder: Path, class_names: Sequence[str]) -> list[Sample]:
     for label, name in enumerate(class_names):
         if not (folder / name).is_dir():
             continue  # a small validation or test split need not show every class
-        files = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES)
+        files = list_files(folder / name, SUFFIXES, skipped=skipped, enter=enter)
         if not files:
             raise DataError(
                 f"{folder / name} holds no images ({', '.join(SUFFIXES)}): "
                 f"add some, or remove the folder"
             )
-        samples += [(str(path), label) for path in files]
+        samples += [(path, label) for path in files]
     return samples

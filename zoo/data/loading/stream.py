@@ -9,9 +9,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from zoo.data.augmentation.base import Augmentation, AugmentationSequence
+from zoo.data.download import DataError
 from zoo.data.loading.order import BatchOrder
 from zoo.data.loading.tensor import Transform
-from zoo.data.loading.workers import Keys, SeededDataset, SizedDataset, WorkerGuard, ignore_signals
+from zoo.data.loading.workers import (
+    Keys,
+    SeededDataset,
+    SizedDataset,
+    WorkerGuard,
+    collate,
+    ignore_signals,
+)
 from zoo.data.module import Part
 
 
@@ -87,6 +95,7 @@ class StreamLoader:
             persistent_workers=num_workers > 0,
             prefetch_factor=prefetch_factor if num_workers else None,
             pin_memory=self.device.type == "cuda" if pin_memory is None else pin_memory,
+            collate_fn=collate,
             worker_init_fn=ignore_signals,
             generator=torch.Generator(),  # else every epoch takes a draw from the global state
         )
@@ -114,7 +123,10 @@ class StreamLoader:
             if not len(index):
                 yield None
                 continue
-            batch = _move(self._next(samples), self.device)
+            batch = self._next(samples)
+            if isinstance(batch, DataError):
+                raise batch
+            batch = _move(batch, self.device)
             if self._augment is not None and draws is not None:
                 numbers = draws.index_select(0, index)  # (batch, num_draws)
                 batch = self._order.own(self._augment(tuple(batch), numbers), ahead)

@@ -18,9 +18,10 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler, get_worker_info
+from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from zoo.data.download import DataError
 from zoo.data.loading.order import BatchOrder
 from zoo.data.sampling import mix_seed
 
@@ -79,9 +80,13 @@ class SeededDataset(Dataset[Any]):
 
     def __getitems__(self, keys: list[Key]) -> list[Any]:
         """The samples of one batch; `DataLoader` calls this rather than fetching them singly."""
-        in_worker = get_worker_info() is not None
-        with contextlib.nullcontext() if in_worker else preserved_random_state():
+        if get_worker_info() is None:
+            with preserved_random_state():
+                return [self._sample(epoch, index) for epoch, index in keys]
+        try:
             return [self._sample(epoch, index) for epoch, index in keys]
+        except DataError as error:
+            return [error]  # see `collate`
 
     def _sample(self, epoch: int, index: int) -> Any:
         seed = mix_seed("sample", self.seed, epoch, index)
@@ -143,6 +148,14 @@ def deferred_signals() -> Iterator[None]:
             signal.signal(number, handler)
         for number in arrived:
             signal.raise_signal(number)
+
+
+def collate(samples: list[Any]) -> Any:
+    """A batch of samples, or what is wrong with the data: for the main process to raise.
+
+    Raised in a worker, it would come to the main process as the text of a traceback.
+    """
+    return samples[0] if isinstance(samples[0], DataError) else default_collate(samples)
 
 
 class WorkerGuard:

@@ -15,12 +15,12 @@ from torch import Tensor
 from zoo.data.augmentation.deformation import NO_CLASS
 from zoo.data.download import DataError
 from zoo.data.images.base import Normalize
+from zoo.data.images.opening import ImageReader, is_turned, opened
 from zoo.data.module import DataModule
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # of Pillow: more than 8 bits a value
 UNKNOWN = 254  # stands for values that are not a class
 Labelled = tuple[Tensor, Tensor]  # image uint8 (channels, height, width), mask uint8 (h, w)
 
@@ -43,12 +43,14 @@ class MaskModule(DataModule):
         in_channels: 1 for grey images, 3 for colour.
         class_names: the name of each class, in the order of the numbers in the masks.
         normalize: applied last to the images of every batch.
+        reader: opens images, those to predict for included.
     """
 
     image_size: int | None
     in_channels: int
     class_names: Sequence[str]
     normalize: Normalize
+    reader = ImageReader()
 
     def facts(self) -> dict[str, Any]:
         facts = {
@@ -59,40 +61,42 @@ class MaskModule(DataModule):
         return facts if self.image_size is None else facts | {"image_size": self.image_size}
 
     def preprocess(self, image: "Image") -> Tensor:
-        """Prepares an image for a trained model; it keeps its size.
+        """Prepares any image for a trained model; it keeps its size.
 
         Shape:
             - output: ``(channels, height, width)``
+
+        Raises:
+            ValueError: it is of a kind that cannot be used.
         """
-        return self.normalize(image_tensor(image, self.in_channels).unsqueeze(0))[0]
+        pixels = image_tensor(self.reader.convert(image), self.in_channels)
+        return self.normalize(self._resized(pixels).unsqueeze(0))[0]
+
+    def _resized(self, pixels: Tensor) -> Tensor:
+        """An image in the size in which the data are."""
+        return pixels
 
 
 def image_tensor(image: "Image", in_channels: int) -> Tensor:
-    """Turns an image of any mode into uint8 ``(channels, height, width)``, grey or RGB."""
+    """Turns a grey or RGB image into uint8 ``(channels, height, width)``."""
     import numpy as np
 
-    if image.mode in DEEP_MODES:
-        raise ValueError(f"it has more than 8 bits a value (mode {image.mode}): save it with 8")
     pixels = np.array(image.convert("L" if in_channels == 1 else "RGB"), dtype=np.uint8)
     height, width = pixels.shape[:2]
     return torch.from_numpy(pixels).view(height, width, in_channels).permute(2, 0, 1)
 
 
-def read_image(path: str | Path, in_channels: int) -> Tensor:
+def read_image(
+    path: str | Path,
+    in_channels: int,
+    reader: ImageReader = ImageReader(),  # noqa: B008 (it never changes)
+) -> Tensor:
     """Reads an image file as uint8 ``(channels, height, width)``.
 
     Raises:
-        DataError: if it is not an image of 8 bits a value.
+        ImageError: it is not an image that can be used.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image_tensor(image, in_channels)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path} cannot be read as an image ({error}): replace or remove it"
-        ) from error
+    return image_tensor(reader.read(path), in_channels)
 
 
 def read_mask(path: str | Path) -> tuple[Tensor, bool]:
@@ -106,27 +110,31 @@ def read_mask(path: str | Path) -> tuple[Tensor, bool]:
         uint8 ``(height, width)``, and true for indexed files.
 
     Raises:
-        DataError: if it is neither indexed nor grey.
+        DataError: it is neither indexed nor grey, partly transparent, or has an orientation tag.
     """
     import numpy as np
-    from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            image.load()
+    with opened(path, "a mask") as image:
+        image.load()
+        if is_turned(image):
+            raise DataError(
+                f"{path} has an orientation tag, so that its pixels may not lie as its image's do: "
+                "save the mask upright, without one"
+            )
+        if image.mode in ("RGB", "RGBA", "LA"):  # grey images are often stored as colour
+            if (
+                image.mode != "RGB"
+                and image.getchannel("A").histogram()[255] < image.width * image.height
+            ):
+                raise DataError(f"{path} is a mask with transparent pixels: save it without")
+            colours = np.array(image.convert("RGB"))
+            if (colours == colours[..., :1]).all():
+                return torch.from_numpy(colours[..., 0].copy()), False
+        elif image.mode in ("P", "L", "1"):
             indexed = image.mode == "P"
-            if image.mode in ("RGB", "RGBA", "LA"):  # grey images are often stored as colour
-                colours = np.array(image.convert("RGB"))
-                if (colours == colours[..., :1]).all():
-                    return torch.from_numpy(colours[..., 0].copy()), False
-            elif image.mode in ("P", "L", "1"):
-                values = np.array(image if indexed else image.convert("L"), dtype=np.uint8)
-                return torch.from_numpy(values), indexed
-            kind = f"an image of mode {image.mode}"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path} cannot be read as a mask ({error}): replace or remove it"
-        ) from error
+            values = np.array(image if indexed else image.convert("L"), dtype=np.uint8)
+            return torch.from_numpy(values), indexed
+        kind = f"an image of mode {image.mode}"
     raise DataError(
         f"{path} is {kind}, not a mask: save it as an indexed (palette) or grey PNG file, with one "
         f"value for each class"

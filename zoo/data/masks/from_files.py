@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -19,16 +19,12 @@ from zoo.data.masks.base import (
     MaskModule,
     NormalizeAnySize,
     check_pair,
-    image_tensor,
     read_image,
     read_mask,
     to_classes,
 )
 from zoo.data.masks.tiles import Flips, check_flips, flip_augmentations
 from zoo.data.module import Part, check_batch_size
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 Pair = tuple[Path, Path]  # image, mask
 
@@ -178,12 +174,8 @@ class StreamedMasks(MaskModule):
                 part=part,
             )
 
-    def preprocess(self, image: "Image") -> Tensor:
-        """Prepares an image, resized where the data are, else in its own size."""
-        pixels = image_tensor(image, self.in_channels)
-        if self.short_side is not None:
-            pixels = resize(pixels, self.short_side)
-        return self.normalize(pixels.unsqueeze(0))[0]  # (3, height, width)
+    def _resized(self, pixels: Tensor) -> Tensor:
+        return pixels if self.short_side is None else resize(pixels, self.short_side)
 
     def _augmentations(self) -> tuple[Augmentation, ...]:
         found = flip_augmentations(self.flips)

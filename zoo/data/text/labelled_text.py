@@ -3,18 +3,20 @@
     text,label
     "A fine film, and funny.",positive
 
-A file with a header and one text per row, quoted as in CSV (RFC 4180), in UTF-8. Files that end in
-``.tsv`` or ``.tab`` are separated by tabs.
+A file with a header and one text per row, in UTF-8. Files that end in ``.tsv`` or ``.tab`` are
+separated by tabs, and quotation marks in them are characters like any other; all others are quoted
+as in CSV (RFC 4180).
 """
 
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from zoo.data.download import DataError
+from zoo.data.files import locate
 from zoo.data.module import Part, check_batch_size
 from zoo.data.sequences.batches import sequence_loader
 from zoo.data.splits import SPLITS, check_fractions, divide
@@ -22,16 +24,18 @@ from zoo.data.text.base import TextModule
 from zoo.data.text.vocabularies import learn_vocabulary
 from zoo.data.text.vocabulary import VocabularyKind
 
+TABS = (".tsv", ".tab")
 LARGEST_FIELD = 1 << 30
 """Characters of the longest text; Python's own limit is 131,072."""
 
 
 class Row(NamedTuple):
-    """A text, its label, and the line where it begins."""
+    """A text, its label, and the lines where it begins and ends."""
 
     text: str
     label: str
     line: int
+    end: int
 
 
 class LabelledText(TextModule):
@@ -41,11 +45,13 @@ class LabelledText(TextModule):
     training texts alone. Texts of similar length are batched together.
 
     Args:
-        train: file of the training texts, absolute or within ``root``.
+        train: file of the training texts, from where you stand or within ``root``.
         val: file of the validation texts; null: taken from the training file.
         test: file of the test texts; null: taken from the training file, if ``val`` is too, else
             there is no test split.
         root: folder of all data.
+        quoting: whether quotation marks stand around texts that hold separators or line breaks;
+            ``auto``: in files separated by commas.
         text_column: name of the column of texts.
         label_column: name of the column of labels.
         batch_size: texts in a batch.
@@ -74,6 +80,7 @@ class LabelledText(TextModule):
         val: str | None = None,
         test: str | None = None,
         root: str = "data",
+        quoting: Literal["auto"] | bool = "auto",
         text_column: str = "text",
         label_column: str = "label",
         batch_size: int = 32,
@@ -98,6 +105,7 @@ class LabelledText(TextModule):
             raise ValueError(f"label_column must not be the text_column {text_column!r}")
         self.files = {"train": train, "val": val, "test": test}
         self.root = root
+        self.quoting = quoting
         self.text_column, self.label_column = text_column, label_column
         self.batch_size = batch_size
         self.vocabulary: VocabularyKind = vocabulary
@@ -118,6 +126,7 @@ class LabelledText(TextModule):
     def setup(
         self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
     ) -> None:
+        self.notes = []
         rows = self._rows()
         self.class_names = tuple(sorted({row.label for row in rows["train"]}))
         if len(self.class_names) < 2:
@@ -171,7 +180,7 @@ class LabelledText(TextModule):
     def _rows(self) -> dict[str, list[Row]]:
         """The rows of each split."""
         files = {split: file for split, file in self.files.items() if file is not None}
-        rows = {split: self._read(Path(self.root) / file) for split, file in files.items()}
+        rows = {split: self._read(locate(file, self.root)) for split, file in files.items()}
         if self.files["val"] is not None:
             return rows
         whole = rows["train"]
@@ -192,12 +201,32 @@ class LabelledText(TextModule):
             raise DataError(f"{path} is not in UTF-8 ({error.reason}): convert it") from error
         if not rows:
             raise DataError(f"{path} holds no text below its header")
+        self.notes.append(self._summary(path, rows))
         return rows
 
+    def _is_quoted(self, path: Path) -> bool:
+        return path.suffix.lower() not in TABS if self.quoting == "auto" else self.quoting
+
+    def _summary(self, path: Path, rows: list[Row]) -> str:
+        """How many rows were read, and what quotation marks may have done to them."""
+        note = f"{path}: {len(rows):,} {'row' if len(rows) == 1 else 'rows'}"
+        if long := [row for row in rows if row.end > row.line]:
+            count = f"{len(long):,} of them over several lines"
+            note += f", {count} (first: lines {long[0].line} to {long[0].end})"
+        quoted = [row for row in rows if len(row.text) > 1 and row.text[0] == row.text[-1] == '"']
+        if quoted and not self._is_quoted(path):
+            note += f", {len(quoted):,} in quotation marks, which stay (unless data.quoting=true)"
+        return note
+
     def _parse(self, path: Path, file: Iterator[str]) -> Iterator[Row]:
-        tabs = path.suffix.lower() in (".tsv", ".tab")
         csv.field_size_limit(LARGEST_FIELD)
-        reader = csv.reader(file, delimiter="\t" if tabs else ",", strict=True)
+        reader = csv.reader(
+            file,
+            delimiter="\t" if path.suffix.lower() in TABS else ",",
+            quoting=csv.QUOTE_MINIMAL if self._is_quoted(path) else csv.QUOTE_NONE,
+            strict=True,
+        )
+        begins = 1
         try:
             header = next(reader, [])
             columns = [self._column(path, header, n) for n in (self.text_column, self.label_column)]
@@ -215,10 +244,11 @@ class LabelledText(TextModule):
                 if not text or not label:
                     name = self.label_column if text else self.text_column
                     raise DataError(f"{path}, line {line}: the column {name!r} is empty")
-                yield Row(text, label, line)
+                yield Row(text, label, line, reader.line_num)
         except csv.Error as error:
             raise DataError(
-                f"{path}, line {reader.line_num}: not a valid table ({error})"
+                f"{path}, line {begins}: not a valid table ({error}): close the quotation mark "
+                "and double those within, or set data.quoting=false if they mean nothing"
             ) from error
 
     @staticmethod

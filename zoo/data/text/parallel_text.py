@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict, Unpack, get_args
 import torch
 
 from zoo.data.download import DataError
+from zoo.data.files import locate
 from zoo.data.loading.bucketing import BucketLoader, check_sizes
 from zoo.data.module import Part
 from zoo.data.sequences.pairs import pair_loader
@@ -185,7 +186,7 @@ class ParallelText(SentencePairs):
     """Your own pairs of files, plain text in UTF-8 or compressed with gzip (``.gz``).
 
     Args:
-        train: the source's and the target's file, absolute or within ``root``.
+        train: the source's and the target's file, from where you stand or within ``root``.
         val: likewise; null: ``val_fraction`` of the training pairs are set aside.
         test: likewise; null: there is no test split.
         root: folder of all data.
@@ -222,7 +223,7 @@ class ParallelText(SentencePairs):
 
     def texts(self) -> dict[str, tuple[list[str], list[str]]]:
         texts = {
-            split: read_pairs(*(self.root / file for file in files))
+            split: read_pairs(*(locate(file, self.root) for file in files))
             for split, files in self.files.items()
         }
         if "val" not in texts:

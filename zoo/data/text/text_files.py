@@ -13,6 +13,8 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from zoo.data.download import DataError
+from zoo.data.files import locate
+from zoo.data.folders import is_hidden
 from zoo.data.splits import check_fractions
 from zoo.data.text.text import Text, TextOptions
 from zoo.data.text.token_files import Chunks, TokenFiles
@@ -32,7 +34,7 @@ class TextFiles(Text):
     the folder that is.
 
     Args:
-        path: a file or a folder, absolute or within ``root``.
+        path: a file or a folder, from where you stand or within ``root``.
         root: folder of all data.
         pattern: names of the files to read from a folder.
         val_path: file or folder to evaluate on; ``None``: a part of ``path``.
@@ -81,6 +83,7 @@ class TextFiles(Text):
         return ("train", "val", "test") if has_test else ("train", "val")
 
     def parts(self) -> dict[str, Chunks]:
+        self.notes = []
         found = {
             split: [(file, 0, file.stat().st_size) for file in self._files(path)]
             for split, path in self.paths.items()
@@ -130,15 +133,20 @@ class TextFiles(Text):
         return source
 
     def _files(self, path: str) -> list[Path]:
-        place = self.root / path
+        place = locate(path, self.root)
         if place.is_file():
             return [place]
         if not place.is_dir():
             raise DataError(
-                f"path={path}: {place} is neither a file nor a folder: name one, by its absolute "
-                f"path or within the folder of all data"
+                f"path={path}: {place} is neither a file nor a folder: name one, from where you "
+                f"stand or within the folder of all data"
             )
-        files = sorted(file for file in place.rglob(self.pattern) if file.is_file())
+        matching = [file for file in place.rglob(self.pattern) if file.is_file()]
+        files = sorted(
+            file for file in matching if not any(map(is_hidden, file.relative_to(place).parts))
+        )
+        if skipped := len(matching) - len(files):
+            self.notes.append(f"{path}: {len(files):,} files; not read: {skipped:,} hidden")
         if not files:
             raise DataError(
                 f"pattern={self.pattern}: {place} holds no matching file: give another pattern or "

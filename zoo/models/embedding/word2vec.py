@@ -21,9 +21,13 @@ data say; the losses are in `zoo/tasks/word_embeddings.py`.
 
 Differences from the papers: batches and any optimizer of torch instead of one word at a time in
 many unsynchronised threads. Gradients are dense, so a step costs time in proportion to the
-vocabulary, which is little up to some 50,000 words. The matrices of a trained gensim `Word2Vec` are
-`embedding.weight` (`wv.vectors`, word2vec.c's `syn0`) and `output.weight` (`syn1neg`; with
-hierarchical softmax, for gensim's own tree, the rows of `syn1` but the last, which no node uses).
+vocabulary, which is little up to some 50,000 words. CBOW's mean over n words passes each of them
+one n-th of the gradient, as calculus has it; word2vec.c and gensim (by default) pass each word the
+whole of it, which is a rate n times as high for the words around.
+
+The matrices of a trained gensim `Word2Vec` are `embedding.weight` (`wv.vectors`, word2vec.c's
+`syn0`) and `output.weight` (`syn1neg`; with hierarchical softmax, for gensim's own tree, the rows
+of `syn1` but the last, which no node uses).
 """
 
 import torch

@@ -17,6 +17,8 @@ here. That the paper lets only the first layer's weights decay is left to the op
 | Pubmed | 500 | 3 | 8,067 |
 
 `torch.compile` does not know the sparse products that this model is made of: it runs without it.
+For `torch.func` and `torch.export`, which do not know them either, features must be dense, and the
+products are sums over edges.
 """
 
 from itertools import pairwise
@@ -25,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_probability
+from zoo.layers.checks import check_at_least_one, check_probability, needs_plain_operations
 from zoo.layers.initialization import deferred_init, reset
 from zoo.layers.sparse import LastSeen, SparseMatrix, dropout, sparse_matrix
 
@@ -51,7 +53,7 @@ def normalized_adjacency(
     """
     if edge_index.dim() != 2 or edge_index.size(0) != 2:
         raise ValueError(f"edge_index must be (2, edges), not {(*edge_index.shape,)}")
-    if edge_index.is_cpu and edge_index.numel() > 0:
+    if edge_index.is_cpu and not torch.compiler.is_compiling() and edge_index.numel() > 0:
         low, high = (int(extreme) for extreme in edge_index.aminmax())
         if low < 0 or high >= num_nodes:
             wrong = low if low < 0 else high
@@ -61,9 +63,10 @@ def normalized_adjacency(
     # The self-loops of edge_index count nothing: those appended are all there are.
     counts = torch.cat([edge_index[0] != edge_index[1], torch.ones_like(nodes, dtype=torch.bool)])
     degree = torch.zeros_like(nodes).scatter_add_(0, target, counts.long())  # (nodes,)
-    scale = degree.to(dtype).rsqrt()
+    scale = degree.to(torch.promote_types(dtype, torch.float32)).rsqrt()
     values = scale.gather(0, source) * scale.gather(0, target) * counts
-    return sparse_matrix(target, source, values, size=num_nodes)
+    adjacency = sparse_matrix(target, source, values, size=num_nodes)
+    return adjacency.with_values(adjacency.values.to(dtype))
 
 
 class GCNConv(nn.Module):
@@ -189,6 +192,8 @@ def _sparse(features: Tensor, cache: LastSeen | None = None) -> SparseMatrix:
     """Features of CSR layout with their transpose; where the entries lie may be cached."""
     if features.requires_grad:
         raise ValueError("x must be dense to get a gradient, not of CSR layout")
+    if needs_plain_operations():
+        raise ValueError("x must be dense for torch.func and torch.export, not of CSR layout")
     if cache is None:
-        return SparseMatrix(features)
-    return cache(SparseMatrix, features).with_values(features.values())
+        return SparseMatrix.of(features)
+    return cache(SparseMatrix.of, features).with_values(features.values())

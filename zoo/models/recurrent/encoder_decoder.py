@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from zoo.layers.attention import padding_mask
 from zoo.layers.checks import check_lengths
@@ -53,7 +52,7 @@ def reverse(x: Tensor, lengths: Tensor | None = None) -> Tensor:
     steps = torch.arange(x.size(1), device=x.device)
     last = lengths.to(x.device).unsqueeze(1) - 1  # (batch, 1)
     order = torch.where(steps <= last, last - steps, steps)  # (batch, time)
-    return x[torch.arange(len(x), device=x.device).unsqueeze(1), order]
+    return x[torch.arange(x.size(0), device=x.device).unsqueeze(1), order]
 
 
 def start_uniformly(model: nn.Module, limit: float) -> None:
@@ -142,11 +141,8 @@ class Encoder(nn.Module):
         if lengths is None:
             memory, hidden = self.rnn(embedded)
         else:
-            packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
-            memory, hidden = self.rnn(packed)
-            memory, _ = pad_packed_sequence(
-                memory, batch_first=True, total_length=source.size(1)
-            )  # (batch, S, directions * hidden_size)
+            memory, hidden = self.rnn.read_padded(embedded, lengths)
+        # memory: (batch, S, directions * hidden_size)
         return (reverse(memory, lengths) if self.reverse_source else memory), hidden
 
 

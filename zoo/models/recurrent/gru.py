@@ -25,15 +25,17 @@ z = 1 keeps the state. (Chung et al. 2014 have it the other way round.)
 | `PaperGRU` | 3 h (i + h + 2) | 399 |
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.checks import needs_plain_operations
 from zoo.layers.gru_scan import gru_scan
 from zoo.layers.hidden_product import HiddenProduct
-from zoo.layers.recurrence import Cell, Recurrence, States, Step, Weights
+from zoo.layers.recurrence import Alive, Cell, Recurrence, States, Step, Weights
 
 
 def _gru_steps(x: Tensor, weights: Weights, mask: Tensor | None) -> Step:
@@ -113,7 +115,7 @@ class GRU(Recurrence, nn.GRU):  # type: ignore[misc]
 
     The three matrices are stacked in the order r, z, n. On a CPU, where torch has no kernel,
     ``"fused"`` is :func:`~zoo.layers.gru_scan.gru_scan`, whose gradient cannot be
-    differentiated once more.
+    differentiated once more; under `torch.func` the equations run instead.
 
     Arguments, shapes and errors are those of
     :class:`~zoo.layers.recurrence.Recurrence`.
@@ -130,13 +132,15 @@ class GRU(Recurrence, nn.GRU):  # type: ignore[misc]
         x: Tensor,
         state: States,
         weights: Weights,
-        alive: list[int] | None,
+        alive: Alive | None,
         *,
         is_reverse: bool,
     ) -> tuple[Tensor, States]:
-        if not super()._uses_torch(x):
+        by_mask = alive is not None and isinstance(alive[0], Tensor)
+        if not super()._uses_torch(x) or by_mask or needs_plain_operations():
             return super()._direction(x, state, weights, alive, is_reverse=is_reverse)
-        outputs, last = gru_scan(x, state[0], weights, alive, is_reverse=is_reverse)
+        counts = cast(Sequence[int] | None, alive)
+        outputs, last = gru_scan(x, state[0], weights, counts, is_reverse=is_reverse)
         return outputs, (last,)
 
 

@@ -4,9 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-from torch import nn
-
-from zoo.layers.recurrence import Backend, State
+from zoo.layers.recurrence import Backend, Recurrence, State
 from zoo.models.recurrent.gru import GRU, PaperGRU
 from zoo.models.recurrent.layer_norm_lstm import LayerNormLSTM
 from zoo.models.recurrent.lstm import LSTM
@@ -26,7 +24,7 @@ Kind = Literal[
     "peephole_lstm",
     "layer_norm_lstm",
 ]
-_LAYERS: dict[Kind, Callable[..., nn.Module]] = {
+_LAYERS: dict[Kind, Callable[..., Recurrence]] = {
     "rnn": RNN,
     "rnn_relu": partial(RNN, nonlinearity="relu"),
     "lstm": LSTM,
@@ -38,7 +36,7 @@ _LAYERS: dict[Kind, Callable[..., nn.Module]] = {
 }
 
 
-def make_rnn(kind: Kind, input_size: int, hidden_size: int, **options: Any) -> nn.Module:
+def make_rnn(kind: Kind, input_size: int, hidden_size: int, **options: Any) -> Recurrence:
     """Recurrent layers of a kind.
 
     Args:

@@ -7,8 +7,10 @@ A memory cell is added to, not overwritten, so an error signal can flow back thr
 steps without fading; gates learn when to write to it, when to empty it and when to show it.
 
 Differences from the papers: no peephole connections (for which see `peephole_lstm.py`) and one cell
-a block, as has become usual; two bias vectors a layer where one would do, since `torch.nn.LSTM`'s
-checkpoints have two.
+a block, as has become usual; tanh for what goes into a cell and what comes out of it, where the
+papers squash by logistic functions stretched to [-2, 2] and to [-1, 1], which are 2 tanh(x / 2) and
+tanh(x / 2); two bias vectors a layer where one would do, since `torch.nn.LSTM`'s checkpoints have
+two.
 
 | layer | parameters | 10 to 7 |
 |---|---|---|

@@ -260,7 +260,7 @@ class LuongSeq2Seq(AttentiveEncoderDecoder):
     def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> AttentionState:
         """The state that :meth:`decode` starts from."""
         memory, hidden = self.encoder(source, source_lengths)
-        nothing = memory.new_zeros(len(memory), 1, memory.size(2))
+        nothing = memory.new_zeros(memory.size(0), 1, memory.size(2))
         keys = self.decoder.attention.keys(memory)
         return AttentionState(hidden, nothing, memory, keys, source_mask(source, source_lengths))
 

@@ -23,10 +23,14 @@ from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from zoo.layers.attention import padding_mask
-from zoo.layers.checks import check_at_least_one, check_lengths, check_probability
+from zoo.layers.checks import (
+    check_at_least_one,
+    check_lengths,
+    check_probability,
+    needs_plain_operations,
+)
 from zoo.layers.initialization import deferred_init, reset
 from zoo.models.recurrent.chrono import remember_
 from zoo.models.recurrent.kinds import Backend, Kind, make_rnn
@@ -113,18 +117,15 @@ class SequenceReader(nn.Module):
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         steps = self.steps(inputs)  # (batch, time, features)
         if lengths is not None:
-            check_lengths(lengths, batch=len(steps), time=steps.size(1))
+            check_lengths(lengths, batch=steps.size(0), time=steps.size(1))
         if self.steps.embedding is not None:
             steps = self.dropout(steps)
-        if lengths is None or bool((lengths == steps.size(1)).all()):
+        if lengths is not None and not needs_plain_operations():
+            lengths = None if bool((lengths == steps.size(1)).all()) else lengths
+        if lengths is None:
             output, state = self.rnn(steps)
         else:
-            # torch packs by lengths on the CPU, wherever the sequences are.
-            packed = pack_padded_sequence(
-                steps, lengths.cpu(), batch_first=True, enforce_sorted=False
-            )
-            output, state = self.rnn(packed)
-            output, _ = pad_packed_sequence(output, batch_first=True, total_length=steps.size(1))
+            output, state = self.rnn.read_padded(steps, lengths)
         h = state[0] if isinstance(state, tuple) else state  # (layers * directions, batch, hidden)
         last = torch.cat([h[-2], h[-1]], dim=1) if self.bidirectional else h[-1]
         return self.dropout(output), self.dropout(last)
@@ -191,7 +192,7 @@ class SequenceToVector(nn.Module):
         if self.pooling == "last":
             return self.head(last)  # (batch, out_features)
         if lengths is None:
-            lengths = torch.full((len(output),), output.size(1))
+            lengths = torch.full((output.size(0),), output.size(1))
         lengths = lengths.to(output.device)
         if self.pooling == "mean":
             return self.head(output.sum(1) / lengths.unsqueeze(1))  # ended steps are zero

@@ -240,14 +240,14 @@ class SequenceTCN(nn.Module):
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         steps = self.steps(inputs).transpose(1, 2)  # (batch, features, time)
         if lengths is not None:
-            check_lengths(lengths, batch=len(steps), time=steps.size(2))
+            check_lengths(lengths, batch=steps.size(0), time=steps.size(2))
         hidden = self.tcn(steps).transpose(1, 2)  # (batch, time, channels)
         if self.every_step:
             return self.linear(hidden)  # (batch, time, out_features)
         if lengths is None:
             return self.linear(hidden[:, -1])  # (batch, out_features)
         last = lengths.to(hidden.device) - 1
-        return self.linear(hidden[torch.arange(len(hidden), device=hidden.device), last])
+        return self.linear(hidden[torch.arange(hidden.size(0), device=hidden.device), last])
 
 
 class SequenceTCNOptions(TypedDict, total=False):

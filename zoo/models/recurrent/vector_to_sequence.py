@@ -126,9 +126,9 @@ class VectorToSequence(nn.Module):
                 raise ValueError("targets must be None for a network without feedback")
             steps = self._steps(inputs, None).expand(-1, self.sequence_length, -1)
             return self._outputs(steps, state)[0]
-        first = inputs.new_zeros(len(inputs), 1, self.out_features)
+        first = inputs.new_zeros(inputs.size(0), 1, self.out_features)
         if targets is not None:
-            shape = (len(inputs), self.sequence_length, self.out_features)
+            shape = (inputs.size(0), self.sequence_length, self.out_features)
             if targets.shape != shape:
                 raise ValueError(f"targets must be {shape}, not {tuple(targets.shape)}")
             return self._outputs(
@@ -154,7 +154,7 @@ class VectorToSequence(nn.Module):
         fed = [inputs.unsqueeze(1).expand(-1, time, -1)] if self.feeding == "input" else []
         fed += [] if previous is None else [previous]
         if not fed:
-            return inputs.new_zeros(len(inputs), time, 1)
+            return inputs.new_zeros(inputs.size(0), time, 1)
         return torch.cat(fed, dim=2)  # (batch, time, step_features)
 
     def _outputs(self, steps: Tensor, state: State | None) -> tuple[Tensor, State]:

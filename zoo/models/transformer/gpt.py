@@ -11,7 +11,9 @@ looks at itself and at those before it. Larger, on more text, it does tasks it w
 Names and shapes are those of the checkpoints that OpenAI published, as Hugging Face keeps them
 (`GPT2LMHeadModel`), so that their state dicts load as they are.
 
-Differences: ``dropout`` is 0 unless asked for, where OpenAI's is 0.1 everywhere. `gpt_char` is the
+Differences: ``dropout`` is 0 unless asked for, where OpenAI's is 0.1 everywhere. Positions start
+with a standard deviation of 0.02 as tokens do, and as they do at Hugging Face and in nanoGPT; in
+OpenAI's code it is 0.01. `gpt_char` is the
 setting for a CPU of Karpathy's nanoGPT, 2022, https://github.com/karpathy/nanoGPT: without the
 biases of layers and of normalisations (``bias=False``), and with the exact GELU, where OpenAI's
 code has an approximation by tanh, which costs a CPU more than twice the time.

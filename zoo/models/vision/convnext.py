@@ -118,6 +118,10 @@ class ConvNeXtBlock(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.constant_(self.layer_scale, self.first_scale)
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay spares, as it does those of norms."""
+        return {"layer_scale"}
+
     def forward(self, x: Tensor) -> Tensor:
         scale: Tensor = self.layer_scale
         if self.training and self.drop_rate > 0:

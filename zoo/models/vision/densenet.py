@@ -14,18 +14,19 @@ the paper points, from the fan-in (the authors' Torch code takes the fan-out). `
 follows every convolution but the first, as in the paper; torchvision's ``drop_rate`` follows the
 3x3 ones alone.
 
-| stage (224x224 input) | size | layers of 121 / 169 / 201 | stage (32x32) | size | layers |
+| stage (224x224 input) | size | layers of 121 / 161 / 169 / 201 | stage (32x32) | size | layers |
 |---|---|---|---|---|---|
 | convolution | 112 | 7x7, stride 2 | convolution | 32 | 3x3 |
 | pooling | 56 | 3x3 maximum, stride 2 | | | |
-| dense block 1, transition 1 | 56, 28 | 6 / 6 / 6 | block, transition 1 | 32, 16 | 16 |
-| dense block 2, transition 2 | 28, 14 | 12 / 12 / 12 | block, transition 2 | 16, 8 | 16 |
-| dense block 3, transition 3 | 14, 7 | 24 / 32 / 48 | dense block 3 | 8 | 16 |
-| dense block 4 | 7 | 16 / 32 / 32 | | | |
+| dense block 1, transition 1 | 56, 28 | 6 / 6 / 6 / 6 | block, transition 1 | 32, 16 | 16 |
+| dense block 2, transition 2 | 28, 14 | 12 / 12 / 12 / 12 | block, transition 2 | 16, 8 | 16 |
+| dense block 3, transition 3 | 14, 7 | 24 / 36 / 32 / 48 | dense block 3 | 8 | 16 |
+| dense block 4 | 7 | 16 / 24 / 32 / 32 | | | |
 
 | builder | growth rate k | classes | parameters |
 |---|---|---|---|
 | `densenet121` | 32 | 1000 | 7,978,856 |
+| `densenet161` | 48 | 1000 | 28,681,000 |
 | `densenet169` | 32 | 1000 | 14,149,480 |
 | `densenet201` | 32 | 1000 | 20,013,928 |
 | `densenet_cifar` (L = 100) | 12 | 10 | 769,162 |
@@ -239,6 +240,11 @@ class DenseNetOptions(TypedDict, total=False):
 def densenet121(num_classes: int = 1000, **options: Unpack[DenseNetOptions]) -> DenseNet:
     """DenseNet-121 for ImageNet."""
     return DenseNet((6, 12, 24, 16), IMAGENET, num_classes=num_classes, growth_rate=32, **options)
+
+
+def densenet161(num_classes: int = 1000, **options: Unpack[DenseNetOptions]) -> DenseNet:
+    """DenseNet-161 for ImageNet, with a growth rate of 48."""
+    return DenseNet((6, 12, 36, 24), IMAGENET, num_classes=num_classes, growth_rate=48, **options)
 
 
 def densenet169(num_classes: int = 1000, **options: Unpack[DenseNetOptions]) -> DenseNet:

@@ -53,7 +53,7 @@ one 5x5, no heads, no dropout; convolutions start by He's procedure (2015).
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypedDict, Unpack
+from typing import ClassVar, NamedTuple, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +63,7 @@ from zoo.layers.checks import check_at_least_one, check_images, check_probabilit
 from zoo.layers.classifier import fresh_linear
 from zoo.layers.initialization import deferred_init, reset
 
-SCORES = ("fc", "aux1.fc2", "aux2.fc2")
+_OUTPUT_LAYERS = ("fc", "aux1.fc2", "aux2.fc2")
 Unit = Callable[..., nn.Module]  # (in_channels, out_channels, kernel_size, stride=1)
 
 # Table 1: channels in, and 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection.
@@ -249,6 +249,8 @@ class GoogLeNet(nn.Module):
         ValueError: if an argument is outside its range, or the input not such images.
     """
 
+    output_layers: ClassVar[tuple[str, ...]] = _OUTPUT_LAYERS
+
     @deferred_init
     def __init__(
         self,
@@ -303,7 +305,7 @@ class GoogLeNet(nn.Module):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear")
                 assert layer.bias is not None
-                nn.init.constant_(layer.bias, 0.0 if name in SCORES else 0.2)
+                nn.init.constant_(layer.bias, 0.0 if name in self.output_layers else 0.2)
 
     def reset_classifier(self, num_classes: int) -> None:
         """Makes anew the last layer, and that of each head, for other classes."""
@@ -358,6 +360,8 @@ class GoogLeNetBN(nn.Module):
     Raises:
         ValueError: if an argument is outside its range, or the input not such images.
     """
+
+    output_layers: ClassVar[tuple[str, ...]] = _OUTPUT_LAYERS
 
     @deferred_init
     def __init__(

@@ -33,6 +33,7 @@ default initialisation.
 """
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -232,6 +233,8 @@ class LeNet5(nn.Module):
     Raises:
         ValueError: if an argument is outside its range.
     """
+
+    output_layers: ClassVar[tuple[str, ...]] = ("output",)  # which learns nothing
 
     @deferred_init
     def __init__(

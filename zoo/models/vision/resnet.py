@@ -13,12 +13,18 @@ images are in :mod:`zoo.models.vision.resnet_cifar`.
 ResNeXt splits the 3x3 convolution of each bottleneck into groups, 32 of them four channels wide
 in the first stage: many small transformations, summed, for the price of one.
 
+"Wide residual networks", Zagoruyko and Komodakis 2016, https://arxiv.org/abs/1605.07146
+
+For ImageNet they double the width of the 3x3 convolution inside each bottleneck; their networks for
+small images are in :mod:`zoo.models.vision.wide_resnet`.
+
 Differences from the papers:
 
 - `resnet50`, `resnet101` and `resnet152` halve the resolution in the bottleneck's 3x3 convolution,
   as torchvision and everyone since does ("v1.5", about 0.5 % better). The networks as published
   halve it in the first 1x1 convolution: `resnet50_v1`, `resnet101_v1`, `resnet152_v1`. The
   parameters are the same. ResNeXt halves it in the 3x3 convolution in its paper already.
+  The wide networks are torchvision's, with the stride in the 3x3 convolution too.
 - He initialisation keeps the variance of the gradients (fan-out), as the authors' code
   for Torch does. With ``zero_init_residual`` each block starts as the identity, because the last
   batch norm's weights start at zero (Goyal et al. 2017, https://arxiv.org/abs/1706.02677).
@@ -45,6 +51,10 @@ Names of parameters are torchvision's, whose weights load.
 | `resnet101`, `resnet101_v1` | 44,549,160 |
 | `resnet152`, `resnet152_v1` | 60,192,808 |
 | `resnext50_32x4d` | 25,028,904 |
+| `resnext101_32x8d` | 88,791,336 |
+| `resnext101_64x4d` | 83,455,272 |
+| `wide_resnet50_2` | 68,883,240 |
+| `wide_resnet101_2` | 126,886,696 |
 | `resnet18_cifar` | 11,173,962 (10 classes) |
 """
 
@@ -253,6 +263,9 @@ def _stage(
 
 _AS_PUBLISHED = partial(Bottleneck, stride_first=True)
 _RESNEXT_32X4D = partial(Bottleneck, groups=32, group_width=4)
+_RESNEXT_32X8D = partial(Bottleneck, groups=32, group_width=8)
+_RESNEXT_64X4D = partial(Bottleneck, groups=64, group_width=4)
+_TWICE_AS_WIDE = partial(Bottleneck, group_width=128)
 
 
 class ResNetOptions(TypedDict, total=False):
@@ -305,6 +318,26 @@ def resnet152_v1(num_classes: int = 1000, **options: Unpack[ResNetOptions]) -> R
 def resnext50_32x4d(num_classes: int = 1000, **options: Unpack[ResNetOptions]) -> ResNet:
     """ResNeXt-50 with 32 groups of four channels."""
     return ResNet(_RESNEXT_32X4D, (3, 4, 6, 3), num_classes=num_classes, **options)
+
+
+def resnext101_32x8d(num_classes: int = 1000, **options: Unpack[ResNetOptions]) -> ResNet:
+    """ResNeXt-101 with 32 groups of eight channels."""
+    return ResNet(_RESNEXT_32X8D, (3, 4, 23, 3), num_classes=num_classes, **options)
+
+
+def resnext101_64x4d(num_classes: int = 1000, **options: Unpack[ResNetOptions]) -> ResNet:
+    """ResNeXt-101 with 64 groups of four channels, the paper's largest."""
+    return ResNet(_RESNEXT_64X4D, (3, 4, 23, 3), num_classes=num_classes, **options)
+
+
+def wide_resnet50_2(num_classes: int = 1000, **options: Unpack[ResNetOptions]) -> ResNet:
+    """WRN-50-2-bottleneck: ResNet-50 with 3x3 convolutions twice as wide."""
+    return ResNet(_TWICE_AS_WIDE, (3, 4, 6, 3), num_classes=num_classes, **options)
+
+
+def wide_resnet101_2(num_classes: int = 1000, **options: Unpack[ResNetOptions]) -> ResNet:
+    """ResNet-101 with 3x3 convolutions twice as wide; torchvision's, not in the paper."""
+    return ResNet(_TWICE_AS_WIDE, (3, 4, 23, 3), num_classes=num_classes, **options)
 
 
 def resnet18_cifar(num_classes: int = 10, **options: Unpack[ResNetOptions]) -> SmallImageResNet:

@@ -24,6 +24,8 @@ compact transformers", https://arxiv.org/abs/2104.05704, narrower and deeper tha
 | `vit_b_16` | 16 | 12 | 768 | 3072 | 12 | 197 | 86,567,656 |
 | `vit_b_32` | 32 | 12 | 768 | 3072 | 12 | 50 | 88,224,232 |
 | `vit_l_16` | 16 | 24 | 1024 | 4096 | 16 | 197 | 304,326,632 |
+| `vit_l_32` | 32 | 24 | 1024 | 4096 | 16 | 50 | 306,535,400 |
+| `vit_h_14` | 14 | 32 | 1280 | 5120 | 16 | 257 | 632,045,800 |
 | `vit_cifar` (10 classes) | 4 | 9 | 192 | 384 | 3 | 65 | 2,697,610 |
 """
 
@@ -281,6 +283,10 @@ class VisionTransformer(nn.Module):
         for parameter in (self.class_token, *self.heads.parameters()):
             nn.init.zeros_(parameter)
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay spares, as DeiT's and timm's training does."""
+        return {"class_token", "encoder.pos_embedding"}
+
     def reset_classifier(self, num_classes: int) -> None:
         """Makes the last layer anew, for other classes."""
         head = fresh_linear(self.heads.get_submodule("head"), num_classes)
@@ -384,6 +390,36 @@ def vit_l_16(
         num_layers=24,
         embed_dim=1024,
         mlp_dim=4096,
+        num_heads=16,
+        **options,
+    )
+
+
+def vit_l_32(
+    num_classes: int = 1000, **options: Unpack[VisionTransformerOptions]
+) -> VisionTransformer:
+    """ViT-L/32: the large size with patches of 32x32 pixels, a quarter of the tokens."""
+    return VisionTransformer(
+        num_classes,
+        patch_size=32,
+        num_layers=24,
+        embed_dim=1024,
+        mlp_dim=4096,
+        num_heads=16,
+        **options,
+    )
+
+
+def vit_h_14(
+    num_classes: int = 1000, **options: Unpack[VisionTransformerOptions]
+) -> VisionTransformer:
+    """ViT-H/14: the paper's huge size with patches of 14x14 pixels."""
+    return VisionTransformer(
+        num_classes,
+        patch_size=14,
+        num_layers=32,
+        embed_dim=1280,
+        mlp_dim=5120,
         num_heads=16,
         **options,
     )

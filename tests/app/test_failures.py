@@ -25,8 +25,8 @@ class OutOfMemoryError(RuntimeError):
     ("error", "code", "text"),
     [
         (ConfigError("seed=x:\n  must be an integer"), 2, "error: seed=x: must be an integer"),
-        (Interrupted(signal.SIGTERM), 143, "interrupted by SIGTERM; the state is saved"),
-        (KeyboardInterrupt(), 130, "stopped at once"),
+        (Interrupted(signal.SIGTERM), 143, "interrupted by SIGTERM"),
+        (KeyboardInterrupt(), 130, "stopped at once; nothing is saved"),
         (RunFolderError("it is in use"), 1, "error: it is in use"),
         (FileNotFoundError(2, "No such file", "a"), 1, "error: No such file (a)"),
     ],
@@ -35,9 +35,33 @@ def test_what_went_wrong_is_a_line_and_a_code(error, code, text):
     assert failure(error) == (code, text)
 
 
+def test_what_was_stopped_names_the_command_that_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "a run"
+    error = Interrupted(signal.SIGTERM)
+    error.step, error.run_folder = 1200, folder
+    assert failure(error) == (143, "interrupted by SIGTERM at step 1,200")
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "last.pt").touch()
+    code, text = failure(error)
+    assert code == 143
+    assert text.startswith("interrupted by SIGTERM at step 1,200; the state is saved; go on: ")
+    assert text.endswith("train.py resume='a run'")
+    at_once = KeyboardInterrupt()
+    at_once.run_folder = folder
+    assert failure(at_once)[1].startswith("stopped at once; the last checkpoint stands; go on: ")
+
+
+def test_an_interruption_survives_the_way_to_another_process():
+    error = Interrupted(signal.SIGINT)
+    error.step = 3
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.exit_code, str(again)) == (130, "interrupted by SIGINT at step 3")
+
+
 def test_a_full_device_is_known_by_its_class_and_not_by_a_name():
     code, text = failure(torch.OutOfMemoryError("CUDA out of memory"))
-    assert code == 1 and "use a smaller data.batch_size" in text
+    assert code == 1 and "data.batch_size" in text
     code, text = failure(OutOfMemoryError("another"))
     assert code == 1 and "batch_size" not in text and text.endswith("OutOfMemoryError: another")
 

@@ -26,8 +26,9 @@ def scalars(path: Path) -> dict[str, list[tuple[int, float]]]:
     for split in ("", "val", "test"):
         if (path / split).is_dir():
             events = EventAccumulator(str(path / split), size_guidance={"scalars": 0}).Reload()
-            for tag in set(events.Tags()["scalars"]) - set(TIMINGS):
-                found[f"{split}/{tag}"] = [(e.step, e.value) for e in events.Scalars(tag)]
+            for tag in events.Tags()["scalars"]:
+                if tag.rpartition("/")[2] not in TIMINGS:
+                    found[f"{split}/{tag}"] = [(e.step, e.value) for e in events.Scalars(tag)]
     return dict(sorted(found.items()))
 
 

@@ -10,7 +10,7 @@ import torch
 
 import evaluate
 import train
-from tests.training.tiny import At, falling, mlp, new_folder, trainer_of, weights
+from tests.training.tiny import At, differences, falling, mlp, new_folder, trainer_of, weights
 from zoo.config.run_config import stored_words
 from zoo.training.callbacks import EarlyStopping
 from zoo.training.checkpoint import read

@@ -52,7 +52,7 @@ def place(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "code", "step"),
-    [("SIGTERM", 143, 1), ("SIGTERM", 143, 8), ("SIGINT", 130, 5), ("SIGINT", 130, 16)],
+    [("SIGTERM", 143, 1), ("SIGTERM", 143, 8), ("SIGINT", 130, 5), ("SIGHUP", 129, 16)],
 )
 def test_a_signal_ends_the_run_after_its_step_with_the_state_saved(
     name, code, step, run, place, uninterrupted
@@ -63,8 +63,10 @@ def test_a_signal_ends_the_run_after_its_step_with_the_state_saved(
     assert state_of(path) == "interrupted"
     assert position(path)["step"] == step
     *_, said, hint = log.read_text("utf-8").splitlines()
-    assert said == f"interrupted by {name}; the state is saved"
+    assert said == f"interrupted by {name} at step {step}; the state is saved"
     assert hint.startswith("go on with it:  ") and hint.endswith(f"resume={path}")
+    assert RunFolder(path).read_status()["step"] == step
+    assert said in (path / "log.txt").read_text("utf-8")
     assert run([f"resume={path}"], log) == 0
     assert_same(path, uninterrupted)
 

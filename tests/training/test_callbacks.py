@@ -1,4 +1,6 @@
+import json
 import math
+import os
 
 import pytest
 
@@ -9,7 +11,8 @@ from tests.training.tiny import (
     trainer_of,
 )
 from zoo.training.callback import Callback
-from zoo.training.callbacks import EarlyStopping
+from zoo.training.callbacks import EarlyStopping, MetricsFile
+from zoo.training.checkpoint import read
 from zoo.training.settings import EarlyStoppingSettings
 
 
@@ -36,6 +39,54 @@ def test_early_stopping_takes_nan_for_no_improvement_even_at_first():
     trainer = falling((math.nan, 2.0, 1.0, 1.5, 1.5), epochs=9)
     stopping = EarlyStopping(EarlyStoppingSettings(patience=2))
     assert trainer.fit(callbacks=[stopping])["steps"] == 5 * 6
+
+
+def rows_of(folder):
+    text = (folder.path / "metrics.jsonl").read_text("utf-8")
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def test_what_is_not_finite_is_null_in_every_file_and_noted(tmp_path):
+    folder = new_folder(tmp_path)
+    trainer = falling((math.nan, math.inf), epochs=2)
+    trainer.fit(folder=folder, callbacks=[MetricsFile(folder.path)])
+    validations = [row for row in rows_of(folder) if row["split"] == "val"]
+    assert [row["loss"] for row in validations] == [None, None]
+    text = (folder.path / "results.json").read_text("utf-8")
+    assert "NaN" not in text and "Infinity" not in text
+    assert folder.read("results.json")["val"]["loss"] is None
+    log = (folder.path / "log.txt").read_text("utf-8")
+    assert log.count("loss is nan at step 6: null in JSON") == 1
+
+
+@pytest.mark.parametrize("cut", [1, 40, 10_000])
+def test_rows_that_a_power_failure_cut_off_are_missed_and_the_next_is_whole(cut, tmp_path):
+    folder = new_folder(tmp_path)
+    trainer_of(epochs=1).fit(folder=folder, callbacks=[MetricsFile(folder.path)])
+    file = folder.path / "metrics.jsonl"
+    before = rows_of(folder)
+    state = read(folder.path / "checkpoints" / "last.pt")["callbacks"]["MetricsFile"]
+    os.truncate(file, max(0, state["bytes"] - cut))
+    with pytest.warns(UserWarning, match="metrics.jsonl is shorter than its checkpoint"):
+        trainer_of(epochs=2).fit(folder=folder, callbacks=[MetricsFile(folder.path)], resume=True)
+    after = rows_of(folder)
+    kept = [row for row in after if row in before]
+    assert kept == before[: len(kept)] and len(kept) < len(before)
+    assert {row["step"] for row in after[len(kept) :]} >= {12}
+
+
+def test_rows_are_on_the_disk_before_the_checkpoint_that_counts_them(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(handle), fsync(handle))[1])
+    file = MetricsFile(tmp_path)
+    file.state_dict()
+    assert synced == [file._file.fileno()]
+    file.on_fit_end(None, None)
 
 
 class Diary(Callback):

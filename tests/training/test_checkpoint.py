@@ -492,7 +492,7 @@ def test_a_write_that_fails_names_the_reason_and_keeps_what_was_there(tmp_path, 
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
     monkeypatch.setattr(torch, "save", refuse)
-    with pytest.raises(CheckpointError, match=r"Disk quota exceeded; \d+ MiB free"):
+    with pytest.raises(CheckpointError, match=r"Disk quota exceeded; \d+ [MK]iB free"):
         write(path, position(2))
     monkeypatch.undo()
     assert read(path)["position"]["step"] == 1
@@ -504,3 +504,18 @@ def test_a_run_without_validation_data_keeps_its_last_two_checkpoints(tmp_path):
     trainer_of(data=Samples(splits=("train",)).setup(), epochs=2).fit(folder=folder)
     names = sorted(f.name for f in (folder.path / "checkpoints").iterdir())
     assert names == ["last.pt", "previous.pt"]
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "make room and start the run anew"), (errno.EROFS, "allow writing there and")],
+)
+def test_a_first_write_that_fails_speaks_of_no_checkpoint_before_it(
+    number, advice, tmp_path, monkeypatch
+):
+    def refuse(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(torch, "save", refuse)
+    with pytest.raises(CheckpointError, match=f"there is none before it: {advice}"):
+        CheckpointFolder(tmp_path).save(position(1))

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -99,7 +100,8 @@ def test_the_state_says_how_a_run_ended(tmp_path):
     with pytest.raises(Interrupted):
         trainer_of(epochs=1).fit(folder=folder, callbacks=[At(2, stop)])
     assert folder.read_status()["state"] == "interrupted"
-    assert folder.read_status()["error"] == "interrupted by SIGTERM"
+    assert folder.read_status()["error"] == "interrupted by SIGTERM at step 2"
+    assert folder.read_status()["step"] == 2
 
     def fail(trainer):
         raise ValueError("so it goes")
@@ -222,5 +224,22 @@ def test_small_files_are_replaced_in_one_step(tmp_path, monkeypatch):
 def test_a_broken_or_missing_status_is_an_empty_one(tmp_path):
     folder = RunFolder.create(tmp_path)
     assert folder.read_status() == {}
-    (folder.path / "status.json").write_text('{"state": "runn')
-    assert folder.read_status() == {}
+    for damaged in ('{"state": "runn', "[1]", "7", "[" * 100_000):
+        (folder.path / "status.json").write_text(damaged)
+        assert folder.read_status() == {}
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "make room or set paths.runs_dir"), (errno.EROFS, "allow it, or set")],
+)
+def test_a_folder_without_room_for_a_report_is_not_begun(number, advice, tmp_path, monkeypatch):
+    folder = RunFolder.create(tmp_path)
+
+    def refuse(handle):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(RunFolderError, match=advice), folder.reporting():
+        pass
+    assert list(folder.path.iterdir()) == []

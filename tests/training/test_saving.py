@@ -34,7 +34,7 @@ def test_a_beginning_that_is_large_is_not_saved(tmp_path, monkeypatch):
     seen, folder = [], new_folder(tmp_path)
 
     def look(trainer):
-        seen.append(sorted(f.name for f in (folder.path / "checkpoints").iterdir()))
+        seen.append(sorted(f.name for f in (folder.path / "checkpoints").glob("*")))
 
     trainer_of(epochs=1).fit(folder=folder, callbacks=[At(1, look)])
     assert seen == [[]]

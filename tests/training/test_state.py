@@ -1,3 +1,6 @@
+import math
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +13,9 @@ from tests.training.tiny import (
     trainer_of,
     without_timings,
 )
-from zoo.training.checkpoint import CheckpointError, read
+from zoo.training.callbacks import MetricsFile
+from zoo.training.checkpoint import CheckpointError, read, write
+from zoo.training.run_folder import RunFolder
 from zoo.training.state import Position
 
 
@@ -90,3 +95,73 @@ def test_losses_that_an_old_checkpoint_had_not_summed_are_in_the_curve(tmp_path)
     line = trainer.curve.read({"model": 0.1}, {}, {})
     assert line["loss"] == (3.0 + 0.5 * 4 + 2.0 * 2) / (2 + 4 + 2)
     assert trainer.curve.items == 7.0 + 8
+
+
+WRONG = [
+    (("position", "step"), "7"),
+    (("position", "step"), -5),
+    (("position", "batch"), True),
+    (("position", "epoch"), 0.5),
+    (("position", "seconds"), math.nan),
+    (("position", "stop"), 3),
+    (("position", "__class__"), 3),
+    (("position",), None),
+    (("position",), {}),
+    (("model",), [1]),
+    (("model", "0.weight"), None),
+    (("optimizers",), {}),
+    (("optimizers", "model", "state"), 7),
+    (("optimizers", "model", "param_groups"), [{}]),
+    (("callbacks",), None),
+    (("callbacks", "MetricsFile"), {"bytes": "7"}),
+    (("callbacks", "MetricsFile"), {"bytes": math.nan}),
+    (("metrics",), {"loss": "small"}),
+    (("metrics",), 3),
+    (("ranks",), []),
+    (("ranks",), None),
+    (("ranks",), [{}]),
+    (("ranking",), None),
+    (("ranking",), [[1.0, 2]]),
+    (("ranking",), [[1.0, 6, "../../precious.pt"]]),
+    (("ranking",), [[1.0, 6, "/precious.pt"]]),
+    (("ranking",), [["1.0", 6, "best.pt"]]),
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = new_folder(tmp_path_factory.mktemp("finished"))
+    trainer_of(epochs=1).fit(folder=folder, callbacks=[MetricsFile(folder.path)])
+    return folder.path
+
+
+@pytest.mark.parametrize(("where", "value"), WRONG, ids=str)
+def test_a_whole_checkpoint_with_wrong_content_is_refused_in_one_line(
+    where, value, finished, tmp_path
+):
+    path = tmp_path / "runs" / "run"
+    shutil.copytree(finished, path)
+    precious = tmp_path / "precious.pt"
+    precious.write_text("precious")
+    state = read(path / "checkpoints" / "last.pt")
+    node = state
+    for key in where[:-1]:
+        node = node[key]
+    node[where[-1]] = value
+    for name in ("last.pt", "previous.pt"):
+        write(path / "checkpoints" / name, state)
+    trainer = trainer_of(epochs=2)
+    with pytest.raises(CheckpointError) as caught:
+        trainer.fit(folder=RunFolder(path), callbacks=[MetricsFile(path)], resume=True)
+    assert "\n" not in str(caught.value)
+    assert not hasattr(trainer.position, "stop")
+    assert precious.read_text() == "precious"
+
+
+def test_a_best_checkpoint_with_wrong_content_is_refused_in_one_line(finished, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(finished, path)
+    best = path / "checkpoints" / "best.pt"
+    write(best, read(best) | {"metrics": 7, "model": {}})
+    with pytest.raises(CheckpointError, match=r"best\.pt does not hold what this run saves"):
+        trainer_of(epochs=1).fit(folder=RunFolder(path), resume=True)

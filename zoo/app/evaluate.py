@@ -27,6 +27,7 @@ from zoo.app.failures import report
 from zoo.app.main import show_version
 from zoo.app.named_runs import find_run
 from zoo.app.place import change_of_data
+from zoo.app.streams import lasting_output
 from zoo.config.command_line import CommandLine, parse_words
 from zoo.config.errors import ConfigError, as_config_error, did_you_mean
 
@@ -96,7 +97,7 @@ def evaluate_run(line: CommandLine) -> None:
     """Prints the metrics of one split and writes them to `evaluation-<split>.json`."""
     from zoo.tasks.task import Shown, Table, Text
     from zoo.training.evaluation import measure
-    from zoo.training.run_folder import RunFolder
+    from zoo.training.run_folder import RunFolder, RunFolderError
 
     parts = rebuilt(line)
     augmentation = augment(parts, line)
@@ -121,9 +122,6 @@ def evaluate_run(line: CommandLine) -> None:
         )
     tables = {name: table.rows for name, table in found.items() if isinstance(table, Table)}
     file = "-".join(["evaluation", split, *map(str, augmentation.values())]) + ".json"
-    part = {} if limit is None else {"limit_eval_batches": limit}
-    content = {"split": split, "step": parts.step, **part, **augmentation, **metrics, **tables}
-    folder.write(file, content)
     with_tta = "".join(f", {name}={value}" for name, value in augmentation.items())
     print(f"{split}{_extent(folder, limit)}, weights of step {parts.step:,}{with_tta}")
     for name, value in metrics.items():
@@ -135,6 +133,16 @@ def evaluate_run(line: CommandLine) -> None:
                 print(printable(f"\n{table.markdown()}\n"))
             case Text(text):
                 print(printable(f"\n{name}\n{text}\n"))
+    # Last: they may be somebody else's folders, in which one must not write.
+    part = {} if limit is None else {"limit_eval_batches": limit}
+    content = {"split": split, "step": parts.step, **part, **augmentation, **metrics, **tables}
+    try:
+        folder.write(file, content)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write {relative(folder.path / file)} ({error.strerror}); the metrics stand "
+            "above alone"
+        ) from error
     print(relative(folder.path / file))
 
 
@@ -191,6 +199,11 @@ def sample_from_run(line: CommandLine) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the program; returns the exit code."""
+    with lasting_output():
+        return _main(words)
+
+
+def _main(words: Sequence[str] | None) -> int:
     try:
         words = sys.argv[1:] if words is None else words
         line = parse_words(words, options=PATHS, flags=("--help", "--version"))

@@ -1,11 +1,12 @@
 """From the words of a command line to runs, and from what goes wrong to a line and an exit code.
 
-Exit codes: 0 finished, 1 failed, 2 wrong configuration; after saving: 130 Ctrl-C, 143 SIGTERM and
-75 the end of `trainer.time_limit`.
+Exit codes: 0 finished, 1 failed, 2 wrong configuration; after saving: 130 Ctrl-C, 143 SIGTERM,
+129 SIGHUP and 75 the end of `trainer.time_limit`.
 """
 
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +17,10 @@ from zoo.app.commands import relative
 from zoo.app.failures import report
 from zoo.app.named_runs import find_run
 from zoo.app.place import RunLocation, Train, extension
+from zoo.app.streams import lasting_output
 from zoo.config.command_line import FLAGS, CommandLine, parse_words
 from zoo.config.errors import ConfigError, one_line
-from zoo.training.interruption import Interrupted
+from zoo.training.interruption import Interrupted, ignore_early_requests
 from zoo.version import __version__
 
 
@@ -32,7 +34,14 @@ def main(train: Train, words: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    with lasting_output():
+        return _main(train, words)
+
+
+def _main(train: Train, words: Sequence[str] | None) -> int:
+    ignore_early_requests()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    threading.excepthook = _show_in_thread
     try:
         line = parse_words(
             sys.argv[1:] if words is None else words, options=("resume", "checkpoint"), flags=FLAGS
@@ -69,6 +78,12 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> N
     """A warning as one line, without the line of source that raised it."""
     if not issubclass(category, DeprecationWarning | FutureWarning):
         print(f"warning: {one_line(message)}", file=sys.stderr, flush=True)
+
+
+def _show_in_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Says nothing of a full disk, which whoever waits for the thread reports in one line."""
+    if not isinstance(arguments.exc_value, OSError):
+        threading.__excepthook__(arguments)
 
 
 def show_version() -> None:

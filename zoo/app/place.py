@@ -88,10 +88,16 @@ class RunLocation:
         Raises:
             ConfigError: the run goes on, and its data have become more or fewer.
         """
-        from zoo.training.run_folder import RunFolder
+        from zoo.training.run_folder import RunFolder, RunFolderError
 
         if self.folder is None:
-            self.folder = RunFolder.create(self.parent, self.name)
+            folder = RunFolder.create(self.parent, self.name)
+            try:
+                folder.reserve()
+            except RunFolderError:
+                folder.path.rmdir()  # Nothing has been written, and nothing can be.
+                raise
+            self.folder = folder
         with self.folder.lock():
             if self.resume and (change := change_of_data(self.folder, data)):
                 raise ConfigError(f"resume={self.folder.path}: {change}, or begin a new run")
@@ -196,7 +202,7 @@ def change_of_data(folder: "RunFolder", data: "DataModule") -> str:
     changes = [
         f"{count:,} samples in {split}, where there were {before[split]:,}"
         for split, count in now.items()
-        if before.get(split, count) != count
+        if isinstance(before.get(split), int) and before[split] != count
     ]
     return f"these data have {' and '.join(changes)}: put them back as they were" if changes else ""
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from zoo.app.failures import report
+from zoo.app.streams import lasting_output
 from zoo.config.command_line import CommandLine, parse_words
 
 
@@ -28,6 +29,10 @@ def program(
     """
 
     def main(words: Sequence[str] | None = None) -> int:
+        with lasting_output():
+            return answer(words)
+
+    def answer(words: Sequence[str] | None) -> int:
         try:
             given = sys.argv[1:] if words is None else words
             line = parse_words(given, options=options, flags=("--help", *flags))

@@ -15,10 +15,10 @@ from zoo.config import run_config
 from zoo.config.errors import ConfigError, as_config_error
 from zoo.config.recipe import Recipe
 from zoo.tasks.task import Task
-from zoo.training.checkpoint import KEPT, CheckpointFolder, read
+from zoo.training.checkpoint import KEPT, CheckpointFolder, read, well_formed
 from zoo.training.precision import resolve_device, resolve_precision
 from zoo.training.settings import RunSettings
-from zoo.training.state import task_state, usable_weights
+from zoo.training.state import Position, task_state, usable_weights
 
 
 def stored_recipe(
@@ -57,10 +57,10 @@ def load_weights(task: Task, folder: str | os.PathLike[str], checkpoint: str = "
     if checkpoint == "best" and not path.exists():
         path = checkpoints.select("last")
     state = read(path)
-    task.model.load_state_dict(usable_weights(state))
-    task.load_state_dict(task_state(state))
-    step: int = state["position"]["step"]
-    return step
+    with well_formed(path):
+        task.model.load_state_dict(usable_weights(state))
+        task.load_state_dict(task_state(state))
+        return Position(**state["position"]).step
 
 
 @dataclass

@@ -226,7 +226,8 @@ def collect(folder: Path) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"job": int(path.name.split("-")[0]), "state": status["state"]}
         row |= dict(word.partition("=")[::2] for word in words)
         for split in ("val", "test"):
-            row |= {f"{split}/{k}": v for k, v in results.get(split, {}).items()}
+            found = results.get(split, {}).items()
+            row |= {f"{split}/{k}": math.nan if v is None else v for k, v in found}
         row["monitor"] = f"val/{results['monitor']}" if results else ""
         row["mode"] = results.get("mode", "")
         row["error"] = status.get("error") or ""

@@ -1,11 +1,13 @@
 """The callbacks that every run may have: the file of metrics, early stopping, a profile."""
 
-import json
 import math
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 from zoo.training.callback import Callback, Run
+from zoo.training.own_files import appending, to_json
 from zoo.training.settings import EarlyStoppingSettings, ProfileSettings
 
 TIMINGS = ("samples_per_second", "data_wait", "memory_mib", "seconds")
@@ -15,6 +17,8 @@ TIMINGS = ("samples_per_second", "data_wait", "memory_mib", "seconds")
 class MetricsFile(Callback):
     """Writes every row into `metrics.jsonl`; a resumed run first cuts what it is going to repeat.
 
+    A value that is not finite is null there, for JSON has no word for it, and noted in `log.txt`.
+
     Args:
         folder: the run folder.
     """
@@ -23,26 +27,48 @@ class MetricsFile(Callback):
         self._path = folder / "metrics.jsonl"
         self._file: Any = None
         self._length: int | None = None
+        self._noted: set[str] = set()
 
     def on_fit_start(self, trainer: Run) -> None:
-        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed in on_fit_end
-        if self._length is not None and self._file.tell() > self._length:
-            self._file.truncate(self._length)
-            self._file.seek(self._length)
+        self._file = appending(self._path)
+        if self._length is not None:
+            self._cut(self._length)
 
     def on_log(self, trainer: Run, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(to_json(row) + "\n")
         self._file.flush()
+        for name, value in row.items():
+            if isinstance(value, float) and not math.isfinite(value) and name not in self._noted:
+                self._noted.add(name)
+                if trainer.folder is not None:
+                    trainer.folder.log(f"{name} is {value} at step {row['step']}: null in JSON")
 
     def on_fit_end(self, trainer: Run, results: dict[str, Any] | None) -> None:
         if self._file is not None:
             self._file.close()
 
     def state_dict(self) -> dict[str, Any]:
+        os.fsync(self._file.fileno())  # What a checkpoint follows must be on the disk.
         return {"bytes": self._file.tell()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._length = state["bytes"]
+        if not isinstance(self._length, int) or self._length < 0:
+            raise ValueError(f"bytes of metrics.jsonl is {self._length!r}")
+
+    def _cut(self, length: int) -> None:
+        """Cuts the file to a length, or to the last whole line before it."""
+        keep = min(self._file.tell(), length)
+        if keep and not (whole := self._path.read_bytes()[:keep]).endswith(b"\n"):
+            keep = whole.rfind(b"\n") + 1  # Else the next row would go on with half of another.
+        if keep < length:
+            warnings.warn(
+                f"{self._path} is shorter than its checkpoint, or damaged: rows before this step "
+                "are missing; the run itself goes on as it was",
+                stacklevel=2,
+            )
+        self._file.truncate(keep)
+        self._file.seek(keep)
 
 
 class EarlyStopping(Callback):

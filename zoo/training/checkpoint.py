@@ -9,6 +9,7 @@ refuses a later one by number.
 """
 
 import contextlib
+import errno
 import os
 import pickle
 import re
@@ -21,9 +22,14 @@ from typing import Any, Literal
 
 import torch
 
+from zoo.training.own_files import link, replacing, sync_folder
+from zoo.training.shortage import shortage
+
 FORMAT = 2
 KEPT = ("best", "last", "previous")
 """Checkpoints that have a name."""
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_RANKED = re.compile(r"best\.pt|step-\d{8,}\.pt")
 
 
 class CheckpointError(RuntimeError):
@@ -53,33 +59,20 @@ def write(path: Path, state: dict[str, Any]) -> None:
     Raises:
         CheckpointError: the disk refused; what was at `path` is intact.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as file:
+        with replacing(path) as file:
             torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        kept = any((path.parent / name).exists() for name in (path.name, "last.pt"))
+        refused = isinstance(error, OSError) and error.errno in _NOT_ALLOWED
+        advice = f"{'allow writing there' if refused else 'make room'} and "
+        advice += "resume" if kept else "start the run anew"
         raise CheckpointError(
-            f"cannot write the checkpoint {path} ({reason}; {free / 2**20:.0f} MiB free there); "
-            "the one before it is intact: make room and resume"
+            f"cannot write the checkpoint {path} ({reason}; {_size(free)} free there); "
+            f"{'the one before it is intact' if kept else 'there is none before it'}: {advice}"
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in the folder survive a power failure, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def refused_class(error: pickle.UnpicklingError) -> str | None:
@@ -128,22 +121,41 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} has format {version}; this version reads up to {FORMAT}: update the project"
         )
-    for older in range(version, FORMAT):
-        state = _UPGRADES[older](state)
+    with well_formed(path):
+        for older in range(version, FORMAT):
+            state = _UPGRADES[older](state)
     return state
 
 
-def _link(source: Path, target: Path) -> None:
-    """Makes `target` the same file as `source`, replacing what is there in one step."""
-    if target.exists() and target.samefile(source):
-        return  # To rename one name of a file to another does nothing at all.
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.unlink(missing_ok=True)
+@contextlib.contextmanager
+def well_formed(what: object) -> Iterator[None]:
+    """Says of a whole file with wrong content that it is one, in whatever that shows.
+
+    Raises:
+        CheckpointError: the block raised anything.
+    """
     try:
-        os.link(source, temporary)
-    except OSError:  # A file system without hard links.
-        shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        if shortage(error):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CheckpointError(f"{what} does not hold what this run saves ({reason})") from error
+
+
+def _check_ranking(ranking: list[list[Any]]) -> list[list[Any]]:
+    """The entries of a ranking, whose files lie in no other folder.
+
+    Raises:
+        ValueError: one is not an entry.
+    """
+    for value, step, name in ranking:
+        numbers = isinstance(value, int | float) and isinstance(step, int)
+        if not (numbers and isinstance(name, str) and _RANKED.fullmatch(name)):
+            raise ValueError(f"ranking has {[value, step, name]!r}")
+    return [list(entry) for entry in ranking]
 
 
 class CheckpointFolder:
@@ -194,7 +206,10 @@ class CheckpointFolder:
             CheckpointError: the disk refused; the files before are intact.
         """
         last, fresh = self.path / "last.pt", self.path / "next.pt"
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"cannot make {self.path} ({error.strerror})") from error
         write(fresh, {**state, "ranking": self.ranking})
         try:
             if keep:
@@ -202,17 +217,17 @@ class CheckpointFolder:
                 step = state["position"]["step"]
                 for _, ranked_step, name in self.ranking:
                     if ranked_step == step and name != "best.pt":
-                        _link(fresh, self.path / name)
+                        link(fresh, self.path / name)
                 if self.ranking[0][1] == step:
-                    _link(fresh, self.path / "best.pt")
+                    link(fresh, self.path / "best.pt")
             if for_good:
-                _link(fresh, self.path / f"kept-{state['position']['step']:08d}.pt")
+                link(fresh, self.path / f"kept-{state['position']['step']:08d}.pt")
             if last.exists():
-                _link(last, self.path / "previous.pt")
+                link(last, self.path / "previous.pt")
             os.replace(fresh, last)
             if keep:
                 self._drop_unranked()
-            _sync_folder(self.path)
+            sync_folder(self.path)
         except OSError as error:
             raise CheckpointError(
                 f"cannot keep a checkpoint in {self.path} ({error.strerror})"
@@ -221,7 +236,7 @@ class CheckpointFolder:
     def _drop_unranked(self) -> None:
         kept = {name for _, _, name in self.ranking}
         for file in self.path.glob("step-*.pt"):
-            if file.name not in kept and re.fullmatch(r"step-\d{8,}\.pt", file.name):
+            if file.name not in kept and _RANKED.fullmatch(file.name):
                 file.unlink(missing_ok=True)
 
     def candidates(self) -> Iterator[Path]:
@@ -282,7 +297,9 @@ class CheckpointFolder:
         round. Files that have become those of later steps, since the run goes back, are not taken.
         """
         self.ranking = []
-        for value, step, name in state["ranking"][: self.top_k]:
+        with well_formed("the ranking of a checkpoint"):
+            ranking = _check_ranking(state["ranking"])
+        for value, step, name in ranking[: self.top_k]:
             is_source = source is not None and step == state["position"]["step"]
             file = source if source is not None and is_source else self.path / name
             if name != self._file(step) or source is not None:
@@ -309,7 +326,7 @@ class CheckpointFolder:
         for file in [*self.path.glob("*.tmp"), self.path / "next.pt"]:
             file.unlink(missing_ok=True)
         for source, name in self._links:
-            _link(source, self.path / name)
+            link(source, self.path / name)
         self._links = []
 
 
@@ -322,6 +339,10 @@ def require_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise CheckpointError(
-            f"the checkpoints of this run need about {size / 2**20:.0f} MiB and "
-            f"{free / 2**20:.0f} MiB are free in {folder}; make room or set paths.runs_dir"
+            f"the checkpoints of this run need about {_size(size)} and {_size(free)} are free in "
+            f"{folder}; make room or set paths.runs_dir"
         )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.0f} MiB" if count >= 2**20 else f"{count / 2**10:.0f} KiB"

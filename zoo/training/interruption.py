@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -13,15 +14,31 @@ class Interrupted(BaseException):
 
     Args:
         number: the signal's number.
+
+    Attributes:
+        exit_code: of the process.
+        step: that was saved, once it has been.
+        run_folder: of the run, if it has one.
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        super().__init__(number)  # What it is made of again in another process.
         self.number = number
         self.exit_code = 128 + number
+        self.step: int | None = None
+        self.run_folder: Path | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:  # A job in another process hands it over pickled.
-        return type(self), (self.number,)
+    def __str__(self) -> str:
+        at = "" if self.step is None else f" at step {self.step:,}"
+        return f"interrupted by {signal.Signals(self.number).name}{at}"
+
+
+def ignore_early_requests() -> None:
+    """Ignores SIGUSR1 until there is something to save; by itself it would end the process."""
+    number = getattr(signal, "SIGUSR1", None)
+    in_main = threading.current_thread() is threading.main_thread()
+    if number is not None and in_main and signal.getsignal(number) is signal.SIG_DFL:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class OutOfTime(Interrupted):
@@ -33,6 +50,7 @@ class OutOfTime(Interrupted):
 
     def __init__(self, limit: float | str) -> None:
         BaseException.__init__(self, limit)
+        self.step = self.run_folder = None
         self.exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later.
 
     def __str__(self) -> str:
@@ -40,9 +58,11 @@ class OutOfTime(Interrupted):
 
 
 class Signals:
-    """Notes SIGTERM and Ctrl-C (end after this step) and SIGUSR1 (save after this step, go on).
+    """Notes SIGTERM, SIGHUP and Ctrl-C (end after this step) and SIGUSR1 (save, and go on).
 
-    A second Ctrl-C ends at once. Outside the main thread nothing is installed.
+    A second Ctrl-C ends at once. SIGHUP, which a terminal sends when it is closed, is left alone
+    where it was ignored from the start: that is what `nohup` does. Outside the main thread nothing
+    is installed.
     """
 
     def __init__(self) -> None:
@@ -53,10 +73,13 @@ class Signals:
     def __enter__(self) -> "Signals":
         self.stop, self.save = None, False
         if threading.current_thread() is threading.main_thread():
-            for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+            for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"):
                 number = getattr(signal, name, None)
-                if number is not None:
-                    self._before[number] = signal.signal(number, self._handle)
+                if number is None:
+                    continue
+                if name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN:
+                    continue
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,6 +11,7 @@ from zoo.tasks.task import Task, evaluation_mode
 from zoo.training.evaluation import SEED
 from zoo.training.freezing import training_mode
 from zoo.training.reproducibility import isolated
+from zoo.training.shortage import shortage
 
 
 def require_turn(task: Task, networks: Sized, network: str) -> None:
@@ -60,11 +61,11 @@ def rehearse(
         where = "in evaluation: "
         with isolated(SEED), _untouched(task.model):
             return bool(differentiated), _evaluate(task, data, autocast)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
         if isinstance(error, RuntimeError) and type(error).__module__.startswith("zoo."):
             raise  # what is wrong with the data themselves is a sentence already
+        if shortage(error):
+            raise
         advice = "" if fits else "; choose another data.batch_size or set data.drop_last=true"
         raise ValueError(
             f"data, model and task do not fit together: {where}"

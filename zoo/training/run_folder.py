@@ -17,22 +17,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from zoo.training.own_files import appending, links_in, replacing, to_json
+
 HEARTBEAT_SECONDS = 10.0
 _RESERVED_BYTES = 1 << 16
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class RunFolderError(RuntimeError):
     """A run folder cannot be used, in one sentence."""
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a whole small file in one step."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def safe_name(text: str) -> str:
@@ -132,8 +125,14 @@ class RunFolder:
         """Holds the run for this process; a killed process holds nothing.
 
         Raises:
-            RunFolderError: another process is working on it.
+            RunFolderError: another process is working on it, or there is a link in it, through
+                which files elsewhere would be overwritten.
         """
+        if found := next(links_in(self.path), None):
+            raise RunFolderError(
+                f"{found} is a link, and a run writes into its own folder alone; put what it "
+                "points to in its place"
+            )
         try:
             self._lock.acquire(timeout=2)
         except Timeout:
@@ -149,9 +148,10 @@ class RunFolder:
             self._lock.release()
 
     def write(self, name: str, content: str | dict[str, Any]) -> None:
-        """Writes a text, or a dictionary as JSON, in one step."""
-        text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
-        _replace(self.path / name, text)
+        """Writes a text, or a dictionary as JSON (see `to_json`), in one step."""
+        text = content if isinstance(content, str) else to_json(content, indent=2) + "\n"
+        with replacing(self.path / name) as file:
+            file.write(text.encode())
 
     def read(self, name: str) -> dict[str, Any]:
         """Reads a JSON object; {} if there is none, or the file holds something else."""
@@ -165,13 +165,11 @@ class RunFolder:
         """What `status.json` says, with `state: dead` for a run whose process is gone."""
         status = self.read("status.json")
         if status.get("state") == "running":
-            probe = FileLock(self.path / ".lock")
-            try:
-                probe.acquire(timeout=0)
-                probe.release()
-                status["state"] = "dead"
-            except (Timeout, OSError):
-                pass
+            lock = self.path / ".lock"
+            with contextlib.suppress(Timeout, OSError):
+                if not lock.is_symlink():  # Taking a lock empties its file.
+                    with FileLock(lock).acquire(timeout=0):
+                        status["state"] = "dead"
         return status
 
     def status(self, state: str, **more: Any) -> None:
@@ -189,28 +187,51 @@ class RunFolder:
         try:
             self.write("status.json", self._status)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in _FULL:
                 raise
             (self.path / ".reserve").unlink(missing_ok=True)
             self.write("status.json", self._status)
+
+    def reserve(self) -> None:
+        """Takes the space in which a full disk can be reported, unless it is there.
+
+        Raises:
+            RunFolderError: there is not even that much.
+        """
+        path = self.path / ".reserve"
+        if path.exists():
+            return
+        try:
+            with replacing(path) as file:
+                file.write(secrets.token_bytes(_RESERVED_BYTES))
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write into {self.path} ({error.strerror}); make room or set paths.runs_dir"
+                if error.errno in _FULL
+                else f"cannot write into {self.path} ({error.strerror}); allow it, or set "
+                "paths.runs_dir"
+            ) from error
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:
         """Keeps `status.json` true while a run is on: running, then how it ended."""
         from zoo.training.interruption import Interrupted
 
-        reserve = self.path / ".reserve"
-        if not reserve.exists():  # A resumed run may have had to give it up.
+        for left in self.path.glob("status.json.*.tmp"):  # By a process that was killed.
             with contextlib.suppress(OSError):
-                reserve.write_bytes(secrets.token_bytes(_RESERVED_BYTES))
+                left.unlink()
+        self.reserve()  # A resumed run may have had to give it up.
         self.status("running", error=None)
         self.log(f"running, process {os.getpid()}")
         try:
             yield
         except (Interrupted, KeyboardInterrupt) as error:
-            self.log(str(error) or "stopped at once by Ctrl-C")
+            error.run_folder = self.path  # type: ignore[union-attr]  # whoever reports it asks
+            step = getattr(error, "step", None)
+            known = {} if step is None else {"step": step}
             with contextlib.suppress(OSError):  # Here and below: it must not hide what happened.
-                self.status("interrupted", error=str(error) or "KeyboardInterrupt")
+                self.status("interrupted", error=str(error) or "KeyboardInterrupt", **known)
+            self.log(f"{error}; the state is saved" if str(error) else "stopped at once")
             raise
         except BaseException as error:
             with contextlib.suppress(OSError):
@@ -235,6 +256,6 @@ class RunFolder:
         stamp = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
         with (
             contextlib.suppress(OSError),
-            open(self.path / "log.txt", "a", encoding="utf-8") as file,
+            appending(self.path / "log.txt") as file,
         ):
             file.write(f"{stamp} {text}\n")

@@ -52,8 +52,7 @@ class Saving:
         if self.checkpoints is None:
             return
         # Optimizer state will be twice the weights; last, previous, the next one and the best.
-        self.checkpoints.path.mkdir(parents=True, exist_ok=True)
-        require_space(self.checkpoints.path, 3 * weights * (3 + self.checkpoints.top_k))
+        require_space(self.checkpoints.path.parent, 3 * weights * (3 + self.checkpoints.top_k))
         if weights <= SMALL:
             self.save()
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.tasks.task import Task
 from zoo.training.averaging import WeightAverage
-from zoo.training.checkpoint import CheckpointError
+from zoo.training.checkpoint import CheckpointError, well_formed
 from zoo.training.curve import TrainingCurve
 from zoo.training.distributed import Strategy
 from zoo.training.optimizers import (
@@ -47,6 +47,12 @@ class Position:
     """Step of the last evaluation."""
     seconds: float = 0.0
     """Time of training."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            kinds, least = (int | float, 0) if name == "seconds" else (int, -1)
+            if not isinstance(value, kinds) or isinstance(value, bool) or not value >= least:
+                raise ValueError(f"position.{name} is {value!r}")
 
 
 def usable_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -168,9 +174,17 @@ class RunState:
         """Restores what `state_dict` gave.
 
         Raises:
-            CheckpointError: the state belongs to another model, or to another number of processes.
+            CheckpointError: the state belongs to another model, or to another number of processes,
+                or is not one that a run saves.
             ValueError: an optimizer has arguments with which it cannot go on from this state.
         """
+        with well_formed("the checkpoint"):
+            self._restore(state)
+        for name, optimizer in self.optimizers.items():
+            if arguments(state["optimizers"][name]) != arguments(optimizer.state_dict()):
+                require_gathered(optimizer)
+
+    def _restore(self, state: dict[str, Any]) -> None:
         if len(state["ranks"]) != self.strategy.world:
             raise CheckpointError(
                 f"the checkpoint is that of {len(state['ranks'])} processes, and these are "
@@ -185,10 +199,8 @@ class RunState:
         except CheckpointError:
             raise
         except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"the checkpoint belongs to another model: {error}") from error
-        for name, optimizer in self.optimizers.items():
-            if arguments(state["optimizers"][name]) != arguments(optimizer.state_dict()):
-                require_gathered(optimizer)
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"the checkpoint belongs to another model: {reason}") from error
         if self.updater.scaler is not None and state["scaler"]:
             self.updater.scaler.load_state_dict(state["scaler"])
         self.schedule.load_state_dict(state["schedule"])
@@ -196,6 +208,10 @@ class RunState:
             if name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][name])
         self.metrics = dict(state["metrics"])
+        if not all(isinstance(value, int | float) for value in self.metrics.values()):
+            raise ValueError(f"metrics are {self.metrics!r}")
+        if missing := {"epoch", "batch", "step", "updates"} - set(state["position"]):
+            raise ValueError(f"position has no {min(missing)}")
         self.position = Position(**state["position"])
         own = state["ranks"][self.strategy.rank]
         self.task.load_state_dict(own["task"])

@@ -20,7 +20,7 @@ from torch import nn
 from zoo.tasks.task import Task
 from zoo.training.averaging import WeightAverage
 from zoo.training.callback import Callback
-from zoo.training.checkpoint import CheckpointFolder
+from zoo.training.checkpoint import CheckpointFolder, well_formed
 from zoo.training.curve import TrainingCurve
 from zoo.training.distributed import OneProcess, Strategy
 from zoo.training.evaluation import SEED, Evaluation
@@ -223,6 +223,9 @@ class Trainer:
                 self._begin(resume)
                 self._train()
                 results = self._finish()
+            except Interrupted as error:
+                error.step = self.step
+                raise
             finally:
                 self._close(results)
         return results
@@ -420,8 +423,9 @@ class Trainer:
         """Puts the selected weights into the model, and says what they reach."""
         found, step = {"val": self.state.metrics}, self.step
         if best := self.selection.best(self.checkpoints):
-            found, step = {"val": best["metrics"]}, best["position"]["step"]
-            self.state.use(best)
+            with well_formed("best.pt"):
+                found, step = {"val": best["metrics"]}, best["position"]["step"]
+                self.state.use(best)
         elif self.average is not None:
             self.average.keep()
         if "test" in self.data.splits:

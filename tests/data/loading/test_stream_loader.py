@@ -1,3 +1,4 @@
+import contextlib
 import os
 import random
 import signal
@@ -40,6 +41,12 @@ class Broken(Noisy):
     def __getitem__(self, index):
         if index == 6:
             raise RuntimeError("sample six is broken")
+        return super().__getitem__(index)
+
+
+class Slow(Noisy):
+    def __getitem__(self, index):
+        time.sleep(0.1)
         return super().__getitem__(index)
 
 
@@ -200,6 +207,82 @@ def test_signals_to_the_whole_group_leave_the_workers_to_the_main_process(tmp_pa
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+CUT_SHORT = {
+    "ctrl-c between the starts of two workers": """
+        start = Process.start
+        def start_and_interrupt(self):
+            start(self)
+            time.sleep(0.5)  # Until it ignores signals.
+            signal.raise_signal(signal.SIGINT)
+        Process.start = start_and_interrupt
+    """,
+    "a worker that cannot start": """
+        start, started = Process.start, []
+        def fail(self):
+            if started:
+                raise OSError(24, "Too many open files")
+            started.append(start(self))
+            time.sleep(0.5)
+        Process.start = fail
+    """,
+    "a second ctrl-c while the workers are ended": """
+        def interrupt(self):
+            signal.raise_signal(signal.SIGINT)
+        Iterator._shutdown_workers = interrupt
+    """,
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs process groups")
+@pytest.mark.parametrize("cause", CUT_SHORT)
+def test_however_a_run_is_cut_short_it_ends_and_no_worker_is_left(cause, tmp_path):
+    program = """
+        import signal, time, torch
+        from multiprocessing.process import BaseProcess as Process
+        from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as Iterator
+        from zoo.data.loading.stream import StreamLoader
+
+        class Numbers:
+            def __len__(self):
+                return 40
+            def __getitem__(self, index):
+                return torch.tensor(index), index
+
+        {cause}
+        print(*next(StreamLoader(Numbers(), batch_size=4, num_workers=3).batches(0)))
+        raise KeyboardInterrupt
+    """
+    text = textwrap.dedent(program).format(cause=textwrap.dedent(CUT_SHORT[cause]))
+    process = subprocess.Popen(
+        [sys.executable, "-c", text],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+    )
+    try:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode not in (0, None)
+        assert "KeyboardInterrupt" in errors or "Too many open files" in errors
+        assert "_workers_status" not in errors
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_is_named_as_such():
+    loader = stream(Slow(), num_workers=1, batch_size=1)
+    batches = loader.batches(0)
+    next(batches)
+    os.kill(loader._guard.workers[0].pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid.*(killed|exited)"):
+        list(batches)
+    loader.close()
 
 
 @pytest.mark.parametrize(

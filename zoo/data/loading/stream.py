@@ -123,7 +123,7 @@ class StreamLoader:
             if not len(index):
                 yield None
                 continue
-            batch = next(samples)
+            batch = self._next(samples)
             if isinstance(batch, DataError):
                 raise batch
             batch = _move(batch, self.device)
@@ -141,11 +141,18 @@ class StreamLoader:
     def _start(self) -> Iterator[Any]:
         if self._loader is None:
             self._loader = self._make_loader()
-        if not self._num_workers or self._guard is not None:
-            return iter(self._loader)
-        iterator = iter(self._loader)
-        self._guard = WorkerGuard(iterator)
-        return iterator
+        if self._num_workers and self._guard is None:
+            self._guard = WorkerGuard(self._loader)
+            return self._guard.iterator
+        return iter(self._loader)
+
+    def _next(self, samples: Iterator[Any]) -> Any:
+        try:
+            return next(samples)
+        except (ConnectionError, EOFError, FileNotFoundError):
+            if self._guard is not None:
+                self._guard.require_alive()
+            raise
 
     def close(self) -> None:
         """Ends the worker processes; the next epoch starts new ones."""

@@ -8,13 +8,18 @@ import atexit
 import contextlib
 import random
 import signal
+import threading
+import traceback
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from multiprocessing import active_children
+from multiprocessing.connection import wait
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from zoo.data.download import DataError
 from zoo.data.loading.order import BatchOrder
@@ -105,6 +110,10 @@ def preserved_random_state() -> Iterator[None]:
         np.random.set_state(numpy_state)  # noqa: NPY002
 
 
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+"""What a user, a scheduler or a terminal may send to the whole process group."""
+
+
 def ignore_signals(worker_id: int) -> None:
     """Lets a worker live through signals sent to the whole process group.
 
@@ -113,9 +122,32 @@ def ignore_signals(worker_id: int) -> None:
     tells it to, or has gone (torch's workers look for their parent every few seconds).
     """
     del worker_id
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+    for name in SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def deferred_signals() -> Iterator[None]:
+    """Signals that arrive meanwhile are answered on leaving, by whatever would have answered."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python answers signals in the main thread alone.
+        return
+    arrived: list[int] = []
+    before: dict[int, Any] = {}
+    try:
+        for name in SIGNALS:
+            number = getattr(signal, name, None)
+            if number is None or signal.getsignal(number) in (None, signal.SIG_IGN):
+                continue
+            before[number] = signal.getsignal(number)
+            signal.signal(number, lambda number, _: arrived.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)
 
 
 def collate(samples: list[Any]) -> Any:
@@ -127,32 +159,71 @@ def collate(samples: list[Any]) -> Any:
 
 
 class WorkerGuard:
-    """Ends the worker processes of one `DataLoader` iterator, at the latest when Python exits.
+    """Starts the worker processes of a `DataLoader`, and sees to it that they end.
 
-    Python and torch end left-over workers by SIGTERM, which ours ignore, and then wait for them.
+    Python and torch end left-over workers by SIGTERM, which ours ignore, and Python then waits for
+    them without a limit. So they are killed here: where one of them could not be started, when an
+    error or a second Ctrl-C cuts their end short, and at the latest when Python exits.
+
+    Args:
+        loader: with `num_workers` above 0.
     """
 
     _open: ClassVar[weakref.WeakSet["WorkerGuard"]] = weakref.WeakSet()
 
-    def __init__(self, iterator: Any) -> None:
-        self._iterator = iterator
-        self._open.add(self)
-        # torch has just registered its own handlers; the last one registered is called first.
-        atexit.unregister(WorkerGuard.close_all)
-        atexit.register(WorkerGuard.close_all)
+    def __init__(self, loader: Any) -> None:
+        before = set(active_children())
+        try:
+            with deferred_signals():  # Between two starts, nobody would know of the first worker.
+                self.iterator = iter(loader)
+                self.workers = list(self.iterator._workers)
+                self._open.add(self)
+        except BaseException as error:
+            _kill(set(active_children()) - before)
+            for frame, _ in traceback.walk_tb(error.__traceback__):
+                # Half made, it would complain of that on its way out.
+                if isinstance(made := frame.f_locals.get("self"), _MultiProcessingDataLoaderIter):
+                    made._shutdown = True
+            raise
+
+    def require_alive(self) -> None:
+        """Says that a worker has died, in torch's words, where torch says something else.
+
+        A worker that dies while it hands a batch over shows as a broken connection.
+
+        Raises:
+            RuntimeError: one has.
+        """
+        wait([worker.sentinel for worker in self.workers], timeout=1)
+        for worker in self.workers:
+            if not worker.is_alive():
+                raise RuntimeError(
+                    f"DataLoader worker (pid {worker.pid}) exited with code {worker.exitcode}"
+                )
 
     def close(self) -> None:
         """Asks the workers to stop; kills those that are still there afterwards."""
-        self._open.discard(self)
-        iterator, self._iterator = self._iterator, None
-        if iterator is None:
-            return
-        iterator._shutdown_workers()
-        for worker in iterator._workers:
-            if worker.is_alive():
-                worker.kill()
+        try:
+            self.iterator._shutdown_workers()
+        finally:
+            _kill(self.workers)
+            self._open.discard(self)
 
     @classmethod
     def close_all(cls) -> None:
+        """Ends all workers as the process ends, where Ctrl-C has nothing left to stop."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         for guard in list(cls._open):
             guard.close()
+        _kill(child for child in active_children() if child.daemon)
+
+
+def _kill(workers: Iterable[Any]) -> None:
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
+
+
+# Handlers are called in reverse order: before those that torch and multiprocessing, imported above,
+# have registered, of which the latter waits for whatever is left.
+atexit.register(WorkerGuard.close_all)

@@ -35,7 +35,7 @@ def test_what_went_wrong_is_a_line_and_a_code(error, code, text):
     assert failure(error) == (code, text)
 
 
-def test_what_was_stopped_names_the_command_that_goes_on(tmp_path, monkeypatch):
+def test_what_was_stopped_says_what_is_saved_and_how_it_goes_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "a run"
     error = Interrupted(signal.SIGTERM)
@@ -43,13 +43,12 @@ def test_what_was_stopped_names_the_command_that_goes_on(tmp_path, monkeypatch):
     assert failure(error) == (143, "interrupted by SIGTERM at step 1,200")
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints" / "last.pt").touch()
-    code, text = failure(error)
-    assert code == 143
-    assert text.startswith("interrupted by SIGTERM at step 1,200; the state is saved; go on: ")
-    assert text.endswith("train.py resume='a run'")
+    error.add_note("go on with it")
+    said = "interrupted by SIGTERM at step 1,200; the state is saved\ngo on with it"
+    assert failure(error) == (143, said)
     at_once = KeyboardInterrupt()
     at_once.run_folder = folder
-    assert failure(at_once)[1].startswith("stopped at once; the last checkpoint stands; go on: ")
+    assert failure(at_once) == (130, "stopped at once; the last checkpoint stands")
 
 
 def test_an_interruption_survives_the_way_to_another_process():

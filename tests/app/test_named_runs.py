@@ -126,7 +126,7 @@ def test_every_offered_command_can_be_typed_where_the_run_was_started(
     ("error", "code", "said"),
     [
         (Interrupted(signal.SIGINT), 130, "interrupted by SIGINT; the state is saved"),
-        (KeyboardInterrupt(), 130, "stopped at once"),
+        (KeyboardInterrupt(), 130, "stopped at once; the last checkpoint stands"),
     ],
 )
 def test_stopped_run_says_how_it_goes_on(error, code, said, tmp_path, monkeypatch, capsys):

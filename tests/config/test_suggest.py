@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
         ("lenet_digits", "did you mean experiment=lenet_digits?"),
         ("resnet50", "did you mean model=resnet50?"),
         ("cifar10", "did you mean data=cifar10?"),
-        ("model=resnext", "did you mean 'resnext50_32x4d'?"),
+        ("model=resnext", "did you mean one of resnext101_32x8d, "),
         ("trainer.device=cuda:99999999999999", "must be auto, cpu, cuda or cuda:<number>"),
         ("trainer.threads=100000", "threads must be at most 1024"),
         (f"name={'n' * 300}", "name must have at most 200 bytes"),
@@ -158,7 +158,7 @@ def test_interruption_while_composing_is_one(where, monkeypatch, command):
 
     monkeypatch.setattr(composition, where, stumble)
     answer = command("seed=3")
-    assert (answer.code, answer.err) == (130, "stopped at once\n")
+    assert (answer.code, answer.err) == (130, "stopped at once; nothing is saved\n")
     with pytest.raises(KeyboardInterrupt):
         compose_plain([])
 

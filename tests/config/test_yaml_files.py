@@ -72,7 +72,7 @@ def test_run_folder_with_damaged_small_files_is_evaluated_and_goes_on(
     for file in ("status.json", "data.json", "overrides.yaml"):
         (tmp_path / folder / file).write_text("[1]")
     assert evaluate.main([f"run={folder}"]) == 0
-    assert train.main([f"resume={folder}", "trainer.epochs=2"]) == 0
+    assert train.main([f"resume={folder}", "trainer.epochs=2", "trainer.steps=2"]) == 0
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -105,7 +105,7 @@ def test_vocabulary_in_another_order_is_refused_everywhere(language_run, capsys)
         assert "vocabulary.json is not as this run wrote it" in err and err.count("\n") == 1
     file.write_text(text)
     assert evaluate.main([f"run={language_run}"]) == 0
-    assert train.main([f"resume={language_run}", "trainer.steps=2"]) == 0
+    assert train.main([f"resume={language_run}", "trainer.epochs=2", "trainer.steps=2"]) == 0
     assert evaluate.main([f"run={language_run}"]) == 0
     # A run of a version that kept no digests is not checked.
     (language_run / "data.json").write_text("{}")

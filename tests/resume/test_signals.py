@@ -94,7 +94,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once_and_the_last_checkpoint_stands(
     path = only_run(runs)
     assert state_of(path) == "interrupted"
     assert position(path)["step"] == 3
-    assert "stopped at once\ngo on with it:  " in log.read_text("utf-8")
+    assert "stopped at once; the last checkpoint stands\ngo on with it:  " in log.read_text("utf-8")
 
 
 def test_sigusr1_saves_the_state_and_the_run_goes_on(run, place):

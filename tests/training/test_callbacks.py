@@ -84,6 +84,7 @@ def test_rows_are_on_the_disk_before_the_checkpoint_that_counts_them(tmp_path, m
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(handle), fsync(handle))[1])
     file = MetricsFile(tmp_path)
+    file.on_fit_start(None)
     file.state_dict()
     assert synced == [file._file.fileno()]
     file.on_fit_end(None, None)

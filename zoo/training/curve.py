@@ -89,10 +89,12 @@ class TrainingCurve:
         row: dict[str, Any] = {}
         counts = {name: float(count) for name, count in self._counts.items()}
         for name, prefix in self._prefix.items():
-            row[f"{prefix}loss"] = float(self._sums[name]) / (counts[name] or 1.0)
+            if counts[name]:  # Else there was no loss: fp16 skipped every step.
+                row[f"{prefix}loss"] = float(self._sums[name]) / counts[name]
         row |= {
-            name: float(total) / (float(count) or 1.0)
+            name: float(total) / number
             for name, (total, count) in self._terms.items()
+            if (number := float(count))
         }
         for name, prefix in self._prefix.items():
             row[f"{prefix}lr"] = rates[name]

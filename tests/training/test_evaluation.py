@@ -12,8 +12,7 @@ from tests.training.tiny import (
     weights,
 )
 from zoo.tasks.classification import Classification
-from zoo.training.evaluation import SEED
-from zoo.training.reproducibility import random_state
+from zoo.training.reproducibility import SEED, random_state
 
 
 def test_an_evaluation_has_the_same_random_state_every_time_and_changes_nothing():

@@ -5,11 +5,13 @@ run goes on as if it had never been killed. Events run in a random state of thei
 of the hot loop (`on_step_end`, and `on_log` of the training curve), where that would cost too much.
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal, Protocol
 
 import torch
 
 from zoo.tasks.task import Task
+from zoo.training.reproducibility import SEED, isolated
 from zoo.training.run_folder import RunFolder
 from zoo.training.state import Position
 
@@ -89,3 +91,54 @@ class Callback:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` gave; writes nothing, since the resume may be refused yet."""
+
+
+class Callbacks(list[Callback]):
+    """The callbacks of a run, called in their order."""
+
+    def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
+        super().__init__(callbacks)
+        # Most do nothing after a step, and the hot loop need not ask them.
+        self._on_step_end = [c for c in self if type(c).on_step_end is not Callback.on_step_end]
+
+    def reason_to_stop(self, run: Run) -> str | None:
+        """The first reason for which a resumed run has already stopped early."""
+        return next(filter(None, (callback.reason_to_stop(run) for callback in self)), None)
+
+    def on_fit_start(self, run: Run) -> None:
+        """Before the first step."""
+        for callback in self:
+            with isolated(SEED):
+                callback.on_fit_start(run)
+
+    def on_step_end(self, run: Run) -> None:
+        """After every optimizer step."""
+        for callback in self._on_step_end:
+            callback.on_step_end(run)
+
+    def on_heartbeat(self, run: Run) -> None:
+        """Between two steps, every few seconds."""
+        for callback in self:
+            callback.on_heartbeat(run)
+
+    def on_log(self, run: Run, row: dict[str, Any]) -> None:
+        """With every line of a curve."""
+        for callback in self:
+            callback.on_log(run, row)
+
+    def on_evaluation_end(self, run: Run, split: str, metrics: dict[str, float]) -> None:
+        """After an evaluation."""
+        for callback in self:
+            callback.on_evaluation_end(run, split, metrics)
+
+    def on_fit_end(self, run: Run, results: dict[str, Any] | None) -> None:
+        """After the run; each of them, whatever another raises."""
+        failures = []
+        for callback in self:
+            try:
+                callback.on_fit_end(run, results)
+            except Exception as error:
+                failures.append(error)
+        # Where there are no results, the failure that brought us here is what to report.
+        if failures and results is not None:
+            raise failures[0]

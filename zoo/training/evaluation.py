@@ -6,10 +6,7 @@ from itertools import islice
 from typing import Any
 
 from zoo.tasks.task import Task, evaluation_mode
-from zoo.training.reproducibility import isolated
-
-SEED = 1234
-"""Evaluations draw from a random state of their own, the same at every evaluation."""
+from zoo.training.reproducibility import SEED, isolated
 
 
 def ignore(metrics: dict[str, float]) -> None:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.tasks.task import Task, evaluation_mode
-from zoo.training.evaluation import SEED
 from zoo.training.freezing import training_mode
-from zoo.training.reproducibility import isolated
+from zoo.training.reproducibility import SEED, isolated
 from zoo.training.shortage import shortage
 
 

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+SEED = 1234
+"""Evaluations and callbacks draw from a random state of their own, always the same."""
+
 
 def seed_everything(seed: int) -> None:
     """Seeds the global generators of Python, NumPy and torch (every device)."""

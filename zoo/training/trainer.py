@@ -8,8 +8,6 @@ is written in `saving.py`, and which weights a run ends with in `selection.py`.
 """
 
 import math
-import time
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -19,11 +17,11 @@ from torch import nn
 
 from zoo.tasks.task import Task
 from zoo.training.averaging import WeightAverage
-from zoo.training.callback import Callback
+from zoo.training.callback import Callback, Callbacks
 from zoo.training.checkpoint import CheckpointFolder, well_formed
 from zoo.training.curve import TrainingCurve
 from zoo.training.distributed import OneProcess, Strategy
-from zoo.training.evaluation import SEED, Evaluation
+from zoo.training.evaluation import Evaluation
 from zoo.training.freezing import training_mode
 from zoo.training.interruption import Interrupted, Signals
 from zoo.training.optimizers import by_network
@@ -31,7 +29,8 @@ from zoo.training.overfit import FirstBatch
 from zoo.training.plan import Plan
 from zoo.training.precision import prepare
 from zoo.training.rehearsal import rehearse
-from zoo.training.reproducibility import backends, isolated, seed_everything
+from zoo.training.reporting import Reporter
+from zoo.training.reproducibility import SEED, backends, isolated, seed_everything
 from zoo.training.run_folder import RunFolder
 from zoo.training.saving import Saving
 from zoo.training.schedules import Constant, Schedule
@@ -115,7 +114,7 @@ class Trainer:
         self.schedule.bind(
             total_steps=self.plan.total_steps, steps_per_epoch=self.plan.steps_per_epoch
         )
-        self.signals, self.stopped, self._has_told = Signals(), False, False
+        self.signals, self.stopped = Signals(), False
         self._stopped_by: str | None = None
         self._restored = False
         self.evaluation = Evaluation(
@@ -129,11 +128,8 @@ class Trainer:
         self.selection = Selection(
             task, self.checkpoint_settings, is_validated="val" in data.splits
         )
-        self.folder: RunFolder | None = None
         self.checkpoints: CheckpointFolder | None = None
-        self.saving = Saving(self.checkpoint_settings, self.signals, self.state_dict)
-        self.callbacks: list[Callback] = []
-        self._clock: float | None = None
+        self._open(None, ())
 
     @property
     def position(self) -> Position:
@@ -227,7 +223,8 @@ class Trainer:
                 error.step = self.step
                 raise
             finally:
-                self._close(results)
+                self.task.end_turn()  # One that an error has cut short.
+                self.callbacks.on_fit_end(self, results)
         return results
 
     def restore(
@@ -255,12 +252,12 @@ class Trainer:
         if self.checkpoints is None:
             raise ValueError("resume needs a folder")
         self.load_state_dict(self.checkpoints.earlier(checkpoint))
-        for reason in filter(None, (c.reason_to_stop(self) for c in self.callbacks)):
+        if reason := self.callbacks.reason_to_stop(self):
             self.stopped, self._stopped_by = True, reason
         self._restored = True
 
     def _open(self, folder: RunFolder | None, callbacks: Sequence[Callback]) -> None:
-        self.folder, self.callbacks = folder, list(callbacks)
+        self.folder, self.callbacks = folder, Callbacks(callbacks)
         self.state.callbacks = self.callbacks
         if folder is not None:
             self.checkpoints = CheckpointFolder(
@@ -268,29 +265,15 @@ class Trainer:
                 mode=self.mode,
                 top_k=self.checkpoint_settings.top_k,
             )
-            self.saving = Saving(
-                self.checkpoint_settings,
-                self.signals,
-                self._snapshot,
-                folder,
-                self.checkpoints,
-                time_limit=self.settings.time_limit,
-            )
-        self._on_step_end = [
-            c for c in self.callbacks if type(c).on_step_end is not Callback.on_step_end
-        ]
-
-    def _close(self, results: dict[str, Any] | None) -> None:
-        failures = []
-        self.task.end_turn()  # One that an error has cut short.
-        for callback in self.callbacks:
-            try:
-                callback.on_fit_end(self, results)
-            except Exception as error:
-                failures.append(error)
-        # Where there are no results, the failure that brought us here is what to report.
-        if failures and results is not None:
-            raise failures[0]
+        self.reporter = Reporter(self, self.callbacks, self.plan, self.curve, self.updater, folder)
+        self.saving = Saving(
+            self.checkpoint_settings,
+            self.signals,
+            self._snapshot,
+            folder,
+            self.checkpoints,
+            time_limit=self.settings.time_limit,
+        )
 
     def _begin(self, resume: bool) -> None:
         if resume:
@@ -305,9 +288,7 @@ class Trainer:
             choice = self.strategy.prepare(self.task, differentiates=differentiates)
             if self.folder is not None:
                 self.folder.log(choice)
-        for callback in self.callbacks:
-            with isolated(SEED):
-                callback.on_fit_start(self)
+        self.callbacks.on_fit_start(self)
         if not resume:
             tensors = self.task.model.state_dict().values()
             self.saving.begin(sum(t.nbytes for t in tensors))
@@ -339,12 +320,11 @@ class Trainer:
             raise
 
     def _loop(self) -> None:
-        plan, position, saving = self.plan, self.position, self.saving
+        plan, position, saving, callbacks = self.plan, self.position, self.saving, self.callbacks
         stepper = Stepper(self.task, self.updater, self.strategy, self.curve)
         training_mode(self.task.model)
         saving.start_clock()
-        self._clock = time.perf_counter() - position.seconds
-        self.curve.restart()
+        self.reporter.start_clock()
         self._turn_over()  # Before any step: a run that was killed during an evaluation repeats it.
         while position.step < plan.total_steps and not self.stopped:
             for window in self.curve.waiting_for(plan.windows(position)):
@@ -360,13 +340,11 @@ class Trainer:
                 position.step += 1
                 position.batch += len(window)
                 if is_logged:
-                    self._log_training()
-                for callback in self._on_step_end:
-                    callback.on_step_end(self)
+                    self.reporter.report_training()
+                callbacks.on_step_end(self)
                 if saving.is_due(position.step):
                     saving.housekeeping(position.step)
-                    for callback in self.callbacks:
-                        callback.on_heartbeat(self)
+                    callbacks.on_heartbeat(self)
                 if plan.is_evaluation_due(position):
                     break
             self._turn_over()
@@ -379,7 +357,7 @@ class Trainer:
             self._evaluate_and_save()
 
     def _evaluate_and_save(self) -> None:
-        self._check_flag()
+        self.reporter.check()
         keep = False
         if "val" in self.data.splits:
             with self.state.weights_to_use():
@@ -387,7 +365,7 @@ class Trainer:
                 training = self.evaluation.training(batches) if self.settings.train_metrics else {}
                 metrics = self._evaluate("val")
             if training:  # Not before: an evaluation that is interrupted is repeated as a whole.
-                self._log({"split": "train", **training})
+                self.reporter.report({"split": "train", **training})
             value = self.selection.value(metrics)
             self.state.metrics = metrics
             self.schedule.observe(value, self.mode)
@@ -406,9 +384,8 @@ class Trainer:
         """The task's metrics over a split, of the weights that the model holds."""
 
         def tell(metrics: dict[str, float]) -> None:
-            self._log({"split": split, **metrics})
-            for callback in self.callbacks:
-                callback.on_evaluation_end(self, split, metrics)
+            self.reporter.report({"split": split, **metrics})
+            self.callbacks.on_evaluation_end(self, split, metrics)
 
         return self.evaluation.split(split, tell)
 
@@ -442,48 +419,12 @@ class Trainer:
             self.folder.write("results.json", results)
         return results
 
-    # ------------------------------------------------------------------------ curves and state
-
-    def _log_training(self) -> None:
-        """Hands the line of the training curve that has gathered on the device to the callbacks."""
-        self._check_flag()
-        self._tick()
-        rates = {name: o.param_groups[0]["lr"] for name, o in self.optimizers.items()}
-        updater = self.updater
-        self._log({"split": "train", **self.curve.read(rates, updater.norms, updater.layers)})
-
-    def _tick(self) -> None:
-        """Brings the seconds of training up to now."""
-        if self._clock is not None:
-            self.position.seconds = time.perf_counter() - self._clock
-
-    def _log(self, row: dict[str, Any]) -> None:
-        epoch = self.position.epoch + self.position.batch / self.plan.batches_per_epoch
-        row = {"step": self.step, "epoch": round(epoch, 4), **row}
-        for callback in self.callbacks:
-            callback.on_log(self, row)
-
-    def _check_flag(self) -> None:
-        """Reads what the device noted: something not finite, or that nothing counted."""
-        skipped = self.updater.check()
-        if skipped is not None:
-            raise self.plan.non_finite("a loss or gradient", self.position, behind=skipped)
-        if not self._has_told and self.updater.has_been_empty():
-            self._has_told = True
-            self._warn(
-                f"nothing counted in a step up to {self.step} (all targets of its batches are "
-                "ignored ones), so that it changed no weights; this is said once"
-            )
-
-    def _warn(self, text: str) -> None:
-        warnings.warn(text, stacklevel=2)
-        if self.folder is not None:
-            self.folder.log(f"warning: {text}")
+    # ------------------------------------------------------------------------------ the state
 
     def _snapshot(self) -> dict[str, Any]:
         """The state, after a look at whether it is worth saving."""
-        self._check_flag()
-        self._tick()
+        self.reporter.check()
+        self.reporter.tick()
         return self.state_dict()
 
     def state_dict(self) -> dict[str, Any]:

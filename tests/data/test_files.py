@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from zoo.data.files import made_folder, own_path, whole_file
+from zoo.data.files import locate, made_folder, whole_file
 
 
 def test_a_file_takes_its_name_when_it_is_complete(tmp_path):
@@ -52,7 +52,7 @@ def test_path_of_the_users_is_meant_from_where_they_stand_first(tmp_path, monkey
         (tmp_path / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "stand")
     root = tmp_path / "root"
-    assert own_path(root, "mine").resolve() == tmp_path / "stand" / "mine"
-    assert own_path(root, "other") == root / "other"
-    assert own_path(root, "nowhere") == root / "nowhere"
-    assert own_path(root, tmp_path / "root" / "mine") == root / "mine"
+    assert locate("mine", root).resolve() == tmp_path / "stand" / "mine"
+    assert locate("other", root) == root / "other"
+    assert locate("nowhere", root) == root / "nowhere"
+    assert locate(tmp_path / "root" / "mine", root) == root / "mine"

@@ -192,8 +192,8 @@ def test_many_channels_are_segmented_without_images():
 def test_images_of_a_batch_stand_next_to_their_masks():
     images, masks = batch()
     grid = Segmentation(pointwise(), num_classes=3).show_inputs((images, masks))["inputs"].pixels
-    assert grid.shape == (3, 2 * 10, 4 * 10)
-    assert torch.equal(grid[:, :8, 10:18], colour_masks(masks[0]))
+    assert grid.shape == (3, 2 * 66, 4 * 66)  # of 8x8 pixels, each eight times
+    assert torch.equal(grid[:, :64:8, 66:130:8], colour_masks(masks[0]))
     assert grid.min() >= 0 and grid.max() <= 1
 
 

@@ -143,14 +143,15 @@ def test_classes_of_images_are_a_table(run, here, capsys):
     draw(here / "in", ["a.png", "b/c.png"])
     tables = {}
     for word in ("tta=flip", "tta=ten_crop", None):
-        assert judge(run, "predict=in", "out=out.csv", *([word] if word else [])) == 0
-        with open(here / "out.csv", newline="", encoding="utf-8") as file:
+        file = here / f"{word}.csv"
+        assert judge(run, "predict=in", f"out={file}", *([word] if word else [])) == 0
+        with open(file, newline="", encoding="utf-8") as file:
             tables[word] = list(csv.DictReader(file))
     for rows in tables.values():
         assert [row["path"] for row in rows] == ["in/a.png", "in/b/c.png"]
         assert all(0 < float(row["probability"]) <= 1 for row in rows)
     assert "2 predictions" in capsys.readouterr().out
-    assert {p.name for p in here.iterdir()} == {"in", "out.csv"}
+    assert {p.name for p in here.iterdir()} == {"in", *(f"{word}.csv" for word in tables)}
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_classes_of_images_are_a_table(run, here, capsys):
         (["tta=ten_crop", "crop=3"], "does not take images of 3x3 pixels"),
         (["tta="], "tta=: has no value"),
         (["predict=nowhere"], "predict=nowhere: there is no such file or folder"),
-        (["predict=text.txt"], "text.txt is not a readable image"),
+        (["predict=text.txt"], "text.txt cannot be read as an image"),
         (["predict=."], "holds no image"),
         (["predict=text.txt", "split=val"], "split and predict exclude each other"),
         (["out=x.csv"], "out goes with predict="),

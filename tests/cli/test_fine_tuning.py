@@ -111,7 +111,7 @@ def random_images(folder):
         (["model.weights=text.pth"], "model.weights=text.pth: "),
         (["model.weights=other.pth"], "model.weights=other.pth: does not fit the model"),
         (["model.weights=3"], "model.weights=3: must be text or null"),
-        (["model.weight=a.pth"], "did you mean 'model.weights'?"),
+        (["model.weight=a.pth"], "did you mean one of weights, "),
         (["freeze=[outptu.*]"], "freeze=outptu.*: no parameter matches; did you mean 'output.*'"),
         (["freeze=['*']"], "freeze=*: leaves nothing to train"),
         (["freeze=c1.*"], "freeze='c1.*': must be a list"),

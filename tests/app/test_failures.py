@@ -12,6 +12,7 @@ import torch
 import zoo
 from zoo.app.failures import failure
 from zoo.config.check import Mismatch
+from zoo.config.compose import compose
 from zoo.config.errors import ConfigError
 from zoo.training.interruption import Interrupted
 from zoo.training.run_folder import RunFolderError
@@ -83,3 +84,16 @@ def test_what_a_job_raises_in_another_process_arrives_in_this_one(kind):
     arrived = pickle.loads(pickle.dumps(error))
     assert type(arrived) is kind
     assert (str(arrived), vars(arrived)) == (str(error), vars(error))
+
+
+def test_a_network_too_large_for_memory_is_no_wrong_configuration():
+    recipe = compose(["model=mlp", "data=digits", "task=classification"])
+    # More bytes than there are addresses.
+    sizes = {"in_features": 64, "num_classes": 10, "hidden_sizes": (2**40,)}
+    model = recipe.model.replaced(sizes)
+    with pytest.raises(ConfigError) as caught:
+        model.build()
+    code, text = failure(caught.value)
+    assert code == 1
+    assert text.startswith("error: this computer has too little memory (")
+    assert "; use a smaller model or data.batch_size" in text

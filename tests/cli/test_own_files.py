@@ -35,6 +35,13 @@ def test_the_start_says_what_was_found(here, capsys):
     assert "in train: ant 8, bee 8" in log.read_text()
 
 
+def test_the_name_of_a_class_does_not_reach_the_terminal_raw(here, capsys):
+    (here / "mine" / "bee").rename(here / "mine" / "\x1b[31mbee")
+    assert train.main(WORDS) == 0
+    out = capsys.readouterr().out
+    assert "in train: \\x1b[31mbee 8, ant 8\n" in out and "\x1b" not in out
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_unreadable_streamed_image_is_one_line_with_its_name(num_workers, here, capsys):
     """Whether the rehearsal meets it or the training."""

@@ -119,3 +119,10 @@ def test_a_time_limit_of_the_command_line_may_be_either():
     for word, value in (("90", 90.0), ("07:30:00", "07:30:00"), ("0.5", 0.5)):
         recipe = compose([f"trainer.time_limit={word}"])
         assert recipe.settings.trainer.time_limit == value
+
+
+@pytest.mark.parametrize("before", ["\x00: [", "- a=1\n- [", "a: 1\n", "3\n"])
+def test_a_damaged_record_of_words_begins_anew(before, tmp_path):
+    (tmp_path / "overrides.yaml").write_text(add_words(before, 60, ["b=3"]))
+    assert stored_words(tmp_path) == ["b=3"]
+    assert "damaged" in (tmp_path / "overrides.yaml").read_text()

@@ -132,7 +132,7 @@ def test_subclass_in_the_place_of_a_component_is_not_given_the_others_arguments(
     monkeypatch.syspath_prepend(str(tmp_path))
     target = "task._target_=focal_package.Focal"
     named = dict(trusted=["focal_package"])
-    with pytest.warns(UserWarning, match=r"has no .*task\.label_smoothing.*: left out"):
+    with pytest.warns(UserWarning, match=r"has no .*task\.label_smoothing.*: omitted"):
         config = compose([target, "task.gamma=3"], **named).config
     assert config["task"] == {
         "_target_": "focal_package.Focal",

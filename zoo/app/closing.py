@@ -48,7 +48,8 @@ def conclude(place: RunLocation) -> None:
     for step in place.next_steps:
         file, _, arguments = step.replace("run={run}", run).partition(" ")
         print(f"use it:      {command(file)} {arguments}")
+    steps = [f"{command('train.py')} --help"]
     if not place.resume:  # What else its first command line said is not in the folder.
-        print(f"try next:    {command('train.py')} -m {_sweep(folder.path, place.also)}")
-    print(f"             {command('train.py')} --help")
+        steps.insert(0, f"{command('train.py')} -m {_sweep(folder.path, place.also)}")
+    print("try next:    " + "\n             ".join(steps))
     print(path, flush=True)

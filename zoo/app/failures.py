@@ -18,6 +18,9 @@ from zoo.training.shortage import shortage
 def failure(error: BaseException) -> tuple[int, str]:
     """The exit code of an exception and what to say about it."""
     if isinstance(error, ConfigError):
+        # A part for which there was too little memory is refused, but not for its configuration.
+        if error.__cause__ is not None and (lack := shortage(error.__cause__)):
+            return 1, f"error: {lack}"
         return 2, f"error: {one_line(error)}"
     if isinstance(error, Interrupted | KeyboardInterrupt):
         return _interruption(error)

@@ -130,7 +130,7 @@ class RunLocation:
             self.folder.log(f"going on from {Path(self.checkpoint).name}, step {step}")
         if self.resume and self.changes:
             file = self.folder.path / "overrides.yaml"
-            before = file.read_text(encoding="utf-8") if file.exists() else ""
+            before = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
             self.folder.write("overrides.yaml", add_words(before, step, self.changes))
             self.folder.log(f"from step {step} on: {' '.join(self.changes)}")
         self.folder.write("environment.json", environment(str(device)))

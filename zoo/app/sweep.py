@@ -8,6 +8,7 @@ import contextlib
 import csv
 import json
 import math
+import shlex
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 
-from zoo.app.commands import relative
+from zoo.app.commands import installed, relative
 from zoo.app.failures import failure, report
 from zoo.app.place import RunLocation, Train
 from zoo.config.command_line import CommandLine
@@ -93,7 +94,7 @@ def sweep(train: Train, line: CommandLine) -> int:
         sys.argv = arguments
     rows = collect(folder)
     print(table(rows))
-    print(f"\nlook at it:  tensorboard --logdir {relative(folder)}")
+    print(f"\nlook at it:  {installed('tensorboard')} --logdir {shlex.quote(relative(folder))}")
     print(f"{relative(folder / 'sweep.csv')}\n{relative(folder)}", flush=True)
     if interruption is not None:
         return report(interruption)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zoo.app import main as program
+from zoo.app.commands import printable
 from zoo.app.place import RunLocation, require_effect
 from zoo.config.errors import as_config_error
 from zoo.config.recipe import Recipe
@@ -67,7 +68,7 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
             place.require_work(trainer)
         place.describe(recipe, device, data, step=trainer.step)
         for note in notes:
-            folder.announce(note)
+            folder.announce(printable(note))  # Class names come from files.
         return trainer.fit(folder=folder, callbacks=callbacks, resume=place.resume)
 
 

@@ -415,7 +415,7 @@ def _drop_keys_of_replaced(
             del node[key]
         if drop:
             keys = ", ".join(f"{group}.{key}" for key in drop)
-            warnings.warn(f"{target} has no {keys}: left out", stacklevel=2)
+            warnings.warn(f"{target} has no {keys}: omitted", stacklevel=2)
 
 
 def _replaced(

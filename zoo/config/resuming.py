@@ -48,7 +48,7 @@ _COUNTED = (
     "would change how many steps an epoch has, by which this run counts; start a new run instead"
 )
 _COMPARED = (
-    "would compare values that do not compare, since the best checkpoint so far was selected "
+    "would compare values that are not comparable: the best checkpoint so far was selected "
     "without it; start a new run instead"
 )
 REFUSED = {

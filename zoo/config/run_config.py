@@ -134,10 +134,17 @@ def stored_words(folder: Path) -> list[str]:
 def add_words(text: str, step: int, words: Sequence[str]) -> str:
     """The text of `overrides.yaml` with the words of a resume, and the step from which they hold.
 
-    The file stays one list of words: the step is in a comment.
+    The file stays one list of words: the step is in a comment. It is a record that nothing depends
+    on, so a damaged one begins anew, and says so.
     """
-    if not text.startswith(("- ", "# ")):  # An empty list, or one in a single line.
-        text = _listed(yaml.safe_load(text) or [])
+    try:
+        before = yaml.safe_load(text) or []
+    except yaml.YAMLError:
+        before = None
+    if not isinstance(before, list):
+        text = "# The words before were damaged."
+    elif not text.startswith(("- ", "# ")):  # An empty list, or one in a single line.
+        text = _listed(before)
     return f"{text.rstrip()}\n# from step {step} on:\n{_listed(words)}".lstrip()
 
 

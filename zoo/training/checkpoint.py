@@ -176,11 +176,6 @@ class CheckpointFolder:
         # What a resume has found to be put right, once it is sure to go on: (file, its new name).
         self._links: list[tuple[Path, str]] = []
 
-    @property
-    def best_value(self) -> float | None:
-        """The best value of the monitored metric so far."""
-        return self.ranking[0][0] if self.ranking else None
-
     def rank(self, value: float, step: int) -> bool:
         """Enters an evaluation into the ranking; returns whether its checkpoint is to be kept."""
         entry = [value, step, self._file(step)]

@@ -278,7 +278,7 @@ def list_pairs(folder: Path, skipped: Counter[str] | None = None) -> list[Pair]:
 def _find_values(folder: Path, masks: dict[Path, tuple[Tensor, bool]]) -> tuple[int, ...]:
     """The values of the classes in the masks, in ascending order.
 
-    Two values are classes whatever they are: 0 and 255 make a picture in black and white. With
+    Two values are classes whatever they are: 0 and 255 make a black and white image. With
     more, 255 beside nothing but small numbers is what it is everywhere else, no class.
     """
     kinds: dict[bool, Path] = {}

@@ -111,7 +111,11 @@ class TrainerSettings:
 
 @dataclass(kw_only=True)
 class CheckpointSettings:
-    """When the state of a run is saved, and which states are kept."""
+    """When the state of a run is saved, and which states are kept.
+
+    It is saved after every evaluation; where a save takes more than a second, an evaluation that is
+    not among the best leaves it out unless ten times as long has passed since the last save.
+    """
 
     monitor: str = "auto"
     """Validation metric that selects the best checkpoint; `auto`: the task's own."""

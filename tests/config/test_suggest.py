@@ -60,7 +60,7 @@ def test_family_is_listed_and_a_long_list_is_cut(command):
 def test_advice_for_a_missing_device_is_itself_accepted(command):
     from zoo.training.precision import resolve_device
 
-    with pytest.raises(ValueError, match=r"trainer\.device=auto takes one"):
+    with pytest.raises(ValueError, match=r"trainer\.device=auto takes a"):
         resolve_device("cuda:999")
     assert command("trainer.device=auto").configs
 

@@ -1,9 +1,19 @@
 import hashlib
 import sys
+import urllib.error
+import urllib.request
 
 import pytest
 
 from zoo.data.download import DataError, download, import_torchvision
+from zoo.data.images.cifar import CIFAR10
+from zoo.data.images.flowers import Flowers102
+from zoo.data.images.mnist import MNIST
+from zoo.data.images.pets import Pets
+from zoo.data.images.stl10 import STL10
+from zoo.data.images.svhn import SVHN
+from zoo.data.masks.pets import PetsSegmentation
+from zoo.data.masks.voc_segmentation import VOCSegmentation
 
 CONTENT = b"what was asked for" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -100,3 +110,18 @@ def test_a_torchvision_that_does_not_fit_is_one_clear_sentence(monkeypatch, erro
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
     with pytest.raises(DataError, match=rf"torchvision cannot be imported \({error}\): install"):
         import_torchvision()
+
+
+@pytest.mark.parametrize(
+    "kind", [MNIST, CIFAR10, SVHN, STL10, Flowers102, Pets, PetsSegmentation, VOCSegmentation]
+)
+def test_a_download_of_torchvision_that_fails_leaves_no_empty_folder(kind, tmp_path, monkeypatch):
+    pytest.importorskip("torchvision.datasets")
+
+    def unreachable(*args, **options):
+        raise urllib.error.URLError("unreachable")
+
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    with pytest.raises(DataError, match="unreachable"):
+        kind(root=str(tmp_path / "mistyped" / "data")).setup()
+    assert list(tmp_path.iterdir()) == []

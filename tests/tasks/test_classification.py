@@ -1,4 +1,5 @@
 import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -316,6 +317,23 @@ def test_auxiliary_heads_count_in_training_with_their_weight_and_not_in_evaluati
         torch.testing.assert_close(task.loss(batch)[0], alone[0])
         task.evaluate(batch)
         assert task.compute()["loss"] == pytest.approx(alone[0].item())
+
+
+def test_a_weight_of_heads_that_are_not_there_is_said_to_have_no_effect_once():
+    model, batch = nn.Linear(4, 3), (torch.randn(5, 4), torch.tensor([0, 1, 2, 2, 0]))
+    task = Classification(model, num_classes=3, aux_weight=0.7)
+    with pytest.warns(UserWarning, match="task.aux_weight=0.7 has no effect") as said:
+        task.loss(batch)
+        task.loss(batch)
+    assert len(said) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Classification(model, num_classes=3).loss(batch)  # the default asks for nothing
+        heads = WithHeads()
+        task = Classification(heads, num_classes=3, aux_weight=0.7)
+        for is_training in (True, False):
+            heads.train(is_training)
+            task.loss(batch)
 
 
 def test_every_auxiliary_head_must_know_all_classes():

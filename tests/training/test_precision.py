@@ -18,6 +18,7 @@ from tests.training.tiny import (
 from zoo.tasks.classification import Classification
 from zoo.training.callback import Callback
 from zoo.training.checkpoint import read
+from zoo.training.precision import resolve_device
 from zoo.training.schedules import Cosine
 from zoo.training.settings import TrainerSettings
 from zoo.training.trainer import Trainer
@@ -119,6 +120,19 @@ def test_a_device_that_is_not_there_is_refused():
             torch.optim.SGD(model.parameters(), lr=0.1),
             settings=TrainerSettings(device="cuda"),
         )
+
+
+@pytest.mark.parametrize("name", ["mps", "mps:0", "xpu", "xpu:1"])
+def test_other_accelerators_are_taken_where_torch_has_them(name, monkeypatch):
+    kind = name.partition(":")[0]
+    module = torch.get_device_module(kind)
+    monkeypatch.setattr(module, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=f"device={name}: torch sees 0 {kind.upper()} devices"):
+        resolve_device(TrainerSettings(device=name).device)
+    monkeypatch.setattr(module, "is_available", lambda: True)
+    monkeypatch.setattr(module, "device_count", lambda: 2)
+    assert resolve_device(TrainerSettings(device=name).device) == torch.device(name)
+    assert resolve_device("auto").type in ("cuda", "cpu")
 
 
 def test_convolutional_networks_become_channels_last_and_others_do_not():

@@ -1,6 +1,8 @@
+from types import SimpleNamespace
+
 import pytest
 
-from tests.training.tiny import At, new_folder, trainer_of
+from tests.training.tiny import At, fit, new_folder, read_rows, trainer_of
 from zoo.training import saving
 from zoo.training.checkpoint import CheckpointFolder
 
@@ -51,3 +53,80 @@ def test_there_is_something_to_do_only_when_it_is_time():
     trainer.signals.save = False
     trainer.saving._next_housekeeping = 0.0
     assert trainer.saving.is_due(1)
+
+
+class Clock:
+    """Time passes only where a test says so."""
+
+    def __init__(self, monkeypatch, *, save):
+        self.now, self.steps = 1000.0, []
+        clock = self
+
+        class Folder(CheckpointFolder):
+            def save(self, state, **options):
+                clock.steps.append(state["position"]["step"])
+                clock.now += save
+                super().save(state, **options)
+
+        monkeypatch.setattr("zoo.training.trainer.CheckpointFolder", Folder)
+        monkeypatch.setattr(saving, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+    def passes(self, seconds):
+        """A callback for each step."""
+        return [At(step, lambda _: setattr(self, "now", self.now + seconds)) for step in range(40)]
+
+
+WORSE = {"monitor": "loss", "mode": "max", "every_minutes": None}
+"""The first evaluation is the best."""
+
+
+@pytest.mark.parametrize(
+    ("save", "changes", "expected"),
+    [
+        (0.9, {}, [0, 2, 4, 6, 8, 10, 12]),  # brief
+        (5, {}, [0, 2, 6, 10, 12]),  # after 50 seconds or more
+        (20, {}, [0, 2, 12]),  # the beginning, the best, the end
+        (20, {"keep_every": 4}, [0, 2, 8, 12]),
+        (20, {"every_steps": 5}, [0, 2, 5, 10, 12]),
+        (20, {"every_minutes": 1.7}, [0, 2, 8, 12]),
+        (20, {"mode": "min"}, [0, 2, 4, 6, 8, 10, 12]),  # each is the best
+    ],
+    ids=str,
+)
+def test_long_saves_take_a_small_share_of_the_time(save, changes, expected, tmp_path, monkeypatch):
+    clock = Clock(monkeypatch, save=save)
+    trainer = trainer_of(epochs=2, evaluate_every=2, checkpoints=WORSE | changes)
+    fit(trainer, new_folder(tmp_path), clock.passes(20))
+    assert clock.steps == expected
+
+
+def test_a_signal_and_an_early_stop_always_save(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch, save=100)
+    options = {"epochs": 3, "evaluate_every": 2, "checkpoints": WORSE}
+    now = At(5, lambda trainer: setattr(trainer.signals, "save", True))
+    stop = At(7, lambda trainer: trainer.stop("enough"))
+    fit(trainer_of(**options), new_folder(tmp_path), [*clock.passes(20), now, stop])
+    assert clock.steps == [0, 2, 5, 8]
+
+
+def test_a_run_killed_after_an_unsaved_evaluation_repeats_it(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(trainer):
+        trainer.callbacks.clear()
+        raise Killed
+
+    clock = Clock(monkeypatch, save=100)
+    options = {"epochs": 2, "evaluate_every": 2, "checkpoints": WORSE}
+    whole, parts = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
+    expected = fit(trainer_of(**options), whole, clock.passes(1))
+    with pytest.raises(Killed):
+        fit(trainer_of(**options), parts, [*clock.passes(1), At(9, kill)])
+    clock.steps.clear()
+    results = fit(trainer_of(**options), parts, clock.passes(1), resume=True)
+    assert clock.steps == [4, 12]  # This process has yet to see how long a save takes.
+    assert read_rows(parts.path) == read_rows(whole.path)
+    assert {k: results[k] for k in ("val", "test")} == {k: expected[k] for k in ("val", "test")}
+    ends = [CheckpointFolder(f.path / "checkpoints").newest()["model"] for f in (whole, parts)]
+    assert all(value.equal(ends[1][name]) for name, value in ends[0].items())

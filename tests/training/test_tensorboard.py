@@ -1,5 +1,7 @@
 import os
 import signal
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from zoo.training.tensorboard import TensorBoard, chart
 from zoo.training.trainer import Trainer
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+event_files = pytest.importorskip("zoo.training.event_files")
 from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer  # noqa: E402
 from tensorboard.plugins.hparams import plugin_data_pb2  # noqa: E402
 
@@ -335,21 +338,6 @@ class Kill(Callback):
             self.kill(trainer)
 
 
-@pytest.fixture
-def ordered_files(monkeypatch):
-    """Event files of later processes sort after those of earlier ones, also within a second."""
-    from tensorboard.summary.writer import event_file_writer
-
-    clock = iter(range(10**9, 2 * 10**9))
-
-    class Time:
-        @staticmethod
-        def time():
-            return next(clock)
-
-    monkeypatch.setattr(event_file_writer, "time", Time)
-
-
 @pytest.mark.parametrize(
     "kill",
     [
@@ -362,7 +350,7 @@ def ordered_files(monkeypatch):
     ],
     ids=str,
 )
-def test_a_killed_and_resumed_run_has_each_step_once_in_every_curve(kill, tmp_path, ordered_files):
+def test_a_killed_and_resumed_run_has_each_step_once_in_every_curve(kill, tmp_path):
     options = {"epochs": 3, "evaluate_every": 4, "checkpoints": {"every_steps": 3}}
     options["train_metrics"] = True
     whole, parts = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
@@ -378,7 +366,99 @@ def test_a_killed_and_resumed_run_has_each_step_once_in_every_curve(kill, tmp_pa
     assert read_rows(parts.path) == read_rows(whole.path)
 
 
-def test_a_prolonged_run_goes_on_with_its_curves(tmp_path, ordered_files):
+def read_in_python(folder):
+    """The curves as TensorBoard itself reads them with `--load_fast=false`."""
+    from tensorboard.backend.event_processing.data_ingester import LocalDataIngester
+
+    flags = SimpleNamespace(
+        logdir=str(folder),
+        logdir_spec="",
+        max_reload_threads=1,
+        purge_orphaned_data=True,
+        reload_interval=0,
+        reload_multifile=False,
+        reload_task="blocking",
+        samples_per_plugin={"scalars": 0},
+        detect_file_replacement=None,
+    )
+    ingester = LocalDataIngester(flags)
+    ingester.start()
+    return scalars(ingester.data_provider)
+
+
+def read_fast(folder):
+    """The curves as TensorBoard's data server reads them."""
+    ingesters = pytest.importorskip("tensorboard.data.server_ingester")
+    grpc_util = pytest.importorskip("tensorboard.util.grpc_util")
+    try:
+        binary = ingesters.get_server_binary()
+    except ingesters.NoDataServerError as error:
+        pytest.skip(str(error))
+    ingester = ingesters.SubprocessServerDataIngester(
+        server_binary=binary,
+        logdir=str(folder),
+        reload_interval=0,
+        channel_creds_type=grpc_util.ChannelCredsType.LOCAL,
+        samples_per_plugin={"scalars": 0},
+    )
+    ingester.start()
+    try:
+        # It answers while it is still reading.
+        found, deadline = {}, time.monotonic() + 30
+        while time.monotonic() < deadline:
+            time.sleep(0.3)
+            before, found = found, scalars(ingester.data_provider)
+            if found and found == before:
+                break
+        return found
+    finally:
+        ingester._stdin_handle.close()  # with which the server ends
+
+
+def scalars(provider):
+    from tensorboard.context import RequestContext
+
+    series = provider.read_scalars(
+        RequestContext(), experiment_id="", plugin_name="scalars", downsample=10**6
+    )
+    return {
+        (run, tag): [(point.step, point.value) for point in points]
+        for run, tags in series.items()
+        for tag, points in tags.items()
+        if not tag.startswith("system/")
+    }
+
+
+@pytest.mark.parametrize("read", [read_in_python, read_fast])
+@pytest.mark.parametrize("clock", ["runs", "stands", "goes back"])
+def test_both_readers_show_each_step_once_after_each_kill(read, clock, tmp_path, monkeypatch):
+    options = {"epochs": 3, "evaluate_every": 4, "checkpoints": {"every_steps": 3}}
+    whole, parts = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
+    now = iter(range(2 * 10**9, 10**9, -1000) if clock == "goes back" else [])
+    times = {"runs": time.time, "stands": lambda: 1.5e9, "goes back": lambda: float(next(now))}
+    monkeypatch.setattr(event_files, "time", SimpleNamespace(time=times[clock]))
+    logged(trainer_of(**options), whole)
+    with pytest.raises(Killed):
+        logged(trainer_of(**options), parts, callbacks=[Kill(step=8)])
+    with pytest.raises(Killed):
+        again = {"resume": True, "callbacks": [Kill(evaluation=12)]}
+        logged(trainer_of(**options), RunFolder(parts.path), **again)
+    logged(trainer_of(**options), RunFolder(parts.path), resume=True)
+    expected = read(whole.path)
+    assert [step for step, _ in expected[".", "loss"]] == list(range(1, 19))
+    assert [step for step, _ in expected["val", "loss"]] == [4, 8, 12, 16, 18]
+    assert read(parts.path) == expected
+
+
+def test_a_file_has_a_number_above_whatever_lies_there(tmp_path):
+    later = tmp_path / f"events.out.tfevents.{2**33}.host.12.0"
+    later.write_bytes(b"")
+    (tmp_path / "events.out.tfevents.profile").write_bytes(b"")
+    event_files.EventFiles(tmp_path).close()
+    assert max(tmp_path.glob("*.tfevents.[0-9]*")).name == f"events.out.tfevents.{2**33 + 1}"
+
+
+def test_a_prolonged_run_goes_on_with_its_curves(tmp_path):
     whole, parts = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
     logged(trainer_of(epochs=3), whole)
     logged(trainer_of(epochs=1), parts)

@@ -139,11 +139,14 @@ def import_torchvision() -> ModuleType:
 
 
 @contextlib.contextmanager
-def torchvision_download(missing: str, *, source: str, advice: str) -> Iterator[None]:
+def torchvision_download(
+    missing: str, *, folder: str | Path, source: str, advice: str
+) -> Iterator[None]:
     """Says in one sentence what went wrong while a data set of torchvision downloads itself.
 
     Args:
         missing: what is not there, and where it was looked for.
+        folder: where torchvision puts what it downloads; it goes again if nothing got there.
         source: where torchvision downloads it from.
         advice: what to do instead.
 
@@ -152,7 +155,7 @@ def torchvision_download(missing: str, *, source: str, advice: str) -> Iterator[
     """
     import_torchvision()
     try:
-        with _socket_timeout(TIMEOUT):
+        with _socket_timeout(TIMEOUT), made_folder(Path(folder)):
             yield
     except (
         OSError,

@@ -1,6 +1,7 @@
 """Classification: one class a sample, learned by cross-entropy."""
 
 import math
+import warnings
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, Literal, Self
@@ -20,6 +21,9 @@ from zoo.metrics.mistakes import ConfidentMistakes
 from zoo.metrics.sums import Accuracy, ConfusionMatrix, Mean, class_scores
 from zoo.tasks.prediction import Classes, Table
 from zoo.tasks.task import Image, Loss, Shown, Task, inputs_of
+
+AUX_WEIGHT = 0.3
+"""That of Szegedy et al. (2015), section 5."""
 
 
 class Classification(Task):
@@ -69,7 +73,7 @@ class Classification(Task):
         num_classes: int,
         label_smoothing: float = 0.0,
         class_weights: Literal["balanced"] | tuple[float, ...] | None = None,
-        aux_weight: float = 0.3,
+        aux_weight: float = AUX_WEIGHT,
         top_k: tuple[int, ...] = (),
         class_names: tuple[str, ...] | None = None,
     ) -> None:
@@ -95,6 +99,7 @@ class Classification(Task):
         self.is_balanced = class_weights == "balanced"
         self.class_weights = _weights(class_weights, num_classes)
         self.aux_weight = aux_weight
+        self._expects_auxiliary = aux_weight != AUX_WEIGHT
         self.class_names = class_names
         self.confusion_matrix = ConfusionMatrix(num_classes)
         self.mistakes = ConfidentMistakes()
@@ -123,6 +128,14 @@ class Classification(Task):
         logits, *auxiliary = self._outputs(inputs)
         main, count = self._loss(logits, targets)
         if not auxiliary:
+            # Only its outputs tell what a model has, and only in training.
+            if self._expects_auxiliary and self.model.training:
+                self._expects_auxiliary = False
+                warnings.warn(
+                    f"task.aux_weight={self.aux_weight} has no effect: the model has no auxiliary "
+                    "heads",
+                    stacklevel=2,
+                )
             return main, count
         others = [self._loss(other, targets)[0] for other in auxiliary]
         loss = main

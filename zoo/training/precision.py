@@ -13,20 +13,21 @@ _TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of a name: `auto`, `cpu`, `cuda`, `cuda:1`.
+    """The device of a name: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`.
 
     Raises:
-        ValueError: it asks for a CUDA device that is not there.
+        ValueError: it asks for a device that is not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
-    if kind == "cuda":  # By its name: torch wraps a number that does not fit into eight bits.
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind != "cpu":  # By its name: torch wraps a number that does not fit into eight bits.
+        module = torch.get_device_module(kind)
+        count = module.device_count() if module.is_available() else 0
         if int(index or 0) >= count:
             raise ValueError(
-                f"device={name}: torch sees {count} CUDA devices here; "
-                "trainer.device=auto takes one if there is one"
+                f"device={name}: torch sees {count} {kind.upper()} devices here; "
+                "trainer.device=auto takes a CUDA device if there is one, else the CPU"
             )
     return torch.device(name)
 

@@ -14,6 +14,12 @@ from zoo.training.settings import CheckpointSettings, seconds_of
 SMALL = 2**28
 """Bytes of state up to which a run is also saved before its first step."""
 
+BRIEF = 1.0
+"""Seconds that a save may take without any thought of how often it happens."""
+
+SHARE = 0.1
+"""Share of the time that longer saves may take where nothing asks for them."""
+
 
 class Saving:
     """Saves a run when it is time, between two steps.
@@ -40,7 +46,7 @@ class Saving:
         self.folder, self.checkpoints = folder, checkpoints
         self._settings, self._signals, self._state = settings, signals, state
         self._every = settings.every_steps or sys.maxsize
-        self._saved_at = self._next_housekeeping = 0.0
+        self._saved_at = self._next_housekeeping = self._took = 0.0
         self._time_limit, self._end = time_limit, math.inf
 
     def begin(self, weights: int) -> None:
@@ -93,8 +99,18 @@ class Saving:
             self._signals.save = False
             self.save()
 
+    def is_cheap(self) -> bool:
+        """Whether a save after every evaluation would not hold up the training by much.
+
+        One that is left out loses nothing: a resumed run repeats what came after the last save.
+        """
+        since = time.perf_counter() - self._saved_at
+        return self._took <= BRIEF or since >= self._took / SHARE
+
     def save(self, *, keep: bool = False, for_good: bool = False) -> None:
         """Writes a checkpoint, also as one of the best (`keep`) or one that stays (`for_good`)."""
         if self.checkpoints is not None:
+            began = time.perf_counter()
             self.checkpoints.save(self._state(), keep=keep, for_good=for_good)
             self._saved_at = time.perf_counter()
+            self._took = self._saved_at - began

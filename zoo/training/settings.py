@@ -59,7 +59,7 @@ class TrainerSettings:
     time_limit: float | str | None = None
     """Minutes or `HH:MM:SS` of training, then save and end with exit code 75; null: no limit."""
     device: str = "auto"
-    """`auto` (a CUDA device if there is one, else the CPU), `cpu`, `cuda` or `cuda:1`."""
+    """`auto` (a CUDA device if there is one, else the CPU), `cpu`, `cuda[:1]`, `mps` or `xpu`."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast type; `auto` is bf16 on a GPU that computes in it and fp32 elsewhere."""
     accumulate: int = 1
@@ -103,15 +103,20 @@ class TrainerSettings:
             raise ValueError(f"ema_decay must be between 0 and 1, not {self.ema_decay!r}")
         if self.threads is not None and self.threads > MOST_THREADS:
             raise ValueError(f"threads must be at most {MOST_THREADS}, not {self.threads!r}")
-        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):
+        if not re.fullmatch(r"auto|cpu|(cuda|mps|xpu)(:\d{1,3})?", self.device):
             raise ValueError(
-                f"device must be auto, cpu, cuda or cuda:<number>, not {self.device!r}"
+                "device must be auto, cpu, cuda or cuda:<number>, mps or xpu (nobody has run these "
+                f"two), not {self.device!r}"
             )
 
 
 @dataclass(kw_only=True)
 class CheckpointSettings:
-    """When the state of a run is saved, and which states are kept."""
+    """When the state of a run is saved, and which states are kept.
+
+    It is saved after every evaluation; where a save takes more than a second, an evaluation that is
+    not among the best leaves it out unless ten times as long has passed since the last save.
+    """
 
     monitor: str = "auto"
     """Validation metric that selects the best checkpoint; `auto`: the task's own."""

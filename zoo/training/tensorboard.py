@@ -63,12 +63,11 @@ class TensorBoard(Callback):
         self._described = False
 
     def _writer(self, split: str) -> Any:
-        from torch.utils.tensorboard import SummaryWriter
+        from zoo.training.event_files import EventFiles
 
         if split not in self._writers:
             folder = self.folder if split == "train" else self.folder / split
-            purge_step = self._purge_steps.get(split)
-            self._writers[split] = SummaryWriter(str(folder), purge_step=purge_step)
+            self._writers[split] = EventFiles(folder, self._purge_steps.get(split))
         return self._writers[split]
 
     def on_fit_start(self, trainer: Run) -> None:
@@ -192,8 +191,6 @@ class TensorBoard(Callback):
         self._writers.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        for writer in self._writers.values():
-            writer.flush()  # What a checkpoint follows must be on the disk.
         return {"evaluations": self._evaluations, "last_row": self._last_row}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -373,7 +373,11 @@ class Trainer:
                 keep = self.checkpoints.rank(value, self.step)
         self.position.evaluated_at = self.step
         every, number = self.checkpoint_settings.keep_every, self.plan.number(self.position)
-        self.saving.save(keep=keep, for_good=bool(every and number and number % every == 0))
+        for_good = bool(every and number and number % every == 0)
+        is_last = self.stopped or self.step >= self.plan.total_steps
+        # Several processes save together, and their clocks may differ.
+        if keep or for_good or is_last or self.strategy.world > 1 or self.saving.is_cheap():
+            self.saving.save(keep=keep, for_good=for_good)
 
     def evaluate(self, split: str) -> dict[str, float]:
         """The task's metrics over a split, of the averaged weights if there are any."""

@@ -106,6 +106,7 @@ class CIFAR10(ImagesInMemory):
     def _read_official(self) -> tuple[Split, Split]:
         with torchvision_download(
             f"{self.dataset} not found in {self.root}",
+            folder=self.root,
             source=self._source(),
             advice="unpack that archive there by hand, or name folder=<class folders of images>",
         ):

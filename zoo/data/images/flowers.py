@@ -25,8 +25,10 @@ class Flowers102(ImagesFromFiles):
     splits = ("train", "val", "test")
 
     def _samples(self) -> dict[str, list[Sample]]:
+        folder = Path(self.root) / "flowers-102"
         with torchvision_download(
-            f"Flowers-102 not found in {Path(self.root) / 'flowers-102'}",
+            f"Flowers-102 not found in {folder}",
+            folder=folder,
             source="https://www.robots.ox.ac.uk/~vgg/data/flowers/102",
             advice="put 102flowers.tgz (unpacked), imagelabels.mat and setid.mat there by hand",
         ):

@@ -125,6 +125,7 @@ class MNIST(ImagesInMemory):
             dataset_class = type(self.dataset, (dataset_class,), {"mirrors": mirrors})
         with torchvision_download(
             f"{', '.join(missing)} not found in {folder}",
+            folder=folder,
             source=" or ".join(dataset_class.mirrors),
             advice="put the four unpacked files there by hand, or name a mirror",
         ):

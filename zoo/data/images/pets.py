@@ -52,8 +52,10 @@ class Pets(ImagesFromFiles):
 
 def published(root: str, target: str) -> tuple[Any, Any]:
     """Both published parts, as torchvision's data sets; downloads them if they are missing."""
+    folder = Path(root) / "oxford-iiit-pet"
     with torchvision_download(
-        f"Oxford-IIIT Pet not found in {Path(root) / 'oxford-iiit-pet'}",
+        f"Oxford-IIIT Pet not found in {folder}",
+        folder=folder,
         source=SOURCE,
         advice="unpack images.tar.gz and annotations.tar.gz there by hand",
     ):

@@ -58,6 +58,7 @@ class STL10(ImagesInMemory):
     def _read(self) -> tuple[Split, Split]:
         with torchvision_download(
             f"STL-10 not found in {Path(self.root) / 'stl10_binary'}",
+            folder=self.root,
             source="http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
             advice=f"unpack that archive in {self.root} by hand",
         ):

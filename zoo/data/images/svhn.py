@@ -54,6 +54,7 @@ class SVHN(ImagesInMemory):
     def _read_part(self, part: str) -> Split:
         with torchvision_download(
             f"{part}_32x32.mat not found in {self.root}",
+            folder=self.root,
             source="http://ufldl.stanford.edu/housenumbers",
             advice="put that file there by hand",
         ):

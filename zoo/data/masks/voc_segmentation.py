@@ -71,6 +71,7 @@ class VOCSegmentation(StreamedMasks):
         folder = Path(self.root) / FOLDER
         with torchvision_download(
             f"Pascal VOC 2012 not found in {folder}",
+            folder=self.root,
             source=SOURCE,
             advice=f"unpack {Path(SOURCE).name} in {self.root} by hand",
         ):

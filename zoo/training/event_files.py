@@ -1,0 +1,77 @@
+"""Event files that every reader of TensorBoard reads in the order in which they were written.
+
+TensorBoard reads the files of a folder in the order of their names. Its own writer names them by
+the clock, which goes back at times, and two processes may begin within a second: here each file
+has a number above those before it. To be imported only where TensorBoard is wanted.
+"""
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
+
+_NUMBERED = re.compile(r"events\.out\.tfevents\.(\d+)")
+
+
+class EventFiles(SummaryWriter):
+    """Torch's writer, to a file of this name.
+
+    Args:
+        folder: where the file is made; the folder too if it is not there.
+        purge_step: the first step that the process before may have written and this one writes
+            again; None: a new run.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        self._folder = folder
+        super().__init__(str(folder), purge_step=purge_step)
+
+    def _get_file_writer(self) -> Any:
+        if self.file_writer is None:
+            writer = _FileWriter(self._folder)
+            if self.purge_step is not None:
+                # The reader in Python takes the first start that it sees for that of a new run,
+                # and a run that began without TensorBoard, or before this file, has none.
+                for _ in range(2):
+                    start = SessionLog(status=SessionLog.START)
+                    writer.add_event(Event(session_log=start), self.purge_step)
+            # Torch declares neither.
+            self.file_writer: Any = writer
+            self.all_writers: Any = {str(self._folder): writer}
+        return self.file_writer
+
+
+class _FileWriter(FileWriter):
+    def __init__(self, folder: Path) -> None:
+        self.event_writer = _EventFile(folder)
+        self.add_event(Event(file_version="brain.Event:2"))
+
+
+class _EventFile:
+    """One event file. What it has been given is with the system when a method returns."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [_NUMBERED.match(path.name) for path in folder.iterdir()]
+        newest = max((int(name[1]) for name in names if name), default=0)
+        number = max(int(time.time()), newest + 1)
+        self._folder = folder
+        self._file = open(folder / f"events.out.tfevents.{number:010d}", "xb")  # noqa: SIM115
+        self._records = RecordWriter(self._file)
+
+    def get_logdir(self) -> str:
+        return str(self._folder)
+
+    def add_event(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())
+        self._file.flush()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()

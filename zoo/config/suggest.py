@@ -9,6 +9,18 @@ from zoo.training.settings import RunSettings
 
 SHOWN = 3
 
+ELSEWHERE = {
+    "learning_rate": "lr",
+    "num_epochs": "epochs",
+    "max_epochs": "epochs",
+    "max_steps": "steps",
+    "workers": "num_workers",
+    "accelerator": "device",
+    "grad_clip": "clip_norm",
+    "gradient_accumulation_steps": "accumulate",
+}
+"""What other trainers call a setting, to its name here."""
+
 
 @cache
 def _full_keys() -> dict[str, list[str]]:
@@ -41,7 +53,8 @@ def _full_keys() -> dict[str, list[str]]:
 
 def full_keys(name: str) -> list[str]:
     """The full keys whose last part is a word, however its parts are joined (`batch-size`)."""
-    return _full_keys().get(name.lstrip("-").replace("-", "_"), [])[:SHOWN]
+    name = name.lstrip("-").replace("-", "_")
+    return _full_keys().get(ELSEWHERE.get(name, name), [])[:SHOWN]
 
 
 def meant_by(word: str) -> str:

@@ -173,7 +173,7 @@ def test_runs_of_different_experiments_show_all_columns_first_those_that_differ(
     assert {("", "selected/val_accuracy"), ("", "selected/test_loss")} <= columns
     for split in ("val", "test"):
         (point,) = curve(folder, "", f"selected/{split}_loss")
-        assert point == (12, pytest.approx(results[-1][split]["loss"]))
+        assert point == (13, pytest.approx(results[-1][split]["loss"]))
 
 
 def test_a_run_that_was_interrupted_and_resumed_counts_as_a_success(tmp_path):

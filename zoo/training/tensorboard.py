@@ -183,7 +183,8 @@ class TensorBoard(Callback):
         with contextlib.suppress(OSError):
             # TensorBoard keeps the first status for good, and a run that failed may be resumed.
             if self._described and results:
-                self._write_selected(results, trainer.step + 1)  # Where a resume purges it.
+                # Behind the last step, so that a run that goes on from there purges it.
+                self._write_selected(results, trainer.step + 1)
                 end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS)
                 self._write_hparams("session_end_info", session_end_info=end)
             for writer in self._writers.values():

@@ -57,7 +57,7 @@ def run(finished, tmp_path):
         ("trainer.epochs=1", 2, "trainer.epochs=1 ends this run after 4 steps"),
         ("trainer.steps=20", 2, "trainer.epochs=2 ends it before, after 8"),
         ("trainer.epochs=4 trainer.accumulate=2", 2, "trainer.accumulate=2: would change how many"),
-        ("trainer.epochs=4 callbacks.checkpoint.monitor=loss", 2, "do not compare"),
+        ("trainer.epochs=4 callbacks.checkpoint.monitor=loss", 2, "not comparable"),
         ("trainer.epochs=4 optimizer.amsgrad=true", 2, "max_exp_avg_sq"),
         ("trainer.epochs=4 checkpoint=kept-1", 2, "this run has best, last, previous"),
         ("trainer.epochs=4 optimizer.groups={nope:{lr:1.0}}", 2, "no parameter matches 'nope'"),

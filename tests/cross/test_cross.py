@@ -42,7 +42,7 @@ OPTIMIZERS = {
     "adagrad": ["optimizer=adagrad", "optimizer.lr=0.05"],
     "rmsprop": ["optimizer=rmsprop", "optimizer.lr=0.003"],
     "nadam": ["optimizer=rmsprop", "optimizer._target_=torch.optim.NAdam", "optimizer.lr=0.01"],
-    "radam": ["optimizer=rmsprop", "optimizer._target_=torch.optim.RAdam", "optimizer.lr=0.01"],
+    "radam": ["optimizer=rmsprop", "optimizer._target_=torch.optim.RAdam", "optimizer.lr=0.1"],
     "adamax": ["optimizer=rmsprop", "optimizer._target_=torch.optim.Adamax", "optimizer.lr=0.01"],
     "adadelta": [
         "optimizer=rmsprop",

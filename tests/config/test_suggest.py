@@ -179,3 +179,13 @@ def test_python_without_the_packages_is_told_what_to_do(program, tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: torch is not installed for ")
     assert ".venv/bin/activate" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_groups_of_ones_own_are_looked_up_where_the_user_stands_now(tmp_path, monkeypatch):
+    from zoo.config.compose import options
+
+    for place, name in (("a", "mine"), ("b", "another")):
+        (tmp_path / place / "own" / "model").mkdir(parents=True)
+        (tmp_path / place / "own" / "model" / f"{name}.yaml").touch()
+        monkeypatch.chdir(tmp_path / place)
+        assert name in options("model", "own")

@@ -9,7 +9,6 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,6 @@ GROUPS = (
 OPTIONAL = ("experiment", "debug")
 
 
-@cache
 def options(group: str, extra: str | None = None) -> list[str]:
     """The options of a group: the names of its files, without the ending."""
     folders = [CONFIGS / group, *([Path(extra) / group] if extra else [])]

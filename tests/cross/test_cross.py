@@ -41,21 +41,22 @@ OPTIMIZERS = {
     "muon": ["optimizer=muon"],
     "adagrad": ["optimizer=adagrad", "optimizer.lr=0.05"],
     "rmsprop": ["optimizer=rmsprop", "optimizer.lr=0.003"],
-    "nadam": ["optimizer=rmsprop", "optimizer._target_=torch.optim.NAdam", "optimizer.lr=0.01"],
-    "radam": ["optimizer=rmsprop", "optimizer._target_=torch.optim.RAdam", "optimizer.lr=0.1"],
-    "adamax": ["optimizer=rmsprop", "optimizer._target_=torch.optim.Adamax", "optimizer.lr=0.01"],
-    "adadelta": [
-        "optimizer=rmsprop",
-        "optimizer._target_=torch.optim.Adadelta",
-        "optimizer.lr=1.0",
-    ],
-    "asgd": ["optimizer=rmsprop", "optimizer._target_=torch.optim.ASGD", "optimizer.lr=0.05"],
-    "rprop": ["optimizer=rmsprop", "optimizer._target_=torch.optim.Rprop", "optimizer.lr=0.001"],
-    "adafactor": [
-        "optimizer=rmsprop",
-        "optimizer._target_=torch.optim.Adafactor",
-        "optimizer.lr=0.02",
-    ],
+}
+# Those without a file of their own, by their rates.
+OTHERS = {
+    "NAdam": 0.01,
+    "RAdam": 0.1,
+    "Adamax": 0.01,
+    "Adadelta": 1.0,
+    "ASGD": 0.05,
+    "Rprop": 0.001,
+    "Adafactor": 0.02,
+}
+OPTIMIZERS |= {
+    name.lower(): [
+        *("optimizer=rmsprop", f"optimizer._target_=torch.optim.{name}", f"optimizer.lr={rate}")
+    ]
+    for name, rate in OTHERS.items()
 }
 FUSED = ("adamw", "adam", "sgd", "adagrad")  # on a CPU
 NETWORKS = {

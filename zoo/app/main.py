@@ -6,7 +6,6 @@ Exit codes: 0 finished, 1 failed, 2 wrong configuration; after saving: 130 Ctrl-
 
 import os
 import sys
-import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +40,6 @@ def main(train: Train, words: Sequence[str] | None = None) -> int:
 def _main(train: Train, words: Sequence[str] | None) -> int:
     ignore_early_requests()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    threading.excepthook = _show_in_thread
     try:
         line = parse_words(
             sys.argv[1:] if words is None else words, options=("resume", "checkpoint"), flags=FLAGS
@@ -78,12 +76,6 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> N
     """A warning as one line, without the line of source that raised it."""
     if not issubclass(category, DeprecationWarning | FutureWarning):
         print(f"warning: {one_line(message)}", file=sys.stderr, flush=True)
-
-
-def _show_in_thread(arguments: threading.ExceptHookArgs) -> None:
-    """Says nothing of a full disk, which whoever waits for the thread reports in one line."""
-    if not isinstance(arguments.exc_value, OSError):
-        threading.__excepthook__(arguments)
 
 
 def show_version() -> None:

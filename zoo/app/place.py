@@ -56,7 +56,7 @@ class RunLocation:
             self.results = train(recipe, self)
         except (Interrupted, KeyboardInterrupt) as error:
             if self.folder is None:
-                error.add_note("nothing has been trained, and there is no run folder")
+                error.add_note("nothing was trained, and no run folder was made")
             elif (self.folder.path / "checkpoints" / "last.pt").exists():
                 trusted = [word for word in self.also if word.startswith("trusted=")]
                 path = relative(self.folder.path)

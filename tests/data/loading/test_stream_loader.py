@@ -81,6 +81,18 @@ def test_starting_at_any_batch_gives_the_batches_of_the_whole_epoch(start):
     assert same(stream().batches(5, start), whole[start:])
 
 
+def in_a_session_of_its_own(*arguments):
+    """A program that no signal to this process reaches."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+    )
+
+
 def test_batch_size_and_order_do_not_change_a_samples_random_numbers():
     def rows(loader):
         inputs = torch.cat([inputs for inputs, _ in loader.batches(2)])
@@ -185,14 +197,7 @@ def test_signals_to_the_whole_group_leave_the_workers_to_the_main_process(tmp_pa
     """
     script = tmp_path / "program.py"
     script.write_text(textwrap.dedent(program))
-    process = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=os.environ | {"PYTHONPATH": os.getcwd()},
-    )
+    process = in_a_session_of_its_own(str(script))
     try:
         # A batch of each worker: until then one may still be starting, and a signal ends it.
         assert [process.stdout.readline() for _ in range(2)] == ["4\n", "8\n"]
@@ -255,14 +260,7 @@ def test_however_a_run_is_cut_short_it_ends_and_no_worker_is_left(cause, tmp_pat
         raise KeyboardInterrupt
     """
     text = textwrap.dedent(program).format(cause=textwrap.dedent(CUT_SHORT[cause]))
-    process = subprocess.Popen(
-        [sys.executable, "-c", text],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=os.environ | {"PYTHONPATH": os.getcwd()},
-    )
+    process = in_a_session_of_its_own("-c", text)
     try:
         _, errors = process.communicate(timeout=60)
         assert process.returncode not in (0, None)

@@ -26,8 +26,9 @@ import zoo
 from zoo.app import main as entry
 from zoo.config import help
 from zoo.config.command_line import FLAGS, parse_words
-from zoo.config.compose import compose, expand
+from zoo.config.compose import compose
 from zoo.config.errors import ConfigError
+from zoo.config.overrides import expand
 from zoo.data.download import DataError
 from zoo.training.settings import RunSettings
 

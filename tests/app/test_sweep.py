@@ -7,8 +7,9 @@ import yaml
 
 import train
 from zoo.app.sweep import collect, table
-from zoo.config.compose import compose_plain, prepare
+from zoo.config.compose import compose_plain
 from zoo.config.errors import ConfigError
+from zoo.config.overrides import prepare
 
 MUTE = (
     *("trainer.epochs=1", "trainer.limit_train_batches=1", "trainer.limit_eval_batches=1"),

@@ -7,8 +7,9 @@ import yaml
 
 from zoo.app.rebuild import load as load_run
 from zoo.config import compose as composition
-from zoo.config.compose import GROUPS, check, complete, expand, options, prepare, quoted
+from zoo.config.compose import check, complete
 from zoo.config.errors import ConfigError
+from zoo.config.overrides import GROUPS, expand, options, prepare, quoted
 from zoo.config.run_config import dump, load
 from zoo.config.run_config import merge as merge_recipe
 

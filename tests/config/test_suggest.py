@@ -182,7 +182,7 @@ def test_python_without_the_packages_is_told_what_to_do(program, tmp_path):
 
 
 def test_groups_of_ones_own_are_looked_up_where_the_user_stands_now(tmp_path, monkeypatch):
-    from zoo.config.compose import options
+    from zoo.config.overrides import options
 
     for place, name in (("a", "mine"), ("b", "another")):
         (tmp_path / place / "own" / "model").mkdir(parents=True)

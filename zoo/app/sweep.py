@@ -24,8 +24,9 @@ from zoo.app.commands import installed, relative
 from zoo.app.failures import failure, report
 from zoo.app.place import RunLocation, Train
 from zoo.config.command_line import CommandLine
-from zoo.config.compose import compose, compose_plain, expand, parse, prepare, quoted, search_path
+from zoo.config.compose import compose, compose_plain
 from zoo.config.errors import ConfigError
+from zoo.config.overrides import expand, parse, prepare, quoted, search_path
 from zoo.config.paths import CONFIGS
 from zoo.config.recipe import Recipe
 from zoo.config.run_config import dump, load, stored_words

@@ -12,9 +12,10 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.types import OverrideType
 
-from zoo.config.compose import COMPONENTS, GROUPS, check, complete, parse
+from zoo.config.compose import COMPONENTS, check, complete
 from zoo.config.errors import ConfigError, did_you_mean
 from zoo.config.moved import translated
+from zoo.config.overrides import GROUPS, parse
 from zoo.config.recipe import Recipe
 from zoo.config.targets import locate, made_by
 from zoo.config.yaml_files import load_yaml

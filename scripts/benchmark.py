@@ -7,8 +7,8 @@ machine's speed drifts by tens of per cent within minutes, and only neighbours i
 compared. Before anything is timed, both sides must give the same numbers.
 
 trainer  an MLP 784-256-10 at batch 64: the trainer with callbacks, schedule and TensorBoard against
-         the best loop by hand (fused optimizer, tensors in memory, no logging), and against itself
-         without logging
+         the best loop by hand (fused optimizer, tensors in memory, no logging), against itself
+         without logging, and without what torch wraps around every optimizer.step
 loader   normalised, randomly cropped batches of 128 images 32x32x3 in memory against torchvision
          transforms in a DataLoader with the best of 0, 1 and 2 workers
 images cropped, mirrored, normalised batches in memory against a training step of ResNet-20

@@ -140,7 +140,7 @@ def speed() -> str:
             low, high = e["spread_of_blocks"]
             lines.append(
                 f"| {e['ours']} | {e['theirs']} | {e['of_minima']:.3f} | "
-                f"{e['median_of_blocks']:.3f} ({low:.2f} to {high:.2f}) | {e['bar']} |"
+                f"{e['median_of_blocks']:.3f} ({low:.2f} to {high:.2f}) | {e['bar'] or '-'} |"
             )
     commands = dict.fromkeys(f"`{measured['command']}`" for measured in content.values())
     threads = {measured["environment"]["threads"] for measured in content.values()}

@@ -16,8 +16,10 @@ def interleave(sides: dict[str, Callable[[], float]], blocks: int) -> dict[str, 
     return times
 
 
-def ratio(times: dict[str, list[float]], ours: str, theirs: str, bar: float) -> dict[str, Any]:
-    """The two ratios of two sides, and the spread of the second."""
+def ratio(
+    times: dict[str, list[float]], ours: str, theirs: str, bar: float | None = None
+) -> dict[str, Any]:
+    """The two ratios of two sides, and the spread of the second; without a bar for information."""
     by_block = sorted(a / b for a, b in zip(times[ours], times[theirs], strict=True))
     result: dict[str, Any] = {
         "ours": ours,
@@ -29,12 +31,14 @@ def ratio(times: dict[str, list[float]], ours: str, theirs: str, bar: float) -> 
         "theirs_ms": round(1e3 * min(times[theirs]), 4),
         "bar": bar,
     }
-    worse = max(result["of_minima"], result["median_of_blocks"])
-    met = "met" if worse <= bar else "MISSED"
+    verdict = ""
+    if bar is not None:
+        worse = max(result["of_minima"], result["median_of_blocks"])
+        verdict = f"; bar {bar}: {'met' if worse <= bar else 'MISSED'}"
     print(
         f"{ours} / {theirs}: {result['of_minima']:.3f} (minima), "
         f"{result['median_of_blocks']:.3f} (median of {len(by_block)} blocks, "
-        f"{by_block[0]:.3f} to {by_block[-1]:.3f}); bar {bar}: {met}",
+        f"{by_block[0]:.3f} to {by_block[-1]:.3f}){verdict}",
         flush=True,
     )
     return result

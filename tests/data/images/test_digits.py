@@ -107,7 +107,7 @@ def test_an_image_of_a_digit_is_prepared_as_the_data_are_without_setup():
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"image_size": 7}, "image_size must be at least 8, not 7"),
         ({"padding": 13}, "padding must leave at least 8 of image_size 32 .*12, not 13"),
-        ({"scaling": "none"}, "scaling must be 'standard' or 'symmetric', not 'none'"),
+        ({"scaling": "none"}, "scaling must be 'standard', 'symmetric' or 'unit', not 'none'"),
     ],
 )
 def test_nonsense_is_refused_with_the_value(settings, message):

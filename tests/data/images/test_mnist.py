@@ -117,6 +117,25 @@ def test_what_is_no_idx_file_is_refused(content, tmp_path):
         read_idx(tmp_path / "file")
 
 
+def test_pixels_are_drawn_anew_in_training_and_once_elsewhere(small, tmp_path):
+    lay_out(tmp_path, small[0])
+    modules = {
+        (kind, seed): MNIST(
+            root=str(tmp_path), val_size=10, batch_size=60, scaling="unit", binarize=kind
+        )
+        for kind, seed in (("dynamic", 0), ("dynamic", 1), ("static", 0))
+    }
+    for (_, seed), module in modules.items():
+        module.setup(seed=seed)
+    first, *others = (next(m.batches("test", 0))[0] for m in modules.values())
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+    assert all(torch.equal(first, other) for other in others)
+    dynamic = modules["dynamic", 0]
+    (one, labels), (two, same) = (next(dynamic.batches("train", e)) for e in (0, 1))
+    assert set(one.unique().tolist()) == {0.0, 1.0}
+    assert not torch.equal(one[labels.argsort()].sum(0), two[same.argsort()].sum(0))
+
+
 @pytest.mark.parametrize("make", [MNIST, FashionMNIST])
 def test_splits_are_stratified_padded_and_augmented_in_training_only(make, small, tmp_path):
     lay_out(tmp_path, small[0], make.__name__)
@@ -173,7 +192,7 @@ def test_a_image_is_prepared_as_the_data_are_without_setup(small, tmp_path):
         ({"augment": "alexnet"}, "augment=alexnet needs images in colour"),
         ({"augment": "x"}, "augment must be one of none, .* not 'x'"),
         ({"mixup": -1}, r"mixup must be 0 \(none\) or greater, not -1"),
-        ({"scaling": "x"}, "scaling must be 'standard' or 'symmetric', not 'x'"),
+        ({"scaling": "x"}, "scaling must be 'standard', 'symmetric' or 'unit', not 'x'"),
     ],
 )
 def test_nonsense_is_refused_with_the_value(settings, message):

@@ -17,7 +17,9 @@ from zoo.data.module import DataModule
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Scaling = Literal["standard", "symmetric"]
+Scaling = Literal["standard", "symmetric", "unit"]
+RANGES: dict[str, tuple[float, float]] = {"symmetric": (0.5, 0.5), "unit": (0.0, 1.0)}
+"""Mean and standard deviation that make values -1 to 1, or leave them 0 to 1."""
 
 
 class Normalize:
@@ -125,8 +127,8 @@ class ImageModule(DataModule):
 
 def check_scaling(scaling: str) -> None:
     """Refuses an unknown scaling."""
-    if scaling not in ("standard", "symmetric"):
-        raise ValueError(f"scaling must be 'standard' or 'symmetric', not {scaling!r}")
+    if scaling not in ("standard", *RANGES):
+        raise ValueError(f"scaling must be 'standard', 'symmetric' or 'unit', not {scaling!r}")
 
 
 def fit_square(

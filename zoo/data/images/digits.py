@@ -10,8 +10,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.data.augmentation.base import RandomAffine
-from zoo.data.images.base import ImageModule, Normalize, Scaling, check_scaling, fit_square
+from zoo.data.augmentation.base import Augmentation, RandomAffine
+from zoo.data.augmentation.binarization import (
+    Binarization,
+    Binarize,
+    binarize_once,
+    check_binarization,
+    settled,
+)
+from zoo.data.images.base import (
+    RANGES,
+    ImageModule,
+    Normalize,
+    Scaling,
+    check_scaling,
+    fit_square,
+)
 from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import Part, check_batch_size
 from zoo.data.splits import SHARES, divide
@@ -33,7 +47,10 @@ class Digits(ImageModule):
             pixels show a digit of 24), or none where ``image_size`` is 8, as the digits come.
         augment: turn, move, zoom and shear each training image a little, differently each epoch.
         scaling: ``standard``: mean 0 and standard deviation 1 (of unframed images); ``symmetric``:
-            values from -1 to 1, as generative models want them.
+            values from -1 to 1; ``unit``: from 0 to 1, as generative models want them.
+        binarize: make the pixels black or white at random, in training ``dynamic``, anew each time
+            they are seen, or ``static``, once; in val and test once (see
+            `zoo.data.augmentation.binarization`).
         split_seed: another seed, another division into train, val and test.
         drop_last: omit the last training batch of an epoch if it is smaller.
     """
@@ -50,12 +67,14 @@ class Digits(ImageModule):
         padding: int | None = None,
         augment: bool = False,
         scaling: Scaling = "standard",
+        binarize: Binarization = "none",
         split_seed: int = 0,
         drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
         check_scaling(scaling)
+        check_binarization(binarize, scaling)
         if image_size < GRID:
             raise ValueError(f"image_size must be at least {GRID}, not {image_size}")
         if padding is None:
@@ -71,7 +90,8 @@ class Digits(ImageModule):
         self.augment = augment
         self.split_seed = split_seed
         self.drop_last = drop_last
-        mean, std = (MEAN, STD) if scaling == "standard" else (0.5, 0.5)
+        self.binarize = binarize
+        mean, std = RANGES.get(scaling, (MEAN, STD))
         self.normalize = Normalize([mean], [std], max_value=1.0)
 
     def setup(
@@ -84,18 +104,27 @@ class Digits(ImageModule):
         labels = torch.from_numpy(classes).long()
         images = self._enlarge(images.unsqueeze(1) / 16)  # (n, 1, image_size, image_size)
         for split, index in divide(labels, SHARES, seed=self.split_seed).items():
-            augment = self.augment and split == "train"
+            pixels = settled(images[index], self.binarize, split)
+            augment = self._augmentations() if split == "train" else ()
             self.loaders[split] = TensorLoader(
-                (images[index] if augment else self.normalize(images[index]), labels[index]),
+                (pixels if augment else self.normalize(pixels), labels[index]),
                 batch_size=self.batch_size,
                 shuffle=split == "train",
                 seed=seed,
-                augment=(RandomAffine(10, 0.08, (0.9, 1.1), shear=10),) if augment else (),
+                augment=augment,
                 transform=self.normalize if augment else None,
                 drop_last=self.drop_last and split == "train",
                 device=device,
                 part=part,
             )
+
+    def _augmentations(self) -> tuple[Augmentation, ...]:
+        changes: tuple[Augmentation, ...] = ()
+        if self.augment:
+            changes = (RandomAffine(10, 0.08, (0.9, 1.1), shear=10),)
+        if self.binarize == "dynamic":
+            changes = (*changes, Binarize(self.image_size**2))
+        return changes
 
     def _prepare(self, image: "Image") -> Tensor:
         """Prepares an image of one digit, white on black (a black one on white is not guessed).
@@ -104,6 +133,8 @@ class Digits(ImageModule):
         """
         grid = fit_square(image, GRID, in_channels=1, crop=False)  # (8, 8, 1)
         images = self._enlarge(grid.permute(2, 0, 1).unsqueeze(0) / 255)
+        if self.binarize != "none":
+            images = binarize_once(images, "image")
         return self.normalize(images)[0]  # (1, image_size, image_size)
 
     def _enlarge(self, images: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ class ImagesInMemory(ImageModule):
         parts["test"] = test
         for split, (pixels, targets) in parts.items():
             train = split == "train"
-            pixels = pixels.to(device, memory_format=torch.channels_last)
+            pixels = self._settled(pixels, split).to(device, memory_format=torch.channels_last)
             augment = self._augmentations(pixels) if train else ()
             is_ready = self.keeps_normalized and not augment
             self.loaders[split] = TensorLoader(
@@ -132,6 +132,10 @@ class ImagesInMemory(ImageModule):
                 device=device,
                 part=part,
             )
+
+    def _settled(self, images: Tensor, split: str) -> Tensor:
+        """Changes the images of a split once and for all."""
+        return images
 
     def _augmentations(self, images: Tensor) -> tuple[Augmentation, ...]:
         changes = preset(self.augment, image_size=self.image_size, pixels=lambda: images)

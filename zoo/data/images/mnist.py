@@ -13,9 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.augmentation.base import Augmentation, HorizontalFlip, RandomCrop
+from zoo.data.augmentation.binarization import (
+    Binarization,
+    Binarize,
+    binarize_once,
+    check_binarization,
+    settled,
+)
 from zoo.data.augmentation.presets import Preset, preset
 from zoo.data.download import DataError, import_torchvision, torchvision_download, verify
-from zoo.data.images.base import Normalize, Scaling, check_scaling, fit_square
+from zoo.data.images.base import RANGES, Normalize, Scaling, check_scaling, fit_square
 from zoo.data.images.in_memory import ImagesInMemory, MemoryOptions, Split
 
 if TYPE_CHECKING:
@@ -42,7 +49,10 @@ class MNIST(ImagesInMemory):
             are turned, moved and zoomed, clothes are moved and mirrored; or a preset of
             `zoo.data.augmentation.presets` (``false`` is ``none``).
         scaling: ``standard``: mean 0 and standard deviation 1 (of unframed images); ``symmetric``:
-            values from -1 to 1, as generative models want them.
+            values from -1 to 1; ``unit``: from 0 to 1, as generative models want them.
+        binarize: make the pixels black or white at random, in training ``dynamic``, anew each time
+            they are seen, or ``static``, once; in val and test once (see
+            `zoo.data.augmentation.binarization`).
         val_size: training images set aside for validation.
         mirror: address of a folder with the four ``.gz`` files, instead of torchvision's mirrors.
         options: see :class:`~zoo.data.images.in_memory.ImagesInMemory`.
@@ -67,11 +77,13 @@ class MNIST(ImagesInMemory):
         padding: int = 0,
         augment: bool | Preset = False,
         scaling: Scaling = "standard",
+        binarize: Binarization = "none",
         val_size: int = 5000,
         mirror: str | None = None,
         **options: Unpack[MemoryOptions],
     ) -> None:
         check_scaling(scaling)
+        check_binarization(binarize, scaling)
         if padding < 0:
             raise ValueError(f"padding must not be negative, not {padding}")
         super().__init__(
@@ -84,8 +96,10 @@ class MNIST(ImagesInMemory):
         self.image_size = SIZE + 2 * padding
         self.all_changes = augment is True
         self.mirror = mirror
-        if scaling == "symmetric":
-            self.normalize = Normalize([0.5], [0.5])
+        self.binarize = binarize
+        if scaling != "standard":
+            mean, std = RANGES[scaling]
+            self.normalize = Normalize([mean], [std])
 
     def _read(self) -> tuple[Split, Split]:
         folder = self._files()
@@ -95,11 +109,20 @@ class MNIST(ImagesInMemory):
         """Prepares an image, made grey; white on black, as the data are (nothing is guessed)."""
         pixels = fit_square(image, SIZE, in_channels=1, crop=False)  # (28, 28, 1)
         images = F.pad(pixels.permute(2, 0, 1).unsqueeze(0), (self.padding,) * 4)
+        if self.binarize != "none":
+            images = binarize_once(images, "image")
         return self.normalize(images)[0]  # (1, height, width)
 
     def _augmentations(self, images: Tensor) -> tuple[Augmentation, ...]:
-        mixed = super()._augmentations(images)
-        return (*self._changes(), *mixed) if self.all_changes else mixed
+        changes = super()._augmentations(images)
+        if self.all_changes:
+            changes = (*self._changes(), *changes)
+        if self.binarize == "dynamic":
+            changes = (*changes, Binarize(images[0].numel()))
+        return changes
+
+    def _settled(self, images: Tensor, split: str) -> Tensor:
+        return settled(images, self.binarize, split)
 
     def _changes(self) -> tuple[Augmentation, ...]:
         """What ``augment=true`` stands for."""

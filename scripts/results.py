@@ -4,7 +4,7 @@
     python scripts/results.py                                        fill README and configs
 
 A record, `docs/results/<experiment>.json`, holds the command, every run's seed and metrics, and the
-environment. From the records come the table between the markers in README.md and the `Result:`
+environment. From the records come the tables between the markers in README.md and the `Result:`
 line in the header comment of each experiment.
 """
 
@@ -125,6 +125,44 @@ def table() -> str:
     return "\n".join(lines)
 
 
+NATS = {
+    r"nll": "exact",
+    r"nll_k(\d+)": r"bound, K = \1",
+    r"negative_elbo": "bound, K = 1",
+    r"nll_bound": "bound, one draw of noise",
+    r"nll_ais": "estimate",
+}
+"""Metrics in nats: a pattern of the name, and what the figure is."""
+
+
+def likelihoods() -> str:
+    """What models of binary MNIST digits reached on the test images, as a Markdown table."""
+    rows = []
+    for content in _records():
+        config = yaml.safe_load(
+            (EXPERIMENTS / f"{content['experiment']}.yaml").read_text(encoding="utf-8")
+        )
+        is_binary = config.get("data", {}).get("binarize", "none") != "none"
+        if not is_binary or {"override /data": "mnist"} not in config["defaults"]:
+            continue
+        s = summary(content)
+        for name in content["runs"][0]["test"]:
+            for pattern, kind in NATS.items():
+                if match := re.fullmatch(pattern, name):
+                    values = [run["test"][name] for run in content["runs"]]
+                    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+                    mean = statistics.fmean(values)
+                    cells = (f"{mean:.2f}{spread}", match.expand(kind), s["parameters"])
+                    rows.append((mean, (f"`{s['command']}`", *cells, s["seconds"], s["device"])))
+    if not rows:
+        return ""
+    lines = [
+        "| command | nats an image | which is | parameters | time a run | hardware |",
+        "|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*lines, *(f"| {' | '.join(cells)} |" for _, cells in sorted(rows))])
+
+
 def speed() -> str:
     """The speed record as a Markdown table."""
     path = ROOT / "docs" / "benchmarks" / "cpu.json"
@@ -152,7 +190,8 @@ def fill() -> None:
     """Fills README.md and the headers of the experiments."""
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    for name, filling in (("results", table()), ("speed", speed())):
+    tables = {"results": table(), "likelihoods": likelihoods(), "speed": speed()}
+    for name, filling in tables.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         if filling and start in text and end in text:
             before, _, rest = text.partition(start)

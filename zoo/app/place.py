@@ -141,6 +141,28 @@ class RunLocation:
         kept = relative(Path(recipe.settings.paths.data_dir))
         print(f"{verb} in {where}, data in {kept}", flush=True)
 
+    def require_same_selection(self, trainer: "Trainer") -> None:
+        """Refuses to go on with another metric, or direction, than has selected checkpoints so far.
+
+        `auto` and the name of what it stands for are the same.
+
+        Raises:
+            ConfigError: they are not.
+        """
+        from zoo.config.compose import complete, run_settings
+        from zoo.config.resuming import COMPARED
+        from zoo.config.run_config import load
+        from zoo.training.selection import Selection
+
+        if self.folder is None or not self.resume:
+            return
+        stored = run_settings(complete(load(self.folder.path / "config.yaml")))
+        is_validated = "val" in trainer.data.splits
+        was = Selection(trainer.task, stored.callbacks.checkpoint, is_validated=is_validated)
+        if (was.monitor, was.mode) != (trainer.monitor, trainer.mode):
+            word = f"callbacks.checkpoint.monitor={trainer.monitor} ({trainer.mode})"
+            raise ConfigError(f"{word} in place of {was.monitor} ({was.mode}): {COMPARED}")
+
     def require_work(self, trainer: "Trainer") -> None:
         """Refuses to go on with a run for which nothing is left to do, before anything is written.
 

@@ -8,6 +8,9 @@ environment. From the records come the table between the markers in README.md an
 line in the header comment of each experiment.
 """
 
+import clone  # noqa: F401
+
+# isort: split
 import argparse
 import json
 import re

@@ -166,7 +166,13 @@ def test_interruption_while_composing_is_one(where, monkeypatch, command):
         compose_plain([])
 
 
-@pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
+PROGRAMS = [
+    *("train.py", "evaluate.py"),
+    *(f"scripts/{file.name}" for file in sorted((ROOT / "scripts").glob("*.py"))),
+]
+
+
+@pytest.mark.parametrize("program", [p for p in PROGRAMS if "__main__" in (ROOT / p).read_text()])
 def test_python_without_the_packages_is_told_what_to_do(program, tmp_path):
     done = subprocess.run(
         [sys.executable, "-S", ROOT / program, "--help"],  # -S: without site-packages

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.config.test_refusals import assert_one_line
+from zoo.app.place import NOTHING
 from zoo.config import compose as composition
 from zoo.config.compose import compose, compose_plain
 from zoo.config.errors import did_you_mean
@@ -161,7 +162,7 @@ def test_interruption_while_composing_is_one(where, monkeypatch, command):
 
     monkeypatch.setattr(composition, where, stumble)
     answer = command("seed=3")
-    assert (answer.code, answer.err) == (130, "stopped at once; nothing is saved\n")
+    assert (answer.code, answer.err) == (130, f"stopped at once; nothing is saved\n{NOTHING}\n")
     with pytest.raises(KeyboardInterrupt):
         compose_plain([])
 

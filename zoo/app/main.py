@@ -15,11 +15,11 @@ from zoo.app.closing import conclude
 from zoo.app.commands import relative
 from zoo.app.failures import report
 from zoo.app.named_runs import checkpoint_of, find_run
-from zoo.app.place import RunLocation, Train, extension
+from zoo.app.place import RunLocation, Train, before_training, extension
 from zoo.app.streams import lasting_output
 from zoo.config.command_line import FLAGS, CommandLine, parse_words
 from zoo.config.errors import ConfigError, one_line
-from zoo.training.interruption import Interrupted, ignore_early_requests
+from zoo.training.interruption import Interrupted, early_requests
 from zoo.version import __version__
 
 
@@ -33,12 +33,11 @@ def main(train: Train, words: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    with lasting_output():
+    with lasting_output(), early_requests():
         return _main(train, words)
 
 
 def _main(train: Train, words: Sequence[str] | None) -> int:
-    ignore_early_requests()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         line = parse_words(
@@ -103,9 +102,10 @@ def _show(line: CommandLine) -> int:
 def _single(train: Train, line: CommandLine) -> int:
     from zoo.config.compose import compose
 
-    recipe = compose(
-        line.overrides, config_dir=line.flags.get("--config-dir"), trusted=line.trusted
-    )
+    with before_training():
+        recipe = compose(
+            line.overrides, config_dir=line.flags.get("--config-dir"), trusted=line.trusted
+        )
     settings = recipe.settings
     place = RunLocation(
         Path(settings.paths.runs_dir) / settings.name, overrides=line.overrides, also=line.also()

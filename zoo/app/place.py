@@ -22,6 +22,19 @@ if TYPE_CHECKING:
     from zoo.training.trainer import Trainer
 
 
+NOTHING = "nothing was trained, and no run folder was made"
+
+
+@contextlib.contextmanager
+def before_training() -> Iterator[None]:
+    """Has an interruption say that there is nothing yet."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as error:
+        error.add_note(NOTHING)
+        raise
+
+
 @dataclass
 class RunLocation:
     """Where the folder of one run is, or will be once everything is built.
@@ -56,7 +69,7 @@ class RunLocation:
             self.results = train(recipe, self)
         except (Interrupted, KeyboardInterrupt) as error:
             if self.folder is None:
-                error.add_note("nothing was trained, and no run folder was made")
+                error.add_note(NOTHING)
             elif (self.folder.path / "checkpoints" / "last.pt").exists():
                 trusted = [word for word in self.also if word.startswith("trusted=")]
                 path = relative(self.folder.path)

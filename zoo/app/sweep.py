@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from zoo.app.commands import installed, relative
 from zoo.app.failures import failure, report
-from zoo.app.place import RunLocation, Train
+from zoo.app.place import RunLocation, Train, before_training
 from zoo.config.command_line import CommandLine
 from zoo.config.compose import compose, compose_plain
 from zoo.config.errors import ConfigError
@@ -57,14 +57,15 @@ def sweep(train: Train, line: CommandLine) -> int:
     else:
         jobs = expand(ours)
     recipes = []
-    for number, combination in enumerate(jobs):
-        with _named(number, len(jobs)):
-            recipes.append(
-                compose(combination, config_dir=config_dir, trusted=line.trusted, default=False)
-            )
-    # Another machine may have other devices and data: there the jobs themselves find out.
-    if len(recipes) > 1 and not any(word.startswith("hydra/launcher") for word in words):
-        _build_all(train, recipes)
+    with before_training():
+        for number, combination in enumerate(jobs):
+            with _named(number, len(jobs)):
+                recipes.append(
+                    compose(combination, config_dir=config_dir, trusted=line.trusted, default=False)
+                )
+        # Another machine may have other devices and data: there the jobs themselves find out.
+        if len(recipes) > 1 and not any(word.startswith("hydra/launcher") for word in words):
+            _build_all(train, recipes)
     again = _repetitions(recipes)
     swept = {o.key_or_group for o in parse(ours) if o.is_sweep_override()}
     names = list(dict.fromkeys(recipe.settings.name for recipe in recipes))

@@ -93,9 +93,9 @@ def _at_home(node: Any) -> Any:
     return expanded(node) if isinstance(node, str) else node
 
 
-def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The Ctrl-C behind an error, if Hydra stumbled over one and says something else."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+def _interruption(error: BaseException | None) -> BaseException | None:
+    """The Ctrl-C or signal behind an error, if Hydra stumbled over it and says something else."""
+    while isinstance(error, Exception):
         error = error.__context__
     return error
 

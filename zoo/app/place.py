@@ -114,7 +114,13 @@ class RunLocation:
         with self.folder.lock():
             if self.resume and (change := change_of_data(self.folder, data)):
                 raise ConfigError(f"resume={self.folder.path}: {change}, or begin a new run")
-            yield self.folder
+            try:
+                yield self.folder
+            except OSError as error:
+                if not (self.folder.path / "status.json").exists():  # No run has begun to report.
+                    with contextlib.suppress(OSError):
+                        self.folder.status("failed", error=f"{type(error).__name__}: {error}")
+                raise
 
     def describe(
         self, recipe: Recipe, device: "torch.device", data: "DataModule", *, step: int

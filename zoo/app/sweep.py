@@ -31,6 +31,7 @@ from zoo.config.paths import CONFIGS
 from zoo.config.recipe import Recipe
 from zoo.config.run_config import dump, load, stored_words
 from zoo.training.interruption import Interrupted, OutOfTime
+from zoo.training.own_files import naming
 
 WORST = 1e30
 
@@ -263,7 +264,8 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
     rows.sort(key=order)
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with open(folder / "sweep.csv", "w", newline="", encoding="utf-8") as file:
+    path = folder / "sweep.csv"
+    with naming(path), open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -13,7 +13,6 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def sweep(train: Train, line: CommandLine) -> int:
     Raises:
         ConfigError: any combination is wrong; then none has run.
     """
-    from zoo.training.run_folder import RunFolderError
+    from zoo.training.run_folder import RunFolderError, folder_of_now
 
     config_dir = line.flags.get("--config-dir")
     words = prepare(line.overrides, config_dir, sweep=True)
@@ -70,13 +69,11 @@ def sweep(train: Train, line: CommandLine) -> int:
     again = _repetitions(recipes)
     swept = {o.key_or_group for o in parse(ours) if o.is_sweep_override()}
     names = list(dict.fromkeys(recipe.settings.name for recipe in recipes))
-    now = datetime.now()
-    stamp = f"sweep-{now:%Y-%m-%d_%H-%M-%S}.{now.microsecond:06d}"
-    folder = Path(recipes[0].settings.paths.runs_dir) / "-".join(names)[:80] / stamp
+    parent = Path(recipes[0].settings.paths.runs_dir) / "-".join(names)[:80]
     try:
-        folder.mkdir(parents=True)
+        folder = folder_of_now(parent, "sweep-")
     except OSError as error:
-        raise RunFolderError(f"cannot make {folder} ({error.strerror})") from error
+        raise RunFolderError(f"cannot make a folder in {parent} ({error.strerror})") from error
 
     def job(_: Any) -> float | None:
         number = HydraConfig.get().job.num

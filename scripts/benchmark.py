@@ -25,6 +25,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import clone  # noqa: F401
 from benchmarks.loader import images, loader
 from benchmarks.models import compiled_models, models
 from benchmarks.recurrent import recurrent

@@ -6,6 +6,9 @@ Sources are the first lines of the models' files, sizes are counted on networks 
 Sizes that only the data know are the builders' defaults; a model without defaults has none here.
 """
 
+import clone  # noqa: F401
+
+# isort: split
 import argparse
 import importlib
 import inspect

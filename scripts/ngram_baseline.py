@@ -16,6 +16,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
+import clone  # noqa: F401
 from zoo.app.program import program
 from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError, as_config_error

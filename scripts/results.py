@@ -8,6 +8,9 @@ environment. From the records come the tables between the markers in README.md a
 line in the header comment of each experiment.
 """
 
+import clone  # noqa: F401
+
+# isort: split
 import argparse
 import json
 import re

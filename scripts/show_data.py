@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import clone  # noqa: F401
 from zoo.app.output import check_new, completed
 from zoo.app.program import program
 from zoo.config.command_line import CommandLine

@@ -21,6 +21,9 @@ training mode, in fp32, for one sample; of attention, what torch's fused kernels
 its weights.
 """
 
+import clone  # noqa: F401
+
+# isort: split
 import math
 import re
 import sys

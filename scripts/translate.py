@@ -2,6 +2,7 @@
 
 import sys
 
+import clone  # noqa: F401
 from zoo.app.translate import main
 
 __all__ = ["main"]

@@ -11,7 +11,7 @@ import pytest
 import evaluate
 import train
 from zoo.app import main as entry
-from zoo.app.named_runs import find_run
+from zoo.app.named_runs import checkpoint_of, find_run
 from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError
 from zoo.training.interruption import Interrupted
@@ -75,6 +75,17 @@ def test_a_checkpoint_that_is_named_is_the_one_that_is_used(runs, key):
     assert found(key, str(kept))[1]["checkpoint"] == str(kept)
     with pytest.raises(ConfigError, match="checkpoint=last another"):
         found(key, str(best), checkpoint="last")
+
+
+def test_checkpoint_is_known_by_its_name_or_its_path(runs):
+    run = runs / "a" / "new"
+    kept = run / "checkpoints" / "kept-3.pt"
+    kept.touch()
+    for name in ("kept-3", "kept-3.pt", str(kept)):
+        assert checkpoint_of(run, name) == str(kept)
+    assert checkpoint_of(run, "previous") == "previous"  # What there is instead is said later.
+    with pytest.raises(ConfigError, match=r"=kept-4: .* this run has best, kept-3, last$"):
+        checkpoint_of(run, "kept-4")
 
 
 def test_folder_of_runs_says_which(runs):

@@ -59,8 +59,8 @@ def test_an_output_that_was_closed_from_the_start_ends_nothing():
 def test_a_request_to_save_before_there_is_anything_ends_nothing():
     program = (
         "import os, signal\n"
-        "from zoo.training.interruption import ignore_early_requests\n"
-        "ignore_early_requests()\n"
-        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "from zoo.training.interruption import early_requests\n"
+        "with early_requests():\n"
+        "    os.kill(os.getpid(), signal.SIGUSR1)\n"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0

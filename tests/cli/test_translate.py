@@ -136,7 +136,7 @@ def test_evaluation_needs_the_data_and_gives_the_trained_figures(run, trained, c
         (["beam_size=0"], "beam_size=0: must be a whole number, at least 1"),
         (["length_penalty=x"], "length_penalty=x: must be a number"),
         (["length_penalty=-1"], "length_penalty must be between 0 and 10, not -1.0"),
-        (["checkpoint=nope"], "checkpoint=nope: there is no such file; write best, last"),
+        (["checkpoint=nope"], "checkpoint=nope: there is no such file; this run has best, last"),
         (["beamsize=3"], "beamsize=3: there is no such setting"),
         (["--bogus"], "--bogus: there is no such flag"),
     ],

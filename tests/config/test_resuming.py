@@ -66,11 +66,12 @@ OTHER = {
     "callbacks.checkpoint": "{monitor:loss}",
     "paths.runs_dir": "elsewhere",
 }
+NAMED = ("callbacks.checkpoint.monitor=accuracy", "callbacks.checkpoint.mode=min")
 
 
 @pytest.mark.parametrize("key", OTHER)
 def test_what_a_run_keeps_is_refused_by_its_key(key):
-    stored = compose(["experiment=lenet_digits"]).config
+    stored = compose(["experiment=lenet_digits", *NAMED]).config
     words = ["trainer.epochs=99", f"{key}={OTHER[key]}"]
     with pytest.raises(ConfigError, match=re.escape(words[1])):
         check_changes(stored, merge(stored, words).config, words)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.config.test_refusals import assert_one_line
+from zoo.app.place import NOTHING
 from zoo.config import compose as composition
 from zoo.config.compose import compose, compose_plain
 from zoo.config.errors import did_you_mean
@@ -161,12 +162,18 @@ def test_interruption_while_composing_is_one(where, monkeypatch, command):
 
     monkeypatch.setattr(composition, where, stumble)
     answer = command("seed=3")
-    assert (answer.code, answer.err) == (130, "stopped at once; nothing is saved\n")
+    assert (answer.code, answer.err) == (130, f"stopped at once; nothing is saved\n{NOTHING}\n")
     with pytest.raises(KeyboardInterrupt):
         compose_plain([])
 
 
-@pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
+PROGRAMS = [
+    *("train.py", "evaluate.py"),
+    *(f"scripts/{file.name}" for file in sorted((ROOT / "scripts").glob("*.py"))),
+]
+
+
+@pytest.mark.parametrize("program", [p for p in PROGRAMS if "__main__" in (ROOT / p).read_text()])
 def test_python_without_the_packages_is_told_what_to_do(program, tmp_path):
     done = subprocess.run(
         [sys.executable, "-S", ROOT / program, "--help"],  # -S: without site-packages

@@ -9,6 +9,7 @@ import evaluate
 import train
 from zoo.config.compose import compose
 from zoo.config.errors import ConfigError
+from zoo.config.overrides import options
 from zoo.config.run_config import load, stored_words
 from zoo.config.yaml_files import check_yaml
 from zoo.training.run_folder import RunFolder
@@ -145,3 +146,64 @@ def test_word_that_changes_nothing_is_named_with_the_reason(words, word):
 )
 def test_word_that_changes_something_is_not(words):
     compose(words)
+
+
+HEAD = "# @package _global_\ndefaults: [unet_shapes]\n"
+IDLE_FILES = [
+    ("experiment", "task: {dice_weight: 2.0}", [], "task.dice_weight=2.0"),
+    ("experiment", "task: {loss: dice, focal_gamma: 3.0}", [], "task.focal_gamma=3.0"),
+    ("experiment", "task: {dice_weight: 2.0}", ["task.loss=dice"], "task.dice_weight=2.0"),
+    (
+        "experiment",
+        "callbacks: {early_stopping: {min_delta: 0.1}}",
+        [],
+        "callbacks.early_stopping.min_delta=0.1",
+    ),
+    ("logger", "{layer_gradients: true, tensorboard: false}", [], "logger.layer_gradients=true"),
+    ("task", "defaults: [segmentation]\ntile_overlap: 0.5", [], "task.tile_overlap=0.5"),
+]
+
+
+def composed_with_file(tmp_path, group, text, words):
+    file = tmp_path / group / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text(HEAD + text if group == "experiment" else text)
+    first = [] if group == "experiment" else [SEGMENTATION]
+    return compose([*first, f"{group}=mine", *words], config_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(("group", "text", "words", "key"), IDLE_FILES)
+def test_value_of_a_file_that_changes_nothing_is_named_with_the_reason(
+    tmp_path, group, text, words, key
+):
+    with pytest.warns(UserWarning, match=f"{key} has no effect: ") as said:
+        composed_with_file(tmp_path, group, text, words)
+    assert len(said) == 1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("group", "text"),
+    [
+        ("experiment", "task: {dice_weight: 1.0, focal_gamma: 2, tile_overlap: 0.25}"),
+        ("experiment", "task: {loss: cross_entropy_dice, dice_weight: 2.0}"),
+        ("experiment", "callbacks: {early_stopping: {min_delta: 0.1, patience: 3}}"),
+        ("logger", "{layer_gradients: true}"),
+    ],
+)
+def test_value_of_a_file_that_changes_something_or_is_the_default_is_not(tmp_path, group, text):
+    composed_with_file(tmp_path, group, text, [])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error:.*has no effect")
+def test_no_experiment_of_ours_sets_what_nothing_reads():
+    for name in options("experiment"):
+        compose([f"experiment={name}"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_word_for_a_whole_mapping_is_taken_apart():
+    compose(["callbacks.early_stopping={patience:null}"])
+    with pytest.warns(UserWarning, match="early_stopping.min_delta=0.1 has no effect: "):
+        compose(["callbacks.early_stopping={min_delta:0.1}"])

@@ -58,6 +58,10 @@ def run(finished, tmp_path):
         ("trainer.steps=20", 2, "trainer.epochs=2 ends it before, after 8"),
         ("trainer.epochs=4 trainer.accumulate=2", 2, "trainer.accumulate=2: would change how many"),
         ("trainer.epochs=4 callbacks.checkpoint.monitor=loss", 2, "not comparable"),
+        ("trainer.epochs=4 callbacks.checkpoint={monitor:loss}", 2, "not comparable"),
+        ("trainer.epochs=4 callbacks.checkpoint.mode=min", 2, "in place of accuracy (max)"),
+        ("callbacks.checkpoint.monitor=loss", 2, "loss (min) in place of accuracy (max): would"),
+        ("callbacks.checkpoint.monitor=accuracy", 2, "nothing to do, and nothing is changed"),
         ("trainer.epochs=4 optimizer.amsgrad=true", 2, "max_exp_avg_sq"),
         ("trainer.epochs=4 checkpoint=kept-1", 2, "this run has best, last, previous"),
         ("trainer.epochs=4 optimizer.groups={nope:{lr:1.0}}", 2, "no parameter matches 'nope'"),
@@ -69,6 +73,21 @@ def test_a_resume_that_is_refused_leaves_the_folder_as_it_was(words, code, messa
     captured = capsys.readouterr()
     assert message in captured.out + captured.err
     assert contents(run) == before
+
+
+def test_the_name_of_what_auto_has_meant_is_no_other_metric(run):
+    config, plain = run / "config.yaml", shutil.copytree(run, run.with_name("plain"))
+    named = ["callbacks.checkpoint.monitor=accuracy", "callbacks.checkpoint.mode=max"]
+    assert train.main([f"resume={run}", "trainer.epochs=3", *named]) == 0
+    assert "monitor: accuracy\n    mode: max" in config.read_text()
+    assert train.main([f"resume={plain}", "trainer.epochs=3"]) == 0
+    best, same = (read(path / "checkpoints" / "best.pt") for path in (run, plain))
+    assert best["ranking"] == same["ranking"] and len(best["ranking"]) == 1
+    back = ["callbacks.checkpoint.monitor=auto", "callbacks.checkpoint.mode=auto"]
+    assert train.main([f"resume={run}", "trainer.epochs=4", *back]) == 0
+    assert "monitor: auto\n    mode: auto" in config.read_text()
+    other = ["callbacks.checkpoint.monitor=loss", "callbacks.checkpoint.mode=min"]
+    assert train.main([f"resume={run}", "trainer.epochs=5", *other]) == 2
 
 
 def test_a_resume_that_finds_no_checkpoint_leaves_the_folder_as_it_was(run, capsys):

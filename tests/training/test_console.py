@@ -1,3 +1,6 @@
+import io
+import re
+
 import pytest
 
 from tests.training.tiny import At, trainer_of
@@ -54,6 +57,21 @@ def test_a_bar_knows_the_step_without_a_line_of_the_curve(monkeypatch):
 
     trainer.fit(callbacks=[shown, At(1, look), At(4, look)])
     assert seen == [1, 4]
+
+
+def test_a_bar_is_up_to_date_whenever_a_line_is_printed_above_it():
+    rich = pytest.importorskip("rich")
+    drawn, before = io.StringIO(), rich.get_console().__dict__.copy()
+    try:
+        rich.reconfigure(file=drawn, force_terminal=True, width=100)
+        trainer_of(epochs=1, log_every=3).fit(callbacks=[Console(LoggerSettings(console="bar"))])
+    finally:
+        rich.get_console().__dict__ = before
+    bars = re.findall(r"(?:\r|\x1b\S*|^)step (\d)/6 \x1b|(val) |(test) ", drawn.getvalue())
+    found = ["".join(groups) for groups in bars]
+    assert found[0] == "0" and found[-1] == "6"
+    for split in ("val", "test"):  # A run of less than a quarter of a second was never drawn again.
+        assert found[found.index(split) + 1] == "6"
 
 
 def test_a_slow_run_says_how_far_it_is_without_a_terminal(capsys, monkeypatch):

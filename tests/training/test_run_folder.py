@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from zoo.training.run_folder import (
     RunFolder,
     RunFolderError,
     environment,
+    folder_of_now,
     safe_name,
 )
 
@@ -157,22 +159,33 @@ def test_the_heartbeat_names_the_step_now_and_then(tmp_path, monkeypatch):
     assert "step" not in folder.read_status()
 
 
-def test_folders_are_named_by_the_time_to_the_microsecond(tmp_path):
+def test_folders_are_named_by_the_time_to_the_second(tmp_path):
     name = RunFolder.create(tmp_path).path.name
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.\d{6}-[0-9a-f]{4}", name)
-    assert not set(name) & set("=, ")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", name)
 
 
-def test_two_runs_in_one_microsecond_have_two_folders(tmp_path, monkeypatch):
-    class Stopped(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return cls(2026, 1, 2, 3, 4, 5, 6)
+class Stopped(datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2026, 1, 2, 3, 4, 5, 6)
 
+
+def test_runs_of_one_second_have_folders_of_their_own_in_their_order(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "datetime", Stopped)
-    paths = {RunFolder.create(tmp_path).path for _ in range(5)}
-    assert len(paths) == 5
-    assert {path.name[:27] for path in paths} == {"2026-01-02_03-04-05.000006-"}
+    names = [RunFolder.create(tmp_path).path.name for _ in range(12)]
+    assert names[:3] == [f"2026-01-02_03-04-05{end}" for end in ("", "_02", "_03")]
+    assert names == sorted(set(names))
+    assert folder_of_now(tmp_path, "sweep-").name == "sweep-2026-01-02_03-04-05"
+    # Earlier versions wrote microseconds and an id.
+    others = ["2026-01-02_03-04-04.999999-ffff", "2026-01-02_03-04-06.000000-0000"]
+    assert sorted([*names, *others]) == [others[0], *names, others[1]]
+
+
+def test_processes_that_begin_at_once_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "datetime", Stopped)
+    with ThreadPoolExecutor(16) as pool:
+        paths = list(pool.map(lambda _: folder_of_now(tmp_path / "runs"), range(64)))
+    assert len(set(paths)) == 64 and all(path.is_dir() for path in paths)
 
 
 def test_a_folder_that_is_there_is_never_taken_for_a_new_one(tmp_path):

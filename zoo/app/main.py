@@ -14,12 +14,12 @@ from typing import Any
 from zoo.app.closing import conclude
 from zoo.app.commands import relative
 from zoo.app.failures import report
-from zoo.app.named_runs import find_run
-from zoo.app.place import RunLocation, Train, extension
+from zoo.app.named_runs import checkpoint_of, find_run
+from zoo.app.place import RunLocation, Train, before_training, extension
 from zoo.app.streams import lasting_output
 from zoo.config.command_line import FLAGS, CommandLine, parse_words
 from zoo.config.errors import ConfigError, one_line
-from zoo.training.interruption import Interrupted, ignore_early_requests
+from zoo.training.interruption import Interrupted, early_requests
 from zoo.version import __version__
 
 
@@ -33,12 +33,11 @@ def main(train: Train, words: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    with lasting_output():
+    with lasting_output(), early_requests():
         return _main(train, words)
 
 
 def _main(train: Train, words: Sequence[str] | None) -> int:
-    ignore_early_requests()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         line = parse_words(
@@ -103,9 +102,10 @@ def _show(line: CommandLine) -> int:
 def _single(train: Train, line: CommandLine) -> int:
     from zoo.config.compose import compose
 
-    recipe = compose(
-        line.overrides, config_dir=line.flags.get("--config-dir"), trusted=line.trusted
-    )
+    with before_training():
+        recipe = compose(
+            line.overrides, config_dir=line.flags.get("--config-dir"), trusted=line.trusted
+        )
     settings = recipe.settings
     place = RunLocation(
         Path(settings.paths.runs_dir) / settings.name, overrides=line.overrides, also=line.also()
@@ -126,7 +126,7 @@ def _resume(train: Train, line: CommandLine) -> int:
         named = f"resume={line.options['resume']} {flags}"
         raise ConfigError(f"{named}: goes on with one run as it is; omit {flags}")
     path = find_run(line, "resume")
-    checkpoint = _checkpoint(path, line.options.get("checkpoint", "last"))
+    checkpoint = checkpoint_of(path, line.options.get("checkpoint", "last"))
     stored = load(path / "config.yaml")
     recipe = merge(stored, line.overrides, line.trusted)
     changes = check_changes(complete(stored), recipe.config, line.overrides)
@@ -148,21 +148,3 @@ def _resume(train: Train, line: CommandLine) -> int:
     place.run(train, recipe)
     conclude(place)
     return 0
-
-
-def _checkpoint(run: Path, name: str) -> str:
-    """The checkpoint that a run goes on from: `last`, `best`, `previous` or the path of a file.
-
-    Raises:
-        ConfigError: there is no such file.
-    """
-    from zoo.training.checkpoint import KEPT
-
-    own = run / "checkpoints"
-    for file in (Path(name), own / name, own / f"{name}.pt"):
-        if name not in KEPT and file.is_file():
-            return str(file)
-    if name not in KEPT:
-        names = ", ".join(sorted(f.stem for f in own.glob("*.pt")))
-        raise ConfigError(f"checkpoint={name}: there is no such file; this run has {names}")
-    return name

@@ -48,6 +48,26 @@ def _check_checkpoint(line: CommandLine, key: str, path: Path) -> Path:
     return path.parent.parent
 
 
+def checkpoint_of(run: Path, name: str) -> str:
+    """The checkpoint of a run that is meant: `last`, `best`, `previous` or the path of a file.
+
+    It may be named by its path or, in the run's own folder, by its name.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    from zoo.training.checkpoint import KEPT
+
+    own = run / "checkpoints"
+    for file in (Path(name), own / name, own / f"{name}.pt"):
+        if name not in KEPT and file.is_file():
+            return str(file)
+    if name not in KEPT:
+        names = ", ".join(sorted(f.stem for f in own.glob("*.pt")))
+        raise ConfigError(f"checkpoint={name}: there is no such file; this run has {names}")
+    return name
+
+
 def _runs_dir(line: CommandLine) -> Path:
     words = (word.lstrip("+").partition("=")[::2] for word in line.overrides)
     return Path(dict(words).get("paths.runs_dir", "runs")).expanduser()

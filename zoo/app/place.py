@@ -22,6 +22,19 @@ if TYPE_CHECKING:
     from zoo.training.trainer import Trainer
 
 
+NOTHING = "nothing was trained, and no run folder was made"
+
+
+@contextlib.contextmanager
+def before_training() -> Iterator[None]:
+    """Has an interruption say that there is nothing yet."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as error:
+        error.add_note(NOTHING)
+        raise
+
+
 @dataclass
 class RunLocation:
     """Where the folder of one run is, or will be once everything is built.
@@ -56,7 +69,7 @@ class RunLocation:
             self.results = train(recipe, self)
         except (Interrupted, KeyboardInterrupt) as error:
             if self.folder is None:
-                error.add_note("nothing was trained, and no run folder was made")
+                error.add_note(NOTHING)
             elif (self.folder.path / "checkpoints" / "last.pt").exists():
                 trusted = [word for word in self.also if word.startswith("trusted=")]
                 path = relative(self.folder.path)
@@ -101,7 +114,13 @@ class RunLocation:
         with self.folder.lock():
             if self.resume and (change := change_of_data(self.folder, data)):
                 raise ConfigError(f"resume={self.folder.path}: {change}, or begin a new run")
-            yield self.folder
+            try:
+                yield self.folder
+            except OSError as error:
+                if not (self.folder.path / "status.json").exists():  # No run has begun to report.
+                    with contextlib.suppress(OSError):
+                        self.folder.status("failed", error=f"{type(error).__name__}: {error}")
+                raise
 
     def describe(
         self, recipe: Recipe, device: "torch.device", data: "DataModule", *, step: int
@@ -140,6 +159,28 @@ class RunLocation:
         where = f"{relative(self.folder.path)} on {device}"
         kept = relative(Path(recipe.settings.paths.data_dir))
         print(f"{verb} in {where}, data in {kept}", flush=True)
+
+    def require_same_selection(self, trainer: "Trainer") -> None:
+        """Refuses to go on with another metric, or direction, than has selected checkpoints so far.
+
+        `auto` and the name of what it stands for are the same.
+
+        Raises:
+            ConfigError: they are not.
+        """
+        from zoo.config.compose import complete, run_settings
+        from zoo.config.resuming import COMPARED
+        from zoo.config.run_config import load
+        from zoo.training.selection import Selection
+
+        if self.folder is None or not self.resume:
+            return
+        stored = run_settings(complete(load(self.folder.path / "config.yaml")))
+        is_validated = "val" in trainer.data.splits
+        was = Selection(trainer.task, stored.callbacks.checkpoint, is_validated=is_validated)
+        if (was.monitor, was.mode) != (trainer.monitor, trainer.mode):
+            word = f"callbacks.checkpoint.monitor={trainer.monitor} ({trainer.mode})"
+            raise ConfigError(f"{word} in place of {was.monitor} ({was.mode}): {COMPARED}")
 
     def require_work(self, trainer: "Trainer") -> None:
         """Refuses to go on with a run for which nothing is left to do, before anything is written.

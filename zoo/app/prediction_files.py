@@ -4,6 +4,7 @@ A file is there only once it is complete. What others have made is never replace
 """
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,8 +152,10 @@ def write_samples(samples: Tensor, out: Path) -> None:
     if out.suffix.lower() not in (".png", ".pt"):
         raise ConfigError(f"out={out}: must end in .png (images in a grid) or .pt (a tensor)")
     if out.suffix.lower() == ".pt":
+        content = io.BytesIO()  # To a file on a full disk, torch fails in words of its own.
+        torch.save(samples.cpu(), content)
         with completed(out) as part:
-            torch.save(samples.cpu(), part)
+            part.write_bytes(content.getbuffer())
         return
     if not are_images(samples):
         raise ConfigError(f"out={out}: these samples are not images; write out=<file>.pt")

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from zoo.app.build import build_data
+from zoo.app.named_runs import checkpoint_of
 from zoo.config import run_config
 from zoo.config.errors import ConfigError, as_config_error
 from zoo.config.recipe import Recipe
 from zoo.tasks.task import Task
-from zoo.training.checkpoint import KEPT, CheckpointFolder, read, well_formed
+from zoo.training.checkpoint import CheckpointFolder, read, well_formed
 from zoo.training.precision import resolve_device, resolve_precision
 from zoo.training.settings import RunSettings
 from zoo.training.state import Position, task_state, usable_weights
@@ -91,10 +92,7 @@ def prepare_evaluation(
         CheckpointError: the checkpoint cannot be used.
     """
     recipe = stored_recipe(folder, overrides, trusted)
-    if checkpoint not in KEPT and not Path(checkpoint).is_file():
-        raise ConfigError(
-            f"checkpoint={checkpoint}: there is no such file; write best, last or the path of one"
-        )
+    checkpoint = checkpoint_of(Path(folder), checkpoint)
     settings = recipe.settings
     data = build_data(recipe, Path(folder))
     model = recipe.model.build()

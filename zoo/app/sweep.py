@@ -13,7 +13,6 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from zoo.app.commands import installed, relative
 from zoo.app.failures import failure, report
-from zoo.app.place import RunLocation, Train
+from zoo.app.place import RunLocation, Train, before_training
 from zoo.config.command_line import CommandLine
 from zoo.config.compose import compose, compose_plain
 from zoo.config.errors import ConfigError
@@ -31,6 +30,7 @@ from zoo.config.paths import CONFIGS
 from zoo.config.recipe import Recipe
 from zoo.config.run_config import dump, load, stored_words
 from zoo.training.interruption import Interrupted, OutOfTime
+from zoo.training.own_files import naming
 
 WORST = 1e30
 
@@ -44,7 +44,7 @@ def sweep(train: Train, line: CommandLine) -> int:
     Raises:
         ConfigError: any combination is wrong; then none has run.
     """
-    from zoo.training.run_folder import RunFolderError
+    from zoo.training.run_folder import RunFolderError, folder_of_now
 
     config_dir = line.flags.get("--config-dir")
     words = prepare(line.overrides, config_dir, sweep=True)
@@ -57,24 +57,23 @@ def sweep(train: Train, line: CommandLine) -> int:
     else:
         jobs = expand(ours)
     recipes = []
-    for number, combination in enumerate(jobs):
-        with _named(number, len(jobs)):
-            recipes.append(
-                compose(combination, config_dir=config_dir, trusted=line.trusted, default=False)
-            )
-    # Another machine may have other devices and data: there the jobs themselves find out.
-    if len(recipes) > 1 and not any(word.startswith("hydra/launcher") for word in words):
-        _build_all(train, recipes)
+    with before_training():
+        for number, combination in enumerate(jobs):
+            with _named(number, len(jobs)):
+                recipes.append(
+                    compose(combination, config_dir=config_dir, trusted=line.trusted, default=False)
+                )
+        # Another machine may have other devices and data: there the jobs themselves find out.
+        if len(recipes) > 1 and not any(word.startswith("hydra/launcher") for word in words):
+            _build_all(train, recipes)
     again = _repetitions(recipes)
     swept = {o.key_or_group for o in parse(ours) if o.is_sweep_override()}
     names = list(dict.fromkeys(recipe.settings.name for recipe in recipes))
-    now = datetime.now()
-    stamp = f"sweep-{now:%Y-%m-%d_%H-%M-%S}.{now.microsecond:06d}"
-    folder = Path(recipes[0].settings.paths.runs_dir) / "-".join(names)[:80] / stamp
+    parent = Path(recipes[0].settings.paths.runs_dir) / "-".join(names)[:80]
     try:
-        folder.mkdir(parents=True)
+        folder = folder_of_now(parent, "sweep-")
     except OSError as error:
-        raise RunFolderError(f"cannot make {folder} ({error.strerror})") from error
+        raise RunFolderError(f"cannot make a folder in {parent} ({error.strerror})") from error
 
     def job(_: Any) -> float | None:
         number = HydraConfig.get().job.num
@@ -262,7 +261,8 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
     rows.sort(key=order)
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with open(folder / "sweep.csv", "w", newline="", encoding="utf-8") as file:
+    path = folder / "sweep.csv"
+    with naming(path), open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -56,6 +56,7 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
             layer_gradients=recipe.settings.logger.layer_gradients,
         )
     require_effect(trainer.plan, place.overrides)
+    place.require_same_selection(trainer)
     with as_config_error():
         trainer.dry_run()
     own = [callback.build() for callback in recipe.callbacks]

@@ -8,6 +8,7 @@ before the groups and the fixed part are known to be right.
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,9 @@ def _at_home(node: Any) -> Any:
     return expanded(node) if isinstance(node, str) else node
 
 
-def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The Ctrl-C behind an error, if Hydra stumbled over one and says something else."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+def _interruption(error: BaseException | None) -> BaseException | None:
+    """The Ctrl-C or signal behind an error, if Hydra stumbled over it and says something else."""
+    while isinstance(error, Exception):
         error = error.__context__
     return error
 
@@ -141,15 +142,32 @@ def compose(
 
 
 def _say_without_effect(recipe: Recipe, words: Sequence[str]) -> None:
-    """Says which words set what nothing will read, as the settings and the components know it."""
+    """Says which values nothing will read, as the settings and the components know it.
+
+    Those are the words of the line, and what files set to something else than its default: a file
+    that lists every argument asks for nothing by that.
+    """
     idle = recipe.settings.without_effect()
+    values = {key: _value_at(recipe.settings, key) for key in idle}
+    defaults = {key: _value_at(RunSettings(), key) for key in idle}
     for part in (recipe.data, recipe.model, recipe.task, recipe.schedule):
         find = getattr(made_by(part.target), "without_effect", None)
-        found = {} if find is None else find(defaults_of(part.target) | part.arguments)
-        idle |= {f"{part.key}.{name}": reason for name, reason in found.items()}
-    for word in words:
-        if (key := word.lstrip("+").partition("=")[0]) in idle:
-            warnings.warn(f"{word.lstrip('+')} has no effect: {idle[key]}", stacklevel=2)
+        own = defaults_of(part.target)
+        found = {} if find is None else find(own | part.arguments)
+        for name, reason in found.items():
+            key = f"{part.key}.{name}"
+            idle[key], defaults[key] = reason, own.get(name)
+            values[key] = part.arguments.get(name, own.get(name))
+    given = {word.lstrip("+").partition("=")[0]: word.lstrip("+") for word in words}
+    for key, reason in idle.items():
+        if key in given or values[key] != defaults[key]:
+            word = given.get(key, f"{key}={as_cli_text(values[key])}")
+            warnings.warn(f"{word} has no effect: {reason}", stacklevel=2)
+
+
+def _value_at(settings: Any, key: str) -> Any:
+    """The setting that a full key names."""
+    return reduce(getattr, key.split("."), settings)
 
 
 def _say_shadowed(choices: dict[str, Any], config_dir: Path) -> None:

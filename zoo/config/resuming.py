@@ -47,7 +47,7 @@ _ANOTHER = "would make another run; start a new one instead"
 _COUNTED = (
     "would change how many steps an epoch has, by which this run counts; start a new run instead"
 )
-_COMPARED = (
+COMPARED = (
     "would compare values that are not comparable: the best checkpoint so far was selected "
     "without it; start a new run instead"
 )
@@ -61,11 +61,13 @@ REFUSED = {
     "trainer.accumulate": _COUNTED,
     "trainer.limit_train_batches": _COUNTED,
     "trainer.overfit": _COUNTED,
-    "trainer.limit_eval_batches": _COMPARED,
-    "callbacks.checkpoint.monitor": _COMPARED,
-    "callbacks.checkpoint.mode": _COMPARED,
+    "trainer.limit_eval_batches": COMPARED,
+    "callbacks.checkpoint.monitor": COMPARED,
+    "callbacks.checkpoint.mode": COMPARED,
     "paths.runs_dir": "a run stays where it is; omit it",
 }
+MEANT_BY_TASK = ("callbacks.checkpoint.monitor", "callbacks.checkpoint.mode")
+"""Settings whose `auto` only the task can tell from another value: whoever builds it refuses."""
 
 
 def answer(key: str) -> str:
@@ -103,7 +105,7 @@ def check_changes(
     Raises:
         ConfigError: a word changes a setting that a run keeps.
     """
-    changed = _differences(stored, now)
+    was, changed = dict(_flat(stored)), _differences(stored, now)
     found: dict[str, str] = {}
     for word in words:
         key = word.lstrip("+").partition("=")[0]
@@ -111,6 +113,8 @@ def check_changes(
             # Of data and task whatever reaches this point is what they call changeable.
             group = name.partition(".")[0]
             said = "free" if group in ("data", "task") else answer(name)
+            if name in MEANT_BY_TASK and "auto" in (was[name], changed[name]):
+                said = "from here on"
             if said not in ("free", "from here on"):
                 value = "" if name == key else f" ({name}={as_cli_text(changed[name])})"
                 raise ConfigError(f"{word}{value}: {said}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.metrics.sums import SumMetric, zero
+from zoo.metrics.sums import SumMetric, float64_on, zero
 
 MAX_SIDE = 32  # larger images are averaged down: the covariance grows with the fourth power
 _KINDS = ("real", "generated")
@@ -72,8 +72,7 @@ def _elements(samples: Tensor) -> Tensor:
     if samples.ndim == 4:
         side = (min(samples.shape[2], MAX_SIDE), min(samples.shape[3], MAX_SIDE))
         samples = F.adaptive_avg_pool2d(samples.float(), side)
-    dtype = torch.float32 if samples.device.type == "mps" else torch.float64
-    return samples.detach().flatten(1).to(dtype)  # (batch, elements)
+    return samples.detach().flatten(1).to(float64_on(samples.device))  # (batch, elements)
 
 
 class FrechetDistance(SumMetric):

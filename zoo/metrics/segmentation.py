@@ -5,7 +5,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from zoo.metrics.sums import SumMetric
+from zoo.metrics.sums import SumMetric, float64_on
 
 
 class SegmentationScores(SumMetric):
@@ -70,5 +70,5 @@ class SegmentationScores(SumMetric):
     def _right_and_size(self) -> tuple[Tensor, Tensor]:
         # Double precision wherever there is one: a data set may have more than 2^24 pixels.
         matrix = self.sums["matrix"]
-        matrix = matrix.to(torch.float32 if matrix.device.type == "mps" else torch.float64)
+        matrix = matrix.to(float64_on(matrix.device))
         return matrix.diagonal(), matrix.sum(0) + matrix.sum(1)

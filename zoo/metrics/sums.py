@@ -50,9 +50,14 @@ class SumMetric:
     def to(self, device: torch.device | str) -> Self:
         device = torch.device(device)
         for name, total in self.sums.items():
-            single = device.type == "mps" and total.is_floating_point()
-            self.sums[name] = total.to(device, torch.float32 if single else total.dtype)
+            dtype = float64_on(device) if total.is_floating_point() else total.dtype
+            self.sums[name] = total.to(device, dtype)
         return self
+
+
+def float64_on(device: torch.device) -> torch.dtype:
+    """Double precision, or single on Apple's mps, which has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def zero() -> Tensor:

@@ -151,4 +151,4 @@ class SequenceAccuracy(Mean):
     def update(self, logits: Tensor, targets: Tensor) -> None:  # type: ignore[override]
         if targets.ndim > 1:
             right = (logits.argmax(-1) == targets) | (targets == IGNORED)  # (batch, time)
-            super().update(right.all(1).double().mean(), len(targets))
+            self.add(total=right.all(1).sum(), count=len(targets))

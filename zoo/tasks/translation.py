@@ -185,9 +185,9 @@ class Translation(Task):
         found = targets if self.beam_size == 0 else self.search(batch.source, batch.source_lengths)
         texts: list[str] | None = None
         if self.beam_size > 0:
-            self.metrics["sequence_accuracy"].update(
-                _equal(found, targets).double().mean(), len(found)
-            )
+            share = self.metrics["sequence_accuracy"]
+            assert isinstance(share, Mean)
+            share.add(total=_equal(found, targets).sum(), count=len(found))
         if "bleu" in self.metrics:
             assert self.target_vocabulary is not None
             decode = self.target_vocabulary.decode

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.training.callback import Callback, Run
-from zoo.training.own_files import appending, to_json
+from zoo.training.own_files import appending, naming, to_json
 from zoo.training.settings import EarlyStoppingSettings, ProfileSettings
 
 TIMINGS = ("samples_per_second", "data_wait", "memory_mib", "seconds")
@@ -35,8 +35,9 @@ class MetricsFile(Callback):
             self._cut(self._length)
 
     def on_log(self, trainer: Run, row: dict[str, Any]) -> None:
-        self._file.write(to_json(row) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(to_json(row) + "\n")
+            self._file.flush()
         for name, value in row.items():
             if isinstance(value, float) and not math.isfinite(value) and name not in self._noted:
                 self._noted.add(name)
@@ -45,10 +46,12 @@ class MetricsFile(Callback):
 
     def on_fit_end(self, trainer: Run, results: dict[str, Any] | None) -> None:
         if self._file is not None:
-            self._file.close()
+            with naming(self._path):
+                self._file.close()
 
     def state_dict(self) -> dict[str, Any]:
-        os.fsync(self._file.fileno())  # What a checkpoint follows must be on the disk.
+        with naming(self._path):
+            os.fsync(self._file.fileno())  # What a checkpoint follows must be on the disk.
         return {"bytes": self._file.tell()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -164,4 +167,6 @@ class Profile(Callback):
             else "self_cpu_time_total"
         )
         self.table = profiler.key_averages().table(sort_by=key, row_limit=10)
-        (self.folder / "operators.txt").write_text(self.table + "\n", encoding="utf-8")
+        path = self.folder / "operators.txt"
+        with naming(path):
+            path.write_text(self.table + "\n", encoding="utf-8")

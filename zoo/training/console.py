@@ -100,6 +100,7 @@ class Console(Callback):
     def _print(self, text: str) -> None:
         self._quiet_until = time.perf_counter() + SILENCE
         if self._bar is not None:
+            self._bar.refresh()  # It is drawn again behind the line, as it was drawn last.
             self._bar.console.print(text, highlight=False, markup=False)
         else:
             print(text, flush=True)

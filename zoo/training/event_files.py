@@ -14,6 +14,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
 
+from zoo.training.own_files import naming
+
 _NUMBERED = re.compile(r"events\.out\.tfevents\.(\d+)")
 
 
@@ -60,18 +62,22 @@ class _EventFile:
         newest = max((int(name[1]) for name in names if name), default=0)
         number = max(int(time.time()), newest + 1)
         self._folder = folder
-        self._file = open(folder / f"events.out.tfevents.{number:010d}", "xb")  # noqa: SIM115
+        self._path = folder / f"events.out.tfevents.{number:010d}"
+        self._file = open(self._path, "xb")  # noqa: SIM115
         self._records = RecordWriter(self._file)
 
     def get_logdir(self) -> str:
         return str(self._folder)
 
     def add_event(self, event: Event) -> None:
-        self._records.write(event.SerializeToString())
-        self._file.flush()
+        with naming(self._path):
+            self._records.write(event.SerializeToString())
+            self._file.flush()
 
     def flush(self) -> None:
-        self._file.flush()
+        with naming(self._path):
+            self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with naming(self._path):
+            self._file.close()

@@ -1,7 +1,9 @@
 """Signals: they set a flag, and the trainer acts on it between two steps."""
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,12 +35,30 @@ class Interrupted(BaseException):
         return f"interrupted by {signal.Signals(self.number).name}{at}"
 
 
-def ignore_early_requests() -> None:
-    """Ignores SIGUSR1 until there is something to save; by itself it would end the process."""
-    number = getattr(signal, "SIGUSR1", None)
-    in_main = threading.current_thread() is threading.main_thread()
-    if number is not None and in_main and signal.getsignal(number) is signal.SIG_DFL:
-        signal.signal(number, signal.SIG_IGN)
+@contextlib.contextmanager
+def early_requests() -> Iterator[None]:
+    """Answers signals while there is nothing to save; by themselves they would end the process.
+
+    SIGTERM and SIGHUP raise `Interrupted`, and a second one ends the process after all. SIGHUP is
+    left alone where it is ignored already, as in `Signals`. SIGUSR1 is ignored from here on.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Interrupted(number)
+
+    answered = []
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, signal.SIG_IGN if name == "SIGUSR1" else end)
+                answered += [number] if name != "SIGUSR1" else []
+    try:
+        yield
+    finally:
+        for number in answered:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class OutOfTime(Interrupted):

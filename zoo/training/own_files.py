@@ -14,6 +14,17 @@ from typing import IO, Any, TextIO
 
 
 @contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Has an error of writing name the file: the system names it only where it opens one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes the place of `path` once it is complete and on the disk.
 
@@ -22,7 +33,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     temporary = _beside(path)
     file = open(temporary, "xb")  # noqa: SIM115 - nothing is to be removed where this fails
     try:
-        with file:
+        with naming(path), file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import platform
@@ -73,6 +74,25 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
+def folder_of_now(parent: Path, prefix: str = "") -> Path:
+    """Makes a folder below `parent` that is named by the time; its names sort by it too.
+
+    To make a folder succeeds once: of those that are made in one second, by whatever process, the
+    later ones get a number.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    stamp = f"{prefix}{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    for number in itertools.count(1):
+        path = parent / (stamp if number == 1 else f"{stamp}_{number:02d}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            break
+    return path
+
+
 class RunFolder:
     """One run's folder.
 
@@ -88,15 +108,15 @@ class RunFolder:
 
     @classmethod
     def create(cls, parent: str | os.PathLike[str], name: str | None = None) -> "RunFolder":
-        """Makes a new folder below `parent`; named by the time and a random suffix if by no name.
+        """Makes a new folder below `parent`; named by the time if by no name.
 
         Raises:
             RunFolderError: it cannot be made, or there is one of that name.
         """
-        now = datetime.now()
-        stamp = f"{now:%Y-%m-%d_%H-%M-%S}.{now.microsecond:06d}-{secrets.token_hex(2)}"
-        path = Path(parent) / (name or stamp)
+        path = Path(parent) / (name or "")
         try:
+            if name is None:
+                return cls(folder_of_now(path))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()
         except OSError as error:

@@ -20,6 +20,11 @@ from torch.nn import functional as F
 from zoo.data.sampling import seeded_generator
 
 
+def float64_on(device: torch.device) -> torch.dtype:
+    """Double precision, or single on Apple's mps, which has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class Augmentation(ABC):
     """A random change of images.
 
@@ -182,8 +187,7 @@ class RandomAffine(Augmentation):
         height, width = images.shape[-2:]
         # In double precision where there is any: the last bit of a vectorised sine may depend on
         # the position in the batch, and the same sample must come out the same in any batch.
-        double = torch.float32 if draws.device.type == "mps" else torch.float64
-        draws = draws.to(double)
+        draws = draws.to(float64_on(draws.device))
         angle, shift_x, shift_y, _, shear = (2 * draws - 1).unbind(1)
         least, greatest = self.scale
         zoom = least + (greatest - least) * draws[:, 3]

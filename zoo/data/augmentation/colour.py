@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from zoo.data.augmentation.base import Augmentation
+from zoo.data.augmentation.base import Augmentation, float64_on
 
 WHITE = 255.0
 
@@ -38,7 +38,7 @@ def mean_grey(images: Tensor) -> Tensor:
     brightness = grey(images)
     # A sum of whole numbers is the same in any order.
     total = brightness.to(torch.int64).sum((1, 2, 3), keepdim=True)  # (batch, 1, 1, 1)
-    return total.double().div(brightness[0].numel()).float()
+    return total.to(float64_on(total.device)).div(brightness[0].numel()).float()
 
 
 def blend(images: Tensor, others: Tensor | float, factor: Tensor) -> Tensor:
@@ -156,14 +156,14 @@ class ColorPCA(Augmentation):
             raise ValueError(f"covariance must be 3x3, not {tuple(covariance.shape)}")
         if std < 0:
             raise ValueError(f"std must not be negative, not {std}")
-        values, vectors = torch.linalg.eigh(covariance.double().cpu())
+        values, vectors = torch.linalg.eigh(covariance.cpu().double())
         # The sign of an eigenvector is arbitrary: fixed here, whatever computed it.
         vectors = vectors * vectors.sum(0).sign().where(vectors.sum(0) != 0, torch.ones(3).double())
         self.std = std
         self.directions = vectors * values  # (3, 3), a column for each component
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        precision = torch.float32 if draws.device.type == "mps" else torch.float64
+        precision = float64_on(draws.device)
         # A draw may be 0, where the normal distribution's inverse is infinite.
         uniform = draws.to(precision).clamp(min=2**-25)
         alpha = torch.erfinv(2 * uniform - 1) * (math.sqrt(2) * self.std)  # (batch, 3)
@@ -181,7 +181,7 @@ def pixel_covariance(images: Tensor) -> Tensor:
         - images: ``(n, 3, height, width)``, uint8
         - output: ``(3, 3)``, float64 (float32 on mps)
     """
-    precision = torch.float32 if images.device.type == "mps" else torch.float64
+    precision = float64_on(images.device)
     total = torch.zeros(3, dtype=precision, device=images.device)
     products = torch.zeros(3, 3, dtype=precision, device=images.device)
     chunk = max(1, 2**20 // images[0, 0].numel())  # bounds the memory that the numbers take

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.data.augmentation.base import Augmentation
+from zoo.data.augmentation.base import Augmentation, float64_on
 
 Border = Literal["mirror", "ignore"]
 NO_CLASS = 255
@@ -214,7 +214,7 @@ class BrightnessContrast(Augmentation):
 def normal(draws: Tensor) -> Tensor:
     """Turns uniform numbers in [0, 1) into Gaussian ones, by the inverse of the distribution."""
     # In double precision where there is any: see RandomAffine.
-    draws = draws.to(torch.float32 if draws.device.type == "mps" else torch.float64)
+    draws = draws.to(float64_on(draws.device))
     symmetric = (2 * draws - 1).clamp(-1 + 2.0**-23, 1 - 2.0**-23)  # 0 would be minus infinity
     return (2**0.5 * torch.erfinv(symmetric)).float()
 

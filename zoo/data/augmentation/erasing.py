@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from zoo.data.augmentation.base import Augmentation
+from zoo.data.augmentation.base import Augmentation, float64_on
 
 
 class RandomErasing(Augmentation):
@@ -55,7 +55,7 @@ class RandomErasing(Augmentation):
         Shape:
             - output: ``(batch, 4)``, int64
         """
-        precision = torch.float32 if draws.device.type == "mps" else torch.float64
+        precision = float64_on(draws.device)
         chance, size, aspect, y, x, _ = draws.to(precision).unbind(1)
         area = (self.area[0] + (self.area[1] - self.area[0]) * size) * (rows * columns)
         least = (area / columns**2).clamp(*self.ratio)  # a lower one is wider than the image

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.data.augmentation.base import Augmentation
+from zoo.data.augmentation.base import Augmentation, float64_on
 from zoo.data.augmentation.erasing import within
 
 TABLE = 2**14  # steps of the table of quantiles; between them, lines
@@ -166,7 +166,7 @@ class BetaQuantiles:
     def __call__(self, uniform: Tensor) -> Tensor:
         """Float32, of the same shape."""
         table = self._table(uniform.device)
-        precision = torch.float32 if uniform.device.type == "mps" else torch.float64
+        precision = float64_on(uniform.device)
         place = uniform.to(precision) * TABLE
         step = place.long().clamp(max=TABLE - 1)
         rest = place - step

@@ -460,6 +460,13 @@ def test_bad_argument_is_refused_with_its_value(arguments, message):
         Reconstruction(deep(), **arguments)
 
 
+def test_arguments_that_others_leave_without_effect_are_named():
+    idle = Reconstruction.without_effect({"corruption": "none", "sparsity": "l1"})
+    assert set(idle) == {"corruption_level", "target_activity"}
+    idle = Reconstruction.without_effect({"corruption": "gaussian", "sparsity": "none"})
+    assert set(idle) == {"sparsity_weight", "target_activity"}
+
+
 def test_cross_entropy_of_linear_output_units_is_refused():
     with pytest.raises(ValueError, match="set the model's output to 'sigmoid', not 'linear'"):
         Reconstruction(deep(output="linear"), loss="cross_entropy")

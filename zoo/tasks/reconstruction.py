@@ -36,20 +36,21 @@ class Reconstruction(Task):
     - Denoising (Vincent et al., 2008, https://doi.org/10.1145/1390156.1390294): the network sees
       :math:`\tilde x`, where pixels are masked (set to zero, each with the same probability) or
       have Gaussian noise, and has to give back x. Noise is drawn in training only.
-    - Contractive (Rifai et al., 2011, https://icml.cc/2011/papers/455_icmlpaper.pdf, equation 7):
-      the squared norm of the code's Jacobian. For one layer of logistic units it is
-      :math:`\sum_j (z_j (1 - z_j))^2 \sum_i W_{ji}^2` (equation 8), for any other encoder it is
-      found by differentiation, one backward pass a unit of the code.
-    - Sparse: S is the mean :math:`\lVert z \rVert_1`, or
+    - Contractive (Rifai et al., 2011, https://icml.cc/2011/papers/455_icmlpaper.pdf): the squared
+      norm of the code's Jacobian. For one layer of logistic units it is
+      :math:`\sum_j (z_j (1 - z_j))^2 \sum_i W_{ji}^2`, for any other encoder it is found by
+      differentiation, one backward pass for each unit of the code.
+    - Sparse: S is the mean of :math:`\lVert z \rVert_1` (codes can then shrink while the decoder's
+      weights grow, unless weight decay holds these), or
       :math:`\sum_j \mathrm{KL}(\rho \,\|\, \hat\rho_j)` between a target activity and each unit's
       mean activity in the batch (Ng, 2011, "Sparse autoencoder", lecture notes of CS294A; the idea
-      is that of Lee, Ekanadham and Ng, 2008). A mean over the batch is not a sum over images, so
-      four accumulated batches are not one large one there.
+      is that of Lee, Ekanadham and Ng, 2008). That depends on the batch as a whole, so four
+      accumulated batches are not one large one.
 
-    The metric is ``squared_error``, of an image, with that loss also ``cross_entropy``, both of
-    clean inputs. The squared error of a single image tells how unlike the training data it is
-    (:meth:`anomaly_scores`); predictions are tables of it, and an evaluation shows the images with
-    the largest.
+    The metrics are the ``squared_error`` of an image and, where it is the loss, its
+    ``cross_entropy`` in nats, both of clean inputs. The squared error of a single image tells how
+    unlike the training data it is (:meth:`anomaly_scores`): predictions are tables of it, and an
+    evaluation shows the images that have the largest.
 
     A batch is ``(images, labels, ...)``, ``(images,)`` or the images alone.
 

@@ -1,4 +1,4 @@
-r"""Autoencoders: the deep one of Hinton and Salakhutdinov (2006), a tied and a convolutional one.
+r"""Autoencoders (Hinton and Salakhutdinov, 2006): deep, with tied weights, convolutional.
 
 G. E. Hinton and R. R. Salakhutdinov, "Reducing the dimensionality of data with neural networks",
 Science 313, https://doi.org/10.1126/science.1127647

@@ -12,13 +12,14 @@ Differences from the paper, for :class:`Autoencoder` as its defaults are:
   pair of layers as a restricted Boltzmann machine, because nobody knew how to start them;
 - the random weights are those described there under "Start".
 
-:class:`TiedAutoencoder` has one hidden layer whose weights are used in both directions: H. Bourlard
-and Y. Kamp, 1988, https://doi.org/10.1007/BF00332918, for linear units; P. Vincent, H. Larochelle,
-Y. Bengio and P.-A. Manzagol, 2008, https://doi.org/10.1145/1390156.1390294, and S. Rifai, P.
-Vincent, X. Muller, X. Glorot and Y. Bengio, 2011, https://icml.cc/2011/papers/455_icmlpaper.pdf,
-for logistic ones. :class:`ConvolutionalAutoencoder` follows no paper: it is the form that is built
-today, strided convolutions down and transposed ones up, and J. Masci, U. Meier, D. Ciresan and
-J. Schmidhuber, 2011, https://doi.org/10.1007/978-3-642-21735-7_7, had the idea.
+:class:`TiedAutoencoder` has one hidden layer whose weights are used in both directions, as in
+P. Vincent, H. Larochelle, Y. Bengio and P.-A. Manzagol, 2008,
+https://doi.org/10.1145/1390156.1390294, and S. Rifai, P. Vincent, X. Muller, X. Glorot and
+Y. Bengio, 2011, https://icml.cc/2011/papers/455_icmlpaper.pdf; that linear units make it principal
+component analysis is from H. Bourlard and Y. Kamp, 1988, https://doi.org/10.1007/BF00332918.
+:class:`ConvolutionalAutoencoder` follows no paper. It is the form that is built today, strided
+convolutions down and transposed ones up; the idea is that of J. Masci, U. Meier, D. Ciresan and
+J. Schmidhuber, 2011, https://doi.org/10.1007/978-3-642-21735-7_7.
 
 What makes them sparse, denoising or contractive is in the loss: `zoo/tasks/reconstruction.py`.
 

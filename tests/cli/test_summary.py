@@ -210,6 +210,7 @@ WORDS = "data=stdlib_words task=word_embeddings"
 PAIRS = "experiment=copy_seq2seq"
 RUNS = {  # One for each file of a model that takes no images, and three that do.
     "embedding.word2vec": f"model=cbow data.kind=cbow {WORDS}",
+    "generative.autoencoder": "experiment=autoencoder_digits",
     "generative.gan": "experiment=gan_digits",
     "graph.gcn": "experiment=gcn_karate",
     "linear": "experiment=linear_diabetes",

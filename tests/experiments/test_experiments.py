@@ -7,6 +7,7 @@ import torch
 
 from train import train
 from zoo.app.main import main
+from zoo.data.images.digits import Digits
 from zoo.data.tabular.diabetes import Diabetes
 from zoo.training.checkpoint import read
 
@@ -86,3 +87,22 @@ def test_gcn_cora_reaches_the_papers_accuracy_on_average(tmp_path, monkeypatch):
         folder = run(tmp_path / str(seed), "experiment=gcn_cora", f"seed={seed}")
         accuracies.append(json.loads((folder / "results.json").read_text())["test"]["accuracy"])
     assert np.mean(accuracies) >= 0.805
+
+
+@pytest.mark.slow
+def test_linear_autoencoder_digits_ends_at_principal_component_analysis(tmp_path):
+    from scipy.linalg import subspace_angles
+    from sklearn.decomposition import PCA
+
+    folder = run(tmp_path, "experiment=linear_autoencoder_digits")
+    data = Digits(batch_size=2000, image_size=8, scaling="unit")
+    data.setup()
+    train, test = (
+        next(iter(data.batches(split, 0)))[0].flatten(1).numpy() for split in ("train", "test")
+    )
+    pca = PCA(8).fit(train)
+    error = ((test - pca.inverse_transform(pca.transform(test))) ** 2).sum(1).mean()
+    found = json.loads((folder / "results.json").read_text())["test"]["squared_error"]
+    assert found == pytest.approx(error, rel=1e-3)
+    weight = read(folder / "checkpoints" / "last.pt")["model"]["encoder.0.weight"].numpy()
+    assert np.rad2deg(subspace_angles(weight.T, pca.components_.T)).max() < 1

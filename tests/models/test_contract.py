@@ -9,6 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from zoo.models.embedding.word2vec import cbow, skip_gram
+from zoo.models.generative.autoencoder import (
+    Autoencoder,
+    ConvolutionalAutoencoder,
+    TiedAutoencoder,
+)
 from zoo.models.generative.gan import GAN
 from zoo.models.graph.gcn import GCN
 from zoo.models.linear import LinearRegression, SoftmaxRegression
@@ -268,6 +273,13 @@ CASES = {
         lambda: GAN(8, 3, hidden_sizes=(32,), maxout_sizes=(16,)),
         lambda: (torch.randn(4, 100),),
         lambda model, latents: model.discriminator(model.generator(latents)),
+    ),
+    "autoencoder": Case(lambda: Autoencoder(8, 3, hidden_sizes=(16,), latent_dim=4), images(3, 8)),
+    "autoencoder_tied": Case(
+        lambda: TiedAutoencoder(8, 3, latent_dim=4, code="sigmoid"), images(3, 8)
+    ),
+    "autoencoder_convolutional": Case(
+        lambda: ConvolutionalAutoencoder(8, 3, hidden_channels=(4, 6)), images(3, 8)
     ),
 }
 

@@ -86,6 +86,12 @@ SMALLER = {
     ],
     "word2vec_text": ["model.embed_dim=8", "data.batch_size=32"],
     "gan_digits": ["model.hidden_sizes=[32]", "model.maxout_sizes=[16]"],
+    "autoencoder_mnist": ["model.hidden_sizes=[16]"],
+    "convolutional_autoencoder_mnist": ["model.hidden_channels=[2,2]"],
+    **{
+        f"{kind}_autoencoder_mnist": ["model.latent_dim=8", "data.batch_size=16"]
+        for kind in ("contractive", "denoising", "sparse")
+    },
     "resnet20_cifar10": ["data.batch_size=8", "data.folder=cifar10_images"],
     "resnet_mnist": ["data.batch_size=8"],
     "shallow_convnet_synthetic": ["model.hidden_channels=4", "data.num_samples=96"],

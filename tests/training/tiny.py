@@ -12,6 +12,7 @@ from zoo.data.images.digits import Digits
 from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule
 from zoo.data.text.text import WholeText
+from zoo.models.generative.autoencoder import Autoencoder
 from zoo.models.generative.gan import GAN
 from zoo.models.graph.gcn import GCN
 from zoo.models.mlp import MLP
@@ -20,6 +21,7 @@ from zoo.tasks.adversarial import Adversarial
 from zoo.tasks.classification import Classification
 from zoo.tasks.language_modeling import LanguageModeling
 from zoo.tasks.node_classification import NodeClassification
+from zoo.tasks.reconstruction import Reconstruction
 from zoo.training.callback import Callback
 from zoo.training.callbacks import TIMINGS, EarlyStopping, MetricsFile
 from zoo.training.freezing import freeze
@@ -206,6 +208,7 @@ KINDS = (
     "average",
     "plateau",
     "frozen",
+    "denoising",
 )
 
 
@@ -227,6 +230,13 @@ def build(kind: str) -> tuple[Trainer, list[Callback]]:
         model = GAN(8, 1, latent_dim=4, hidden_sizes=(8,), maxout_sizes=(6,), pieces=2)
         task = Adversarial(model, num_components=3, discriminator_steps=2)
         settings |= {"steps": 8, "epochs": None, "limit_train_batches": 3, "evaluate_every": 2}
+    elif kind == "denoising":
+        data = Digits(batch_size=16, image_size=8, scaling="unit")
+        model = Autoencoder(8, 1, hidden_sizes=(8,), latent_dim=3, code="sigmoid")
+        task = Reconstruction(
+            model, corruption="masking", sparsity="kl", contraction_weight=0.1, loss="cross_entropy"
+        )
+        settings |= {"steps": 8, "epochs": None, "limit_train_batches": 3, "evaluate_every": 4}
     elif kind == "language_modeling":
         data = Text(batch_size=4, sequence_length=8)
         model = RecurrentLanguageModel(28, embed_dim=6, hidden_size=6, num_layers=2, dropout=0.2)

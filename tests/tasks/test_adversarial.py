@@ -52,13 +52,14 @@ def train(task, optimizers, batches):
             parameters = list(task.networks()[objective.network].parameters())
             objective.loss.backward(inputs=parameters)
             optimizer.step()
+            task.after_update(objective.network)
 
 
 def algorithm_1(model, optimizers, batches, *, k, is_minimax):
     """The loop of the paper, written out with sigmoids and logarithms."""
     generator, discriminator = model.generator, model.discriminator
-    for real, _ in batches:
-        for _ in range(k):
+    for start in range(0, len(batches), k):
+        for real, _ in batches[start : start + k]:
             z = torch.randn(len(real), 3, dtype=real.dtype)
             fake = generator(z).detach()
             d_real, d_fake = discriminator(real).sigmoid(), discriminator(fake).sigmoid()
@@ -89,7 +90,7 @@ def test_training_is_algorithm_1_written_by_hand(k, loss):
     by_hand = copy.deepcopy(model)
     data = batches(20, dtype=torch.double)
     torch.manual_seed(3)
-    task = Adversarial(model, loss=loss, discriminator_steps=k)
+    task = Adversarial(model, loss=loss, generator_every=k)
     train(task, optimizers_of(model), data)
     torch.manual_seed(3)
     algorithm_1(by_hand, optimizers_of(by_hand), data, k=k, is_minimax=loss == "minimax")
@@ -126,9 +127,9 @@ def test_training_is_bit_for_bit_the_usual_loop_with_logits():
 
 
 def test_objectives_come_in_the_order_of_the_algorithm_with_their_counts():
-    task = Adversarial(pair(), discriminator_steps=2)
+    task = Adversarial(pair())
     order = [(o.network, o.count) for o in task.objectives(batches(1)[0])]
-    assert order == [("discriminator", 8), ("discriminator", 8), ("generator", 8)]
+    assert order == [("discriminator", 8), ("generator", 8)]
     assert set(task.networks()) == {"generator", "discriminator"}
 
 
@@ -289,8 +290,15 @@ def test_generator_learns_a_point_by_heart():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"loss": "wasserstein"}, "loss must be 'non_saturating' or 'minimax', not 'wasserstein'"),
-        ({"discriminator_steps": 0}, "discriminator_steps must be at least 1, not 0"),
+        ({"loss": "square"}, "loss must be one of non_saturating, .*, wasserstein, not 'square'"),
+        ({"generator_every": 0}, "generator_every must be at least 1, not 0"),
+        ({"gradient_penalty": -1.0}, "gradient_penalty must be at least 0, not -1.0"),
+        ({"weight_clip": 0.0}, "weight_clip must be greater than 0, not 0.0"),
+        ({"loss": "wasserstein"}, "needs a critic with a bounded slope: set gradient_penalty=10"),
+        (
+            {"weight_clip": 0.1, "gradient_penalty": 1.0},
+            "weight_clip=0.1 and gradient_penalty=1.0 bound the same slope; choose one",
+        ),
         ({"num_components": 0}, "num_components must be at least 1, not 0"),
     ],
 )

@@ -35,7 +35,7 @@ class Rates:
         """Tells the schedules how long the run is, in steps."""
         for every in set(self._every.values()):
             self._schedules[every].bind(
-                total_steps=total_steps // every,
+                total_steps=max(1, total_steps // every),
                 steps_per_epoch=Fraction(steps_per_epoch, every) if every > 1 else steps_per_epoch,
             )
 

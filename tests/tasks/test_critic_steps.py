@@ -2,6 +2,7 @@
 
 import copy
 import signal
+from itertools import pairwise
 
 import pytest
 import torch
@@ -84,9 +85,7 @@ def test_dcgan_step_is_bit_for_bit_the_loop_of_pytorchs_example():
     data = Digits(batch_size=16, image_size=8, scaling="symmetric")
     data.setup(seed=1)
     # The example has no channels_last, in which sums have another order.
-    trainer_of(
-        model, data, steps=steps, reuse_fake=True, settings={"channels_last": False}
-    ).fit()
+    trainer_of(model, data, steps=steps, reuse_fake=True, settings={"channels_last": False}).fit()
 
     generator, discriminator = by_hand.generator, by_hand.discriminator
     optimizers, criterion = adams(by_hand), nn.BCEWithLogitsLoss()
@@ -163,7 +162,7 @@ def test_generator_changes_at_every_nth_step_alone_and_the_critic_at_each():
     trainer.fit(callbacks=[At(step, note) for step in range(1, 8)])
     changed = [
         tuple(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
-        for before, after in zip(found, found[1:], strict=False)
+        for before, after in pairwise(found)
     ]
     assert changed == [(step % 3 == 0, True) for step in range(1, 8)]
     assert trainer.task.critic_updates == 7
@@ -278,5 +277,5 @@ def test_gradient_penalty_under_compilation_is_refused_with_the_reason():
 
 def test_batch_that_packs_do_not_divide_is_refused_before_the_run():
     trainer = trainer_of(PacGAN(packing=3, hidden_sizes=(4,), maxout_sizes=(4,)), ring())
-    with pytest.raises(ValueError, match="packing=3 needs batches of a multiple of 3 .* not 16"):
+    with pytest.raises(ValueError, match=r"packing=3 needs batches of a multiple of 3 .* not 16"):
         trainer.dry_run()

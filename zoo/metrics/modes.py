@@ -41,7 +41,8 @@ class ModeCoverage(SumMetric):
     def __init__(self, modes: Tensor, std: float) -> None:
         count, features = modes.shape
         super().__init__(
-            near=torch.zeros(count, dtype=torch.int64), nearest=torch.zeros(count, dtype=torch.int64)
+            near=torch.zeros(count, dtype=torch.int64),
+            nearest=torch.zeros(count, dtype=torch.int64),
         )
         self.modes, self.std = modes, std
         # A squared distance in standard deviations is chi-squared with so many degrees of freedom.

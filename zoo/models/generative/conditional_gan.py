@@ -3,14 +3,14 @@ r"""Conditional generative adversarial network (Mirza and Osindero, 2014).
 M. Mirza and S. Osindero, "Conditional generative adversarial nets",
 https://arxiv.org/abs/1411.1784
 
-Both networks are told the class: the generator draws an image *of* it, and the discriminator judges
-whether an image is a real one of it. The sizes are those of the paper's experiment on MNIST (section
-4.1).
+Both networks are told the class: the generator draws an image *of* it, and the discriminator
+judges whether an image is a real one of it. The sizes are those of the paper's experiment on MNIST
+(section 4.1).
 
 Differences from the paper: the noise is normal, not uniform; images lie in [-1, 1], from a tanh,
-where the paper's lie in [0, 1], from a sigmoid; the discriminator returns the logit, the paper's its
-sigmoid, which belongs to the loss here; the norm of the maxout units' weights is not bounded; layers
-start by PyTorch's default, since the paper does not say how.
+where the paper's lie in [0, 1], from a sigmoid; the discriminator returns the logit, the paper's
+its sigmoid, which belongs to the loss here; the norm of the maxout units' weights is not bounded;
+layers start by PyTorch's default, since the paper does not say how.
 
 | part | layers (28x28 images, 10 classes) | parameters |
 |---|---|---|

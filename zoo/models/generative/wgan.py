@@ -5,14 +5,13 @@ GANs", https://arxiv.org/abs/1704.00028, after M. Arjovsky, S. Chintala and L. B
 GAN", 2017, https://arxiv.org/abs/1701.07875
 
 The discriminator becomes a critic, whose mean difference between real and generated samples
-estimates the Wasserstein distance as long as its slope is at most 1. Arjovsky et al. bound the slope
-by clipping the weights, Gulrajani et al. by a penalty, for which the critic must not normalise over
-the batch. Both are the task's (:mod:`zoo.tasks.adversarial`); here are the networks of the
-published code for MNIST and for points in the plane
-(https://github.com/igul222/improved_wgan_training).
+estimates the Wasserstein distance as long as its slope is at most 1. Arjovsky et al. bound the
+slope by clipping the weights, Gulrajani et al. by a penalty, for which the critic must not
+normalise over the batch. Both bounds are a task's business; here are the networks of the published
+code for MNIST and for points in the plane (https://github.com/igul222/improved_wgan_training).
 
-Differences from that code: where a convolution halves a side, zeros surround the image evenly, where
-TensorFlow puts more of them right and below.
+Difference from that code: zeros surround a map evenly before a convolution that halves its side,
+where TensorFlow puts more of them right and below.
 
 | class | generator | critic |
 |---|---|---|

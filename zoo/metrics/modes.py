@@ -1,6 +1,7 @@
 """Which modes of a known mixture generated samples fall into, and how many of them do."""
 
 import math
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import torch
@@ -36,7 +37,9 @@ class ModeCoverage(SumMetric):
         - samples: ``(batch, features)``
     """
 
-    higher_is_better = MappingProxyType(dict(zip(NAMES, (True, True, False, False), strict=True)))
+    higher_is_better: Mapping[str, bool] | None = MappingProxyType(
+        dict(zip(NAMES, (True, True, False, False), strict=True))
+    )
 
     def __init__(self, modes: Tensor, std: float) -> None:
         count, features = modes.shape

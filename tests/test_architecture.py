@@ -121,6 +121,7 @@ KINDS_OF_DATA = {
     "text": ("loading", "sequences"),
     "graphs": ("loading",),
     "tabular": ("loading",),
+    "points": ("loading",),
 }
 
 

@@ -1,7 +1,7 @@
 import torch
 
 from tests.figures.test_grids import assert_shows
-from zoo.figures.points import fit_image, nodes_image
+from zoo.figures.points import fit_image, nodes_image, scatter_image
 from zoo.models.graph.gcn import GCN
 from zoo.models.linear import LinearRegression
 from zoo.tasks.node_classification import NodeClassification
@@ -37,3 +37,9 @@ def test_a_node_classification_shows_its_nodes():
     graph = (torch.randn(6, 4), torch.tensor([[0, 1, 2], [1, 2, 3]]), torch.arange(6) % 2)
     task.evaluate((*graph, torch.ones(6, dtype=torch.bool)))
     assert_shows(task.show()["nodes"].pixels)
+
+
+def test_points_are_drawn_around_the_places_where_they_should_gather():
+    centres = torch.tensor([[0.0, 1.0], [2.0, -1.0]])
+    assert_shows(scatter_image(torch.randn(50, 2), centres))
+    assert_shows(scatter_image(torch.full((1, 2), 1e6), centres[:1]))

@@ -14,7 +14,11 @@ from zoo.models.generative.autoencoder import (
     ConvolutionalAutoencoder,
     TiedAutoencoder,
 )
+from zoo.models.generative.conditional_gan import ConditionalGAN
+from zoo.models.generative.dcgan import DCGAN
 from zoo.models.generative.gan import GAN
+from zoo.models.generative.pacgan import PacGAN
+from zoo.models.generative.wgan import WGAN, PointWGAN
 from zoo.models.graph.gcn import GCN
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
@@ -85,6 +89,17 @@ def with_auxiliary(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """All that a network with auxiliary heads returns, side by side."""
     output = model(x)
     return torch.cat(output, dim=1) if isinstance(output, tuple) else output
+
+
+def judged(model: nn.Module, latents: torch.Tensor) -> torch.Tensor:
+    """What a GAN's second network makes of what its first makes of noise."""
+    return model.discriminator(model.generator(latents))
+
+
+def judged_by_class(model: nn.Module, latents: torch.Tensor) -> torch.Tensor:
+    """Likewise, with a class that follows from the noise, so that every sample keeps its own."""
+    classes = F.one_hot(latents[:, :4].argmax(1), 4).to(latents)
+    return model.discriminator(model.generator(latents, classes), classes)
 
 
 def translation(build: Callable[..., nn.Module], **arguments: object) -> Case:
@@ -272,7 +287,27 @@ CASES = {
     "gan": Case(
         lambda: GAN(8, 3, hidden_sizes=(32,), maxout_sizes=(16,)),
         lambda: (torch.randn(4, 100),),
-        lambda model, latents: model.discriminator(model.generator(latents)),
+        judged,
+    ),
+    "dcgan": Case(
+        lambda: DCGAN(8, 3, latent_dim=6, base_channels=4), lambda: (torch.randn(4, 6),), judged
+    ),
+    "dcgan_spectral": Case(
+        lambda: DCGAN(8, 1, latent_dim=6, base_channels=4, norm="spectral"),
+        lambda: (torch.randn(4, 6),),
+        judged,
+    ),
+    "wgan": Case(lambda: WGAN(latent_dim=6, base_channels=2), lambda: (torch.randn(4, 6),), judged),
+    "point_wgan": Case(
+        lambda: PointWGAN(hidden_sizes=(8, 8)), lambda: (torch.randn(4, 2),), judged
+    ),
+    "pacgan": Case(
+        lambda: PacGAN(hidden_sizes=(8, 8), maxout_sizes=(6,), pieces=2),
+        lambda: (torch.randn(4, 2),),
+        judged,
+    ),
+    "conditional_gan": Case(
+        lambda: ConditionalGAN(8, num_classes=4), lambda: (torch.randn(4, 100),), judged_by_class
     ),
     "autoencoder": Case(lambda: Autoencoder(8, 3, hidden_sizes=(16,), latent_dim=4), images(3, 8)),
     "autoencoder_tied": Case(
@@ -375,7 +410,8 @@ def test_weight_decay_reaches_weights_alone(case):
     optimizer = make_optimizer(torch.optim.AdamW, model, weight_decay=0.125)
     for name in names_where(model, optimizer, weight_decay=0.125):
         own = name.rpartition(".")[2]
-        is_normalised = own in ("original0", "original1")  # as torch calls what makes a weight
+        # As torch calls what makes a weight.
+        is_normalised = own in ("original", "original0", "original1")
         assert "weight" in own or is_normalised, name
 
 

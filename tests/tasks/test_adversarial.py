@@ -8,6 +8,7 @@ from torch import nn
 
 from tests.tasks.seen import images_of
 from zoo.tasks.adversarial import Adversarial
+from zoo.tasks.generative import Decodes
 
 
 class Pair(nn.Module):
@@ -52,13 +53,14 @@ def train(task, optimizers, batches):
             parameters = list(task.networks()[objective.network].parameters())
             objective.loss.backward(inputs=parameters)
             optimizer.step()
+            task.after_update(objective.network)
 
 
 def algorithm_1(model, optimizers, batches, *, k, is_minimax):
     """The loop of the paper, written out with sigmoids and logarithms."""
     generator, discriminator = model.generator, model.discriminator
-    for real, _ in batches:
-        for _ in range(k):
+    for start in range(0, len(batches), k):
+        for real, _ in batches[start : start + k]:
             z = torch.randn(len(real), 3, dtype=real.dtype)
             fake = generator(z).detach()
             d_real, d_fake = discriminator(real).sigmoid(), discriminator(fake).sigmoid()
@@ -89,7 +91,7 @@ def test_training_is_algorithm_1_written_by_hand(k, loss):
     by_hand = copy.deepcopy(model)
     data = batches(20, dtype=torch.double)
     torch.manual_seed(3)
-    task = Adversarial(model, loss=loss, discriminator_steps=k)
+    task = Adversarial(model, loss=loss, generator_every=k)
     train(task, optimizers_of(model), data)
     torch.manual_seed(3)
     algorithm_1(by_hand, optimizers_of(by_hand), data, k=k, is_minimax=loss == "minimax")
@@ -126,9 +128,9 @@ def test_training_is_bit_for_bit_the_usual_loop_with_logits():
 
 
 def test_objectives_come_in_the_order_of_the_algorithm_with_their_counts():
-    task = Adversarial(pair(), discriminator_steps=2)
+    task = Adversarial(pair())
     order = [(o.network, o.count) for o in task.objectives(batches(1)[0])]
-    assert order == [("discriminator", 8), ("discriminator", 8), ("generator", 8)]
+    assert order == [("discriminator", 8), ("generator", 8)]
     assert set(task.networks()) == {"generator", "discriminator"}
 
 
@@ -289,8 +291,15 @@ def test_generator_learns_a_point_by_heart():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"loss": "wasserstein"}, "loss must be 'non_saturating' or 'minimax', not 'wasserstein'"),
-        ({"discriminator_steps": 0}, "discriminator_steps must be at least 1, not 0"),
+        ({"loss": "square"}, "loss must be one of non_saturating, .*, wasserstein, not 'square'"),
+        ({"generator_every": 0}, "generator_every must be at least 1, not 0"),
+        ({"gradient_penalty": -1.0}, "gradient_penalty must be at least 0, not -1.0"),
+        ({"weight_clip": 0.0}, "weight_clip must be greater than 0, not 0.0"),
+        ({"loss": "wasserstein"}, "needs a critic with a bounded slope: set gradient_penalty=10"),
+        (
+            {"weight_clip": 0.1, "gradient_penalty": 1.0},
+            "weight_clip=0.1 and gradient_penalty=1.0 bound the same slope; choose one",
+        ),
         ({"num_components": 0}, "num_components must be at least 1, not 0"),
     ],
 )
@@ -308,3 +317,101 @@ def test_generator_of_another_shape_than_the_data_is_refused():
     task = Adversarial(pair())
     with pytest.raises(ValueError, match=r"real ones' shape \(4, 5\), not \(4, 2\)"):
         next(task.objectives(torch.zeros(4, 5)))
+
+
+class ConditionalPair(nn.Module):
+    """Networks that return what they were told, so that it can be looked at."""
+
+    num_classes, latent_dim = 3, 2
+
+    def __init__(self):
+        super().__init__()
+        self.generator, self.discriminator = Told(5, 4), Told(7, 1)
+
+    def forward(self, latents, classes):
+        return self.generator(latents, classes)
+
+
+class Told(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.linear, self.classes = nn.Linear(in_features, out_features), []
+
+    def forward(self, x, classes):
+        self.classes.append(classes)
+        return self.linear(torch.cat([x, classes], dim=1))
+
+
+def test_both_networks_of_a_conditional_model_are_told_the_classes_of_the_batch():
+    model = ConditionalPair()
+    task = Adversarial(model, gradient_penalty=1.0)
+    labels = torch.tensor([2, 0, 1, 1])
+    losses = [o.loss.isfinite() for o in task.objectives((torch.randn(4, 4), labels))]
+    assert all(losses) and len(losses) == 2
+    told = [*model.generator.classes, *model.discriminator.classes]
+    assert len(told) == 2 + 4  # real, generated, between; generated
+    assert all(torch.equal(classes, torch.eye(3)[labels]) for classes in told)
+
+
+def test_samples_of_a_conditional_model_have_each_class_in_turn():
+    model = ConditionalPair()
+    task = Adversarial(model)
+    assert task.sample(7).samples.shape == (7, 4)
+    (classes,) = model.generator.classes
+    assert torch.equal(classes, torch.eye(3)[torch.arange(7) % 3])
+
+
+def test_samples_are_what_the_generator_decodes_of_latent_variables():
+    model = pair().eval()
+    task = Adversarial(model)
+    assert isinstance(task, Decodes)
+    latents = task.draw_latents(4, torch.Generator().manual_seed(5))
+    assert torch.equal(latents, torch.randn(4, 3, generator=torch.Generator().manual_seed(5)))
+    assert torch.equal(task.sample(4, seed=5).samples, model.generator(latents))
+
+
+@pytest.mark.parametrize("loss", ["least_squares", "hinge"])
+def test_other_losses_are_what_their_papers_minimise(loss):
+    task, (real, _) = Adversarial(pair().eval(), loss=loss), batches(1)[0]
+    torch.manual_seed(0)
+    found = [o.loss for o in task.objectives((real, None))]
+    torch.manual_seed(0)
+    d, g = task.discriminator, task.generator
+    real_score, fake_score, last = d(real), d(g(torch.randn(8, 3))), d(g(torch.randn(8, 3)))
+    if loss == "hinge":
+        expected = (1 - real_score).clamp(min=0).mean() + (1 + fake_score).clamp(min=0).mean()
+        expected = expected, -last.mean()
+    else:
+        expected = 0.5 * (real_score - 1).pow(2).mean() + 0.5 * fake_score.pow(2).mean()
+        expected = expected, 0.5 * (last - 1).pow(2).mean()
+    for pair_ in zip(found, expected, strict=True):
+        torch.testing.assert_close(*pair_)
+
+
+def test_batch_normalisation_under_a_gradient_penalty_is_refused_by_name():
+    model = pair()
+    model.discriminator = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    with pytest.raises(ValueError, match=r"discriminator\.1 is a BatchNorm1d: build the model"):
+        Adversarial(model, gradient_penalty=10.0)
+
+
+def test_spectral_normalisation_bounds_a_critic_enough():
+    model = pair()
+    for layer in model.discriminator:
+        if isinstance(layer, nn.Linear):
+            nn.utils.parametrizations.spectral_norm(layer)
+    assert len(list(Adversarial(model, loss="wasserstein").objectives(batches(1)[0]))) == 2
+
+
+def test_run_of_a_version_with_several_steps_a_batch_is_evaluated_but_not_trained():
+    task, data = Adversarial(pair(), generator_every=2), batches()
+    task.prepare(data)
+    old = {"components": task.components.state_dict()}
+    task.load_state_dict(old)
+    task.model.eval()
+    task.evaluate(data[0])
+    with pytest.raises(RuntimeError, match="must be started anew to train, with generator_every=2"):
+        next(task.objectives(data[0]))
+    usual = Adversarial(pair())  # one step a batch is what it was
+    usual.load_state_dict(old)
+    assert len(list(usual.objectives(data[0]))) == 2

@@ -229,7 +229,7 @@ def test_groups_keep_their_own_rates_under_a_schedule():
     optimizer = make_optimizer(torch.optim.SGD, network, lr=0.1, groups={"head.*": {"lr": 0.01}})
     updater = Updater(network, {"model": optimizer}, device=torch.device("cpu"))
     for _ in range(2):
-        updater.set_rates(0.5)
+        updater.set_rates({"model": 0.5})
     assert sorted(g["lr"] for g in optimizer.param_groups) == [0.005, 0.05]
 
 
@@ -334,7 +334,7 @@ def test_a_schedule_reaches_both_parts_of_muon_before_and_after_loading_a_state(
     updater = Updater(network, {"model": optimizer}, device=torch.device("cpu"))
     train(network, optimizer, steps=1)
     for factor in (0.5, 0.25):
-        updater.set_rates(factor)
+        updater.set_rates({"model": factor})
         muon, adamw = ({g["lr"] for g in part.param_groups} for part in optimizer.parts)
         assert muon == {0.02 * factor}
         assert adamw == {0.001 * factor}
@@ -396,7 +396,7 @@ def test_loading_a_state_keeps_the_hyperparameters_of_the_configuration():
     new = make_optimizer(torch.optim.AdamW, network, lr=0.5, weight_decay=0.3, betas=(0.5, 0.6))
     Updater(network, {"model": new}, device=torch.device("cpu"))  # notes the rates
     load_optimizer(new, copy.deepcopy(old.state_dict()))
-    Updater(network, {"model": new}, device=torch.device("cpu")).set_rates(1.0)
+    Updater(network, {"model": new}, device=torch.device("cpu")).set_rates({"model": 1.0})
     assert {g["lr"] for g in new.param_groups} == {0.5}
     assert {g["weight_decay"] for g in new.param_groups} == {0.3, 0.0}
     assert {g["betas"] for g in new.param_groups} == {(0.5, 0.6)}

@@ -96,7 +96,7 @@ def test_an_objective_of_one_of_several_networks_must_be_announced():
             loss = trainer.task.generator(torch.randn(2, 4)).sum()
         yield Objective(loss, 2, "discriminator")
 
-    trainer.task.objectives = objectives
+    trainer.task.objectives = trainer.task.every_objective = objectives
     sentence = r"'discriminator' that it has not announced; write `with self.turn\('discr"
     with pytest.raises(ValueError, match=sentence):
         trainer.dry_run()

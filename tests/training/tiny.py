@@ -228,7 +228,7 @@ def build(kind: str) -> tuple[Trainer, list[Callback]]:
     elif kind == "adversarial":
         data = Digits(batch_size=16, image_size=8, scaling="symmetric")
         model = GAN(8, 1, latent_dim=4, hidden_sizes=(8,), maxout_sizes=(6,), pieces=2)
-        task = Adversarial(model, num_components=3, discriminator_steps=2)
+        task = Adversarial(model, num_components=3, generator_every=2)
         settings |= {"steps": 8, "epochs": None, "limit_train_batches": 3, "evaluate_every": 2}
     elif kind == "denoising":
         data = Digits(batch_size=16, image_size=8, scaling="unit")

@@ -41,6 +41,12 @@ TARGETS = {
     "zoo.models.recurrent.patterns": "zoo.models.recurrent.sequence_heads",
 }
 
+ARGUMENTS = {
+    # The k steps had one batch of real samples; now each has its own, as in the paper.
+    "zoo.tasks.adversarial.Adversarial": {"discriminator_steps": "generator_every"},
+}
+"""Arguments of a target by what it is called now: old name to the new one."""
+
 SETTINGS = {"logger.pictures_every": "logger.images_every"}
 """Settings of the fixed part: full key to the key in the same group."""
 
@@ -56,7 +62,7 @@ def moved(target: str) -> str:
 
 
 def translated(config: dict[str, Any]) -> dict[str, Any]:
-    """A stored configuration with every target and setting as it is called now."""
+    """A stored configuration with every target, argument and setting as it is called now."""
     now: dict[str, Any] = _with_moved_targets(config)
     for old, new in SETTINGS.items():
         *path, name = old.split(".")
@@ -70,12 +76,12 @@ def translated(config: dict[str, Any]) -> dict[str, Any]:
 
 def _with_moved_targets(node: Any) -> Any:
     if isinstance(node, dict):
-        return {
-            key: moved(value)
-            if key == "_target_" and isinstance(value, str)
-            else _with_moved_targets(value)
-            for key, value in node.items()
-        }
+        target = node.get("_target_")
+        names: dict[str, str] = {}
+        if isinstance(target, str):
+            node = {**node, "_target_": moved(target)}
+            names = ARGUMENTS.get(node["_target_"], {})
+        return {names.get(key, key): _with_moved_targets(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_with_moved_targets(value) for value in node]
     return node

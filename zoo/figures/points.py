@@ -25,6 +25,29 @@ def fit_image(targets: Tensor, predictions: Tensor) -> Tensor:
     return render(figure)
 
 
+def scatter_image(points: Tensor, centres: Tensor) -> Tensor:
+    """Draws points in the plane, and crosses where they should gather.
+
+    The view is that of the centres with a margin; points beyond it are not seen.
+
+    Args:
+        points: ``(count, 2)``.
+        centres: ``(modes, 2)``.
+    """
+    from matplotlib.figure import Figure
+
+    places, marks = (x.detach().float().cpu().numpy() for x in (points, centres))
+    low, high = marks.min(0), marks.max(0)
+    margin = 0.25 * max(float((high - low).max()), 1.0)
+    figure = Figure(figsize=(4.8, 4.8), layout="constrained")
+    axes = figure.add_subplot(aspect="equal")
+    axes.set_xlim(low[0] - margin, high[0] + margin)
+    axes.set_ylim(low[1] - margin, high[1] + margin)
+    axes.scatter(marks[:, 0], marks[:, 1], s=60, marker="+", color="0.6", linewidths=1)
+    axes.scatter(places[:, 0], places[:, 1], s=4, alpha=0.4, linewidths=0)
+    return render(figure)
+
+
 def nodes_image(outputs: Tensor, labels: Tensor, edge_index: Tensor) -> Tensor:
     """Draws the nodes of a graph where the network puts them, coloured by their true class.
 

@@ -6,6 +6,7 @@ trainer only updates. A new learning problem is a new task and leaves both of th
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import torch
@@ -95,7 +96,8 @@ class Task:
     sees updated parameters. Precision is the trainer's too: its autocast surrounds every such
     request, hence the forward pass and the loss but not the step. For the gradients to exist, no
     ``yield`` stands inside ``torch.no_grad()``. Where batches are accumulated, the trainer runs
-    their objectives side by side, so every batch must yield the same networks in the same order.
+    their objectives side by side, so every batch must yield the same networks in the same order: a
+    task whose steps are not all alike counts them in :meth:`after_update`.
     A task with several networks announces each objective with :meth:`turn`.
 
     Args:
@@ -109,6 +111,8 @@ class Task:
         predicts: the kind of what :meth:`predict` returns; None for a task that predicts nothing.
         given: arguments of the constructor that the run hands over besides the model.
         changeable: arguments of the constructor that a stored run may change.
+        update_every: networks that are not updated in every step, by name: in every how many-th.
+        differentiates: whether a loss holds a derivative itself (a gradient penalty).
     """
 
     monitor: str = "loss"
@@ -117,6 +121,8 @@ class Task:
     predicts: ClassVar[type[Prediction] | None] = None
     given: ClassVar[tuple[str, ...]] = ()
     changeable: ClassVar[tuple[str, ...]] = ()
+    update_every: Mapping[str, int] = MappingProxyType({})
+    differentiates: bool = False
 
     announced: str | None = None
     """Whose turn it is, see :meth:`turn`."""
@@ -193,6 +199,17 @@ class Task:
         """The objectives of a batch in the order of their updates."""
         loss, count, *terms = self.loss(batch)
         yield Objective(loss, count, terms=terms[0] if terms else None)
+
+    def every_objective(self, batch: Any) -> Iterator[Objective]:
+        """What there may be in a step, for a rehearsal: more than in every step of some tasks."""
+        return self.objectives(batch)
+
+    def after_update(self, network: str) -> None:
+        """Follows each update of a network: the trainer calls it, once for a whole window.
+
+        Args:
+            network: its key in :meth:`networks`.
+        """
 
     def evaluate(self, batch: Any) -> None:
         """Updates the metrics. The trainer provides evaluation mode and a fixed random state."""

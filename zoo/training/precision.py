@@ -70,7 +70,8 @@ def prepare(
         The device, and the type to compute in; None: no autocast.
 
     Raises:
-        ValueError: the device is not there, or shards cannot do what the settings ask for.
+        ValueError: the device is not there, shards cannot do what the settings ask for, or the
+            task cannot be compiled.
     """
     device = resolve_device(settings.device)
     dtype = resolve_precision(settings.precision, device)
@@ -78,6 +79,11 @@ def prepare(
         raise ValueError(
             "precision=fp16 and ema_decay do not work with shards; use precision=bf16, no "
             "ema_decay, or replicas"
+        )
+    if settings.compile and task.differentiates:
+        raise ValueError(
+            f"compile=true: the loss of {type(task).__name__} holds a derivative (a gradient "
+            "penalty), whose own derivative torch.compile cannot take; use compile=false"
         )
     place(task.model, device, False if is_sharded else settings.channels_last)
     task.to(device)

@@ -83,7 +83,7 @@ def _samples(count: int) -> str:
 def _try(task: Task, batch: Any, autocast: Any) -> None:
     networks = task.networks()
     with autocast:
-        for objective in task.objectives(batch):
+        for objective in task.every_objective(batch):
             require_turn(task, networks, objective.network)
             task.end_turn()
 

@@ -32,10 +32,15 @@ class Schedule:
             raise ValueError(f"warmup_steps must be at least 0, not {warmup_steps}")
         self.warmup_steps = warmup_steps
         self.total_steps = 0
-        self.steps_per_epoch = 0
+        self.steps_per_epoch: int | Fraction = 0
 
-    def bind(self, *, total_steps: int, steps_per_epoch: int) -> None:
-        """Tells the schedule how long the run is, in optimizer steps; the trainer calls it."""
+    def bind(self, *, total_steps: int, steps_per_epoch: int | Fraction) -> None:
+        """Tells the schedule how long the run is, in optimizer steps; the trainer calls it.
+
+        Args:
+            total_steps: steps of the run.
+            steps_per_epoch: a fraction for an optimizer that does not take every step.
+        """
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
         if self.warmup_steps >= total_steps:
@@ -94,7 +99,7 @@ class Step(Schedule):
         self.gamma = gamma
         self._falls: list[int] = []
 
-    def bind(self, *, total_steps: int, steps_per_epoch: int) -> None:
+    def bind(self, *, total_steps: int, steps_per_epoch: int | Fraction) -> None:
         super().bind(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
         # As the numbers are written: in binary, 0.28 of 25 steps is a little more than 7.
         epochs = [Fraction(str(milestone)) for milestone in self.milestones]

@@ -26,8 +26,8 @@ from zoo.training.optimizers import (
     names_of_0_1_0,
     require_gathered,
 )
+from zoo.training.rates import Rates
 from zoo.training.reproducibility import random_state, set_random_state
-from zoo.training.schedules import Schedule
 from zoo.training.update import Updater
 
 
@@ -92,7 +92,7 @@ class RunState:
     Attributes:
         task: with the networks.
         optimizers: one for each network.
-        schedule: of the learning rates.
+        schedule: of the learning rates of all networks.
         average: of the weights, if there is one.
         updater: with the scaler of fp16 losses, if there is one.
         curve: what has gathered since the last line of the training curve.
@@ -105,7 +105,7 @@ class RunState:
 
     task: Task
     optimizers: dict[str, torch.optim.Optimizer]
-    schedule: Schedule
+    schedule: Rates
     average: WeightAverage | None
     updater: Updater
     curve: TrainingCurve

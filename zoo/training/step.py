@@ -1,4 +1,4 @@
-"""One optimizer step of every network of a task, on a window of batches."""
+"""One step of a task on a window of batches: an update of each network whose turn it is."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -63,6 +63,7 @@ class Stepper:
             NonFiniteError: a loss or gradient is not finite.
         """
         updater, strategy = self._updater, self._strategy
+        updater.begin_step()
         runs = [self._task.objectives(batch) for batch in window]
         # Unless there are several batches, the mean over the count is the loss itself.
         weigh, taken, is_first = len(window) > 1 or strategy.world > 1, True, True
@@ -80,6 +81,7 @@ class Stepper:
                 stepped = updater.update(network, loss, divisor, measure=measure, is_empty=is_empty)
             finally:
                 self._task.end_turn()
+            self._task.after_update(network)
             if stepped:
                 self._curve.add(network, loss, count)
                 for name, (total, number) in terms.items():

@@ -28,6 +28,7 @@ from zoo.training.optimizers import by_network
 from zoo.training.overfit import FirstBatch
 from zoo.training.plan import Plan
 from zoo.training.precision import prepare
+from zoo.training.rates import Rates
 from zoo.training.rehearsal import rehearse
 from zoo.training.reporting import Reporter
 from zoo.training.reproducibility import SEED, backends, isolated, seed_everything
@@ -86,6 +87,7 @@ class Trainer:
         self.networks: dict[str, nn.Module] = task.networks()
         self.optimizers = by_network(optimizers, self.networks)
         self.schedule = schedule or Constant()
+        self.rates = Rates(self.schedule, self.networks, task.update_every)
         self.device, dtype = prepare(task, settings, is_sharded=self.strategy.is_sharded)
         decay = settings.ema_decay
         self.average = WeightAverage(task.model, decay) if decay is not None else None
@@ -103,7 +105,7 @@ class Trainer:
         self.state = RunState(
             task=task,
             optimizers=self.optimizers,
-            schedule=self.schedule,
+            schedule=self.rates,
             average=self.average,
             updater=self.updater,
             curve=self.curve,
@@ -111,7 +113,7 @@ class Trainer:
             config=config,
         )
         self.plan = Plan(settings, self.data)
-        self.schedule.bind(
+        self.rates.bind(
             total_steps=self.plan.total_steps, steps_per_epoch=self.plan.steps_per_epoch
         )
         self.signals, self.stopped = Signals(), False
@@ -329,7 +331,7 @@ class Trainer:
         while position.step < plan.total_steps and not self.stopped:
             for window in self.curve.waiting_for(plan.windows(position)):
                 is_logged = plan.is_logged(position.step + 1)
-                self.updater.set_rates(self.schedule(position.updates))
+                self.updater.set_rates(self.rates(position.updates))
                 try:
                     taken = stepper.step(window, measure=is_logged)
                 except NonFiniteError as error:
@@ -368,7 +370,7 @@ class Trainer:
                 self.reporter.report({"split": "train", **training})
             value = self.selection.value(metrics)
             self.state.metrics = metrics
-            self.schedule.observe(value, self.mode)
+            self.rates.observe(value, self.mode)
             if self.checkpoints is not None and math.isfinite(value):
                 keep = self.checkpoints.rank(value, self.step)
         self.position.evaluated_at = self.step

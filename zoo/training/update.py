@@ -66,7 +66,7 @@ class Updater:
 
     Attributes:
         norms: global gradient norm of each network, before clipping, of the last update that was
-            asked to measure it (or that clipped).
+            asked to measure it (or that clipped), if the last step had one.
         layers: gradient norm of each parameter by name, likewise, if wanted.
         masked: updates that were masked on the device because nothing counted in them.
         empty: those of which that was known at once.
@@ -112,12 +112,12 @@ class Updater:
         self.norms: dict[str, Tensor] = {}
         self.layers: dict[str, Tensor] = {}
 
-    def set_rates(self, factor: float) -> None:
-        """Sets every learning rate to its own value times the schedule's factor."""
+    def set_rates(self, factors: Mapping[str, float]) -> None:
+        """Sets every learning rate to its own value times the factor of its network."""
         # Always asked for anew: loading a state gives an optimizer other groups.
-        for optimizer in self.optimizers.values():
+        for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
+                group["lr"] = group["initial_lr"] * factors[name]
 
     def backward(self, loss: Tensor, network: str) -> None:
         """Adds the gradient of a loss to whatever wants one: the network's parameters.
@@ -229,6 +229,11 @@ class Updater:
             if parameter.grad is not None:
                 norm = self.strategy.whole(torch.linalg.vector_norm(parameter.grad))
                 self.layers[self._names[id(parameter)]] = norm
+
+    def begin_step(self) -> None:
+        """Forgets what was measured in the step before, in which other networks had their turn."""
+        self.norms.clear()
+        self.layers.clear()
 
     def end_step(self) -> None:
         """Counts a step of all networks, if the flag made the optimizers skip it."""

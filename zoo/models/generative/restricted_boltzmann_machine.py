@@ -84,9 +84,7 @@ class RestrictedBoltzmannMachine(nn.Module):
         self, image_size: int = 28, in_channels: int = 1, *, hidden_size: int = 500
     ) -> None:
         super().__init__()
-        check_at_least_one(
-            image_size=image_size, in_channels=in_channels, hidden_size=hidden_size
-        )
+        check_at_least_one(image_size=image_size, in_channels=in_channels, hidden_size=hidden_size)
         self.sample_shape = (in_channels, image_size, image_size)
         self.visible_size, self.hidden_size = in_channels * image_size**2, hidden_size
         self.weight = nn.Parameter(torch.empty(hidden_size, self.visible_size))
@@ -174,7 +172,9 @@ class RestrictedBoltzmannMachine(nn.Module):
         odds, factors = logits.exp(), shifts.exp()
         totals = [
             torch.logsumexp(
-                ((odds * factors[i]).log1p_() if is_small else F.softplus(logits + shifts[i])).sum(1)
+                ((odds * factors[i]).log1p_() if is_small else F.softplus(logits + shifts[i])).sum(
+                    1
+                )
                 + energies[0]
                 + energies[1][i],
                 dim=0,

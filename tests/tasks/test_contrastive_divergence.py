@@ -104,7 +104,7 @@ def test_nll_is_the_mean_over_all_images_of_the_exact_one():
         for size, seed in ((20, 1), (6, 2)):
             task.evaluate((images(size, seed=seed), None))
     found = task.compute()
-    assert list(found)[0] == task.monitor == "nll"
+    assert next(iter(found)) == task.monitor == "nll"
     states = torch.tensor(list(itertools.product((0.0, 1.0), repeat=9)), dtype=torch.double)
     log_probabilities = (-model(states)).log_softmax(0)
     numbers = torch.cat([images(20, seed=1), images(6, seed=2)]).flatten(1) @ torch.tensor(
@@ -174,7 +174,9 @@ def test_visible_biases_begin_at_the_logits_of_the_pixels_means():
 
 def test_values_that_no_bernoulli_unit_has_are_refused_and_grey_ones_warned_of():
     task = ContrastiveDivergence(RestrictedBoltzmannMachine(3, hidden_size=5))
-    with pytest.raises(ValueError, match=r"0 to 1, and these data have -1 to 1: set data.binarize"):
+    with pytest.raises(
+        ValueError, match=r"0 to 1, and these data have -1 to 1: set data.scaling=unit"
+    ):
         task.prepare([2 * images().float() - 1])
     with pytest.warns(UserWarning, match="data.binarize=dynamic"):
         task.prepare([images().float() * 0.5])
@@ -195,7 +197,7 @@ def test_samples_are_binary_images_of_the_seed_and_can_be_shown():
     assert torch.equal(one, same) and not torch.equal(one, other)
     shown = images_of(task)
     assert set(shown) == {"samples", "filters"}
-    assert all(0 <= pixels.min() and pixels.max() <= 1 for pixels in shown.values())
+    assert all(pixels.min() >= 0 and pixels.max() <= 1 for pixels in shown.values())
 
 
 def test_hidden_units_are_the_latent_variables():

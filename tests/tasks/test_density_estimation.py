@@ -158,7 +158,9 @@ def test_latents_of_pixels_decode_to_the_pixels():
 )
 def test_pixels_of_other_levels_are_refused_with_what_to_set(levels, inputs):
     task = NormalizingFlow(RealNVP(4, hidden_channels=4, num_blocks=1), levels=levels)
-    with pytest.raises(ValueError, match=f"task.levels is {levels}, .* set data.binarize=dynamic"):
+    with pytest.raises(
+        ValueError, match=f"task.levels is {levels}, .* set data.scaling=unit, with"
+    ):
         task.prepare([inputs])
 
 

@@ -32,7 +32,7 @@ def bernoulli_means(batches: Iterable[Tensor]) -> Tensor:
     if low < 0 or high > 1:
         raise ValueError(
             f"a Bernoulli likelihood is of values from 0 to 1, and these data have {low:.4g} to "
-            f"{high:.4g}: set data.binarize=dynamic or data.scaling=unit"
+            f"{high:.4g}: set data.scaling=unit data.binarize=dynamic"
         )
     if not is_binary:
         warnings.warn(

@@ -65,9 +65,8 @@ class NormalizingFlow(DensityEstimation):
             if not bool((is_level & (steps > -0.5) & (steps < self.levels - 0.5)).all()):
                 raise ValueError(
                     f"task.levels is {self.levels}, so the pixels must be multiples of "
-                    f"1/{self.levels - 1} from 0 to 1, and these are not: set "
-                    "data.binarize=dynamic for 2 levels, data.scaling=unit for 256, or "
-                    "task.levels=null for real data"
+                    f"1/{self.levels - 1} from 0 to 1, and these are not: set data.scaling=unit, "
+                    "with data.binarize=dynamic for 2 levels, or task.levels=null for real data"
                 )
 
     def nll(self, inputs: Tensor) -> Tensor:
@@ -89,7 +88,7 @@ class NormalizingFlow(DensityEstimation):
         return self._to_levels(self.flow.inverse(latents))
 
     def latents(self, inputs: Tensor) -> Tensor:
-        """Latent variables of samples, ``(batch, latent_dim)``; of pixels in their level's middle."""
+        """Latent variables of samples, ``(batch, latent_dim)``; of pixels the middle of a level."""
         if self.levels is not None:
             inputs = ((self.levels - 1) * inputs + 0.5) / self.levels
         return self.flow.latents(inputs)

@@ -83,7 +83,7 @@ def test_log_partition_is_exact_where_exponentials_overflow():
 
 
 def test_too_many_states_are_refused_with_their_number():
-    with pytest.raises(ValueError, match="at most 24 units .* not 25"):
+    with pytest.raises(ValueError, match=r"at most 24 units .* not 25"):
         RestrictedBoltzmannMachine(5, hidden_size=30).log_partition()
 
 

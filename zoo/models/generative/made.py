@@ -19,7 +19,7 @@ default.
 """
 
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -122,7 +122,8 @@ class MADE(nn.Module):
         pixels, device = len(self.order), self.order.device
         order = torch.randperm(pixels, device=device) if self.is_shuffled else torch.arange(pixels)
         self.order.copy_(order + 1)
-        *hidden, output = self.layers
+        layers: list[Any] = list(self.layers)
+        *hidden, output = layers
         degrees = self.order
         for layer in hidden:
             least = min(int(degrees.min()), pixels - 1)
@@ -161,9 +162,9 @@ class MADE(nn.Module):
         Shape:
             - output: pixels of 0 and 1, ``(count, channels, height, width)``
         """
-        bias = self.layers[-1].bias
-        noise = torch.rand(count, len(self.order), generator=generator).to(bias.device)
-        pixels = torch.zeros_like(noise, dtype=bias.dtype)
+        like = next(self.parameters())
+        noise = torch.rand(count, len(self.order), generator=generator).to(like.device)
+        pixels = torch.zeros_like(noise, dtype=like.dtype)
         for place in self.order.argsort():
             means = self(pixels.unflatten(1, self.sample_shape)).sigmoid().flatten(1)
             pixels[:, place] = (noise[:, place] < means[:, place]).to(pixels)

@@ -20,7 +20,7 @@ weight decay on the networks' weights unless the optimizer has it.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -150,7 +150,7 @@ class AffineCoupling(nn.Module):
         return (y - shift) * (-scale).exp()
 
     def _scale_and_shift(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """s and t, zero where the mask keeps the input."""
+        """The scale s and the shift t, zero where the mask keeps the input."""
         kept = self._mask(x)
         raw, shift = self.network(x * kept).chunk(2, dim=1)  # (batch, channels, *) each
         factor = self.factor.view(-1, *[1] * (x.ndim - 2))
@@ -260,6 +260,7 @@ class Scale(nn.Module):
 
     def inverse(self, y: Tensor) -> Tensor:
         """The input that :meth:`forward` makes an output of."""
+        coupling: Any
         for coupling in reversed(self.coarse):
             y = coupling.inverse(y)
         if len(self.coarse):
@@ -276,9 +277,10 @@ class RealNVP(Flow):
         \log \left| \det \frac{\partial f(x)}{\partial x} \right|
 
     (equation 3). Pixels from 0 to 1 become numbers without bounds by
-    :math:`\mathrm{logit}(\alpha + (1 - 2 \alpha) x)`, whose determinant is part of the density. After each
-    scale half of the variables are done (equations 14 to 16). The inverse is exact in evaluation
-    mode; in training the networks' batch normalisation takes its statistics from the batch.
+    :math:`\mathrm{logit}(\alpha + (1 - 2 \alpha) x)`, whose determinant is part of the density.
+    After each scale half of the variables are done (equations 14 to 16). The inverse is exact in
+    evaluation mode; in training the networks' batch normalisation takes its statistics from the
+    batch.
 
     Args:
         image_size: height and width of an image.
@@ -352,6 +354,8 @@ class RealNVP(Flow):
         return Normalized(torch.cat([*done, x.flatten(1)], dim=1), total)
 
     def inverse(self, latents: Tensor) -> Tensor:
+        scale: Any
+        last_scale: Any = self.scales[-1]
         channels, size, _ = self.sample_shape
         shapes, start = [], 0
         for i in range(len(self.scales)):
@@ -363,7 +367,7 @@ class RealNVP(Flow):
             half = (2 * shape[0], shape[1] // 2, shape[2] // 2)
             parts.append(latents[:, start : start + count].unflatten(1, half))
             start += count
-        x = self.scales[-1].inverse(latents[:, start:].unflatten(1, last))
+        x = last_scale.inverse(latents[:, start:].unflatten(1, last))
         for scale, part in zip(reversed(self.scales[:-1]), reversed(parts), strict=True):
             x = scale.inverse(torch.cat([x, part], dim=1))
         return (x.sigmoid() - self.alpha) / (1 - 2 * self.alpha)
@@ -424,6 +428,7 @@ class PointRealNVP(Flow):
         return Normalized(x, total)
 
     def inverse(self, latents: Tensor) -> Tensor:
+        coupling: Any
         for coupling in reversed(self.couplings):
             latents = coupling.inverse(latents)
         return latents

@@ -22,6 +22,7 @@ the other are independent, so a whole layer is drawn at once. How it is trained 
 """
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -50,7 +51,7 @@ class AnnealedEstimate(NamedTuple):
 
 
 class RestrictedBoltzmannMachine(nn.Module):
-    r"""Binary visible units v and hidden units h, with the energy of a pair of states
+    r"""Binary visible units v and hidden units h; each pair of states has an energy.
 
     .. math:: E(v, h) = -b^\top v - c^\top h - h^\top W v, \qquad
         p(v, h) = e^{-E(v, h)} / Z, \qquad Z = \sum_{v, h} e^{-E(v, h)}
@@ -152,7 +153,9 @@ class RestrictedBoltzmannMachine(nn.Module):
         Raises:
             ValueError: if the smaller layer has more than 24 units.
         """
-        weight, summed, other = self.weight, self.hidden_bias, self.visible_bias
+        weight: Tensor = self.weight
+        summed: Tensor = self.hidden_bias
+        other: Tensor = self.visible_bias
         if len(weight) > weight.size(1):  # The energy is the same whichever layer comes first.
             weight, summed, other = weight.T, other, summed
         if len(weight) > MOST_ENUMERATED:
@@ -220,7 +223,7 @@ class RestrictedBoltzmannMachine(nn.Module):
         visible = draw_binary(base.sigmoid().expand(chains, -1), generator)
         weights = torch.zeros(chains, dtype=torch.float64, device=bias.device)
         betas = [k / steps for k in range(steps + 1)]
-        for before, beta in zip(betas, betas[1:], strict=False):
+        for before, beta in pairwise(betas):
             logits = self._hidden_logits(visible)  # (chains, hidden)
             weights += log_unnormalised(visible, logits, beta)
             weights -= log_unnormalised(visible, logits, before)

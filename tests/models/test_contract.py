@@ -19,6 +19,9 @@ from zoo.models.generative.dcgan import DCGAN
 from zoo.models.generative.gan import GAN
 from zoo.models.generative.pacgan import PacGAN
 from zoo.models.generative.wgan import WGAN, PointWGAN
+from zoo.models.generative.made import MADE
+from zoo.models.generative.real_nvp import PointRealNVP, RealNVP
+from zoo.models.generative.restricted_boltzmann_machine import RestrictedBoltzmannMachine
 from zoo.models.graph.gcn import GCN
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
@@ -315,6 +318,18 @@ CASES = {
     ),
     "autoencoder_convolutional": Case(
         lambda: ConvolutionalAutoencoder(8, 3, hidden_channels=(4, 6)), images(3, 8)
+    ),
+    "restricted_boltzmann_machine": Case(
+        lambda: RestrictedBoltzmannMachine(8, hidden_size=6), images(1, 8)
+    ),
+    "made": Case(lambda: MADE(4, hidden_sizes=(50, 40), ordering="random"), images(1, 4)),
+    "real_nvp": Case(
+        lambda: RealNVP(8, hidden_channels=4, num_blocks=1),
+        images(1, 8),
+        lambda model, x: model.log_prob(x),
+    ),
+    "real_nvp_points": Case(
+        lambda: PointRealNVP(2), lambda: (torch.randn(4, 2),), lambda model, x: model.log_prob(x)
     ),
 }
 

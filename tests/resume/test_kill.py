@@ -92,6 +92,15 @@ SMALLER = {
         f"{kind}_autoencoder_mnist": ["model.latent_dim=8", "data.batch_size=16"]
         for kind in ("contractive", "denoising", "sparse")
     },
+    **{
+        name: ["model.hidden_size=8", "task.sample_steps=10", "task.persistent=true"]
+        for name in ("rbm_digits", "rbm_mnist")
+    },
+    **{name: ["model.hidden_sizes=[32]"] for name in ("made_digits", "made_mnist")},
+    **{
+        name: ["model.hidden_channels=4", "data.batch_size=8"]
+        for name in ("real_nvp_digits", "real_nvp_mnist")
+    },
     "resnet20_cifar10": ["data.batch_size=8", "data.folder=cifar10_images"],
     "resnet_mnist": ["data.batch_size=8"],
     "shallow_convnet_synthetic": ["model.hidden_channels=4", "data.num_samples=96"],

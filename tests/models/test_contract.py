@@ -10,6 +10,7 @@ from torch import nn
 
 from zoo.models.embedding.word2vec import cbow, skip_gram
 from zoo.models.generative.gan import GAN
+from zoo.models.generative.variational_autoencoder import VariationalAutoencoder
 from zoo.models.graph.gcn import GCN
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
@@ -70,6 +71,12 @@ def with_output(model: nn.Module) -> nn.Module:
     """word2vec's output matrix starts at zero, through which no gradient passes yet."""
     nn.init.normal_(model.output.weight)
     return model
+
+
+def mean_path(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """All that a variational autoencoder makes of an image without drawing."""
+    mean, log_variance = model.encode(x)
+    return torch.cat([mean, log_variance, model.decode(mean).flatten(1)], dim=1)
 
 
 def every_row(model: nn.Module, words: torch.Tensor) -> torch.Tensor:
@@ -268,6 +275,16 @@ CASES = {
         lambda: GAN(8, 3, hidden_sizes=(32,), maxout_sizes=(16,)),
         lambda: (torch.randn(4, 100),),
         lambda model, latents: model.discriminator(model.generator(latents)),
+    ),
+    "variational_autoencoder": Case(
+        lambda: VariationalAutoencoder(8, 3, latent_dim=4, hidden_sizes=(32,)),
+        images(3, 8),
+        mean_path,
+    ),
+    "variational_autoencoder_conv": Case(
+        lambda: VariationalAutoencoder(8, 3, latent_dim=4, hidden_sizes=(32,), channels=(4, 8)),
+        images(3, 8),
+        mean_path,
     ),
 }
 

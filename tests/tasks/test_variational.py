@@ -226,10 +226,10 @@ def test_training_is_bit_for_bit_the_usual_loop(likelihood, tmp_path):
     trained = read(folder.path / "checkpoints" / "last.pt")["model"]
     data = Binary().setup(seed=2)
     images = torch.cat([batch[0] for batch in data.batches("train", 0)])
-    mean = images.mean(0)
+    mean = images.double().mean(0).float()
     start = mean.clamp(1e-3, 1 - 1e-3).logit() if likelihood == "bernoulli" else mean
     by_hand.decoder.output[-1].bias.data = start.flatten()
-    optimizer = torch.optim.Adam(by_hand.parameters(), lr=0.01)
+    optimizer = make_optimizer(torch.optim.Adam, by_hand, lr=0.01)
     torch.manual_seed(5)
     for epoch in range(3):
         for x, _ in data.batches("train", epoch):
@@ -352,7 +352,7 @@ def test_metrics_are_bounds_whatever_the_weights_are():
 
 def test_bernoulli_on_other_values_is_refused_by_name():
     task = VariationalInference(network())
-    message = r"model.likelihood=bernoulli needs pixels in \[0, 1\], .* -0.5 to 1: set data.binari"
+    message = r"model.likelihood=bernoulli needs pixels in \[0, 1\], .* -0.5 to 1: set data.scaling"
     images = torch.linspace(-0.5, 1, 16).view(1, 1, 4, 4)
     with pytest.raises(ValueError, match=message):
         task.prepare([(torch.zeros(1, 1, 4, 4), None), (images, None)])

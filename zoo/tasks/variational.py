@@ -146,7 +146,7 @@ class VariationalInference(Generative):
         if low < 0 or high > 1:
             raise ValueError(
                 f"model.likelihood=bernoulli needs pixels in [0, 1], and these data have {low:.4g} "
-                f"to {high:.4g}: set data.binarize=dynamic or data.scaling=unit, or "
+                f"to {high:.4g}: set data.scaling=unit data.binarize=dynamic, or "
                 "model.likelihood=gaussian"
             )
         if not is_binary and not self._has_warned:

@@ -166,5 +166,13 @@ def test_a_run_without_latent_variables_says_so(name, words, run, capsys):
     other = shutil.copytree(RUNS / name, Path(name))
     assert evaluate.main([f"run={other}", words]) == 2
     err = capsys.readouterr().err
-    assert "has no latent variables to decode; name the run of an autoencoder" in err
+    assert "has no latent variables of an image; name the run of an autoencoder" in err
+    assert err.count("\n") == 1
+
+
+def test_a_run_without_a_prior_says_so(run, capsys):
+    other = shutil.copytree(RUNS / "image", Path("image"))
+    assert evaluate.main([f"run={other}", "interpolate=0,1"]) == 2
+    err = capsys.readouterr().err
+    assert "interpolate: Classification draws no latent variables; name the run of a model" in err
     assert err.count("\n") == 1

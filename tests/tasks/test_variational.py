@@ -82,13 +82,13 @@ def test_importance_weighted_bound_rises_with_k():
     torch.manual_seed(0)
     model = spread(network()).double()
     task = VariationalInference(model)
-    images = binary(200)[0].double()
+    images = binary(100)[0].double()
     with torch.no_grad():
         found = [model(images) for _ in range(200)]
         elbo = torch.stack([log_likelihood(images, f)[0] - divergence(f).sum(1) for f in found])
         bounds = [elbo.mean().item()]
-        for k in (1, 2, 5, 50, 1000):
-            values = [task.importance_weighted_bound(images, None, k) for _ in range(1000 // k)]
+        for k in (1, 2, 5, 50, 500):
+            values = [task.importance_weighted_bound(images, None, k) for _ in range(500 // k)]
             bounds.append(torch.stack(values).mean().item())
     assert bounds[1] == pytest.approx(bounds[0], abs=0.05)  # K = 1 is the same bound
     assert all(second > first + 0.02 for first, second in itertools.pairwise(bounds[1:]))
@@ -171,7 +171,7 @@ def test_linear_model_reaches_the_exact_likelihood_of_probabilistic_pca():
     model = VariationalAutoencoder(3, 1, latent_dim=3, hidden_sizes=(), likelihood="gaussian")
     task = VariationalInference(model.double())
     task.prepare([images])
-    steps = 1500
+    steps = 1200
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, 1e-5)
     for _ in range(steps):

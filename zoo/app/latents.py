@@ -1,22 +1,23 @@
 """What a run's latent variables are good for: images made again, and what lies between two.
 
-A task whose model has them says so (`Encodes` and `Decodes` in `zoo/tasks/generative.py`); nothing
-here knows which task that is.
+A task whose model has them has the methods `latents` (of images), `decode` and, if there is a prior
+to draw from, `draw_latents`, see `zoo/tasks/generative.py`; nothing here knows which task that is.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.app.predict import BATCH_SIZE, image_files, read, readable
+from zoo.app.predict import BATCH_SIZE, ability, image_files, read, readable
 from zoo.app.prediction_files import COLUMNS, write_samples
 from zoo.app.rebuild import Evaluation
 from zoo.config.errors import ConfigError, as_config_error
 from zoo.figures.grids import rescale
-from zoo.tasks.generative import Decodes, Encodes
+from zoo.tasks.generative import latents_of_seed
 
 
 def draw_reconstructions(
@@ -49,7 +50,8 @@ def draw_reconstructions(
     if out.suffix.lower() == ".pt":
         write_samples(torch.cat(made), out)
     else:
-        write_samples(pairs(torch.stack(images), torch.cat(made).cpu()), out)
+        grid = pairs(torch.stack(images), torch.cat(made).cpu())
+        write_samples(grid, out, columns=min(COLUMNS, len(images)))
     return out, omitted, len(images)
 
 
@@ -73,8 +75,8 @@ def draw_interpolation(
             be written.
     """
     if is_seeds(ends):
-        check_decodes(parts, "interpolate")
-        first, last = (_drawn(parts, int(seed)) for seed in ends)
+        check_draws(parts, "interpolate")
+        first, last = (latents_of_seed(parts.task, int(seed)) for seed in ends)  # type: ignore[arg-type]
     else:
         check_encodes(parts, "interpolate")
         images = [read(parts, Path(end), key="interpolate") for end in ends]
@@ -95,30 +97,33 @@ def is_seeds(ends: Sequence[str]) -> bool:
     return all(end.isdecimal() for end in ends)
 
 
-def check_decodes(parts: Evaluation, key: str) -> None:
-    """Refuses a run whose model makes nothing of latent variables.
+def check_draws(parts: Evaluation, key: str) -> None:
+    """Refuses a run whose model draws no latent variables.
 
     Raises:
         ConfigError: it is so.
     """
-    if not isinstance(parts.task, Decodes):
-        raise ConfigError(
-            f"{key}: {type(parts.task).__name__} has no latent variables to decode; name the run "
-            "of an autoencoder or of another generative model that has them"
+    for name in ("decode", "draw_latents"):
+        ability(
+            parts,
+            name,
+            f"{key}: {type(parts.task).__name__} draws no latent variables; name the run of a "
+            "model with a prior, or two image files",
         )
 
 
 def check_encodes(parts: Evaluation, key: str) -> None:
-    """Refuses a run whose model finds no latent variables of images.
+    """Refuses a run whose model has no latent variables of images.
 
     Raises:
         ConfigError: it is so.
     """
-    check_decodes(parts, key)
-    if not isinstance(parts.task, Encodes):
-        raise ConfigError(
-            f"{key}: {type(parts.task).__name__} finds no latent variables of an image; name the "
-            "run of an autoencoder or of another model that encodes"
+    for name in ("decode", "latents"):
+        ability(
+            parts,
+            name,
+            f"{key}: {type(parts.task).__name__} has no latent variables of an image; name the run "
+            "of an autoencoder or of another model that encodes",
         )
     if not hasattr(parts.data, "preprocess"):
         raise ConfigError(
@@ -153,21 +158,14 @@ def _stacked(images: list[Tensor], key: str) -> list[Tensor]:
 
 
 def _latents(parts: Evaluation, images: Tensor) -> Tensor:
-    task = parts.task
-    assert isinstance(task, Encodes)
+    task: Any = parts.task
     with as_config_error(), torch.inference_mode(), parts.autocast:
-        return task.latents(images.to(parts.device))
-
-
-def _drawn(parts: Evaluation, seed: int) -> Tensor:
-    task = parts.task
-    assert isinstance(task, Decodes)
-    with torch.inference_mode():
-        return task.draw_latents(1, torch.Generator().manual_seed(seed))
+        latents: Tensor = task.latents(images.to(parts.device))
+    return latents
 
 
 def _decoded(parts: Evaluation, latents: Tensor) -> Tensor:
-    task = parts.task
-    assert isinstance(task, Decodes)
+    task: Any = parts.task
     with torch.inference_mode(), parts.autocast:
-        return task.decode(latents).float()
+        samples: Tensor = task.decode(latents)
+    return samples.float()

@@ -143,7 +143,7 @@ def indexed(mask: Tensor) -> "Image":
     return image
 
 
-def write_samples(samples: Tensor, out: Path) -> None:
+def write_samples(samples: Tensor, out: Path, *, columns: int = COLUMNS) -> None:
     """Writes images as a grid (`.png`), or any samples as a tensor (`.pt`).
 
     Raises:
@@ -159,7 +159,7 @@ def write_samples(samples: Tensor, out: Path) -> None:
         return
     if not are_images(samples):
         raise ConfigError(f"out={out}: these samples are not images; write out=<file>.pt")
-    pixels = image_grid(rescale(samples), columns=COLUMNS).permute(1, 2, 0)  # (height, width, 3)
+    pixels = image_grid(rescale(samples), columns=columns).permute(1, 2, 0)  # (height, width, 3)
     image = Image.fromarray(pixels.mul(255).round().to("cpu", torch.uint8).numpy())
     with completed(out) as part:
         image.save(part, format="PNG")

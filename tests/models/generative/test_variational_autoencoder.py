@@ -123,6 +123,7 @@ def test_variance_is_given_or_learned():
     assert isinstance(learned.output_log_variance, nn.Parameter)
     assert learned.output_log_variance.item() == 0
     assert learned.no_weight_decay() == {"output_log_variance"}
+    assert not given.no_weight_decay() and not small().no_weight_decay()
 
 
 def test_bound_is_made_in_single_precision_under_autocast():

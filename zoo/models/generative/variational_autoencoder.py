@@ -274,7 +274,14 @@ class VariationalAutoencoder(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """The learned variance: decay would draw it to 1."""
-        return {"output_log_variance"} if self.variance == "learned" else set()
+        is_learned = isinstance(self.output_log_variance, nn.Parameter)
+        return {"output_log_variance"} if is_learned else set()
+
+    @property
+    def output_layers(self) -> list[str]:
+        """The layers whose outputs are those of the two networks."""
+        last = len(self.decoder.output) - 1
+        return ["encoder.mean", "encoder.log_variance", f"decoder.output.{last}"]
 
     def encode(self, images: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the posterior, ``(batch, latent_dim)`` each."""

@@ -11,6 +11,7 @@ from torch import nn
 from zoo.models.embedding.word2vec import cbow, skip_gram
 from zoo.models.generative.gan import GAN
 from zoo.models.generative.variational_autoencoder import VariationalAutoencoder
+from zoo.models.generative.vq_vae import VQVAE
 from zoo.models.graph.gcn import GCN
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
@@ -77,6 +78,12 @@ def mean_path(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """All that a variational autoencoder makes of an image without drawing."""
     mean, log_variance = model.encode(x)
     return torch.cat([mean, log_variance, model.decode(mean).flatten(1)], dim=1)
+
+
+def coded(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The image made again, and the codes, which learn by themselves."""
+    found = model(x)
+    return torch.cat([found.output.flatten(1), found.quantized.flatten(1)], dim=1)
 
 
 def every_row(model: nn.Module, words: torch.Tensor) -> torch.Tensor:
@@ -275,6 +282,11 @@ CASES = {
         lambda: GAN(8, 3, hidden_sizes=(32,), maxout_sizes=(16,)),
         lambda: (torch.randn(4, 100),),
         lambda model, latents: model.discriminator(model.generator(latents)),
+    ),
+    "vq_vae": Case(
+        lambda: VQVAE(3, hidden_channels=8, num_codes=6, code_dim=4, update="loss"),
+        images(3, 8),
+        coded,
     ),
     "variational_autoencoder": Case(
         lambda: VariationalAutoencoder(8, 3, latent_dim=4, hidden_sizes=(32,)),

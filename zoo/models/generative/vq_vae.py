@@ -135,7 +135,10 @@ class VectorQuantizer(nn.Module):
         self.usage.lerp_(chosen.sum(0), 1 - self.decay)
         if self.is_averaged:
             self.sums.lerp_(chosen.t() @ vectors, 1 - self.decay)
-            self.codes.copy_(self.sums / self.usage.clamp_min(1e-5).unsqueeze(1))
+            usage = self.usage.unsqueeze(
+                1
+            )  # (codes, 1); of one that is 0, nothing is left to divide
+            self.codes.copy_(torch.where(usage > 1e-5, self.sums / usage, self.codes))
         if self.restart_below:
             unused = self.usage < self.restart_below  # (codes,)
             rows = torch.randint(len(vectors), (self.num_codes,), device=vectors.device)

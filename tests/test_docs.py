@@ -184,8 +184,10 @@ class Reader:
     def evaluate(self, words: list[str]) -> int:
         for word in words:
             key, _, value = word.partition("=")
-            if key == "predict":
-                draw(Path(value) if Path(value).suffix else Path(value, "0.png"))
+            if key in ("predict", "reconstruct", "interpolate"):
+                for name in value.split(","):
+                    if not name.isdecimal():  # the seed of an interpolation
+                        draw(Path(name) if Path(name).suffix else Path(name, "0.png"))
         return evaluate.main(words)
 
     def script(self, path: str, arguments: list[str], where: str) -> int:

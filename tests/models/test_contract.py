@@ -22,6 +22,8 @@ from zoo.models.generative.wgan import WGAN, PointWGAN
 from zoo.models.generative.made import MADE
 from zoo.models.generative.real_nvp import PointRealNVP, RealNVP
 from zoo.models.generative.restricted_boltzmann_machine import RestrictedBoltzmannMachine
+from zoo.models.generative.variational_autoencoder import VariationalAutoencoder
+from zoo.models.generative.vq_vae import VQVAE
 from zoo.models.graph.gcn import GCN
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
@@ -82,6 +84,18 @@ def with_output(model: nn.Module) -> nn.Module:
     """word2vec's output matrix starts at zero, through which no gradient passes yet."""
     nn.init.normal_(model.output.weight)
     return model
+
+
+def mean_path(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """All that a variational autoencoder makes of an image without drawing."""
+    mean, log_variance = model.encode(x)
+    return torch.cat([mean, log_variance, model.decode(mean).flatten(1)], dim=1)
+
+
+def coded(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The image made again, and the codes, which learn by themselves."""
+    found = model(x)
+    return torch.cat([found.output.flatten(1), found.quantized.flatten(1)], dim=1)
 
 
 def every_row(model: nn.Module, words: torch.Tensor) -> torch.Tensor:
@@ -330,6 +344,21 @@ CASES = {
     ),
     "real_nvp_points": Case(
         lambda: PointRealNVP(2), lambda: (torch.randn(4, 2),), lambda model, x: model.log_prob(x)
+    ),
+    "vq_vae": Case(
+        lambda: VQVAE(3, hidden_channels=8, num_codes=6, code_dim=4, update="loss"),
+        images(3, 8),
+        coded,
+    ),
+    "variational_autoencoder": Case(
+        lambda: VariationalAutoencoder(8, 3, latent_dim=4, hidden_sizes=(32,)),
+        images(3, 8),
+        mean_path,
+    ),
+    "variational_autoencoder_conv": Case(
+        lambda: VariationalAutoencoder(8, 3, latent_dim=4, hidden_sizes=(32,), channels=(4, 8)),
+        images(3, 8),
+        mean_path,
     ),
 }
 

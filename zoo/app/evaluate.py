@@ -3,13 +3,19 @@
     python evaluate.py run=<run folder> [split=<split>] [checkpoint=best|last|<file>]
     python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
     python evaluate.py run=<run folder> sample=<count> [out=<file.png or file.pt>]
+    python evaluate.py run=<run folder> reconstruct=<image or folder> [out=<file.png or file.pt>]
+    python evaluate.py run=<run folder> interpolate=<image>,<image> [steps=8] [out=<file>]
 
 The split is test or, where the data have none, val.
 
 For images, a classifier predicts a table, predictions.csv, as a regression does; a segmentation
-predicts a mask for each, in the folder predictions. A GAN draws samples; seed=<number> draws
-others. Test-time augmentation of a classifier: tta=flip (mean over the image and its mirror image)
-or tta=ten_crop (over ten crops, crop=<pixels>; default: 7/8 of the image).
+predicts a mask for each, in the folder predictions. Test-time augmentation of a classifier:
+tta=flip (mean over the image and its mirror image) or tta=ten_crop (over ten crops, crop=<pixels>;
+default: 7/8 of the image).
+
+A generative model draws samples; seed=<number> draws others. One with latent variables makes
+images anew from theirs (inputs above, what it makes of them below), and what lies between the
+latent variables of two images, or between those that two seeds draw: interpolate=0,1.
 
 Values of the stored configuration that do not make another run may be overridden as well:
 `data.root=/elsewhere trainer.device=cpu`.
@@ -35,7 +41,8 @@ if TYPE_CHECKING:
     from zoo.app.rebuild import Evaluation
     from zoo.training.run_folder import RunFolder
 
-PATHS = ("run", "split", "checkpoint", "predict", "sample", "seed", "out", "tta", "crop")
+ACTIONS = ("predict", "sample", "reconstruct", "interpolate")
+PATHS = ("run", "split", "checkpoint", *ACTIONS, "seed", "steps", "out", "tta", "crop")
 LONGEST = 40
 """Rows of a table that are printed; a longer one is in the JSON file alone, but for its last."""
 
@@ -162,8 +169,6 @@ def predict_with_run(line: CommandLine) -> None:
     """Writes what the run's task predicts for images."""
     from zoo.app.predict import image_files, predict_images
 
-    if "split" in line.options:
-        raise ConfigError("split and predict exclude each other")
     run, source = Path(line.options["run"]), Path(line.options["predict"])
     image_files(source)  # A wrong path is refused before the run is rebuilt.
     parts = rebuilt(line)
@@ -183,18 +188,86 @@ def predict_with_run(line: CommandLine) -> None:
 
 def sample_from_run(line: CommandLine) -> None:
     """Writes samples that the run's model draws."""
-    if other := {"split", "predict", "tta", "crop"} & set(line.options):
-        raise ConfigError(f"{min(other)} and sample exclude each other")
     count, seed = line.integer("sample", 1, least=1), seed_of(line)
-    out = Path(line.options["out"]) if "out" in line.options else None
-    from zoo.app.output import check_new
-
-    if out is not None:
-        check_new(out)
+    out = new_file(line)
     from zoo.app.predict import draw_samples
 
     run = Path(line.options["run"])
     print(relative(draw_samples(rebuilt(line), count, seed=seed, out=out, run=run)))
+
+
+def reconstruct_with_run(line: CommandLine) -> None:
+    """Writes images above what the run's model makes of their latent variables."""
+    from zoo.app.latents import draw_reconstructions
+    from zoo.app.predict import image_files
+
+    run, source, out = Path(line.options["run"]), Path(line.options["reconstruct"]), new_file(line)
+    image_files(source, key="reconstruct")  # A wrong path is refused before the run is rebuilt.
+    written, omitted, done = draw_reconstructions(rebuilt(line), source, out=out, run=run)
+    print(relative(written))
+    if omitted:
+        print(printable("\n".join(omitted)), file=sys.stderr)
+        total = done + len(omitted)
+        raise OmittedError(f"{len(omitted)} of {total} images cannot be used and were omitted")
+
+
+def interpolate_with_run(line: CommandLine) -> None:
+    """Writes what lies between the latent variables of two images, or of two seeds."""
+    from zoo.app.latents import draw_interpolation, is_seeds
+
+    asked = line.options["interpolate"]
+    first, comma, last = asked.partition(",")
+    if not (first and comma and last):
+        raise ConfigError(
+            f"interpolate={asked}: must be two image files or two seeds, with a comma between them"
+        )
+    if is_seeds((first, last)):
+        if max(int(first), int(last)) >= 2**63:
+            raise ConfigError(f"interpolate={asked}: seeds must be below 2**63")
+    else:
+        for end in (first, last):
+            if not Path(end).is_file():
+                raise ConfigError(f"interpolate={asked}: there is no file {end}")
+    steps, out = line.integer("steps", 8, least=2), new_file(line)
+    run = Path(line.options["run"])
+    written = draw_interpolation(rebuilt(line), (first, last), steps, out=out, run=run)
+    print(relative(written))
+
+
+def new_file(line: CommandLine) -> Path | None:
+    """The file that a command line names for the results, if it does.
+
+    Raises:
+        ConfigError: it is there already, or its folder is not.
+    """
+    if "out" not in line.options:
+        return None
+    from zoo.app.output import check_new
+
+    out = Path(line.options["out"])
+    check_new(out)
+    return out
+
+
+def check_options(line: CommandLine) -> None:
+    """Refuses options that do not go together.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    given = set(line.options)
+    if actions := sorted(given & set(ACTIONS)):
+        action = actions[-1]
+        excluded = {"split", *actions[:-1]} | ({"tta", "crop"} if action != "predict" else set())
+        if other := given & excluded:
+            raise ConfigError(f"{min(other)} and {action} exclude each other")
+    for option, needed, what in (
+        ("seed", {"sample"}, "sample=<count>"),
+        ("steps", {"interpolate"}, "interpolate=<image>,<image>"),
+        ("out", set(ACTIONS), ", ".join(f"{action}=" for action in ACTIONS)),
+    ):
+        if option in given and not given & needed:
+            raise ConfigError(f"{option} goes with {what}")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -215,16 +288,17 @@ def _main(words: Sequence[str] | None) -> int:
             unknown = line.overrides[0].partition("=")[0] if line.overrides else ""
             hint = f"; {unknown}: {did_you_mean(unknown, PATHS)}" if unknown else ""
             raise ConfigError(f"run=<run folder> is required{hint}")
-        elif find_run(line, "run") and "sample" in line.options:
-            sample_from_run(line)
-        elif "seed" in line.options:
-            raise ConfigError("seed goes with sample=<count>")
-        elif "predict" in line.options:
-            predict_with_run(line)
-        elif "out" in line.options:
-            raise ConfigError("out goes with predict=<image or folder> or sample=<count>")
         else:
-            evaluate_run(line)
+            find_run(line, "run")
+            check_options(line)
+            action = next((name for name in ACTIONS if name in line.options), None)
+            {
+                None: evaluate_run,
+                "predict": predict_with_run,
+                "sample": sample_from_run,
+                "reconstruct": reconstruct_with_run,
+                "interpolate": interpolate_with_run,
+            }[action](line)
     except (Exception, KeyboardInterrupt) as error:
         return report(error)
     return 0

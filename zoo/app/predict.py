@@ -140,12 +140,13 @@ def ability(parts: Evaluation, name: str, refusal: str) -> Callable[..., Any]:
     return method
 
 
-def image_files(path: Path, *, outside: Path | None = None) -> list[Path]:
+def image_files(path: Path, *, outside: Path | None = None, key: str = "predict") -> list[Path]:
     """The image files of a path: itself, or all below it.
 
     Args:
         path: an image or a folder.
         outside: a folder to leave out, since the results lie there.
+        key: what the command line calls the path.
 
     Raises:
         ConfigError: there is none.
@@ -153,16 +154,16 @@ def image_files(path: Path, *, outside: Path | None = None) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise ConfigError(f"predict={path}: there is no such file or folder")
+        raise ConfigError(f"{key}={path}: there is no such file or folder")
     found = [Path(file) for file in list_files(path, SUFFIXES)]
     if outside is not None and outside.resolve() != path.resolve():
         found = [p for p in found if not p.resolve().is_relative_to(outside.resolve())]
     if not found:
-        raise ConfigError(f"predict={path}: holds no image ({', '.join(sorted(SUFFIXES))})")
+        raise ConfigError(f"{key}={path}: holds no image ({', '.join(sorted(SUFFIXES))})")
     return found
 
 
-def read(parts: Evaluation, file: Path) -> Tensor:
+def read(parts: Evaluation, file: Path, *, key: str = "predict") -> Tensor:
     """An image file as the model wants it: ``(channels, height, width)``.
 
     Raises:
@@ -171,14 +172,14 @@ def read(parts: Evaluation, file: Path) -> Tensor:
     try:
         pixels: Tensor = prepared(parts.data, file)
     except DataError as error:
-        raise ConfigError(f"predict: {error}") from error
+        raise ConfigError(f"{key}: {error}") from error
     except ValueError as error:
-        raise ConfigError(f"predict: {shown(file)}: {error}") from error
+        raise ConfigError(f"{key}: {shown(file)}: {error}") from error
     return pixels
 
 
 def readable(
-    parts: Evaluation, files: Sequence[Path], omitted: list[str]
+    parts: Evaluation, files: Sequence[Path], omitted: list[str], *, key: str = "predict"
 ) -> Iterator[tuple[Path, Tensor]]:
     """Each image file with what the model wants; of several, one that cannot be used is omitted.
 
@@ -186,13 +187,14 @@ def readable(
         parts: of the run.
         files: the images.
         omitted: what is wrong with the others is added here.
+        key: what the command line calls the files.
 
     Raises:
         ConfigError: there is one file, and it cannot be used.
     """
     for file in files:
         try:
-            yield file, read(parts, file)
+            yield file, read(parts, file, key=key)
         except ConfigError as error:
             if len(files) == 1:
                 raise

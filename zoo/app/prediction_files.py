@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 WRITER = "zoo evaluate.py"
 """Stands in every mask that is written, so that a later prediction knows what it may replace."""
 
+COLUMNS = 8
+"""Images a row of a grid."""
+
 
 def rows_of(prediction: Prediction) -> list[dict[str, str | float]]:
     """A prediction as the rows of a table, one for each sample.
@@ -141,7 +144,7 @@ def indexed(mask: Tensor) -> "Image":
     return image
 
 
-def write_samples(samples: Tensor, out: Path) -> None:
+def write_samples(samples: Tensor, out: Path, *, columns: int = COLUMNS) -> None:
     """Writes images as a grid (`.png`), or any samples as a tensor (`.pt`).
 
     Raises:
@@ -159,7 +162,7 @@ def write_samples(samples: Tensor, out: Path) -> None:
         return
     if not are_images(samples):
         raise ConfigError(f"out={out}: these samples are not images; write out=<file>.pt")
-    pixels = image_grid(rescale(samples), columns=8).permute(1, 2, 0)  # (height, width, 3)
+    pixels = image_grid(rescale(samples), columns=columns).permute(1, 2, 0)  # (height, width, 3)
     image = Image.fromarray(pixels.mul(255).round().to("cpu", torch.uint8).numpy())
     with completed(out) as part:
         image.save(part, format="PNG")

@@ -76,6 +76,12 @@ class Encodes(Protocol):
         """Latent variables of samples, ``(batch, *)`` (means, where they are distributions)."""
 
 
+def latents_of_seed(task: Decodes, seed: int) -> Tensor:
+    """The latent variables of the sample that a seed alone gives, ``(1, *)``."""
+    with torch.no_grad():
+        return task.draw_latents(1, torch.Generator().manual_seed(seed))
+
+
 def sample_grid(samples: Tensor, *, columns: int = 8) -> Tensor:
     """Lays images out as a dashboard shows them: ``(3, height, width)`` in [0, 1]."""
     return image_grid(enlarge(rescale(samples)), columns=columns)

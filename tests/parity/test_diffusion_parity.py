@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from zoo.inference.denoising import ancestral, ddim, evenly_spaced
+from zoo.layers.noise_schedule import NoiseSchedule, cosine_betas, linear_betas
 from zoo.models.generative.denoising_unet import DenoisingUNet
 from zoo.models.generative.diffusion import ddpm_cifar10
 
@@ -106,3 +108,80 @@ def test_classes_are_diffusers_with_one_more_for_none():
     assert_same(ours.double(), other, x, times, labels)
     nobody = torch.full((3,), 5)
     torch.testing.assert_close(ours(x, times), other(x, times, class_labels=nobody).sample)
+
+
+KINDS = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
+SCHEDULES = {"linear": (linear_betas, "linear"), "cosine": (cosine_betas, "squaredcos_cap_v2")}
+
+
+def schedulers(kind, name, *, schedule="linear", **options):
+    """Ours, and a scheduler of diffusers for the same thousand steps."""
+    betas, theirs_name = SCHEDULES[schedule]
+    options = {"prediction_type": KINDS[name], "clip_sample": False} | options
+    ours, other = (
+        NoiseSchedule(betas(1000)),
+        getattr(diffusers, kind)(1000, beta_schedule=theirs_name, **options),
+    )
+    # Theirs are computed in single precision, of which differences would be amplified.
+    torch.testing.assert_close(ours.alphas_bar[1:].float(), other.alphas_cumprod, rtol=2e-5, atol=0)
+    other.alphas_cumprod = ours.alphas_bar[1:]
+    return ours, other
+
+
+def batch():
+    torch.manual_seed(0)
+    return torch.randn(2, 4, 1, 5, 5, dtype=torch.double)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_schedule_noisy_samples_and_velocities_are_the_schedulers(schedule):
+    ours, other = schedulers("DDPMScheduler", "v", schedule=schedule)
+    x0, noise = batch()
+    t = torch.tensor([1, 2, 500, 1000])
+    found = ours.diffuse(x0, t, noise), ours.target("v", x0, noise, t)
+    torch.testing.assert_close(found[0], other.add_noise(x0, noise, t - 1))
+    torch.testing.assert_close(found[1], other.get_velocity(x0, noise, t - 1))
+
+
+@pytest.mark.parametrize("variance", ["posterior", "beta"])
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_ancestral_steps_are_the_schedulers(schedule, name, variance):
+    kind = {"posterior": "fixed_small", "beta": "fixed_large"}[variance]
+    ours, other = schedulers("DDPMScheduler", name, schedule=schedule, variance_type=kind)
+    output, x = batch()
+    for t in (990, 500, 2, 1):
+        wanted = other.step(output, t - 1, x, generator=torch.Generator().manual_seed(t))
+        (found,) = ancestral(
+            lambda x, t: ours.data(name, output, x, t),
+            x,
+            ours,
+            steps=[t, t - 1],
+            variance=variance,
+            generator=torch.Generator().manual_seed(t),
+        )
+        torch.testing.assert_close(found, wanted.prev_sample)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("clip", [False, True])
+def test_ddim_steps_are_the_schedulers(name, eta, clip):
+    ours, other = schedulers(
+        "DDIMScheduler", name, clip_sample=clip, timestep_spacing="trailing", set_alpha_to_one=True
+    )
+    other.set_timesteps(20)
+    steps = evenly_spaced(1000, 20)
+    assert [t - 1 for t in steps[:-1]] == other.timesteps.tolist()
+    output, x = batch()
+
+    def guess(x, t):
+        data = ours.data(name, output, x, t)
+        return data.clamp(-1, 1) if clip else data
+
+    states = ddim(guess, x, ours, steps=steps, eta=eta, generator=torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    for t, found in zip(other.timesteps.tolist(), states, strict=True):
+        options = {"use_clipped_model_output": True, "generator": generator}
+        x = other.step(output, t, x, eta=eta, **options).prev_sample
+        torch.testing.assert_close(found, x)

@@ -104,4 +104,4 @@ def _at(step: int, x: Tensor) -> Tensor:
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator).to(like)
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)

@@ -130,7 +130,8 @@ class FromNoise(Generative):
 
     def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
         """Standard normal noise, ``(count, *)``."""
-        return torch.randn(count, *self.sample_shape, generator=generator).to(self.device)
+        noise = torch.randn(count, *self.sample_shape, generator=generator)
+        return noise.to(next(self.model.parameters()))
 
     def decode(self, latents: Tensor) -> Tensor:
         """The samples, of no class, that noise leads to without any further random number."""
@@ -185,9 +186,7 @@ def check_samples(x: Tensor, shape: tuple[int, ...]) -> None:
         ValueError: naming both.
     """
     if tuple(x.shape[1:]) != shape:
-        raise ValueError(
-            f"samples must be {shape}, the model's sample_shape, not {(*x.shape[1:],)}"
-        )
+        raise ValueError(f"samples must be {shape}, as the model's are, not {(*x.shape[1:],)}")
 
 
 def spread_times(count: int, device: torch.device) -> Tensor:

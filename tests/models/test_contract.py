@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from zoo.models.embedding.word2vec import cbow, skip_gram
+from zoo.models.generative.diffusion import ddpm_digits
+from zoo.models.generative.flow_matching import VelocityMLP
 from zoo.models.generative.gan import GAN
 from zoo.models.graph.gcn import GCN
 from zoo.models.linear import LinearRegression, SoftmaxRegression
@@ -69,6 +71,13 @@ def with_head(model: nn.Module) -> nn.Module:
 def with_output(model: nn.Module) -> nn.Module:
     """word2vec's output matrix starts at zero, through which no gradient passes yet."""
     nn.init.normal_(model.output.weight)
+    return model
+
+
+def scattered(model: nn.Module) -> nn.Module:
+    """The U-Net of diffusion starts with zeros, through which no gradient passes yet."""
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
     return model
 
 
@@ -263,6 +272,17 @@ CASES = {
         lambda: (torch.rand(4, 6).to_sparse_csr(), RING),
         num_classes=3,
         is_batched=False,
+    ),
+    "ddpm_digits": Case(
+        lambda: ddpm_digits(4, channels=(8, 16), attention_sizes=(4,), num_groups=4, dropout=0.1),
+        images(1, 4),
+        lambda model, x: model(x, torch.full((len(x),), 7)),
+        warm=scattered,
+    ),
+    "velocity_mlp": Case(
+        lambda: VelocityMLP(2, hidden_sizes=(8,)),
+        lambda: (torch.randn(4, 2),),
+        lambda model, x: model(x, torch.full((len(x),), 0.5)),
     ),
     "gan": Case(
         lambda: GAN(8, 3, hidden_sizes=(32,), maxout_sizes=(16,)),

@@ -311,7 +311,7 @@ def test_data_that_are_not_what_the_bound_is_about_are_refused():
         DenoisingDiffusion(Pixels()).prepare([(binary + 1) / 2])
     with pytest.raises(ValueError, match=r"not from -2\.5 to 2\.5"):
         DenoisingDiffusion(Pixels(), levels=2, clip=False).prepare([2.5 * binary])
-    with pytest.raises(ValueError, match="task.levels=2: training samples have other values"):
+    with pytest.raises(ValueError, match=r"task\.levels=2: training samples have other values"):
         DenoisingDiffusion(Pixels(), levels=2).prepare([torch.cat([binary, binary / 3])])
 
 

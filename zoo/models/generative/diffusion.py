@@ -19,7 +19,7 @@ Differences from the paper's code (https://github.com/hojonathanho/diffusion):
 |---|---|---|---|---|---|
 | `ddpm_cifar10` | 3x32x32 | 128, 256, 256, 256 | 2 | 16x16 | 35,746,307 |
 | `ddpm_mnist` | 1x28x28 | 32, 64, 64 | 1 | 14x14 | 1,112,801 |
-| `ddpm_digits` | 1x8x8 | 32, 64 | 1 | 4x4 | 701,345 |
+| `ddpm_digits` | 1x8x8 | 32, 32 | 1 | 4x4 | 284,513 |
 """
 
 from typing import TypedDict, Unpack
@@ -86,7 +86,7 @@ def ddpm_digits(
     image_size: int = 8,
     in_channels: int = 1,
     *,
-    channels: tuple[int, ...] = (32, 64),
+    channels: tuple[int, ...] = (32, 32),
     layers_per_level: int = 1,
     attention_sizes: tuple[int, ...] = (4,),
     num_groups: int = 8,

@@ -14,6 +14,7 @@ loader   normalised, randomly cropped batches of 128 images 32x32x3 in memory ag
 images cropped, mirrored, normalised batches in memory against a training step of ResNet-20
 models   networks against torchvision's with the same weights: forward and backward, and ours in the
          trainer against a loop by hand with torchvision's; `compiled` does the same compiled
+diffusion  the U-Net of DDPM against diffusers' with the same weights: forward and backward
 recurrent  LSTM, written and fused, and GRU against torch's with the same weights
 gpt      the trainer with a small GPT against a loop like nanoGPT's, written by hand
 generation  time of 1,024 tokens over that of 256, with and without the cache of keys and values
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import clone  # noqa: F401
+from benchmarks.diffusion import diffusion
 from benchmarks.loader import images, loader
 from benchmarks.models import compiled_models, models
 from benchmarks.recurrent import recurrent
@@ -41,6 +43,7 @@ AVAILABLE = {
     "loader": loader,
     "images": images,
     "models": models,
+    "diffusion": diffusion,
     "recurrent": recurrent,
     "gpt": gpt,
     "generation": generation,

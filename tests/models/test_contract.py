@@ -16,14 +16,16 @@ from zoo.models.generative.autoencoder import (
 )
 from zoo.models.generative.conditional_gan import ConditionalGAN
 from zoo.models.generative.dcgan import DCGAN
+from zoo.models.generative.diffusion import ddpm_digits
+from zoo.models.generative.flow_matching import VelocityMLP
 from zoo.models.generative.gan import GAN
-from zoo.models.generative.pacgan import PacGAN
-from zoo.models.generative.wgan import WGAN, PointWGAN
 from zoo.models.generative.made import MADE
+from zoo.models.generative.pacgan import PacGAN
 from zoo.models.generative.real_nvp import PointRealNVP, RealNVP
 from zoo.models.generative.restricted_boltzmann_machine import RestrictedBoltzmannMachine
 from zoo.models.generative.variational_autoencoder import VariationalAutoencoder
 from zoo.models.generative.vq_vae import VQVAE
+from zoo.models.generative.wgan import WGAN, PointWGAN
 from zoo.models.graph.gcn import GCN
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
@@ -96,6 +98,13 @@ def coded(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """The image made again, and the codes, which learn by themselves."""
     found = model(x)
     return torch.cat([found.output.flatten(1), found.quantized.flatten(1)], dim=1)
+
+
+def scattered(model: nn.Module) -> nn.Module:
+    """The U-Net of diffusion starts with zeros, through which no gradient passes yet."""
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
+    return model
 
 
 def every_row(model: nn.Module, words: torch.Tensor) -> torch.Tensor:
@@ -300,6 +309,17 @@ CASES = {
         lambda: (torch.rand(4, 6).to_sparse_csr(), RING),
         num_classes=3,
         is_batched=False,
+    ),
+    "ddpm_digits": Case(
+        lambda: ddpm_digits(4, channels=(8, 16), attention_sizes=(4,), num_groups=4, dropout=0.1),
+        images(1, 4),
+        lambda model, x: model(x, torch.full((len(x),), 7)),
+        warm=scattered,
+    ),
+    "velocity_mlp": Case(
+        lambda: VelocityMLP(2, hidden_sizes=(8,)),
+        lambda: (torch.randn(4, 2),),
+        lambda model, x: model(x, torch.full((len(x),), 0.5)),
     ),
     "gan": Case(
         lambda: GAN(8, 3, hidden_sizes=(32,), maxout_sizes=(16,)),

@@ -85,6 +85,17 @@ SMALLER = {
         *("model.embed_dim=16", "model.num_heads=2", "model.mlp_dim=16"),
     ],
     "word2vec_text": ["model.embed_dim=8", "data.batch_size=32"],
+    **{
+        name: [
+            *("model.channels=[4,4]", "model.num_groups=2", "model.attention_sizes=[]"),
+            *("data.batch_size=16", "task.sampling_steps=3"),
+        ]
+        for name in ("ddpm_digits", "diffusion_mnist", "flow_matching_digits")
+    },
+    "ddpm_cifar10": [
+        *("model.channels=[4,4]", "model.num_groups=2", "model.attention_sizes=[]"),
+        *("data.batch_size=8", "task.sampling_steps=3", "data.folder=cifar10_images"),
+    ],
     "gan_digits": ["model.hidden_sizes=[32]", "model.maxout_sizes=[16]"],
     "autoencoder_mnist": ["model.hidden_sizes=[16]"],
     "convolutional_autoencoder_mnist": ["model.hidden_channels=[2,2]"],

@@ -13,12 +13,14 @@ from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule
 from zoo.data.text.text import WholeText
 from zoo.models.generative.autoencoder import Autoencoder
+from zoo.models.generative.diffusion import ddpm_digits
 from zoo.models.generative.gan import GAN
 from zoo.models.graph.gcn import GCN
 from zoo.models.mlp import MLP
 from zoo.models.recurrent.language_model import RecurrentLanguageModel
 from zoo.tasks.adversarial import Adversarial
 from zoo.tasks.classification import Classification
+from zoo.tasks.denoising_diffusion import DenoisingDiffusion
 from zoo.tasks.language_modeling import LanguageModeling
 from zoo.tasks.node_classification import NodeClassification
 from zoo.tasks.reconstruction import Reconstruction
@@ -202,6 +204,7 @@ def falling(values, **options):
 KINDS = (
     "classification",
     "adversarial",
+    "denoising_diffusion",
     "language_modeling",
     "node_classification",
     "accumulation",
@@ -237,6 +240,12 @@ def build(kind: str) -> tuple[Trainer, list[Callback]]:
             model, corruption="masking", sparsity="kl", contraction_weight=0.1, loss="cross_entropy"
         )
         settings |= {"steps": 8, "epochs": None, "limit_train_batches": 3, "evaluate_every": 4}
+    elif kind == "denoising_diffusion":
+        data = Digits(batch_size=8, image_size=8, scaling="symmetric")
+        model = ddpm_digits(channels=(4, 4), num_groups=2, dropout=0.2, num_classes=10)
+        task = DenoisingDiffusion(model, levels=17, sampling_steps=4, guidance=2.0)
+        settings |= {"steps": 7, "epochs": None, "limit_train_batches": 3, "evaluate_every": 3}
+        settings |= {"ema_decay": 0.9, "limit_eval_batches": 1}
     elif kind == "language_modeling":
         data = Text(batch_size=4, sequence_length=8)
         model = RecurrentLanguageModel(28, embed_dim=6, hidden_size=6, num_layers=2, dropout=0.2)

@@ -202,7 +202,7 @@ def test_facts_are_known_without_the_data():
     [
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"val_size": 0}, "val_size must be at least 1, not 0"),
-        ({"augment": "flip"}, "augment must be one of none, .* not 'flip'"),
+        ({"augment": "flop"}, "augment must be one of none, .* not 'flop'"),
         ({"mixup": -1}, r"mixup must be 0 \(none\) or greater, not -1"),
         ({"cutmix": -1}, r"cutmix must be 0 \(none\) or greater, not -1"),
     ],
@@ -233,3 +233,18 @@ def test_the_real_images_have_the_published_sizes_and_statistics(data_dir):
     )
     assert torch.stack(means).mean(0).abs().max() < 0.01
     assert (torch.stack(squares).mean(0) - 1).abs().max() < 0.02
+
+
+@pytest.mark.parametrize(("scaling", "low"), [("symmetric", -1.0), ("unit", 0.0)])
+def test_values_of_every_channel_are_scaled_as_generative_models_want_them(
+    small, tmp_path, scaling, low
+):
+    make, theirs, files = small
+    lay_out(tmp_path, theirs, files)
+    module = make(root=str(tmp_path), val_size=10, batch_size=40, scaling=scaling)
+    module.setup()
+    ((images, _),) = module.batches("test", 0)
+    pixels = torch.from_numpy(theirs(str(tmp_path), train=False).data).permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(images, low + (1 - low) * pixels)
+    with pytest.raises(ValueError, match="scaling must be 'standard', 'symmetric' or 'unit'"):
+        make(root=str(tmp_path), scaling="half")

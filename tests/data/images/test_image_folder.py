@@ -388,7 +388,7 @@ def test_a_image_cut_short_is_named(tmp_path):
         ({"augment": "alexnet", "in_channels": 1}, "augment=alexnet needs images in colour"),
         ({"image_size": 0}, "image_size must be at least 1, not 0"),
         ({"in_channels": 2}, "in_channels must be 1 or 3, not 2"),
-        ({"augment": "flip"}, "augment must be one of none, .*resized_crop_flip, .* not 'flip'"),
+        ({"augment": "flop"}, "augment must be one of none, .*resized_crop_flip, .* not 'flop'"),
         ({"in_memory": "yes"}, "in_memory must be 'auto', true or false, not 'yes'"),
         ({"in_memory": True, "augment": "resized_crop_flip"}, "in_memory must not be true with"),
         ({"splits": {"val": "a"}}, "splits must be auto or name a folder for train"),

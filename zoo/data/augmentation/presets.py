@@ -4,6 +4,7 @@
 |---|---|
 | none | nothing |
 | affine | turns, moves, zooms and shears a little (digits) |
+| flip | mirrors half |
 | crop_flip | pads by an eighth, crops at random, mirrors half (He et al. 2016, section 4.2) |
 | crop_flip_colour | then changes brightness, contrast, saturation and hue |
 | alexnet | then shifts colours along their principal components (Krizhevsky et al. 2012, 4.1) |
@@ -26,6 +27,7 @@ from zoo.data.augmentation.randaugment import RandAugment
 Preset = Literal[
     "none",
     "affine",
+    "flip",
     "crop_flip",
     "crop_flip_colour",
     "alexnet",
@@ -64,6 +66,8 @@ def preset(name: str, *, image_size: int, pixels: Callable[[], Tensor]) -> tuple
         return ()
     if name == "affine":
         return (RandomAffine(10, 0.08, (0.9, 1.1), shear=10),)
+    if name == "flip":
+        return (HorizontalFlip(),)
     if name == "crop_flip":
         return crop_flip
     if name == "crop_flip_colour":

@@ -13,6 +13,7 @@ import torch
 from zoo.data.augmentation.presets import Preset
 from zoo.data.download import DataError, torchvision_download
 from zoo.data.files import locate
+from zoo.data.images.base import RANGES, Normalize, Scaling, check_scaling
 from zoo.data.images.in_memory import ImagesInMemory, MemoryOptions, Split
 from zoo.data.images.reading import ImageFiles, class_folders, list_images, load_all
 
@@ -47,6 +48,8 @@ class CIFAR10(ImagesInMemory):
             come in a fixed, mixed order, not class by class.
         batch_size: images a batch.
         augment: preset of `zoo.data.augmentation.presets` for training.
+        scaling: ``standard``: mean 0 and standard deviation 1 of each channel; ``symmetric``:
+            values from -1 to 1; ``unit``: from 0 to 1, as generative models want them.
         val_size: training images set aside for validation.
         options: see :class:`~zoo.data.images.in_memory.ImagesInMemory`.
     """
@@ -74,11 +77,16 @@ class CIFAR10(ImagesInMemory):
         folder: str | None = None,
         batch_size: int = 128,
         augment: Preset = "none",
+        scaling: Scaling = "standard",
         val_size: int = 5000,
         **options: Unpack[MemoryOptions],
     ) -> None:
+        check_scaling(scaling)
         super().__init__(batch_size=batch_size, augment=augment, val_size=val_size, **options)
         self.folder = folder
+        if scaling != "standard":
+            mean, std = RANGES[scaling]
+            self.normalize = Normalize([mean] * self.in_channels, [std] * self.in_channels)
 
     def _is_sorted(self) -> bool:
         return self.folder is not None

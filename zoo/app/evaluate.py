@@ -102,11 +102,14 @@ def augment(parts: "Evaluation", line: CommandLine) -> dict[str, Any]:
 
 def evaluate_run(line: CommandLine) -> None:
     """Prints the metrics of one split and writes them to `evaluation-<split>.json`."""
+    from zoo.app.features import attach_features
     from zoo.tasks.task import Shown, Table, Text
     from zoo.training.evaluation import measure
     from zoo.training.run_folder import RunFolder, RunFolderError
 
     parts = rebuilt(line)
+    attach_features(parts.features, parts.task, parts.data, run=Path(line.options["run"]))
+    parts.task.to(parts.device)
     augmentation = augment(parts, line)
     split = line.options.get("split", "test" if "test" in parts.data.splits else "val")
     if split not in parts.data.splits:

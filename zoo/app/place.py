@@ -79,6 +79,11 @@ class RunLocation:
                 error.add_note(f"there is no checkpoint yet in {relative(self.folder.path)}")
             raise
 
+    @property
+    def kept(self) -> Path | None:
+        """The folder of a run that goes on."""
+        return self.folder.path if self.folder and self.resume else None
+
     def set_up_data(self, recipe: Recipe, device: "torch.device") -> "DataModule":
         """The data of the run, set up, with what the run has learned from them before.
 
@@ -87,7 +92,7 @@ class RunLocation:
         """
         from zoo.app.build import build_data
 
-        data = build_data(recipe, self.folder.path if self.folder and self.resume else None)
+        data = build_data(recipe, self.kept)
         with as_config_error("data"):
             data.setup(seed=recipe.settings.seed, device=device)
         return data

@@ -75,6 +75,7 @@ class Evaluation:
     device: torch.device
     autocast: Any
     step: int
+    features: str | None = None
 
 
 def prepare_evaluation(
@@ -100,11 +101,12 @@ def prepare_evaluation(
     step = load_weights(task, folder, checkpoint)
     with as_config_error("trainer"):
         device = resolve_device(settings.trainer.device)
+    features = recipe.task.options.get("features")
     model.to(device).eval()
     task.to(device)
     dtype = resolve_precision(settings.trainer.precision, device)
     autocast = torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
-    return Evaluation(recipe.config, settings, data, task, device, autocast, step)
+    return Evaluation(recipe.config, settings, data, task, device, autocast, step, features)
 
 
 def load(

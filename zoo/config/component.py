@@ -39,7 +39,9 @@ KINDS = {
     "model": Kind(
         "torch.nn.Module", options="zoo.training.pretrained.ModelOptions", from_data=True
     ),
-    "task": Kind("zoo.tasks.task.Task", takes=True, from_data=True),
+    "task": Kind(
+        "zoo.tasks.task.Task", takes=True, options="zoo.tasks.task.TaskOptions", from_data=True
+    ),
     "optimizer": Kind(
         "torch.optim.Optimizer", takes=True, options="zoo.training.optimizers.OptimizerOptions"
     ),

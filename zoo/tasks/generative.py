@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.figures.grids import are_images, enlarge, image_grid, input_grid, rescale
+from zoo.metrics.sample_scores import SampleScores
 from zoo.tasks.prediction import Samples
 from zoo.tasks.task import Image, Shown, Task, evaluation_mode, inputs_of
 
@@ -27,6 +28,30 @@ class Generative(Task):
     """
 
     predicts = Samples
+    scores: SampleScores | None = None
+    """What judges samples by a classifier's features, if the run names one: see :meth:`use`."""
+
+    def use(self, scores: SampleScores) -> None:
+        """Lets samples be judged by a classifier's features in every evaluation."""
+        self.scores = scores
+        self.metrics["samples"] = scores
+
+    def judge(
+        self, real: Tensor, generated: Tensor | None = None, asked: Tensor | None = None
+    ) -> None:
+        """Compares as many samples with real ones, if there are features to do it by.
+
+        Args:
+            real: samples of the data, ``(batch, *)``.
+            generated: of the model; None: they are drawn here.
+            asked: the classes that they are to be of, ``(batch,)``.
+        """
+        if self.scores is None:
+            return
+        if generated is None:
+            seed = int(torch.randint(2**62, ()))
+            generated = self.draw(len(real), torch.Generator().manual_seed(seed))
+        self.scores.update(real, generated, asked)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Samples, made of random numbers from a generator on the CPU.

@@ -7,7 +7,7 @@ trainer only updates. A new learning problem is a new task and leaves both of th
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,12 @@ class Vectors(NamedTuple):
 
 Shown = Image | Text | Table | Vectors
 """What there is to look at; a table is for what is too long for a curve."""
+
+
+class TaskOptions(TypedDict, total=False):
+    """What a configuration may say of any task, besides the arguments of its target."""
+
+    features: str | None
 
 
 class Task:

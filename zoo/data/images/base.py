@@ -91,6 +91,7 @@ class ImageModule(DataModule):
         in_channels: 1 for grey images, 3 for colour.
         class_names: the name of each class, in the order of the labels.
         normalize: applied last to every batch.
+        raw_size: height and width of the images as they come, where :meth:`framed` takes such.
         reader: opens image files, those to predict for included.
     """
 
@@ -98,6 +99,7 @@ class ImageModule(DataModule):
     in_channels: int
     class_names: Sequence[str]
     normalize: Normalize
+    raw_size: int | None = None
     reader = ImageReader()
 
     def facts(self) -> dict[str, Any]:
@@ -108,6 +110,10 @@ class ImageModule(DataModule):
             "image_size": self.image_size,
             "in_features": self.in_channels * self.image_size**2,
         }
+
+    def framed(self, images: Tensor) -> Tensor:
+        """Images as they come, not normalised, enlarged or framed to `image_size`."""
+        raise NotImplementedError(f"{type(self).__name__} takes no images of another size")
 
     def preprocess(self, image: "Image") -> Tensor:
         """Prepares any image for a trained model, just as the images of the test split.

@@ -57,6 +57,7 @@ class Digits(ImageModule):
 
     splits = ("train", "val", "test")
     in_channels = 1
+    raw_size = GRID
     class_names = tuple("0123456789")
 
     def __init__(
@@ -102,7 +103,7 @@ class Digits(ImageModule):
         table, classes = load_digits(return_X_y=True)
         images = torch.from_numpy(table).float().view(-1, GRID, GRID)
         labels = torch.from_numpy(classes).long()
-        images = self._enlarge(images.unsqueeze(1) / 16)  # (n, 1, image_size, image_size)
+        images = self.framed(images.unsqueeze(1) / 16)  # (n, 1, image_size, image_size)
         for split, index in divide(labels, SHARES, seed=self.split_seed).items():
             pixels = settled(images[index], self.binarize, split)
             augment = self._augmentations() if split == "train" else ()
@@ -132,12 +133,13 @@ class Digits(ImageModule):
         It goes through the same 8x8 grid as the data, so it becomes as coarse as they are.
         """
         grid = fit_square(image, GRID, in_channels=1, crop=False)  # (8, 8, 1)
-        images = self._enlarge(grid.permute(2, 0, 1).unsqueeze(0) / 255)
+        images = self.framed(grid.permute(2, 0, 1).unsqueeze(0) / 255)
         if self.binarize != "none":
             images = binarize_once(images, "image")
         return self.normalize(images)[0]  # (1, image_size, image_size)
 
-    def _enlarge(self, images: Tensor) -> Tensor:
+    def framed(self, images: Tensor) -> Tensor:
+        """Digits as they come, ``(batch, 1, 8, 8)`` from 0 to 1, of the size of these images."""
         size = self.image_size - 2 * self.padding
         if size != GRID:
             images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)

@@ -60,6 +60,7 @@ class MNIST(ImagesInMemory):
 
     dataset: ClassVar[str] = "MNIST"  # torchvision's name, and the folder's
     in_channels = 1
+    raw_size = SIZE
     keeps_normalized = True
     class_names: tuple[str, ...] = tuple("0123456789")
     statistics = (0.1307,), (0.3081,)  # of the 60,000
@@ -108,10 +109,14 @@ class MNIST(ImagesInMemory):
     def _prepare(self, image: "Image") -> Tensor:
         """Prepares an image, made grey; white on black, as the data are (nothing is guessed)."""
         pixels = fit_square(image, SIZE, in_channels=1, crop=False)  # (28, 28, 1)
-        images = F.pad(pixels.permute(2, 0, 1).unsqueeze(0), (self.padding,) * 4)
+        images = self.framed(pixels.permute(2, 0, 1).unsqueeze(0))
         if self.binarize != "none":
             images = binarize_once(images, "image")
         return self.normalize(images)[0]  # (1, height, width)
+
+    def framed(self, images: Tensor) -> Tensor:
+        """Images as they come, ``(batch, 1, 28, 28)``, of the size of these."""
+        return F.pad(images, (self.padding,) * 4)
 
     def _augmentations(self, images: Tensor) -> tuple[Augmentation, ...]:
         changes = super()._augmentations(images)
@@ -162,8 +167,7 @@ class MNIST(ImagesInMemory):
                 f"not (n, {SIZE}, {SIZE}) with (n,): delete its files, so that they are downloaded "
                 f"again"
             )
-        images = F.pad(images.unsqueeze(1), (self.padding,) * 4)  # (n, 1, height, width)
-        return images, labels.long()
+        return self.framed(images.unsqueeze(1)), labels.long()  # (n, 1, height, width)
 
 
 class FashionMNIST(MNIST):

@@ -1,0 +1,95 @@
+"""task.features: samples judged by the features of another run's classifier."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import evaluate
+import train
+
+SCORES = {
+    *("feature_distance", "kernel_distance", "precision", "recall", "density", "coverage"),
+    *("recognised", "class_divergence"),
+}
+GAN = ("experiment=gan_digits", "trainer.steps=4", "trainer.evaluate_every=2", "logger=off")
+
+
+def run_in(place, *words):
+    assert train.main([*words, f"paths.runs_dir={place}"]) == 0
+    (folder,) = place.glob("*/*")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    words = ("experiment=lenet_digits", "trainer.steps=30", "trainer.epochs=null", "logger=off")
+    return run_in(tmp_path_factory.mktemp("classifier"), *words)
+
+
+@pytest.fixture(scope="module")
+def generator(classifier, tmp_path_factory):
+    return run_in(tmp_path_factory.mktemp("generator"), *GAN, f"task.features={classifier}")
+
+
+def test_every_evaluation_has_the_scores_of_generated_and_of_real_images(generator):
+    lines = (generator / "metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["split"] == "val"]
+    assert len(rows) == 2
+    for row in rows:
+        assert {name for name in row if name in SCORES} == SCORES
+        assert {f"real_{name}" for name in SCORES} <= set(row)
+    assert rows[-1]["real_recognised"] > rows[-1]["recognised"]
+    assert rows[-1]["real_feature_distance"] < rows[-1]["feature_distance"]
+
+
+def test_training_is_the_same_with_and_without_them(generator, tmp_path):
+    plain = run_in(tmp_path, *GAN)
+    weights = [
+        torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["model"]
+        for folder in (plain, generator)
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_run_folder_is_enough(classifier, tmp_path, capsys):
+    place = tmp_path / "classifier"
+    shutil.copytree(classifier, place)
+    folder = run_in(tmp_path / "runs", *GAN, f"task.features={place}")
+    results = json.loads((folder / "results.json").read_text())["test"]
+    shutil.rmtree(place)
+    assert evaluate.main([f"run={folder}"]) == 0
+    found = json.loads((folder / "evaluation-test.json").read_text())
+    assert {name: found[name] for name in results} == pytest.approx(results)
+    assert train.main([f"resume={folder}", "trainer.steps=6"]) == 0
+
+
+def test_an_altered_copy_is_refused(generator, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(generator, folder)
+    with (folder / "features" / "checkpoints" / "best.pt").open("ab") as file:
+        file.write(b"x")
+    assert evaluate.main([f"run={folder}"]) == 2
+    assert "not as this run copied it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("experiment=mlp_mnist", "data=digits"), "Classification draws no samples to judge"),
+        ((*GAN, "data.image_size=12"), "images of 32 pixels a side, and these have 12"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(words, message, classifier, tmp_path, capsys):
+    code = train.main([*words, f"task.features={classifier}", f"paths.runs_dir={tmp_path}"])
+    assert code == 2 and message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_another_kind_is_refused(generator, tmp_path, capsys):
+    code = train.main([*GAN, f"task.features={generator}", f"paths.runs_dir={tmp_path}"])
+    assert code == 2
+    assert "must be a run that classifies images" in capsys.readouterr().err
+    assert train.main([*GAN, "task.features=nowhere", f"paths.runs_dir={tmp_path}"]) == 2
+    assert "task.features=nowhere" in capsys.readouterr().err

@@ -10,7 +10,8 @@ from pathlib import Path
 def locate(name: str, root: str | Path) -> Path:
     """A file or folder of the user's: from where they stand or, if it is not there, within `root`.
 
-    So ``predict=x`` and ``data.folder=x`` are the same place. No name at all means ``root`` itself.
+    So ``predict=x`` and ``data.folder=x`` are the same place, ``.`` included. No name at all
+    means ``root`` itself.
 
     Args:
         name: the path; ``~`` is the home folder.
@@ -18,7 +19,7 @@ def locate(name: str, root: str | Path) -> Path:
     """
     path = Path(name).expanduser()
     # An absolute path stays as it is.
-    return path if path.exists() and path != Path() else Path(root) / path
+    return path if name and path.exists() else Path(root) / path
 
 
 @contextlib.contextmanager

@@ -49,6 +49,9 @@ def test_a_path_is_taken_from_where_the_user_stands_first(tmp_path, monkeypatch)
             tmp_path / ("here" if expected == "here" else "data") / "books"
         )
         assert "".join(texts_of(module_of(tmp_path / "data", "books")).values()) == expected
+    monkeypatch.chdir(tmp_path / "here")
+    assert locate(".", tmp_path / "data").resolve() == tmp_path / "here"
+    assert locate("", tmp_path / "data") == tmp_path / "data"
     monkeypatch.setenv("HOME", str(tmp_path / "here"))
     assert locate("~/books", tmp_path / "data") == tmp_path / "here" / "books"
 

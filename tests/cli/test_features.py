@@ -78,7 +78,7 @@ def test_an_altered_copy_is_refused(generator, tmp_path, capsys):
     ("words", "message"),
     [
         (("experiment=mlp_mnist", "data=digits"), "Classification draws no samples to judge"),
-        ((*GAN, "data.image_size=12"), "images of 32 pixels a side, and these have 12"),
+        ((*GAN, "data.image_size=12"), "its images have 32 pixels a side, and these 12"),
     ],
 )
 def test_what_does_not_go_together_is_refused(words, message, classifier, tmp_path, capsys):

@@ -6,19 +6,13 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from zoo.app.learned import LEARNED
-from zoo.app.rebuild import Evaluation, prepare_evaluation
+from zoo.app.rebuild import prepare_evaluation
 from zoo.config.errors import ConfigError, one_line
-from zoo.data.images.base import ImageModule, Normalize
 from zoo.metrics.sample_scores import SampleScores
-from zoo.tasks.generative import Generative
 from zoo.tasks.prediction import Classes
 from zoo.tasks.task import Task
 from zoo.training.checkpoint import CheckpointError
@@ -42,7 +36,7 @@ def attach_features(named: str | None, task: Task, data: Any, *, run: Path | Non
     """
     if named is None:
         return
-    if not isinstance(task, Generative):
+    if not hasattr(task, "judge_by"):
         raise ConfigError(
             f"task.features={named}: {type(task).__name__} draws no samples to judge; omit it"
         )
@@ -59,7 +53,13 @@ def attach_features(named: str | None, task: Task, data: Any, *, run: Path | Non
             f"forward_features, and this one trains {type(other.task.model).__name__} by "
             f"{type(other.task).__name__}"
         )
-    task.use(SampleScores(other.task.model, _conversion(named, other, data)))
+    if not hasattr(data, "converter"):
+        raise ConfigError(f"task.features={named}: {type(data).__name__} has no images; omit it")
+    try:
+        convert = data.converter(other.data)
+    except ValueError as error:
+        raise ConfigError(f"task.features={named}: {error}") from error
+    task.judge_by(SampleScores(other.task.model, convert))
 
 
 def keep_features(named: str | None, run: Path) -> None:
@@ -93,34 +93,3 @@ def _check_unchanged(folder: Path) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _conversion(named: str, other: Evaluation, data: Any) -> Callable[[Tensor], Tensor]:
-    """What makes of generated images such as the classifier takes.
-
-    Raises:
-        ConfigError: their channels or sizes do not allow it.
-    """
-    theirs = other.data
-    if not isinstance(data, ImageModule) or not isinstance(theirs, ImageModule):
-        raise ConfigError(f"task.features={named}: both runs must be on images")
-    ours, channels, size = data.normalize, data.in_channels, data.image_size
-    if theirs.in_channels != channels:
-        raise ConfigError(
-            f"task.features={named}: it classifies images of {theirs.in_channels} channels, and "
-            f"these have {channels}"
-        )
-    is_framed = theirs.image_size != size
-    if is_framed and (type(theirs) is not type(data) or data.raw_size != size):
-        raise ConfigError(
-            f"task.features={named}: it classifies images of {theirs.image_size} pixels a side, "
-            f"and these have {size}; name a run on such images"
-        )
-    normalize = Normalize(theirs.normalize.mean, theirs.normalize.std, max_value=1.0)
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (ours.mean, ours.std))
-
-    def convert(images: Tensor) -> Tensor:
-        x = (images.float() * std.to(images.device) + mean.to(images.device)).clamp(0, 1)
-        return normalize(theirs.framed(x) if is_framed else x)
-
-    return convert

@@ -28,7 +28,7 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
     """
     # Heavy imports stand here, so that `--help` and mistakes are answered before torch is loaded.
     from zoo.app.build import build_optimizers, load_initial_weights, standard_callbacks
-    from zoo.app.features import attach_features, keep_features
+    from zoo.app.features import attach_features
     from zoo.training.precision import resolve_device
     from zoo.training.reproducibility import seed_everything
     from zoo.training.trainer import Trainer
@@ -42,16 +42,14 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
     model = recipe.model.build()
     notes = [*data.notes, *load_initial_weights(model, recipe, fresh=not place.resume)]
     task = recipe.task.build(model.to(device), **data.vocabularies)
-    run_of_features = recipe.task.options.get("features")
-    attach_features(run_of_features, task, data, run=place.kept)
+    attach_features(recipe.task.options.get("features"), task, data, run=place.kept)
     optimizers = build_optimizers(recipe, task)
-    schedule = recipe.schedule.build()
     with as_config_error("trainer"):
         trainer = Trainer(
             task,
             data,
             optimizers,
-            schedule=schedule,
+            schedule=recipe.schedule.build(),
             settings=run.trainer,
             seed=run.seed,
             checkpoints=run.callbacks.checkpoint,
@@ -71,8 +69,6 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
                 trainer.restore(folder, callbacks, checkpoint=place.checkpoint)
             place.require_work(trainer)
         place.describe(recipe, device, data, step=trainer.step)
-        if not place.resume:
-            keep_features(run_of_features, folder.path)
         for note in notes:
             folder.announce(printable(note))  # Class names come from files.
         return trainer.fit(folder=folder, callbacks=callbacks, resume=place.resume)

@@ -29,9 +29,9 @@ class Generative(Task):
 
     predicts = Samples
     scores: SampleScores | None = None
-    """What judges samples by a classifier's features, if the run names one: see :meth:`use`."""
+    """What judges samples by a classifier's features, see :meth:`judge_by`."""
 
-    def use(self, scores: SampleScores) -> None:
+    def judge_by(self, scores: SampleScores) -> None:
         """Lets samples be judged by a classifier's features in every evaluation."""
         self.scores = scores
         self.metrics["samples"] = scores

@@ -5,7 +5,7 @@ for each image in `zoo.data.images.from_files`.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -110,6 +110,33 @@ class ImageModule(DataModule):
             "image_size": self.image_size,
             "in_features": self.in_channels * self.image_size**2,
         }
+
+    def converter(self, other: "ImageModule") -> Callable[[Tensor], Tensor]:
+        """What makes of images that this module has normalised such as another one gives.
+
+        Raises:
+            ValueError: their channels or sizes do not allow it.
+        """
+        if other.in_channels != self.in_channels:
+            raise ValueError(
+                f"its images have {other.in_channels} channels, and these {self.in_channels}"
+            )
+        is_framed = other.image_size != self.image_size
+        if is_framed and (type(other) is not type(self) or self.raw_size != self.image_size):
+            raise ValueError(
+                f"its images have {other.image_size} pixels a side, and these {self.image_size}"
+            )
+        normalize = Normalize(other.normalize.mean, other.normalize.std, max_value=1.0)
+        mean, std = (
+            torch.tensor(values).view(-1, 1, 1)
+            for values in (self.normalize.mean, self.normalize.std)
+        )
+
+        def convert(images: Tensor) -> Tensor:
+            x = (images.float() * std.to(images.device) + mean.to(images.device)).clamp(0, 1)
+            return normalize(other.framed(x) if is_framed else x)
+
+        return convert
 
     def framed(self, images: Tensor) -> Tensor:
         """Images as they come, not normalised, enlarged or framed to `image_size`."""

@@ -172,6 +172,20 @@ def test_visible_biases_begin_at_the_logits_of_the_pixels_means():
     assert black.base_bias.isfinite().all()
 
 
+def test_a_rehearsal_does_not_count_as_training_and_trained_biases_stay():
+    model = RestrictedBoltzmannMachine(3, hidden_size=5)
+    task = ContrastiveDivergence(model)
+    state = task.state_dict()
+    task.prepare([images(8).float()])
+    task.load_state_dict(state)
+    task.prepare([images(500).float()])
+    assert torch.equal(model.visible_bias, task.base_bias)
+    trained = RestrictedBoltzmannMachine(3, hidden_size=5)
+    trained.load_state_dict(machine().float().state_dict())
+    ContrastiveDivergence(trained).prepare([images(500).float()])
+    assert torch.equal(trained.visible_bias, machine().float().visible_bias)
+
+
 def test_values_that_no_bernoulli_unit_has_are_refused_and_grey_ones_warned_of():
     task = ContrastiveDivergence(RestrictedBoltzmannMachine(3, hidden_size=5))
     with pytest.raises(

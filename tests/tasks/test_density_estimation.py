@@ -74,6 +74,14 @@ def test_binary_models_refuse_and_warn_of_other_values():
         task.prepare([0.5 * binary()])
 
 
+def test_preparing_starts_a_binary_model_at_the_mean_image():
+    task = DensityEstimation(made())
+    data = torch.cat([binary(100, seed=s) for s in range(20)])
+    task.prepare([(part, None) for part in data.split(300)])
+    found = task.model.layers[-1].bias.detach().sigmoid()
+    torch.testing.assert_close(found, data.mean(0).flatten(), atol=1e-3, rtol=0)
+
+
 def test_samples_are_of_the_seed_and_can_be_shown():
     task = DensityEstimation(made())
     one, same, other = (task.sample(6, seed=seed).samples for seed in (1, 1, 2))

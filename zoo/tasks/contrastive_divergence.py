@@ -119,6 +119,7 @@ class ContrastiveDivergence(Generative):
         size = self.machine.visible_size
         self.chains = torch.zeros(num_chains, size) if persistent else None
         self.base_bias = torch.zeros(size)  # logits of the pixels' means, once they are known
+        self._start = self.base_bias  # what a rehearsal has put into the visible biases
         self.is_exact = min(size, self.machine.hidden_size) <= max_enumerated
         self.monitor = "nll" if self.is_exact else "nll_ais"
         self.metrics = {
@@ -134,11 +135,14 @@ class ContrastiveDivergence(Generative):
         return {"num_chains": "chains begin at the data without task.persistent=true"}
 
     def prepare(self, batches: Iterable[Any]) -> None:
-        """Lets the visible biases begin at the logits of the training pixels' means."""
+        """Starts the visible biases at the logits of the pixels' means, unless they are trained."""
         means = bernoulli_means(inputs_of(batch) for batch in batches)
         self.base_bias = means.logit().flatten().to(self.base_bias)
-        with torch.no_grad():
-            self.machine.visible_bias.copy_(self.base_bias)
+        bias = self.machine.visible_bias
+        if not bias.any() or torch.equal(bias, self._start):
+            self._start = self.base_bias.clone()
+            with torch.no_grad():
+                bias.copy_(self._start)
 
     def loss(self, batch: Any) -> Loss:
         data = inputs_of(batch).flatten(1)  # (batch, visible)
@@ -202,7 +206,7 @@ class ContrastiveDivergence(Generative):
         return {**super().show(), "filters": Image(sample_grid(filters / largest))}
 
     def to(self, device: torch.device | str) -> Self:
-        self.base_bias = self.base_bias.to(device)
+        self.base_bias, self._start = self.base_bias.to(device), self._start.to(device)
         if self.chains is not None:
             self.chains = self.chains.to(device)
         return super().to(device)

@@ -57,9 +57,14 @@ class DensityEstimation(Generative):
         }
 
     def prepare(self, batches: Iterable[Any]) -> None:
-        """Makes sure that the values are such as the model gives probabilities to."""
+        """Makes sure that the values are such as the model gives probabilities to.
+
+        A model of binary pixels that has ``start_at`` starts at their means.
+        """
         if getattr(self.model, "is_binary", False):
-            bernoulli_means(inputs_of(batch) for batch in batches)
+            means = bernoulli_means(inputs_of(batch) for batch in batches)
+            if (start_at := getattr(self.model, "start_at", None)) is not None:
+                start_at(means)
 
     def loss(self, batch: Any) -> Loss:
         inputs = inputs_of(batch)

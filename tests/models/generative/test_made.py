@@ -85,6 +85,17 @@ def test_the_first_pixel_of_the_order_is_a_matter_of_its_bias():
     torch.testing.assert_close(logits, model.layers[-1].bias[first].expand(4))
 
 
+def test_a_new_network_starts_at_the_mean_image_and_a_trained_one_stays():
+    mean = torch.rand(1, 3, 3) * 0.8 + 0.1
+    torch.manual_seed(0)
+    model = MADE(3, hidden_sizes=(20,))
+    model.start_at(mean)
+    bias = model.layers[-1].bias.detach().clone()
+    torch.testing.assert_close(bias.sigmoid(), mean.flatten())
+    model.start_at(1 - mean)
+    assert torch.equal(model.layers[-1].bias, bias)
+
+
 def test_the_order_is_part_of_the_state_and_differs_from_seed_to_seed():
     one, other = small(0, ordering="random"), small(1, ordering="random")
     assert not torch.equal(one.order, other.order)

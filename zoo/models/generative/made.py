@@ -8,8 +8,8 @@ order only. The outputs are then the conditional probabilities of the pixels, an
 the probability of the image: exact, in one pass. Drawing takes one pass a pixel.
 
 Differences from the paper: one ordering and one set of masks (no order- or connectivity-agnostic
-training), no direct connections from the input to the output, and weights that start by PyTorch's
-default.
+training), no direct connections from the input to the output; weights start by PyTorch's default,
+and the output's biases at zero or, see ``start_at``, at the logits of the mean image.
 
 | hidden layers (28x28 binary images) | parameters |
 |---|---|
@@ -133,6 +133,20 @@ class MADE(nn.Module):
             )
             layer.mask.copy_(degrees[:, None] >= below)
         output.mask.copy_(self.order[:, None] > degrees)
+        nn.init.zeros_(output.bias)
+
+    @torch.no_grad()
+    def start_at(self, mean_image: Tensor) -> None:
+        """Starts the output's biases at the logits of a mean image, unless they are trained.
+
+        A pixel that is never on would take a thousand steps to learn just that.
+
+        Shape:
+            - mean_image: between 0 and 1, ``(channels, height, width)``
+        """
+        output: Any = self.layers[-1]
+        if not output.bias.any():
+            output.bias.copy_(mean_image.logit().flatten())
 
     def forward(self, x: Tensor) -> Tensor:
         check_shape(x, *self.sample_shape)

@@ -98,7 +98,8 @@ def summarize(
     Args:
         model: on the meta device, as its inputs are.
         inputs: its arguments for a batch of one sample.
-        networks: of the model, which are given its output unless it calls them (a discriminator).
+        networks: of the model, which are given its output, and all of its inputs but the first,
+            unless it calls them (a discriminator).
         batched: whether the first dimension of every input is the batch.
 
     Raises:
@@ -150,7 +151,7 @@ def summarize(
             output = model(*inputs)
             for network in networks:
                 if not any(modules[name] is network for name in order):
-                    network(output)
+                    network(output, *inputs[1:])
     finally:
         for handle in handles:
             handle.remove()

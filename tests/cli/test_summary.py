@@ -208,10 +208,15 @@ def parameters_of(recipe):
 STDLIB = "data=stdlib_text task=language_modeling"
 WORDS = "data=stdlib_words task=word_embeddings"
 PAIRS = "experiment=copy_seq2seq"
+GAN = "data=digits data.image_size=8 task=adversarial optimizer=gan"
 RUNS = {  # One for each file of a model that takes no images, and three that do.
     "embedding.word2vec": f"model=cbow data.kind=cbow {WORDS}",
     "generative.autoencoder": "experiment=autoencoder_digits",
+    "generative.conditional_gan": f"model=conditional_gan {GAN}",
+    "generative.dcgan": f"model=dcgan model.base_channels=4 {GAN}",
     "generative.gan": "experiment=gan_digits",
+    "generative.pacgan": "experiment=gan_ring",
+    "generative.wgan": "experiment=wgan_gp_ring",
     "graph.gcn": "experiment=gcn_karate",
     "linear": "experiment=linear_diabetes",
     "mlp": "model=mlp data=digits",

@@ -351,3 +351,28 @@ def test_models_and_batches_that_do_not_fit_are_refused():
 def test_setting_that_another_leaves_without_effect_is_named():
     assert DenoisingDiffusion.without_effect({"sampler": "ddim"}) == {}
     assert set(DenoisingDiffusion.without_effect({"sampler": "ancestral"})) == {"eta"}
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_samples_are_judged_beside_real_ones_and_leave_the_other_metrics_alone(num_classes):
+    class Kept:
+        def update(self, real, generated, asked):
+            self.seen = real, generated, asked
+
+        def compute(self):
+            return {}
+
+    task = DenoisingDiffusion(Pixels(num_classes), sampling_steps=3)
+    batch = torch.rand(5, 1, 4, 4), torch.tensor([2, 2, 1, 0, 0])
+    torch.manual_seed(1)
+    task.evaluate(batch)
+    alone = task.compute()
+    task.reset()
+    kept = Kept()
+    task.scores = kept
+    torch.manual_seed(1)
+    task.evaluate(batch)
+    assert task.compute() == alone
+    real, generated, asked = kept.seen
+    assert torch.equal(real, batch[0]) and generated.shape == real.shape
+    assert (asked is None) if num_classes is None else asked.tolist() == [0, 1, 2, 0, 1]

@@ -174,6 +174,7 @@ class DenoisingDiffusion(FromNoise):
             error, nats = error + share * more[0], nats + share * more[1]
         self.metrics["loss"].update((error / steps).mean(), count)
         self.metrics["negative_elbo"].update(nats.mean(), count)
+        self.judge(x0, asked=self.each_class(count))
 
     def terms(self, x0: Tensor, t: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         r"""The error at step t of each sample, and what the step contributes to the bound, in nats.

@@ -80,6 +80,7 @@ class FlowMatching(FromNoise):
         x1 = inputs_of(batch)
         times = spread_times(len(x1), x1.device).to(x1.dtype)
         self.metrics["loss"].update(self._error(x1, times, self.labels_of(batch)), len(x1))
+        self.judge(x1, asked=self.each_class(len(x1)))
 
     def line(self, x0: Tensor, x1: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
         """Points on the lines from noise to samples, and their velocities."""

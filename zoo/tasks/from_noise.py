@@ -140,7 +140,13 @@ class FromNoise(Generative):
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Samples; of a model that knows classes, of each class in turn."""
         latents = self.draw_latents(count, generator)
-        return self._last(latents, self._each_class(count), generator)
+        return self._last(latents, self.each_class(count), generator)
+
+    def each_class(self, count: int) -> Tensor | None:
+        """The classes that drawn samples are of, if the model knows classes: each in turn."""
+        if self.num_classes is None:
+            return None
+        return torch.arange(count, device=self.device) % self.num_classes
 
     def show(self) -> dict[str, Shown]:
         """``samples``, and ``from_noise``, the way of some of them from left to right."""
@@ -151,7 +157,7 @@ class FromNoise(Generative):
         with evaluation_mode(self.model):
             noise = self.draw_latents(GRID // 8 * columns, generator)
             x, states = noise, [noise[:FRAMES]]
-            for state in self.steps(noise, self._each_class(len(noise)), generator):
+            for state in self.steps(noise, self.each_class(len(noise)), generator):
                 x = state
                 states.append(x[:FRAMES].clone())  # not a view, which would keep the whole batch
         if not are_images(x):
@@ -172,11 +178,6 @@ class FromNoise(Generative):
         for state in self.steps(x, labels, generator):
             x = state
         return x
-
-    def _each_class(self, count: int) -> Tensor | None:
-        if self.num_classes is None:
-            return None
-        return torch.arange(count, device=self.device) % self.num_classes
 
 
 def check_samples(x: Tensor, shape: tuple[int, ...]) -> None:

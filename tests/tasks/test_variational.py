@@ -353,21 +353,20 @@ def test_metrics_are_bounds_whatever_the_weights_are():
 
 def test_bernoulli_on_other_values_is_refused_by_name():
     task = VariationalInference(network())
-    message = r"model.likelihood=bernoulli needs pixels in \[0, 1\], .* -0.5 to 1: set data.scaling"
+    message = r"Bernoulli likelihood is of values from 0 to 1, .* -0.5 to 1: set data.scaling"
     images = torch.linspace(-0.5, 1, 16).view(1, 1, 4, 4)
     with pytest.raises(ValueError, match=message):
         task.prepare([(torch.zeros(1, 1, 4, 4), None), (images, None)])
     VariationalInference(network(likelihood="gaussian")).prepare([(images, None)])
 
 
-def test_grey_pixels_warn_once_that_the_bound_is_none():
+def test_grey_pixels_warn_that_the_bound_is_none():
     task = VariationalInference(network())
     grey = torch.linspace(0, 1, 16).view(1, 1, 4, 4)
-    with pytest.warns(UserWarning, match="bounds no likelihood then.*set data.binarize=dynamic"):
+    with pytest.warns(UserWarning, match="a Bernoulli likelihood is none.*data.binarize=dynamic"):
         task.prepare([grey])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        task.prepare([grey])
         VariationalInference(network()).prepare([binary()])
         VariationalInference(network(likelihood="gaussian")).prepare([grey])
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.figures.grids import are_images
-from zoo.metrics.sums import Mean
+from zoo.metrics.sums import Mean, float64_on
 from zoo.tasks.bernoulli import bernoulli_means
 from zoo.tasks.generative import GRID, Generative, sample_grid
 from zoo.tasks.task import Image, Loss, Shown, inputs_of
@@ -161,7 +161,9 @@ class ContrastiveDivergence(Generative):
         pseudo = -data.size(1) * F.logsigmoid(self.model(flipped) - energies)
         means = self.machine.visible_means(self.machine.hidden_means(data))
         errors = (data - means).square().sum(1)
-        self.metrics["free_energy"].update(energies.double().mean(), len(data))
+        self.metrics["free_energy"].update(
+            energies.to(float64_on(energies.device)).mean(), len(data)
+        )
         self.metrics["pseudo_nll"].update(pseudo.mean(), len(data))
         self.metrics["reconstruction_error"].update(errors.mean(), len(data))
 

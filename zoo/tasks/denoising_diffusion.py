@@ -139,7 +139,7 @@ class DenoisingDiffusion(FromNoise):
                 f"{high:.3g}: set data.scaling=symmetric, or task.clip=false and task.levels=null"
             )
         if self.levels is not None:
-            places = (x.double() + 1) / 2 * (self.levels - 1)
+            places = (x.cpu().double() + 1) / 2 * (self.levels - 1)
             if (places - places.round()).abs().amax() > 1e-3:
                 raise ValueError(
                     f"task.levels={self.levels}: training samples have other values than these, "

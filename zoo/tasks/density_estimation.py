@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from zoo.metrics.sums import Mean
+from zoo.metrics.sums import Mean, float64_on
 from zoo.tasks.bernoulli import bernoulli_means
 from zoo.tasks.generative import Generative
 from zoo.tasks.task import Loss, inputs_of
@@ -76,7 +76,7 @@ class DensityEstimation(Generative):
 
     def evaluate(self, batch: Any) -> None:
         inputs = inputs_of(batch)
-        nll = self.nll(inputs).double().mean()
+        nll = self.nll(inputs).to(float64_on(inputs.device)).mean()
         elements = math.prod(inputs.shape[1:])
         self.metrics[self.monitor].update(nll, len(inputs))
         self.metrics["bits_per_dim"].update(nll / (elements * math.log(2)), len(inputs))

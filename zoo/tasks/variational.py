@@ -5,7 +5,6 @@ Kingma and Welling, 2014, https://arxiv.org/abs/1312.6114; Burda, Grosse and Sal
 """
 
 import math
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from zoo.figures.grids import are_images, enlarge, image_grid, rescale
 from zoo.metrics.sums import Mean
+from zoo.tasks.bernoulli import mean_sample
 from zoo.tasks.generative import GRID, Generative, sample_grid
 from zoo.tasks.prediction import Samples
 from zoo.tasks.task import Image, Objective, Shown, evaluation_mode, inputs_of
@@ -112,7 +112,6 @@ class VariationalInference(Generative):
         self.importance_samples = importance_samples
         self.steps = 0
         self._shown: tuple[Tensor, Tensor | None] | None = None
-        self._has_warned = False
         self.metrics = {
             "negative_elbo": Mean(higher_is_better=False),
             "reconstruction": Mean(higher_is_better=False),
@@ -130,32 +129,11 @@ class VariationalInference(Generative):
 
     def prepare(self, batches: Iterable[Any]) -> None:
         """Looks whether the data suit the likelihood, and starts the decoder at their mean."""
-        total, count, is_binary = torch.zeros(()), 0, True
-        low, high = math.inf, -math.inf
-        for batch in batches:
-            images = inputs_of(batch)
-            low, high = min(low, float(images.min())), max(high, float(images.max()))
-            is_binary = is_binary and bool(((images == 0) | (images == 1)).all())
-            total, count = total + images.double().sum(0).cpu(), count + len(images)
-        if self.network.likelihood == "bernoulli":
-            self._check_pixels(low, high, is_binary=is_binary)
-        if count and hasattr(self.model, "start_at"):
-            self.network.start_at((total / count).float().to(self.device))
-
-    def _check_pixels(self, low: float, high: float, *, is_binary: bool) -> None:
-        if low < 0 or high > 1:
-            raise ValueError(
-                f"model.likelihood=bernoulli needs pixels in [0, 1], and these data have {low:.4g} "
-                f"to {high:.4g}: set data.scaling=unit data.binarize=dynamic, or "
-                "model.likelihood=gaussian"
-            )
-        if not is_binary and not self._has_warned:
-            self._has_warned = True
-            warnings.warn(
-                "model.likelihood=bernoulli on pixels that are not 0 or 1: negative_elbo bounds no "
-                "likelihood then, and is comparable with nothing; set data.binarize=dynamic",
-                stacklevel=2,
-            )
+        mean, _ = mean_sample(
+            map(inputs_of, batches), is_bernoulli=self.network.likelihood == "bernoulli"
+        )
+        if hasattr(self.model, "start_at"):
+            self.network.start_at(mean.float().to(self.device))
 
     def objectives(self, batch: Any) -> Iterator[Objective]:
         step = self.steps

@@ -112,7 +112,7 @@ class VectorQuantization(Task):
         """Measures the variance of the training pixels."""
         count, total, squares = zero(), zero(), zero()
         for batch in batches:
-            pixels = inputs_of(batch).double().cpu()
+            pixels = inputs_of(batch).cpu().double()
             count += pixels.numel()
             total += pixels.sum()
             squares += pixels.square().sum()

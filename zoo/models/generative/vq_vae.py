@@ -107,6 +107,10 @@ class VectorQuantizer(nn.Module):
             if self.is_averaged:
                 self.sums.copy_(self.codes)
 
+    def no_weight_decay(self) -> set[str]:
+        """The codes, which decay would draw together."""
+        return set() if self.is_averaged else {"codes"}
+
     def nearest(self, vectors: Tensor) -> Tensor:
         """The number of the code nearest to each vector, ``(count,)`` of ``(count, code_dim)``."""
         # The vector's own square is the same for all codes.

@@ -49,8 +49,8 @@ class AdversarialPoints(Adversarial):
         self.real_coverage = RealCoverage(self.modes, mode_std)
         self.metrics |= {"modes": self.coverage, "real_modes": self.real_coverage}
 
-    def judge(self, real: Tensor, fake: Tensor) -> None:
-        super().judge(real, fake)
+    def compare(self, real: Tensor, fake: Tensor) -> None:
+        super().compare(real, fake)
         self.coverage.update(fake)
         self.real_coverage.update(real)
 

@@ -415,3 +415,27 @@ def test_run_of_a_version_with_several_steps_a_batch_is_evaluated_but_not_traine
     usual = Adversarial(pair())  # one step a batch is what it was
     usual.load_state_dict(old)
     assert len(list(usual.objectives(data[0]))) == 2
+
+
+class Scores:
+    """What would judge samples by a classifier's features: it keeps what it is given."""
+
+    def __init__(self):
+        self.seen = []
+
+    def update(self, *given):
+        self.seen.append(given)
+
+
+@pytest.mark.parametrize("is_conditional", [True, False])
+def test_the_features_of_a_classifier_judge_the_very_samples_of_the_other_metrics(is_conditional):
+    task, scores = Adversarial(ConditionalPair() if is_conditional else pair().eval()), Scores()
+    real, labels = torch.randn(6, 4 if is_conditional else 2), torch.arange(6) % 3
+    task.prepare([(real, labels)])
+    task.use(scores)
+    compared = []
+    task.compare = lambda *samples: compared.extend(samples)
+    task.evaluate((real, labels))
+    ((seen, generated, asked),) = scores.seen
+    assert seen is real and generated is compared[1]
+    assert asked is (labels if is_conditional else None)

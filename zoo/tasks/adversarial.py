@@ -266,19 +266,17 @@ class Adversarial(Generative):
     def evaluate(self, batch: Any) -> None:
         real, classes = self._parts(batch)
         fake = self._generate(real, classes)
-        self.judge(real, fake, None if classes is None else classes.argmax(1))
+        self.compare(real, fake)
+        self.judge(real, fake, None if classes is None else batch[1])
         count = len(real) // self.packing * self.packing
         if count:
             loss = self.discriminator_loss(real, fake, classes)
             self.metrics["discriminator_loss"].update(loss, count)
             self.metrics["generator_loss"].update(self.generator_loss(fake, classes), count)
 
-    def judge(
-        self, real: Tensor, generated: Tensor | None = None, asked: Tensor | None = None
-    ) -> None:
-        super().judge(real, generated, asked)
-        assert generated is not None
-        self.metrics["frechet_distance"].update(self.components(real), self.components(generated))
+    def compare(self, real: Tensor, fake: Tensor) -> None:
+        """Updates the metrics of samples that need no classifier's features."""
+        self.metrics["frechet_distance"].update(self.components(real), self.components(fake))
 
     # -------------------------------------------------------------------------------- samples
 

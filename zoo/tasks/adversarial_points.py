@@ -49,12 +49,9 @@ class AdversarialPoints(Adversarial):
         self.real_coverage = RealCoverage(self.modes, mode_std)
         self.metrics |= {"modes": self.coverage, "real_modes": self.real_coverage}
 
-    def judge(
-        self, real: Tensor, generated: Tensor | None = None, asked: Tensor | None = None
-    ) -> None:
-        super().judge(real, generated, asked)
-        assert generated is not None
-        self.coverage.update(generated)
+    def compare(self, real: Tensor, fake: Tensor) -> None:
+        super().compare(real, fake)
+        self.coverage.update(fake)
         self.real_coverage.update(real)
 
     def show(self) -> dict[str, Shown]:

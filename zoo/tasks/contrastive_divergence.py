@@ -166,6 +166,7 @@ class ContrastiveDivergence(Generative):
         )
         self.metrics["pseudo_nll"].update(pseudo.mean(), len(data))
         self.metrics["reconstruction_error"].update(errors.mean(), len(data))
+        self.judge(inputs_of(batch))
 
     def compute(self) -> dict[str, float]:
         values = super().compute()

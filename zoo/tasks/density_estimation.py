@@ -80,6 +80,7 @@ class DensityEstimation(Generative):
         elements = math.prod(inputs.shape[1:])
         self.metrics[self.monitor].update(nll, len(inputs))
         self.metrics["bits_per_dim"].update(nll / (elements * math.log(2)), len(inputs))
+        self.judge(inputs)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         return self.density.sample(count, generator)

@@ -185,6 +185,7 @@ class VariationalInference(Generative):
         if self.importance_samples:
             nll = -self.importance_weighted_bound(images, classes, self.importance_samples)
             self.metrics[f"nll_k{self.importance_samples}"].update(nll.mean(), count)
+        self.judge(images)
         if self._shown is None:
             self._shown = images[:SHOWN], None if classes is None else classes[:SHOWN]
 

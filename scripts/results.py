@@ -47,6 +47,8 @@ def record(folder: Path) -> Path:
         results = _read(run / "results.json")
         kept = ("val", "test", "selected_step", "steps", "seconds", "parameters")
         entries.append({"seed": config["seed"], **{k: results[k] for k in kept if k in results}})
+        if bounds := _later_bounds(run, results):
+            entries[-1]["test"] |= bounds
         given = stored_words(run)
         ours = ("paths.", "logger.", "seed=")
         # The name of another run, whose weights this one began with, says nothing elsewhere.
@@ -72,6 +74,15 @@ def record(folder: Path) -> Path:
     path = RECORDS / f"{'-'.join([name, *variant])}.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def _later_bounds(run: Path, results: dict[str, Any]) -> dict[str, float]:
+    """Importance-weighted bounds that `evaluate.py run=<run> task.importance_samples=<K>` found."""
+    path = run / "evaluation-test.json"
+    found = _read(path) if path.exists() else {}
+    if found.get("step") != results["selected_step"] or "limit_eval_batches" in found:
+        return {}
+    return {name: value for name, value in found.items() if re.fullmatch(r"nll_k\d+", name)}
 
 
 # What is shown of a run instead of what selected its weights.

@@ -54,3 +54,31 @@ def test_other_pixels_and_other_data_are_not_ranked(results):
     add(results, "grey", [{"negative_elbo": 70.0}], binarize="none")
     add(results, "digits", [{"nll": 20.0}], data="digits")
     assert results.likelihoods() == ""
+
+
+def test_a_bound_that_was_evaluated_later_is_recorded_too(results, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    files = {
+        "status.json": {"state": "finished"},
+        "environment.json": {"threads": 1, "gpu": None},
+        "results.json": {
+            "test": {"negative_elbo": 95.0},
+            "selected_step": 7,
+            "steps": 9,
+            "monitor": "x",
+        },
+        "evaluation-test.json": {"step": 7, "negative_elbo": 95.2, "nll_k500": 90.0},
+    }
+    for name, content in files.items():
+        (run / name).write_text(json.dumps(content))
+    (run / "config.yaml").write_text("seed: 0\nname: vae\n")
+    (run / "overrides.yaml").write_text("- experiment=vae\n")
+    path = results.record(run)
+    assert json.loads(path.read_text())["runs"][0]["test"] == {
+        "negative_elbo": 95.0,
+        "nll_k500": 90.0,
+    }
+    (run / "evaluation-test.json").write_text(json.dumps({"step": 9, "nll_k500": 80.0}))
+    results.record(run)
+    assert json.loads(path.read_text())["runs"][0]["test"] == {"negative_elbo": 95.0}

@@ -432,7 +432,7 @@ def test_the_features_of_a_classifier_judge_the_very_samples_of_the_other_metric
     task, scores = Adversarial(ConditionalPair() if is_conditional else pair().eval()), Scores()
     real, labels = torch.randn(6, 4 if is_conditional else 2), torch.arange(6) % 3
     task.prepare([(real, labels)])
-    task.use(scores)
+    task.judge_by(scores)
     compared = []
     task.compare = lambda *samples: compared.extend(samples)
     task.evaluate((real, labels))

@@ -4,6 +4,7 @@ A ring of eight and a grid of 25, which most papers on the mode collapse of GANs
 """
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -21,7 +22,6 @@ class Mixture(DataModule):
     Every mode has the same share. The points are drawn once, from a seed of their own.
 
     Args:
-        centres: of the modes.
         std: standard deviation of a mode in each direction.
         batch_size: points a batch.
         num_samples: points to train on.
@@ -34,7 +34,6 @@ class Mixture(DataModule):
 
     def __init__(
         self,
-        centres: list[list[float]],
         *,
         std: float,
         batch_size: int,
@@ -50,11 +49,16 @@ class Mixture(DataModule):
         for name, value in (("num_samples", num_samples), ("eval_samples", eval_samples)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-        self.centres, self.std = centres, std
+        self.std = std
         self.batch_size = batch_size
         self.counts = {"train": num_samples, "val": eval_samples, "test": eval_samples}
         self.data_seed = data_seed
         self.drop_last = drop_last
+
+    @property
+    @abstractmethod
+    def centres(self) -> list[list[float]]:
+        """Of the modes."""
 
     def setup(
         self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
@@ -118,9 +122,8 @@ class GaussianRing(Mixture):
             raise ValueError(f"num_modes must be at least 1, not {num_modes}")
         if not 0 < radius < math.inf:
             raise ValueError(f"radius must be greater than 0, not {radius}")
-        angles = [2 * math.pi * i / num_modes for i in range(num_modes)]
+        self.num_modes, self.radius = num_modes, radius
         super().__init__(
-            [[radius * math.cos(angle), radius * math.sin(angle)] for angle in angles],
             std=std,
             batch_size=batch_size,
             num_samples=num_samples,
@@ -128,6 +131,11 @@ class GaussianRing(Mixture):
             data_seed=data_seed,
             drop_last=drop_last,
         )
+
+    @property
+    def centres(self) -> list[list[float]]:
+        angles = [2 * math.pi * i / self.num_modes for i in range(self.num_modes)]
+        return [[self.radius * math.cos(angle), self.radius * math.sin(angle)] for angle in angles]
 
 
 class GaussianGrid(Mixture):
@@ -163,9 +171,8 @@ class GaussianGrid(Mixture):
             raise ValueError(f"side must be at least 1, not {side}")
         if not 0 < spacing < math.inf:
             raise ValueError(f"spacing must be greater than 0, not {spacing}")
-        places = [spacing * (i - (side - 1) / 2) for i in range(side)]
+        self.side, self.spacing = side, spacing
         super().__init__(
-            [[x, y] for x in places for y in places],
             std=std,
             batch_size=batch_size,
             num_samples=num_samples,
@@ -173,3 +180,8 @@ class GaussianGrid(Mixture):
             data_seed=data_seed,
             drop_last=drop_last,
         )
+
+    @property
+    def centres(self) -> list[list[float]]:
+        places = [self.spacing * (i - (self.side - 1) / 2) for i in range(self.side)]
+        return [[x, y] for x in places for y in places]

@@ -87,8 +87,9 @@ def _later_bounds(run: Path, results: dict[str, Any]) -> dict[str, float]:
 
 # What is shown of a run instead of what selected its weights.
 FIRST = ("bleu_tokenized", "sequence_accuracy", "accuracy")
-# And next to it: pixel error is what the challenge of the U-Net paper ranks by.
-BESIDE = ("bleu", "pixel_error")
+# And next to it: pixel error is what the challenge of the U-Net paper ranks by, nats are what
+# diffusion shares with other models.
+BESIDE = ("bleu", "pixel_error", "negative_elbo")
 
 
 def summary(content: dict[str, Any]) -> dict[str, str]:
@@ -102,7 +103,7 @@ def summary(content: dict[str, Any]) -> dict[str, str]:
     if len(values) > 1:
         mean += f" ± {statistics.stdev(values):.4f} (least {min(values):.4f})"
     for name in BESIDE:
-        if name in runs[0][split]:
+        if name in runs[0][split] and name != metric:
             other = statistics.fmean(run[split][name] for run in runs)
             mean += f", {name.replace('_', ' ')} {other:.4f}"
     environment = content["environment"]

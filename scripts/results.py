@@ -51,8 +51,8 @@ def record(folder: Path) -> Path:
             entries[-1]["test"] |= bounds
         given = stored_words(run)
         ours = ("paths.", "logger.", "seed=")
-        # The name of another run, whose weights this one began with, says nothing elsewhere.
-        given = [re.sub(r"(=runs/\w+)/[^/]+/", r"\1/<run>/", word) for word in given]
+        # The name of another run, that this one took weights from, says nothing elsewhere.
+        given = [re.sub(r"(=runs/\w+)/[^/]+", r"\1/<run>", word) for word in given]
         words.append([w for w in given if not w.startswith(ours)])
     if any(w != words[0] for w in words) or len({e["seed"] for e in entries}) < len(entries):
         sys.exit(f"error: the runs of {folder} must differ in their seed and in nothing else")
@@ -88,8 +88,11 @@ def _later_bounds(run: Path, results: dict[str, Any]) -> dict[str, float]:
 # What is shown of a run instead of what selected its weights.
 FIRST = ("bleu_tokenized", "sequence_accuracy", "accuracy")
 # And next to it: pixel error is what the challenge of the U-Net paper ranks by, nats are what
-# diffusion shares with other models.
-BESIDE = ("bleu", "pixel_error", "negative_elbo")
+# diffusion shares with other models, and real images stand beside generated ones.
+BESIDE = (
+    *("bleu", "pixel_error", "negative_elbo"),
+    *("feature_distance", "real_feature_distance", "recognised", "real_recognised"),
+)
 
 
 def summary(content: dict[str, Any]) -> dict[str, str]:

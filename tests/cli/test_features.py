@@ -44,6 +44,17 @@ def test_every_evaluation_has_the_scores_of_generated_and_of_real_images(generat
     assert rows[-1]["real_feature_distance"] < rows[-1]["feature_distance"]
 
 
+@pytest.mark.parametrize("task", ["gan", "ddpm", "vae"])
+def test_the_other_metrics_are_the_same_with_and_without_them(task, classifier, tmp_path):
+    words = (f"experiment={task}_digits", "trainer.steps=2", "trainer.epochs=null", "logger=off")
+    words += () if task == "ddpm" else ("trainer.evaluate_every=2",)
+    plain, judged = (
+        json.loads((run_in(tmp_path / name, *words, *more) / "results.json").read_text())["test"]
+        for name, more in (("plain", ()), ("judged", (f"task.features={classifier}",)))
+    )
+    assert {name: judged[name] for name in plain} == plain and "recognised" in judged
+
+
 def test_training_is_the_same_with_and_without_them(generator, tmp_path):
     plain = run_in(tmp_path, *GAN)
     weights = [

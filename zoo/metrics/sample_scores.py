@@ -114,6 +114,9 @@ class SampleScores:
         classifier: has ``forward_features`` and gives logits; it is frozen.
         convert: makes of images as they are generated such as the classifier takes.
 
+    Attributes:
+        updates: batches since the last reset.
+
     Shape:
         - real, generated: ``(batch, channels, height, width)``
         - asked: ``(batch,)``
@@ -123,6 +126,7 @@ class SampleScores:
         self.classifier = classifier.eval().requires_grad_(False)
         self.convert = convert
         self._scores = {"": _Scores(), REAL: _Scores()}
+        self.updates = 0
 
     @property
     def higher_is_better(self) -> Mapping[str, bool]:
@@ -137,6 +141,7 @@ class SampleScores:
 
     @torch.no_grad()
     def update(self, real: Tensor, generated: Tensor, asked: Tensor | None = None) -> None:
+        self.updates += 1
         seen = self._seen(real)
         one, other = (_Seen(*(part[first::2] for part in seen)) for first in (0, 1))
         count = len(one.features)
@@ -164,6 +169,7 @@ class SampleScores:
             scores.merge(other._scores[prefix])
 
     def reset(self) -> None:
+        self.updates = 0
         for scores in self._scores.values():
             scores.reset()
 

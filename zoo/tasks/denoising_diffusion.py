@@ -56,7 +56,8 @@ class DenoisingDiffusion(FromNoise):
         clip: keep guesses of the data between -1 and 1, where the data are, in the bound and in
             sampling.
         bound_samples: steps a sample at which an evaluation asks the model; None: all, which takes
-            long.
+            long. Most of the bound lies in a few steps next to the data, so that one step a sample
+            tells little unless there are very many samples.
         sampler: of :mod:`zoo.inference.denoising`; ``"ancestral"`` is the paper's.
         sampling_steps: steps of the sampler, at most ``num_steps``.
         eta: new noise in the steps of DDIM, from 0 for none to 1 for as much as ancestral sampling.

@@ -124,7 +124,6 @@ class TensorBoard(Callback):
 
     def on_evaluation_end(self, trainer: Run, split: str, metrics: dict[str, float]) -> None:
         if not self._described:
-            self._described = True
             self._describe()
         self._evaluations += split == "val"
         every = self.settings.images_every
@@ -138,6 +137,7 @@ class TensorBoard(Callback):
 
     def _describe(self) -> None:
         """Writes the hyperparameters for the HParams tab."""
+        self._described = True
         from google.protobuf.struct_pb2 import Value
         from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -182,6 +182,8 @@ class TensorBoard(Callback):
         # A full disk has already been reported by what filled it.
         with contextlib.suppress(OSError):
             # TensorBoard keeps the first status for good, and a run that failed may be resumed.
+            if results and self._evaluations and not self._described:
+                self._describe()  # Resumed after the last evaluation.
             if self._described and results:
                 # Behind the last step, so that a run that goes on from there purges it.
                 self._write_selected(results, trainer.step + 1)

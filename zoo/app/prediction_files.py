@@ -158,7 +158,7 @@ def write_samples(samples: Tensor, out: Path, *, columns: int = COLUMNS) -> None
         content = io.BytesIO()  # To a file on a full disk, torch fails in words of its own.
         torch.save(samples.cpu(), content)
         with completed(out) as part:
-            part.write_bytes(content.getbuffer())
+            part.write_bytes(content.getvalue())
         return
     if not are_images(samples):
         raise ConfigError(f"out={out}: these samples are not images; write out=<file>.pt")

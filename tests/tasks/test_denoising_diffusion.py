@@ -356,6 +356,8 @@ def test_setting_that_another_leaves_without_effect_is_named():
 @pytest.mark.parametrize("num_classes", [None, 3])
 def test_samples_are_judged_beside_real_ones_and_leave_the_other_metrics_alone(num_classes):
     class Kept:
+        updates = 0
+
         def update(self, real, generated, asked):
             self.seen = real, generated, asked
 

@@ -5,7 +5,7 @@ A ring of eight and a grid of 25, which most papers on the mode collapse of GANs
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -14,6 +14,16 @@ from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule, Part, check_batch_size
 from zoo.data.sampling import seeded_generator
 from zoo.data.splits import SPLITS
+
+
+class MixtureOptions(TypedDict, total=False):
+    """Arguments of :class:`Mixture` whose defaults are the same for all mixtures."""
+
+    batch_size: int
+    num_samples: int
+    eval_samples: int
+    data_seed: int
+    drop_last: bool
 
 
 class Mixture(DataModule):
@@ -36,11 +46,11 @@ class Mixture(DataModule):
         self,
         *,
         std: float,
-        batch_size: int,
-        num_samples: int,
-        eval_samples: int,
-        data_seed: int,
-        drop_last: bool,
+        batch_size: int = 100,
+        num_samples: int = 100_000,
+        eval_samples: int = 2_500,
+        data_seed: int = 0,
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
@@ -99,11 +109,7 @@ class GaussianRing(Mixture):
         num_modes: on the circle, the first at angle 0.
         radius: of the circle.
         std: standard deviation of a mode in each direction.
-        batch_size: points a batch.
-        num_samples: points to train on.
-        eval_samples: points of val, and of test.
-        data_seed: another seed, other points.
-        drop_last: omit the last training batch of an epoch if it is smaller.
+        options: see :class:`Mixture`.
     """
 
     def __init__(
@@ -112,25 +118,14 @@ class GaussianRing(Mixture):
         num_modes: int = 8,
         radius: float = 1.0,
         std: float = 0.01,
-        batch_size: int = 100,
-        num_samples: int = 100_000,
-        eval_samples: int = 2_500,
-        data_seed: int = 0,
-        drop_last: bool = False,
+        **options: Unpack[MixtureOptions],
     ) -> None:
         if num_modes < 1:
             raise ValueError(f"num_modes must be at least 1, not {num_modes}")
         if not 0 < radius < math.inf:
             raise ValueError(f"radius must be greater than 0, not {radius}")
         self.num_modes, self.radius = num_modes, radius
-        super().__init__(
-            std=std,
-            batch_size=batch_size,
-            num_samples=num_samples,
-            eval_samples=eval_samples,
-            data_seed=data_seed,
-            drop_last=drop_last,
-        )
+        super().__init__(std=std, **options)
 
     @property
     def centres(self) -> list[list[float]]:
@@ -148,11 +143,7 @@ class GaussianGrid(Mixture):
         side: modes in a row, and in a column.
         spacing: from one to the next.
         std: standard deviation of a mode in each direction.
-        batch_size: points a batch.
-        num_samples: points to train on.
-        eval_samples: points of val, and of test.
-        data_seed: another seed, other points.
-        drop_last: omit the last training batch of an epoch if it is smaller.
+        options: see :class:`Mixture`.
     """
 
     def __init__(
@@ -161,25 +152,14 @@ class GaussianGrid(Mixture):
         side: int = 5,
         spacing: float = 2.0,
         std: float = 0.05,
-        batch_size: int = 100,
-        num_samples: int = 100_000,
-        eval_samples: int = 2_500,
-        data_seed: int = 0,
-        drop_last: bool = False,
+        **options: Unpack[MixtureOptions],
     ) -> None:
         if side < 1:
             raise ValueError(f"side must be at least 1, not {side}")
         if not 0 < spacing < math.inf:
             raise ValueError(f"spacing must be greater than 0, not {spacing}")
         self.side, self.spacing = side, spacing
-        super().__init__(
-            std=std,
-            batch_size=batch_size,
-            num_samples=num_samples,
-            eval_samples=eval_samples,
-            data_seed=data_seed,
-            drop_last=drop_last,
-        )
+        super().__init__(std=std, **options)
 
     @property
     def centres(self) -> list[list[float]]:

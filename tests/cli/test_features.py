@@ -76,6 +76,19 @@ def test_the_run_folder_is_enough(classifier, tmp_path, capsys):
     assert train.main([f"resume={folder}", "trainer.steps=6"]) == 0
 
 
+def test_what_is_copied_stays_in_the_new_folder(classifier, tmp_path):
+    place, outside = tmp_path / "classifier", tmp_path / "outside.txt"
+    shutil.copytree(classifier, place)
+    outside.write_text("secret")
+    data = json.loads((place / "data.json").read_text())
+    (place / "data.json").write_text(json.dumps(data | {"learned": {"../outside.txt": "0"}}))
+    folder = run_in(tmp_path / "runs", *GAN, f"task.features={place}")
+    assert [path.parent.name for path in tmp_path.rglob("outside.txt")] == [tmp_path.name]
+    assert sorted(path.name for path in (folder / "features").iterdir()) == [
+        *("checkpoints", "config.yaml", "data.json", "origin.json")
+    ]
+
+
 def test_an_altered_copy_is_refused(generator, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(generator, folder)

@@ -72,7 +72,9 @@ def keep_features(named: str | None, run: Path) -> None:
         checkpoint = checkpoint.with_name("last.pt")
     (target / "checkpoints").mkdir(parents=True)
     learned = RunFolder(source).read("data.json").get(LEARNED)
-    for name in ("config.yaml", "data.json", *(learned if isinstance(learned, dict) else ())):
+    # Only what lies in the folder itself, whatever a damaged file says.
+    names = [Path(name).name for name in learned] if isinstance(learned, dict) else []
+    for name in ("config.yaml", "data.json", *names):
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
     kept = target / "checkpoints" / "best.pt"

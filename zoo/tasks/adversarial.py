@@ -24,7 +24,7 @@ from zoo.metrics.sums import Mean
 from zoo.tasks.adversarial_losses import LOSSES, LossName, gradient_penalty, pack
 from zoo.tasks.generative import GRID, Generative, sample_grid
 from zoo.tasks.prediction import Samples
-from zoo.tasks.task import Image, Objective, Shown, inputs_of
+from zoo.tasks.task import Image, Objective, Shown, inputs_of, require_parts
 
 _PARTS = ("generator", "discriminator", "latent_dim")
 
@@ -100,11 +100,7 @@ class Adversarial(Generative):
         num_components: int = 32,
     ) -> None:
         super().__init__(model)
-        if missing := [name for name in _PARTS if not hasattr(model, name)]:
-            raise TypeError(
-                f"model must have {', '.join(_PARTS)}; {type(model).__name__} lacks "
-                f"{', '.join(missing)}"
-            )
+        require_parts(model, *_PARTS)
         if loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
         if generator_every < 1:

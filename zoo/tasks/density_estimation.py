@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zoo.metrics.sums import Mean, float64_on
 from zoo.tasks.bernoulli import bernoulli_means
 from zoo.tasks.generative import Generative
-from zoo.tasks.task import Loss, inputs_of
+from zoo.tasks.task import Loss, inputs_of, require_parts
 
 
 class Density(Protocol):
@@ -45,11 +45,7 @@ class DensityEstimation(Generative):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        if missing := [name for name in ("log_prob", "sample") if not hasattr(model, name)]:
-            raise TypeError(
-                f"model must have log_prob and sample; {type(model).__name__} lacks "
-                f"{', '.join(missing)}"
-            )
+        require_parts(model, "log_prob", "sample")
         self.density = cast(Density, model)
         self.metrics = {
             self.monitor: Mean(higher_is_better=False),

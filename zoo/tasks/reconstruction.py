@@ -11,7 +11,16 @@ from zoo.figures.grids import are_images, enlarge, image_grid, input_grid, resca
 from zoo.metrics.sums import Mean
 from zoo.tasks.prediction import Table
 from zoo.tasks.reconstruction_penalties import activity_kl, contraction, l1
-from zoo.tasks.task import Image, Loss, Shown, Task, Vectors, evaluation_mode, inputs_of
+from zoo.tasks.task import (
+    Image,
+    Loss,
+    Shown,
+    Task,
+    Vectors,
+    evaluation_mode,
+    inputs_of,
+    require_parts,
+)
 
 COLUMNS = 16
 """Images in a row of what is shown."""
@@ -91,12 +100,7 @@ class Reconstruction(Task):
         contraction_weight: float = 0.0,
     ) -> None:
         super().__init__(model)
-        parts = ("encode", "decode", "code", "output")
-        if missing := [name for name in parts if not hasattr(model, name)]:
-            raise TypeError(
-                f"model must have {', '.join(parts)}; {type(model).__name__} lacks "
-                f"{', '.join(missing)}"
-            )
+        require_parts(model, "encode", "decode", "code", "output")
         _check_choice("loss", loss, ("squared_error", "cross_entropy"))
         _check_choice("corruption", corruption, _CORRUPTIONS)
         _check_choice("sparsity", sparsity, _SPARSITIES)

@@ -316,3 +316,15 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) or (isinstance(value, Tensor) and value.ndim == 0)
+
+
+def require_parts(model: nn.Module, *names: str) -> None:
+    """Makes sure that a model has what a task asks it for.
+
+    Raises:
+        TypeError: it lacks some of it.
+    """
+    if missing := [name for name in names if not hasattr(model, name)]:
+        raise TypeError(
+            f"model must have {', '.join(names)}; {type(model).__name__} lacks {', '.join(missing)}"
+        )

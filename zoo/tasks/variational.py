@@ -17,7 +17,7 @@ from zoo.metrics.sums import Mean
 from zoo.tasks.bernoulli import mean_sample
 from zoo.tasks.generative import GRID, Generative, sample_grid
 from zoo.tasks.prediction import Samples
-from zoo.tasks.task import Image, Objective, Shown, evaluation_mode, inputs_of
+from zoo.tasks.task import Image, Objective, Shown, evaluation_mode, inputs_of, require_parts
 
 SHOWN = 8
 """Images a row of a figure, and values of a latent variable that is moved."""
@@ -84,11 +84,7 @@ class VariationalInference(Generative):
         importance_samples: int = 0,
     ) -> None:
         super().__init__(model)
-        if missing := [name for name in _PARTS if not hasattr(model, name)]:
-            raise TypeError(
-                f"model must have {', '.join(_PARTS)}; {type(model).__name__} lacks "
-                f"{', '.join(missing)}"
-            )
+        require_parts(model, *_PARTS)
         if objective not in ("elbo", "iwae"):
             raise ValueError(f"objective must be 'elbo' or 'iwae', not {objective!r}")
         if samples < 1:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from zoo.figures.grids import are_images, enlarge, image_grid, rescale
 from zoo.metrics.sums import Mean, SumMetric, zero
 from zoo.tasks.prediction import Samples
-from zoo.tasks.task import Image, Loss, Shown, Task, inputs_of
+from zoo.tasks.task import Image, Loss, Shown, Task, inputs_of, require_parts
 
 SHOWN = 8
 _PARTS = ("encode", "decode", "quantizer", "num_codes")
@@ -89,11 +89,7 @@ class VectorQuantization(Task):
 
     def __init__(self, model: nn.Module, *, beta: float = 0.25) -> None:
         super().__init__(model)
-        if missing := [name for name in _PARTS if not hasattr(model, name)]:
-            raise TypeError(
-                f"model must have {', '.join(_PARTS)}; {type(model).__name__} lacks "
-                f"{', '.join(missing)}"
-            )
+        require_parts(model, *_PARTS)
         if not 0 <= beta < math.inf:
             raise ValueError(f"beta must be at least 0, not {beta}")
         self.beta, self.variance = beta, 1.0

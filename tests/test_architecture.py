@@ -154,6 +154,12 @@ def test_kinds_of_data_import_what_they_may(file):
     assert not strangers(file, *(f"zoo.data.{name}" for name in (*GROUND, *own)))
 
 
+@pytest.mark.parametrize("file", files_of("tasks/generative"), ids=name_of)
+def test_generative_tasks_import_what_all_tasks_share(file):
+    shared = ("zoo.tasks.task", "zoo.tasks.prediction", "zoo.tasks.generative")
+    assert not {n for n in strangers(file, *shared) if within(n, "zoo.tasks")}
+
+
 @pytest.mark.parametrize("file", MODULES, ids=name_of)
 def test_hydra_appears_in_config_and_app_only(file):
     if not within(name_of(file), "zoo.config", "zoo.app"):

@@ -37,6 +37,7 @@ def test_arguments_are_translated_under_their_target_alone():
         "other": {"_target_": "zoo.tasks.classification.Classification", "discriminator_steps": 2},
     }
     found = translated(stored)
-    assert found["task"] == {"_target_": stored["task"]["_target_"], "generator_every": 2}
+    target = "zoo.tasks.generative.adversarial.Adversarial"
+    assert found["task"] == {"_target_": target, "generator_every": 2}
     assert found["other"] == stored["other"]
     assert "discriminator_steps" in stored["task"]  # what was stored stays as it is

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from zoo.metrics.sums import R2, Accuracy, ConfusionMatrix, Mean
-from zoo.tasks.adversarial import Adversarial
 from zoo.tasks.classification import Classification
+from zoo.tasks.generative.adversarial import Adversarial
 from zoo.tasks.language_modeling import LanguageModeling
 from zoo.tasks.node_classification import NodeClassification
 from zoo.tasks.regression import Regression

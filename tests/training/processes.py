@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.training.tiny import Samples, mlp
 from zoo.models.generative.gan import GAN
-from zoo.tasks.adversarial import Adversarial
 from zoo.tasks.classification import Classification
+from zoo.tasks.generative.adversarial import Adversarial
 from zoo.tasks.task import Objective
 from zoo.training.callback import Callback
 from zoo.training.distributed import OneProcess, Replicated, Sharded

@@ -7,7 +7,7 @@ from torch import nn
 from tests.training.tiny import Samples, normed, trainer_of
 from zoo.data.images.digits import Digits
 from zoo.models.generative.gan import GAN
-from zoo.tasks.adversarial import Adversarial
+from zoo.tasks.generative.adversarial import Adversarial
 from zoo.training.freezing import freeze, training_mode
 from zoo.training.optimizers import make_optimizer
 from zoo.training.settings import TrainerSettings

@@ -23,8 +23,8 @@ from tests.training.tiny import (
 from zoo.data.images.digits import Digits
 from zoo.data.loading.tensor import TensorLoader
 from zoo.models.generative.gan import GAN
-from zoo.tasks.adversarial import Adversarial
 from zoo.tasks.classification import Classification
+from zoo.tasks.generative.adversarial import Adversarial
 from zoo.tasks.regression import Regression
 from zoo.tasks.task import Objective
 from zoo.training.callback import Callback

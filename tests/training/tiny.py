@@ -18,12 +18,12 @@ from zoo.models.generative.gan import GAN
 from zoo.models.graph.gcn import GCN
 from zoo.models.mlp import MLP
 from zoo.models.recurrent.language_model import RecurrentLanguageModel
-from zoo.tasks.adversarial import Adversarial
 from zoo.tasks.classification import Classification
-from zoo.tasks.denoising_diffusion import DenoisingDiffusion
+from zoo.tasks.generative.adversarial import Adversarial
+from zoo.tasks.generative.denoising_diffusion import DenoisingDiffusion
+from zoo.tasks.generative.reconstruction import Reconstruction
 from zoo.tasks.language_modeling import LanguageModeling
 from zoo.tasks.node_classification import NodeClassification
-from zoo.tasks.reconstruction import Reconstruction
 from zoo.training.callback import Callback
 from zoo.training.callbacks import TIMINGS, EarlyStopping, MetricsFile
 from zoo.training.freezing import freeze

@@ -1,7 +1,8 @@
 """What a run's latent variables are good for: images made again, and what lies between two.
 
 A task whose model has them has the methods `latents` (of images), `decode` and, if there is a prior
-to draw from, `draw_latents`, see `zoo/tasks/generative.py`; nothing here knows which task that is.
+to draw from, `draw_latents`, see `zoo/tasks/generative/base.py`; nothing here knows which task that
+is.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from zoo.app.prediction_files import COLUMNS, write_samples
 from zoo.app.rebuild import Evaluation
 from zoo.config.errors import ConfigError, as_config_error
 from zoo.figures.grids import rescale
-from zoo.tasks.generative import latents_of_seed
+from zoo.tasks.generative.base import latents_of_seed
 
 
 def draw_reconstructions(

@@ -39,11 +39,22 @@ TARGETS = {
     "zoo.models.recurrent.layers.recurrent": "zoo.models.recurrent.kinds.make_rnn",
     "zoo.models.recurrent.steps.Steps": "zoo.models.recurrent.step_embedding.StepEmbedding",
     "zoo.models.recurrent.patterns": "zoo.models.recurrent.sequence_heads",
+    # The tasks of generative models, in a folder of their own.
+    "zoo.tasks.adversarial": "zoo.tasks.generative.adversarial",
+    "zoo.tasks.adversarial_points": "zoo.tasks.generative.adversarial_points",
+    "zoo.tasks.contrastive_divergence": "zoo.tasks.generative.contrastive_divergence",
+    "zoo.tasks.denoising_diffusion": "zoo.tasks.generative.denoising_diffusion",
+    "zoo.tasks.density_estimation": "zoo.tasks.generative.density_estimation",
+    "zoo.tasks.flow_matching": "zoo.tasks.generative.flow_matching",
+    "zoo.tasks.normalizing_flow": "zoo.tasks.generative.normalizing_flow",
+    "zoo.tasks.reconstruction": "zoo.tasks.generative.reconstruction",
+    "zoo.tasks.variational": "zoo.tasks.generative.variational",
+    "zoo.tasks.vector_quantization": "zoo.tasks.generative.vector_quantization",
 }
 
 ARGUMENTS = {
     # The k steps had one batch of real samples; now each has its own, as in the paper.
-    "zoo.tasks.adversarial.Adversarial": {"discriminator_steps": "generator_every"},
+    "zoo.tasks.generative.adversarial.Adversarial": {"discriminator_steps": "generator_every"},
 }
 """Arguments of a target by what it is called now: old name to the new one."""
 

@@ -21,7 +21,8 @@ component analysis is from H. Bourlard and Y. Kamp, 1988, https://doi.org/10.100
 convolutions down and transposed ones up; the idea is that of J. Masci, U. Meier, D. Ciresan and
 J. Schmidhuber, 2011, https://doi.org/10.1007/978-3-642-21735-7_7.
 
-What makes them sparse, denoising or contractive is in the loss: `zoo/tasks/reconstruction.py`.
+What makes them sparse, denoising or contractive is in the loss, see
+`zoo/tasks/generative/reconstruction.py`.
 
 | class | layers (28x28 images, 1 channel) | parameters |
 |---|---|---|

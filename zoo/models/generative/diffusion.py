@@ -5,7 +5,8 @@ https://arxiv.org/abs/2006.11239
 Noise is added to an image step by step until nothing else is left, and a network learns to tell
 the noise from the image at every step; going back step by step, it makes images of noise. This is
 the network in its published sizes, a :class:`~zoo.models.generative.denoising_unet.DenoisingUNet`.
-What it learns, and how it is sampled from, is the task's: `zoo/tasks/denoising_diffusion.py`.
+What it learns, and how it is sampled from, is the task's, see
+`zoo/tasks/generative/denoising_diffusion.py`.
 
 Differences from the paper's code (https://github.com/hojonathanho/diffusion):
 

@@ -4,7 +4,7 @@ Y. Lipman, R. T. Q. Chen, H. Ben-Hamu, M. Nickel and M. Le, "Flow matching for g
 2023, https://arxiv.org/abs/2210.02747
 
 A point that follows the field from time 0 to time 1 goes from noise to data; the objective is the
-task's, `zoo/tasks/flow_matching.py`. The field of images is a
+task's, `zoo/tasks/generative/flow_matching.py`. The field of images is a
 :class:`~zoo.models.generative.denoising_unet.DenoisingUNet`, whose ``time_scale`` is 1000 then.
 
 Differences from the paper: SiLU where it does not name the activation; classes, with one more that

@@ -11,8 +11,8 @@ r"""Restricted Boltzmann machine (Smolensky, 1986), of binary units.
 
 Visible and hidden units are linked, but no two units of a kind are: given one layer, the units of
 the other are independent, so a whole layer is drawn at once. How it is trained stands in
-`zoo/tasks/contrastive_divergence.py`; weights start in N(0, 0.01) and biases at zero, as Hinton's
-"A practical guide to training restricted Boltzmann machines" (2010) has it.
+`zoo/tasks/generative/contrastive_divergence.py`; weights start in N(0, 0.01) and biases at zero, as
+Hinton's "A practical guide to training restricted Boltzmann machines" (2010) has it.
 
 | visible units | hidden units | parameters |
 |---|---|---|

@@ -14,7 +14,7 @@ from zoo.data.points.mixtures import GaussianRing
 from zoo.models.generative.dcgan import DCGAN
 from zoo.models.generative.pacgan import PacGAN
 from zoo.models.generative.wgan import PointWGAN
-from zoo.tasks.adversarial import Adversarial
+from zoo.tasks.generative.adversarial import Adversarial
 from zoo.training.interruption import Interrupted
 from zoo.training.schedules import Cosine, Step
 from zoo.training.settings import TrainerSettings

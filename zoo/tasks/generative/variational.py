@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from zoo.figures.grids import are_images, enlarge, image_grid, rescale
 from zoo.metrics.sums import Mean
-from zoo.tasks.bernoulli import mean_sample
-from zoo.tasks.generative import GRID, Generative, sample_grid
+from zoo.tasks.generative.base import GRID, Generative, sample_grid
+from zoo.tasks.generative.bernoulli import mean_sample
 from zoo.tasks.prediction import Samples
 from zoo.tasks.task import Image, Objective, Shown, evaluation_mode, inputs_of, require_parts
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.metrics.sums import Mean, float64_on
-from zoo.tasks.bernoulli import bernoulli_means
-from zoo.tasks.generative import Generative
+from zoo.tasks.generative.base import Generative
+from zoo.tasks.generative.bernoulli import bernoulli_means
 from zoo.tasks.task import Loss, inputs_of, require_parts
 
 

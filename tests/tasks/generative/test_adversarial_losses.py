@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from zoo.tasks.adversarial_losses import LOSSES, gradient_penalty, pack
+from zoo.tasks.generative.adversarial_losses import LOSSES, gradient_penalty, pack
 
 
 def test_an_undecided_discriminator_costs_what_theory_says():

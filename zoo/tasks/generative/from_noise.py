@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.figures.grids import are_images, enlarge, image_grid
-from zoo.tasks.generative import GRID, Generative, sample_grid
+from zoo.tasks.generative.base import GRID, Generative, sample_grid
 from zoo.tasks.task import Image, Shown, evaluation_mode, inputs_of
 
 FRAMES = 8

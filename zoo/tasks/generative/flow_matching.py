@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zoo.inference.velocity import Method, integrate
 from zoo.metrics.sums import Mean
-from zoo.tasks.from_noise import FromNoise, check_samples, spread_times
+from zoo.tasks.generative.from_noise import FromNoise, check_samples, spread_times
 from zoo.tasks.task import Loss, inputs_of
 
 
@@ -33,11 +33,11 @@ class FlowMatching(FromNoise):
     A batch is ``(samples, ...)`` or the samples alone, with labels next if the model knows classes.
 
     Args:
-        model: see :class:`~zoo.tasks.from_noise.FromNoise`; times lie between 0 and 1.
+        model: see :class:`~zoo.tasks.generative.from_noise.FromNoise`; times lie between 0 and 1.
         sigma_min: how wide the noise around a sample still is at the end.
         sampling_steps: steps from noise to a sample.
         method: of a step, see :func:`~zoo.inference.velocity.integrate`.
-        label_dropout: see :class:`~zoo.tasks.from_noise.FromNoise`.
+        label_dropout: see :class:`~zoo.tasks.generative.from_noise.FromNoise`.
         guidance: see there.
 
     Shape:

@@ -4,7 +4,7 @@ import torch
 from tests.figures.test_grids import assert_shows
 from zoo.data.points.mixtures import GaussianGrid, GaussianRing
 from zoo.models.generative.pacgan import PacGAN
-from zoo.tasks.adversarial_points import AdversarialPoints
+from zoo.tasks.generative.adversarial_points import AdversarialPoints
 
 SMALL = {"hidden_sizes": (8,), "maxout_sizes": (6,), "pieces": 2}
 

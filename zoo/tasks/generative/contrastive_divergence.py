@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from zoo.figures.grids import are_images
 from zoo.metrics.sums import Mean, float64_on
-from zoo.tasks.bernoulli import bernoulli_means
-from zoo.tasks.generative import GRID, Generative, sample_grid
+from zoo.tasks.generative.base import GRID, Generative, sample_grid
+from zoo.tasks.generative.bernoulli import bernoulli_means
 from zoo.tasks.task import Image, Loss, Shown, inputs_of
 
 

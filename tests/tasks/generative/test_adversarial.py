@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from tests.tasks.seen import images_of
-from zoo.tasks.adversarial import Adversarial
-from zoo.tasks.generative import Decodes
+from zoo.tasks.generative.adversarial import Adversarial
+from zoo.tasks.generative.base import Decodes
 
 
 class Pair(nn.Module):

@@ -7,7 +7,7 @@ from torch import nn
 from tests.tasks.seen import images_of
 from zoo.models.generative.diffusion import ddpm_digits
 from zoo.models.generative.flow_matching import VelocityMLP
-from zoo.tasks.flow_matching import FlowMatching
+from zoo.tasks.generative.flow_matching import FlowMatching
 
 MEAN, DEVIATION = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 0.2])
 

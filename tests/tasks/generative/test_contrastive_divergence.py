@@ -19,8 +19,8 @@ from tests.training.tiny import (
 from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule
 from zoo.models.generative.restricted_boltzmann_machine import RestrictedBoltzmannMachine
-from zoo.tasks.contrastive_divergence import ContrastiveDivergence
-from zoo.tasks.generative import Decodes, Encodes
+from zoo.tasks.generative.base import Decodes, Encodes
+from zoo.tasks.generative.contrastive_divergence import ContrastiveDivergence
 from zoo.training.checkpoint import read
 from zoo.training.interruption import Interrupted
 from zoo.training.settings import TrainerSettings

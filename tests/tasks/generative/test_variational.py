@@ -15,8 +15,13 @@ from tests.training.tiny import At, differences, fit, new_folder, read_rows, wit
 from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule
 from zoo.models.generative.variational_autoencoder import VariationalAutoencoder
-from zoo.tasks.generative import Decodes, Encodes
-from zoo.tasks.variational import VariationalInference, divergence, log_likelihood, log_weights
+from zoo.tasks.generative.base import Decodes, Encodes
+from zoo.tasks.generative.variational import (
+    VariationalInference,
+    divergence,
+    log_likelihood,
+    log_weights,
+)
 from zoo.training.checkpoint import read
 from zoo.training.interruption import Interrupted
 from zoo.training.optimizers import make_optimizer
@@ -118,7 +123,7 @@ def test_k_in_chunks_is_k_at_once(monkeypatch):
     for parts in ([7], [3, 3, 1]):
         draws = iter(noise.split(parts))
         monkeypatch.setattr(torch, "randn", lambda k, *a, draws=draws, **_: next(draws)[:k])
-        monkeypatch.setattr("zoo.tasks.variational.AT_ONCE", parts[0] * images.numel())
+        monkeypatch.setattr("zoo.tasks.generative.variational.AT_ONCE", parts[0] * images.numel())
         with torch.no_grad():
             values.append(task.importance_weighted_bound(images, None, 7))
         assert next(draws, None) is None

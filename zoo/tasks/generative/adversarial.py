@@ -21,8 +21,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from zoo.metrics.frechet import FrechetDistance, PrincipalComponents
 from zoo.metrics.sums import Mean
-from zoo.tasks.adversarial_losses import LOSSES, LossName, gradient_penalty, pack
-from zoo.tasks.generative import GRID, Generative, sample_grid
+from zoo.tasks.generative.adversarial_losses import LOSSES, LossName, gradient_penalty, pack
+from zoo.tasks.generative.base import GRID, Generative, sample_grid
 from zoo.tasks.prediction import Samples
 from zoo.tasks.task import Image, Objective, Shown, inputs_of, require_parts
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from zoo.figures.points import scatter_image
 from zoo.metrics.modes import ModeCoverage
-from zoo.tasks.adversarial import Adversarial, AdversarialOptions
+from zoo.tasks.generative.adversarial import Adversarial, AdversarialOptions
 from zoo.tasks.task import Image, Shown
 
 MOST_POINTS = 2_500
@@ -19,13 +19,14 @@ class AdversarialPoints(Adversarial):
 
     The metrics are those of :class:`~zoo.metrics.modes.ModeCoverage` for as many generated samples
     as a split has real ones and, with ``real_`` before their names, for the real ones; and those of
-    :class:`~zoo.tasks.adversarial.Adversarial`. Checkpoints are selected by ``mode_divergence``.
+    :class:`~zoo.tasks.generative.adversarial.Adversarial`. Checkpoints are selected by
+    ``mode_divergence``.
 
     Args:
         model: the two networks.
         modes: centres of the modes.
         mode_std: standard deviation of a mode in each direction.
-        options: see :class:`~zoo.tasks.adversarial.Adversarial`.
+        options: see :class:`~zoo.tasks.generative.adversarial.Adversarial`.
 
     Shape:
         - samples: ``(batch, features)``

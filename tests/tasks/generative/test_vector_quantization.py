@@ -10,7 +10,7 @@ from tests.tasks.seen import images_of
 from tests.training.tiny import At, differences, fit, new_folder, read_rows, without_timings
 from zoo.data.images.digits import Digits
 from zoo.models.generative.vq_vae import VQVAE
-from zoo.tasks.vector_quantization import VectorQuantization
+from zoo.tasks.generative.vector_quantization import VectorQuantization
 from zoo.training.checkpoint import read
 from zoo.training.interruption import Interrupted
 from zoo.training.optimizers import make_optimizer

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from zoo.figures.grids import are_images, enlarge, image_grid, input_grid, rescale
 from zoo.metrics.sums import Mean
+from zoo.tasks.generative.reconstruction_penalties import activity_kl, contraction, l1
 from zoo.tasks.prediction import Table
-from zoo.tasks.reconstruction_penalties import activity_kl, contraction, l1
 from zoo.tasks.task import (
     Image,
     Loss,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.inference.denoising import Variance, ancestral, ddim, evenly_spaced
 from zoo.layers.noise_schedule import NoiseSchedule, Prediction, cosine_betas, linear_betas
 from zoo.metrics.sums import Mean
-from zoo.tasks.from_noise import FromNoise, check_samples, spread_times
+from zoo.tasks.generative.from_noise import FromNoise, check_samples, spread_times
 from zoo.tasks.task import Loss, inputs_of
 
 _SCHEDULES = {"linear": linear_betas, "cosine": cosine_betas}
@@ -45,7 +45,8 @@ class DenoisingDiffusion(FromNoise):
     A batch is ``(samples, ...)`` or the samples alone, with labels next if the model knows classes.
 
     Args:
-        model: see :class:`~zoo.tasks.from_noise.FromNoise`; times are whole numbers from 0.
+        model: see :class:`~zoo.tasks.generative.from_noise.FromNoise`; times are whole numbers
+            from 0.
         num_steps: steps T from data to noise.
         schedule: how noise grows with them, see :mod:`zoo.layers.noise_schedule`.
         prediction: what the model predicts.
@@ -61,7 +62,7 @@ class DenoisingDiffusion(FromNoise):
         sampler: of :mod:`zoo.inference.denoising`; ``"ancestral"`` is the paper's.
         sampling_steps: steps of the sampler, at most ``num_steps``.
         eta: new noise in the steps of DDIM, from 0 for none to 1 for as much as ancestral sampling.
-        label_dropout: see :class:`~zoo.tasks.from_noise.FromNoise`.
+        label_dropout: see :class:`~zoo.tasks.generative.from_noise.FromNoise`.
         guidance: see there; the bound is without.
 
     Shape:

@@ -14,9 +14,9 @@ from zoo.models.generative.autoencoder import (
     ConvolutionalAutoencoder,
     TiedAutoencoder,
 )
-from zoo.tasks.generative import Encodes
-from zoo.tasks.reconstruction import Reconstruction, squared_errors
-from zoo.tasks.reconstruction_penalties import activity_kl, contraction, l1
+from zoo.tasks.generative.base import Encodes
+from zoo.tasks.generative.reconstruction import Reconstruction, squared_errors
+from zoo.tasks.generative.reconstruction_penalties import activity_kl, contraction, l1
 
 
 def deep(**options):

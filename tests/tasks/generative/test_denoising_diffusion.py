@@ -9,7 +9,7 @@ from torch.distributions import Normal
 from tests.tasks.seen import images_of
 from zoo.layers.noise_schedule import NoiseSchedule, linear_betas
 from zoo.models.generative.flow_matching import VelocityMLP
-from zoo.tasks.denoising_diffusion import DenoisingDiffusion, binned_log_probability
+from zoo.tasks.generative.denoising_diffusion import DenoisingDiffusion, binned_log_probability
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ from torch.distributions import Normal
 from tests.tasks.seen import images_of
 from zoo.models.generative.made import MADE
 from zoo.models.generative.real_nvp import Flow, Normalized, PointRealNVP, RealNVP
-from zoo.tasks.density_estimation import DensityEstimation
-from zoo.tasks.generative import Decodes, Encodes
-from zoo.tasks.normalizing_flow import NormalizingFlow
+from zoo.tasks.generative.base import Decodes, Encodes
+from zoo.tasks.generative.density_estimation import DensityEstimation
+from zoo.tasks.generative.normalizing_flow import NormalizingFlow
 
 
 def binary(count=12, seed=0):

@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from zoo.tasks.density_estimation import DensityEstimation
+from zoo.tasks.generative.density_estimation import DensityEstimation
 from zoo.tasks.task import inputs_of
 
 EXACT, BOUND = "nll", "nll_bound"

@@ -35,12 +35,13 @@ class DenoisingDiffusion(FromNoise):
     data, or :math:`v = \sqrt{\bar\alpha_t}\, \epsilon - \sqrt{1 - \bar\alpha_t}\, x_0` (Salimans
     and Ho, 2022, https://arxiv.org/abs/2202.00512).
 
-    The metrics are ``loss``, at times that are spread evenly and the same in every evaluation, and
-    ``negative_elbo``, the variational bound on the negative log-likelihood in nats a sample (the
-    sum over its values; equation 5). With ``levels`` it is one of discrete values: the last step
-    back is a normal distribution, integrated over the bin of each value. Without, it is one of a
-    density, in the units in which the data come. The terms of the bound that belong to steps are
-    estimated at ``bound_samples`` random steps a sample, without bias; the others are exact.
+    The metrics are ``loss``, the mean over all steps, and ``negative_elbo``, the variational bound
+    on the negative log-likelihood in nats a sample (the sum over its values; equation 5). With
+    ``levels`` it is one of discrete values: the last step back is a normal distribution, integrated
+    over the bin of each value. Without, it is one of a density, in the units in which the data
+    come. Both are estimated without bias at the first step and ``bound_samples`` random ones a
+    sample, which are the same in every evaluation. Most of the bound lies near the data, so step t
+    is drawn with a probability proportional to 1 / (t - 1), and weighted by its inverse.
 
     A batch is ``(samples, ...)`` or the samples alone, with labels next if the model knows classes.
 
@@ -57,8 +58,7 @@ class DenoisingDiffusion(FromNoise):
         clip: keep guesses of the data between -1 and 1, where the data are, in the bound and in
             sampling.
         bound_samples: steps a sample at which an evaluation asks the model; None: all, which takes
-            long. Most of the bound lies in a few steps next to the data, so that one step a sample
-            tells little unless there are very many samples.
+            long.
         sampler: of :mod:`zoo.inference.denoising`; ``"ancestral"`` is the paper's.
         sampling_steps: steps of the sampler, at most ``num_steps``.
         eta: new noise in the steps of DDIM, from 0 for none to 1 for as much as ancestral sampling.
@@ -169,11 +169,9 @@ class DenoisingDiffusion(FromNoise):
         steps = self.schedule.num_steps
         error, nats = self.terms(x0, torch.ones(count, dtype=torch.int64, device=device), labels)
         nats = nats + self.prior_term(x0)
-        for t in self._bound_steps(count, device):
-            # The other steps' mean, from some of them, times their number.
-            share = (steps - 1) / (self.bound_samples or steps - 1)
+        for t, weight in self._bound_steps(count, device):
             more = self.terms(x0, t, labels)
-            error, nats = error + share * more[0], nats + share * more[1]
+            error, nats = error + weight * more[0], nats + weight * more[1]
         self.metrics["loss"].update((error / steps).mean(), count)
         self.metrics["negative_elbo"].update(nats.mean(), count)
         self.judge(x0, asked=self.each_class(count))
@@ -227,15 +225,19 @@ class DenoisingDiffusion(FromNoise):
     def _clipped(self, guess: Tensor) -> Tensor:
         return guess.clamp(-1, 1) if self.clip else guess
 
-    def _bound_steps(self, count: int, device: torch.device) -> Iterator[Tensor]:
-        """Steps above 1 for each sample of a batch, some or all of them."""
+    def _bound_steps(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Steps above 1 for each sample of a batch and what they count: all, or some for all."""
         rest = self.schedule.num_steps - 1
-        if self.bound_samples is None:
+        if self.bound_samples is None or rest == 0:
             for t in range(2, rest + 2):
-                yield torch.full((count,), t, device=device)
+                yield torch.full((count,), t, device=device), torch.ones(count, device=device)
             return
+        ends = torch.arange(1, rest + 1, device=device).reciprocal().cumsum(0)
+        ends = ends / ends[-1]
+        shares = ends.diff(prepend=ends.new_zeros(1))
         for _ in range(self.bound_samples):
-            yield 2 + (spread_times(count, device) * rest).long()
+            place = torch.searchsorted(ends, spread_times(count, device), right=True)
+            yield 2 + place, 1 / (self.bound_samples * shares[place])
 
     def _step(self, x0: Tensor, x: Tensor, guess: Tensor, t: Tensor) -> Tensor:
         s = (t - 1).clamp_min(1)  # The first step is another's; here it must not divide by zero.

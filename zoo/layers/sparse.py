@@ -24,7 +24,7 @@ class SparseMatrix:
 
     Args:
         row_of: row of each entry, in rising order.
-        column_of: column of each, rising within a row, none twice.
+        column_of: column of each.
         values: of the entries.
         shape: rows and columns of the matrix.
     """
@@ -34,9 +34,9 @@ class SparseMatrix:
     ) -> None:
         rows, columns = shape
         self._row_of, self._by_column = row_of, column_of.argsort(stable=True)
-        self._places = (_starts(row_of, rows), column_of, (rows, columns))
+        self._places = (starts_of(row_of, rows), column_of, (rows, columns))
         self._transposed_places = (
-            _starts(column_of, columns),
+            starts_of(column_of, columns),
             row_of[self._by_column],
             (columns, rows),
         )
@@ -63,12 +63,13 @@ class SparseMatrix:
     @cached_property
     def matrix(self) -> Tensor:
         """The matrix as a CSR tensor."""
-        return _csr(self._places, self.values)
+        return csr(*self._places[:2], self.values, self._places[2])
 
     @cached_property
     def transpose(self) -> Tensor:
         """Its transpose as a CSR tensor, made when the first gradient asks for it."""
-        return _csr(self._transposed_places, self.values[self._by_column])
+        places = self._transposed_places
+        return csr(*places[:2], self.values[self._by_column], places[2])
 
     def __matmul__(self, dense: Tensor) -> Tensor:
         """The product with a dense matrix, differentiable with respect to the latter."""
@@ -80,22 +81,21 @@ class SparseMatrix:
         return _Product.apply(self, False, dense)
 
 
-def _starts(index: Tensor, size: int) -> Tensor:
+def starts_of(index: Tensor, size: int) -> Tensor:
     """Where each row's entries start and the last one's end, from the row of each entry."""
     starts = index.new_zeros(size + 1)
     starts[1:].scatter_add_(0, index, torch.ones_like(index))
     return starts.cumsum(0)
 
 
-def _csr(places: tuple[Tensor, Tensor, tuple[int, int]], values: Tensor) -> Tensor:
+def csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A matrix of CSR layout; a row's columns may come in any order, and more than once."""
     with warnings.catch_warnings():  # once a process, torch calls this layout a beta
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
-        return torch.sparse_csr_tensor(
-            *places[:2], _wide(values), places[2], check_invariants=False
-        )
+        return torch.sparse_csr_tensor(starts, columns, wide(values), shape, check_invariants=False)
 
 
-def _wide(values: Tensor) -> Tensor:
+def wide(values: Tensor) -> Tensor:
     """In float32 at least: sparse kernels know no half precision on a CPU."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
@@ -108,7 +108,7 @@ class _Product(torch.autograd.Function):
         ctx.sparse, ctx.transposed = sparse, transposed
         # Off here, since the backward pass too runs under autocast where the caller has it so.
         with torch.autocast(dense.device.type, enabled=False):
-            product = (sparse.transpose if transposed else sparse.matrix) @ _wide(dense)
+            product = (sparse.transpose if transposed else sparse.matrix) @ wide(dense)
         return product.to(dense.dtype)
 
     @staticmethod

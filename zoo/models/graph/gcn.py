@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability, needs_plain_operations
 from zoo.layers.initialization import deferred_init, reset
+from zoo.layers.message_passing import check_edge_index
 from zoo.layers.sparse import LastSeen, SparseMatrix, dropout, sparse_matrix
 
 
@@ -51,13 +52,7 @@ def normalized_adjacency(
         ValueError: if ``edge_index`` has another shape or names a node that does not exist (off the
             CPU, where a look at them would wait for the device, torch reports the latter).
     """
-    if edge_index.dim() != 2 or edge_index.size(0) != 2:
-        raise ValueError(f"edge_index must be (2, edges), not {(*edge_index.shape,)}")
-    if edge_index.is_cpu and not torch.compiler.is_compiling() and edge_index.numel() > 0:
-        low, high = (int(extreme) for extreme in edge_index.aminmax())
-        if low < 0 or high >= num_nodes:
-            wrong = low if low < 0 else high
-            raise ValueError(f"edge_index must name nodes 0 to {num_nodes - 1}, not {wrong}")
+    check_edge_index(edge_index, num_nodes)
     nodes = torch.arange(num_nodes, device=edge_index.device)
     source, target = torch.cat([edge_index, torch.stack([nodes, nodes])], dim=1)
     # The self-loops of edge_index count nothing: those appended are all there are.

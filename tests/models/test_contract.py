@@ -26,7 +26,13 @@ from zoo.models.generative.restricted_boltzmann_machine import RestrictedBoltzma
 from zoo.models.generative.variational_autoencoder import VariationalAutoencoder
 from zoo.models.generative.vq_vae import VQVAE
 from zoo.models.generative.wgan import WGAN, PointWGAN
+from zoo.models.graph.appnp import APPNPNet
+from zoo.models.graph.cheb import ChebNet
+from zoo.models.graph.gated_graph import GatedGraphNetwork
 from zoo.models.graph.gcn import GCN
+from zoo.models.graph.gcnii import GCNII
+from zoo.models.graph.mlp import NodeMLP
+from zoo.models.graph.sgc import SGC
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
 from zoo.models.recurrent.bahdanau import seq2seq_attention
@@ -309,6 +315,30 @@ CASES = {
         lambda: (torch.rand(4, 6).to_sparse_csr(), RING),
         num_classes=3,
         is_batched=False,
+    ),
+    "cheb": Case(
+        lambda: ChebNet(6, 3), lambda: (torch.rand(4, 6), RING), num_classes=3, is_batched=False
+    ),
+    "sgc": Case(
+        lambda: SGC(6, 3), lambda: (torch.rand(4, 6), RING), num_classes=3, is_batched=False
+    ),
+    "appnp": Case(
+        lambda: APPNPNet(6, 3), lambda: (torch.rand(4, 6), RING), num_classes=3, is_batched=False
+    ),
+    "gated_graph": Case(
+        lambda: GatedGraphNetwork(6, 3),
+        lambda: (torch.rand(4, 6), RING),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "gcnii": Case(
+        lambda: GCNII(6, 3, num_layers=4),
+        lambda: (torch.rand(4, 6), RING),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "node_mlp": Case(
+        lambda: NodeMLP(6, 3), lambda: (torch.rand(4, 6), RING), num_classes=3, is_batched=False
     ),
     "ddpm_digits": Case(
         lambda: ddpm_digits(4, channels=(8, 16), attention_sizes=(4,), num_groups=4, dropout=0.1),

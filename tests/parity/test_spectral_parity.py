@@ -94,7 +94,7 @@ def test_adjacency(graph, is_weighted, add_self_loops):
     from torch_geometric.nn.conv.gcn_conv import gcn_norm
     from torch_geometric.utils import to_dense_adj
 
-    x, edge_index, weights = weighted(graph)
+    _, edge_index, weights = weighted(graph)
     weights = weights if is_weighted else None
     ends, values = gcn_norm(
         edge_index, weights, 12, add_self_loops=add_self_loops, dtype=torch.double

@@ -141,12 +141,14 @@ class APPNPNet(nn.Module):
 
     def init_weights(self) -> None:
         reset(self)
+        lin: Any
         for lin in self.lins:
             nn.init.xavier_uniform_(lin.weight)
             nn.init.zeros_(lin.bias)
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         h, adjacency = self._prepared(x, edge_index, edge_weight)
+        lin: Any
         for layer, lin in enumerate(self.lins):
             if layer > 0:
                 h = torch.relu(h)

@@ -10,7 +10,9 @@ it is stable to compute:
 .. math::
     y = \sum_{k=0}^{K-1} T_k(\tilde L)\, X \Theta_k, \qquad
     \tilde L = \frac{2}{\lambda_{\max}} L - I, \qquad
-    T_k(\tilde L) = 2 \tilde L\, T_{k-1}(\tilde L) - T_{k-2}(\tilde L), \quad T_0 = I,\; T_1 = \tilde L
+    T_k(\tilde L) = 2 \tilde L\, T_{k-1}(\tilde L) - T_{k-2}(\tilde L)
+
+with :math:`T_0 = I` and :math:`T_1 = \tilde L`.
 
 The sum is computed from its end (Clenshaw, 1955, https://doi.org/10.1090/S0025-5718-1955-0071856-0):
 with :math:`H_k = X \Theta_k`
@@ -179,6 +181,7 @@ class ChebConv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        lin: Any
         for lin in self.lins:
             nn.init.xavier_uniform_(lin.weight)
         if self.bias is not None:
@@ -194,9 +197,10 @@ class ChebConv(nn.Module):
     ) -> Tensor:
         if isinstance(x, Tensor) and x.layout == torch.sparse_csr:
             x = sparse_features(x)
-        h = [linear(lin, x) for lin in self.lins]  # K times (nodes, out_channels)
+        lins: Any = self.lins
+        h = [linear(lin, x) for lin in lins]  # K times (nodes, out_channels)
         if isinstance(edge_index, Tensor):
-            scaling = self.normalization, lambda_max, batch, self.lins[0].weight.dtype
+            scaling = self.normalization, lambda_max, batch, lins[0].weight.dtype
             edge_index = scaled_laplacian(edge_index, h[0].size(0), edge_weight, *scaling)
         y = chebyshev_sum(edge_index, h)
         return y if self.bias is None else y + self.bias

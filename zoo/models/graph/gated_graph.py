@@ -79,8 +79,7 @@ class GatedGraphConv(nn.Module):
                 f"x has {x.size(1)} channels: out_channels must be at least as many, not "
                 f"{self.out_channels}"
             )
-        is_prepared = isinstance(edge_index, Edges)
-        edges = edge_index if is_prepared else Edges(edge_index, x.size(0))
+        edges = Edges(edge_index, x.size(0)) if isinstance(edge_index, Tensor) else edge_index
         weight = None if edge_weight is None else edge_weight.to(x.dtype)
         h = F.pad(x, (0, missing))  # (nodes, out_channels)
         for step in self.weight:

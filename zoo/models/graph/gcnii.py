@@ -159,9 +159,7 @@ class GCNII(nn.Module):
         cached: bool = True,
     ) -> None:
         super().__init__()
-        check_at_least_one(
-            in_features=in_features, num_classes=num_classes, num_layers=num_layers
-        )
+        check_at_least_one(in_features=in_features, num_classes=num_classes, num_layers=num_layers)
         check_probability(dropout=dropout)
         self.lins = nn.ModuleList(
             [nn.Linear(in_features, hidden_channels), nn.Linear(hidden_channels, num_classes)]
@@ -179,11 +177,14 @@ class GCNII(nn.Module):
         reset(self)
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        first: Any
+        last: Any
+        first, last = self.lins
         h, adjacency = self._prepared(x, edge_index, edge_weight)
-        h = x_0 = linear(self.lins[0], self._dropped(h)).relu()  # (nodes, hidden_channels)
+        h = x_0 = linear(first, self._dropped(h)).relu()  # (nodes, hidden_channels)
         for conv in self.convs:
             h = conv(self._dropped(h), x_0, adjacency).relu()
-        logits: Tensor = self.lins[1](self._dropped(h))
+        logits: Tensor = last(self._dropped(h))
         return logits  # (nodes, num_classes)
 
     def _dropped(self, h: Any) -> Any:

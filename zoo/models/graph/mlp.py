@@ -70,6 +70,7 @@ class NodeMLP(nn.Module):
 
     def init_weights(self) -> None:
         reset(self)
+        lin: Any
         for lin in self.lins:
             nn.init.xavier_uniform_(lin.weight)
             nn.init.zeros_(lin.bias)
@@ -80,6 +81,7 @@ class NodeMLP(nn.Module):
         h: Any = x
         if x.layout == torch.sparse_csr:
             h = sparse_features(x, self._features if self.cached else None)
+        lin: Any
         for layer, lin in enumerate(self.lins):
             if layer > 0:
                 h = torch.relu(h)

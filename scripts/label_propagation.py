@@ -39,7 +39,7 @@ def spread(line: CommandLine) -> None:
     train = graphs["train"]
     if not isinstance(train, GraphBatch) or set(graphs) != {"train", "val", "test"}:
         raise ConfigError(
-            f"data: {type(data).__name__} has no graph whose nodes are split into train, val and test"
+            f"data: {type(data).__name__} has no graph with nodes for train, val and test"
         )
     print("alpha     val    test")
     found: dict[float, dict[str, float]] = {}

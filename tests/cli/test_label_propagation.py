@@ -31,7 +31,7 @@ def test_it_prints_a_line_for_each_alpha_and_what_val_selects(program, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data=digits"], "data: Digits has no graph whose nodes are split"),
+        (["data=digits"], "data: Digits has no graph with nodes for train"),
         (["data=karate", "steps=0"], "steps=0"),
     ],
 )

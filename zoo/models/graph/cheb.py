@@ -267,6 +267,8 @@ class ChebNet(nn.Module):
         self.convs = nn.ModuleList(
             ChebConv(width, out, K, normalization=normalization) for width, out in pairwise(widths)
         )
+        # All maps of the last layer add up to the classes.
+        self.output_layers = [f"convs.{num_layers - 1}.lins.{k}" for k in range(K)]
         self.normalization: Normalization = normalization
         self.dropout, self.cached = dropout, cached
         self._laplacian, self._features = LastSeen(), LastSeen()

@@ -70,6 +70,7 @@ SMALLER = {
         *("model.num_kv_heads=2", "model.mlp_dim=24"),
         *("data.sequence_length=16", "data.batch_size=4", "task.sample_length=20"),
     ],
+    "gcnii_cora": ["model.num_layers=4"],
     "gru_shakespeare": ["model.embed_dim=16", "model.hidden_size=16", "task.sample_length=20"],
     "transformer_multi30k": [
         *("data.limit=128", "data.batch_size=8"),

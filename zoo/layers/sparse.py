@@ -25,8 +25,7 @@ class SparseMatrix:
     Args:
         row_of: row of each entry, in rising order.
         column_of: column of each.
-        values: of the entries. Constants as a rule; where they want a gradient they get it, by a
-            slower product.
+        values: of the entries; where they want a gradient, they get it.
         shape: rows and columns of the matrix.
     """
 
@@ -64,22 +63,22 @@ class SparseMatrix:
     @cached_property
     def matrix(self) -> Tensor:
         """The matrix as a CSR tensor."""
-        return csr(*self._places[:2], self.values, self._places[2])
+        return csr(*self._places[:2], self.values.detach(), self._places[2])
 
     @cached_property
     def transpose(self) -> Tensor:
         """Its transpose as a CSR tensor, made when the first gradient asks for it."""
         places = self._transposed_places
-        return csr(*places[:2], self.values[self._by_column], places[2])
+        return csr(*places[:2], self.values.detach()[self._by_column], places[2])
 
     def __matmul__(self, dense: Tensor) -> Tensor:
-        """The product with a dense matrix, differentiable with respect to the latter."""
+        """The product with a dense matrix, differentiable with respect to that and the values."""
         dense = dense.to(self.values.dtype)
-        if self.values.requires_grad or needs_plain_operations():
+        if needs_plain_operations():
             _, column_of, (rows, _) = self._places
             shares = self.values.unsqueeze(1) * dense[column_of]  # (entries, width)
             return dense.new_zeros(rows, dense.size(1)).index_add(0, self._row_of, shares)
-        return _Product.apply(self, False, dense)
+        return _Product.apply(self, False, dense, self.values)
 
 
 def starts_of(index: Tensor, size: int) -> Tensor:
@@ -105,16 +104,30 @@ class _Product(torch.autograd.Function):
     """``matrix @ dense``, whose gradient is ``transpose @ gradient``."""
 
     @staticmethod
-    def forward(ctx: Any, sparse: SparseMatrix, transposed: bool, dense: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, sparse: SparseMatrix, transposed: bool, dense: Tensor, values: Tensor
+    ) -> Tensor:
         ctx.sparse, ctx.transposed = sparse, transposed
+        if ctx.needs_input_grad[3]:
+            ctx.save_for_backward(dense)
         # Off here, since the backward pass too runs under autocast where the caller has it so.
         with torch.autocast(dense.device.type, enabled=False):
             product = (sparse.transpose if transposed else sparse.matrix) @ wide(dense)
         return product.to(dense.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, _Product.apply(ctx.sparse, not ctx.transposed, gradient)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor | None, Tensor | None]:
+        sparse, transposed = ctx.sparse, ctx.transposed
+        for_dense = for_values = None
+        if ctx.needs_input_grad[2]:
+            for_dense = _Product.apply(sparse, not transposed, gradient, sparse.values)
+        if ctx.needs_input_grad[3]:
+            near, far = sparse._row_of, sparse._places[1]
+            near, far = (far, near) if transposed else (near, far)
+            (dense,) = ctx.saved_tensors
+            products = gradient.index_select(0, near) * dense.index_select(0, far)
+            for_values = products.sum(1).to(sparse.values.dtype)
+        return None, None, for_dense, for_values
 
 
 def sparse_matrix(rows: Tensor, columns: Tensor, values: Tensor, *, size: int) -> SparseMatrix:

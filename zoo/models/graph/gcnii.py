@@ -14,9 +14,9 @@ to the first layer's output by a share :math:`\alpha`, and its map is ever close
 with :math:`\hat A = D^{-1/2} (A + I) D^{-1/2}` (the paper's :math:`\lambda` is called
 :math:`\theta` here, as in its code). Linear maps lead to :math:`H^{(0)}` and from the last layer.
 
-Differences from the paper: none. The weights of the convolutions start as Glorot and Bengio (2010)
-say, as in `torch_geometric`, whose checkpoints of a layer load here; in the paper's code they are
-uniform in :math:`\pm 1/\sqrt{\text{channels}}`.
+Differences from the paper's code: the weights of the convolutions start as Glorot and Bengio (2010)
+say, as in `torch_geometric`, whose checkpoints of a layer load here, and not uniform in
+:math:`\pm 1/\sqrt{\text{channels}}`.
 
 | graph | features | classes | layers | `GCNII` parameters |
 |---|---|---|---|---|

@@ -2,7 +2,7 @@ r"""A perceptron on each node's features: what a graph network must beat.
 
 .. math:: h_0 = x, \qquad h_l = \mathrm{relu}(W_l h_{l-1} + b_l), \qquad y = W_L h_{L-1} + b_L
 
-The network of `GCN` without the graph (the baseline of Kipf and Welling, 2017, table 2,
+The network of `GCN` without the graph (the baseline of Kipf and Welling, 2017, table 3,
 https://arxiv.org/abs/1609.02907): it takes edges, as all networks here do, and ignores them.
 
 | graph | features | classes | `NodeMLP` parameters |

@@ -60,7 +60,9 @@ class Adversarial(Generative):
 
     The metrics are ``frechet_distance`` between the real samples of a split and as many generated
     ones (see :mod:`zoo.metrics.frechet`; in squared units of the data), which does not depend on
-    how good the discriminator is, and the two losses, without the penalty.
+    how good the discriminator is; beside it ``real_frechet_distance``, that between the two halves
+    of the real samples (half as many, which differ by chance about twice as much); and the two
+    losses, without the penalty.
 
     A batch is ``(samples, ...)`` or the samples alone, for a conditional model
     ``(samples, classes)``.
@@ -136,6 +138,7 @@ class Adversarial(Generative):
         self.components = PrincipalComponents(num_components)
         self.metrics = {
             "frechet_distance": FrechetDistance(),
+            "real_frechet_distance": FrechetDistance(),
             "discriminator_loss": Mean(higher_is_better=False),
             "generator_loss": Mean(higher_is_better=False),
         }
@@ -272,7 +275,9 @@ class Adversarial(Generative):
 
     def compare(self, real: Tensor, fake: Tensor) -> None:
         """Updates the metrics of samples that need no classifier's features."""
-        self.metrics["frechet_distance"].update(self.components(real), self.components(fake))
+        real, fake = self.components(real), self.components(fake)
+        self.metrics["frechet_distance"].update(real, fake)
+        self.metrics["real_frechet_distance"].update(real[::2], real[1::2])
 
     # -------------------------------------------------------------------------------- samples
 

@@ -56,8 +56,8 @@ class Reconstruction(Task):
       is that of Lee, Ekanadham and Ng, 2008). That depends on the batch as a whole, so four
       accumulated batches are not one large one.
     - Joint: the cross-entropy of a classifier of the codes is added with a weight of its own, so
-      that the code has to hold what tells the classes apart, and images without a label (-100) still
-      teach the code.
+      that the code has to hold what tells the classes apart; images without a label (-100) teach
+      the code alone.
 
     The metrics are the ``squared_error`` of an image and, where it is the loss, its
     ``cross_entropy`` in nats, both of clean inputs, and the classifier's ``accuracy`` if there is

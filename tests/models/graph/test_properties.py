@@ -8,6 +8,7 @@ import torch
 
 from zoo.models.graph.gat import GAT, GATv2
 from zoo.models.graph.gcn import GCN
+from zoo.models.graph.graph_sage import GraphSAGE
 
 NODES, WIDTH, CLASSES = 7, 5, 3
 # A triangle 0-1-2 with a tail 2-3-4-5; node 6 has no edge.
@@ -21,6 +22,7 @@ class Network(NamedTuple):
     takes_sparse: bool = False  # features of CSR layout
     takes_weights: bool = False  # of edges
     ignores_self_loops: bool = False  # since each node has one anyway
+    is_recurrent: bool = False  # reads one neighbour after the other
 
 
 NODE_LEVEL = {
@@ -28,6 +30,12 @@ NODE_LEVEL = {
     "gat": Network(GAT, takes_sparse=True, ignores_self_loops=True),
     "gat_3": Network(lambda *sizes: GAT(*sizes, num_layers=3, output_heads=2)),
     "gatv2": Network(GATv2, takes_sparse=True, ignores_self_loops=True),
+    "sage": Network(GraphSAGE, takes_sparse=True),
+    "sage_max": Network(lambda *sizes: GraphSAGE(*sizes, aggr="max", normalize=True)),
+    "sage_max_project": Network(
+        lambda *sizes: GraphSAGE(*sizes, aggr="max", project=True), takes_sparse=True
+    ),
+    "sage_lstm": Network(lambda *sizes: GraphSAGE(*sizes, aggr="lstm"), is_recurrent=True),
 }
 
 # forward(x, edge_index, batch, num_graphs) -> one row a graph
@@ -77,7 +85,7 @@ def test_permuting_the_nodes_permutes_the_outputs(network, edge_index):
     close(model(x[order], order.argsort()[edge_index]), model(x, edge_index)[order])
 
 
-@each(NODE_LEVEL)
+@each(NODE_LEVEL, lambda network: not network.is_recurrent)
 def test_the_order_of_the_edges_changes_nothing(network):
     model, x = model_of(network), features()
     order = torch.randperm(EDGES.size(1), generator=torch.Generator().manual_seed(3))
@@ -164,7 +172,7 @@ def test_evaluation_in_inference_mode_may_come_before_training(network):
     assert all(gradient.isfinite().all() for gradient in gradients(model, x, edges))
 
 
-@each(NODE_LEVEL)
+@each(NODE_LEVEL, lambda network: not network.is_recurrent)  # torch.func knows no LSTM
 def test_torch_func_differentiates_it(network):
     model, x = model_of(network), features()
     weights = dict(model.named_parameters())
@@ -183,7 +191,7 @@ def test_not_a_bit_changes_from_run_to_run_or_with_the_number_of_threads(network
     edge_index = torch.randint(300, (2, 3000), generator=generator)
     found = []
     try:
-        for threads in (1, 1, 2):
+        for threads in (1, 1) if network.is_recurrent else (1, 1, 2):
             torch.set_num_threads(threads)
             found.append([model(x, edge_index), *gradients(model, x, edge_index)])
     finally:

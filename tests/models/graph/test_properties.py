@@ -8,6 +8,7 @@ import torch
 
 from zoo.models.graph.gat import GAT, GATv2
 from zoo.models.graph.gcn import GCN
+from zoo.models.graph.gin import GIN, gin0
 from zoo.models.graph.graph_sage import GraphSAGE
 
 NODES, WIDTH, CLASSES = 7, 5, 3
@@ -39,7 +40,11 @@ NODE_LEVEL = {
 }
 
 # forward(x, edge_index, batch, num_graphs) -> one row a graph
-GRAPH_LEVEL: dict[str, Network] = {}
+GRAPH_LEVEL = {
+    "gin": Network(GIN),
+    "gin0_mean": Network(lambda *sizes: gin0(*sizes, readout="mean")),
+    "gin_max": Network(lambda *sizes: GIN(*sizes, readout="max")),
+}
 
 
 def each(networks, condition=lambda network: True):

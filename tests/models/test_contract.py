@@ -26,11 +26,7 @@ from zoo.models.generative.restricted_boltzmann_machine import RestrictedBoltzma
 from zoo.models.generative.variational_autoencoder import VariationalAutoencoder
 from zoo.models.generative.vq_vae import VQVAE
 from zoo.models.generative.wgan import WGAN, PointWGAN
-from zoo.models.graph.gat import GAT, GATv2
 from zoo.models.graph.gcn import GCN
-from zoo.models.graph.gin import GIN
-from zoo.models.graph.graph_network import GraphNetwork
-from zoo.models.graph.graph_sage import GraphSAGE
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
 from zoo.models.recurrent.bahdanau import seq2seq_attention
@@ -65,7 +61,6 @@ from zoo.training.optimizers import MuonWithAdamW, make_optimizer
 
 RING = torch.stack([torch.arange(4), (torch.arange(4) + 1) % 4])
 RING = torch.cat([RING, RING.flip(0)], dim=1)
-TWO_GRAPHS = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 2]]), torch.tensor([0, 0, 1, 1])
 
 
 class Case(NamedTuple):
@@ -313,42 +308,6 @@ CASES = {
         lambda: GCN(6, 3, num_layers=3),
         lambda: (torch.rand(4, 6).to_sparse_csr(), RING),
         num_classes=3,
-        is_batched=False,
-    ),
-    "gat": Case(
-        lambda: GAT(6, 3),
-        lambda: (torch.rand(4, 6), RING),
-        num_classes=3,
-        is_batched=False,
-    ),
-    "gatv2": Case(
-        lambda: GATv2(6, 3),
-        lambda: (torch.rand(4, 6), RING),
-        num_classes=3,
-        is_batched=False,
-    ),
-    "sage": Case(
-        lambda: GraphSAGE(6, 3),
-        lambda: (torch.rand(4, 6), RING),
-        num_classes=3,
-        is_batched=False,
-    ),
-    "sage_lstm": Case(
-        lambda: GraphSAGE(6, 3, aggr="lstm", project=True),
-        lambda: (torch.rand(4, 6), RING),
-        num_classes=3,
-        is_batched=False,
-    ),
-    "gin": Case(
-        lambda: GIN(6, 3, dropout=0.0),
-        lambda: (torch.rand(4, 6), *TWO_GRAPHS),
-        lambda model, *inputs: model(*inputs, 2),
-        is_batched=False,
-    ),
-    "graph_network": Case(
-        lambda: GraphNetwork(6, 3),
-        lambda: (torch.rand(4, 6), *TWO_GRAPHS),
-        lambda model, *inputs: model(*inputs, 2),
         is_batched=False,
     ),
     "ddpm_digits": Case(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.figures.points import nodes_image
+from zoo.inference.layerwise import Layered, layerwise
 from zoo.metrics.sums import IGNORED, Accuracy, Mean
 from zoo.tasks.prediction import Classes
 from zoo.tasks.task import Image, Shown, Task, mean_over
@@ -19,6 +20,10 @@ class NodeClassification(Task):
     The whole graph is one batch ``(features, edge_index, labels, mask, edge_weight)``, the last of
     which may be None or missing; training and evaluation differ in the mask alone. The metrics are
     ``loss`` and ``accuracy`` over the masked nodes.
+
+    A graph too large for that is evaluated layer by layer: its batch is ``(features, starts,
+    sources, labels, mask)``, with the edges ordered by target, and the model must be a
+    :class:`~zoo.inference.layerwise.Layered`.
 
     Args:
         model: features and edges to logits, ``model(features, edge_index)``, or ``model(features,
@@ -66,11 +71,25 @@ class NodeClassification(Task):
         return _cross_entropy(logits, _targets(labels, mask), mask.sum())
 
     def evaluate(self, batch: Any) -> None:
+        if hasattr(batch, "starts"):
+            self._evaluate_by_layer(batch)
+            return
         edge_index, labels, mask = batch[1:4]
         logits, targets = self._logits(batch), _targets(labels, mask)
         self.metrics["loss"].update(*_cross_entropy(logits, targets, mask.sum()))
         self.metrics["accuracy"].update(logits, targets)
         self._graph = logits.detach(), labels, edge_index
+
+    def _evaluate_by_layer(self, batch: Any) -> None:
+        features, starts, sources, labels, mask = batch
+        if not isinstance(self.model, Layered):
+            raise ValueError(
+                f"{type(self.model).__name__} cannot be evaluated on a graph this large, layer by "
+                "layer: choose model=graph_sage, or data that fit in memory"
+            )
+        logits, targets = layerwise(self.model, features, starts, sources), _targets(labels, mask)
+        self.metrics["loss"].update(*_cross_entropy(logits, targets, mask.sum()))
+        self.metrics["accuracy"].update(logits, targets)
 
     def show(self) -> dict[str, Shown]:
         """``nodes``, in the plane that their logits span; those of all splits."""

@@ -1,7 +1,6 @@
 """What holds for every network of graphs. One row a network."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -9,8 +8,6 @@ import torch
 
 from zoo.models.graph.gat import GAT, GATv2
 from zoo.models.graph.gcn import GCN
-from zoo.models.graph.gin import GIN, gin0
-from zoo.models.graph.graph_network import ORDERS, GraphNetwork
 from zoo.models.graph.graph_sage import GraphSAGE
 
 NODES, WIDTH, CLASSES = 7, 5, 3
@@ -42,14 +39,7 @@ NODE_LEVEL = {
 }
 
 # forward(x, edge_index, batch, num_graphs) -> one row a graph
-GRAPH_LEVEL = {
-    "gin": Network(GIN),
-    "gin0_mean": Network(lambda *sizes: gin0(*sizes, readout="mean")),
-    "gin_max": Network(lambda *sizes: GIN(*sizes, readout="max")),
-    "graph_network_mean": Network(lambda *sizes: GraphNetwork(*sizes, aggregation="mean")),
-    "graph_network_max": Network(lambda *sizes: GraphNetwork(*sizes, aggregation="max")),
-    **{f"graph_network_{order}": Network(partial(GraphNetwork, order=order)) for order in ORDERS},
-}
+GRAPH_LEVEL: dict[str, Network] = {}
 
 
 def each(networks, condition=lambda network: True):

@@ -33,7 +33,31 @@ class GraphBatch(NamedTuple):
 
     def to(self, device: torch.device | str) -> "GraphBatch":
         """The same on a device; what is there already stays the same tensor."""
-        return GraphBatch(*(tensor if tensor is None else tensor.to(device) for tensor in self))
+        features, edge_index, labels, mask = (tensor.to(device) for tensor in self[:4])
+        weight = None if self.edge_weight is None else self.edge_weight.to(device)
+        return GraphBatch(features, edge_index, labels, mask, weight)
+
+
+class StoredGraph(NamedTuple):
+    """A graph whose edges are ordered by target, and which may be memory-mapped.
+
+    Attributes:
+        features: ``(nodes, in_features)``, float32.
+        starts: where the edges into each node start and the last ones end, int64 ``(nodes + 1,)``.
+        sources: where each edge comes from, int32 or int64 ``(edges,)``.
+        labels: int64 ``(nodes,)``.
+        mask: bool ``(nodes,)``, the nodes of this split.
+    """
+
+    features: Tensor
+    starts: Tensor
+    sources: Tensor
+    labels: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device | str) -> "StoredGraph":
+        """The same on a device; what is there already stays the same tensor."""
+        return StoredGraph(*(tensor.to(device) for tensor in self))
 
 
 class GraphLoader:
@@ -49,7 +73,11 @@ class GraphLoader:
     """
 
     def __init__(
-        self, batch: GraphBatch, *, device: torch.device | str = "cpu", part: Part = (0, 1)
+        self,
+        batch: GraphBatch | StoredGraph,
+        *,
+        device: torch.device | str = "cpu",
+        part: Part = (0, 1),
     ) -> None:
         nodes = batch.mask.nonzero().squeeze(1)
         self.num_samples = len(nodes)
@@ -69,7 +97,7 @@ class GraphLoader:
     def indices(self, epoch: int, batch: int) -> list[int]:
         return [self._nodes[place] for place in self._order.indices(epoch, batch)]
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[GraphBatch | None]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[GraphBatch | StoredGraph | None]:
         for own in self._order.chunks(epoch, start):
             yield self._batch if len(own) else None
 

@@ -210,4 +210,4 @@ class NeighbourLoader:
             nodes, edge_index = self._sampler.sample(self._nodes[own], generator)
             mask = torch.arange(len(nodes)) < len(own)
             parts = self._features[nodes], edge_index, self._labels[nodes], mask
-            yield GraphBatch(*(tensor.to(self._device) for tensor in parts))
+            yield GraphBatch(*parts).to(self._device)

@@ -45,9 +45,7 @@ def test_parameter_counts_are_the_docstrings(sizes, count):
 
 
 def test_masks_are_those_of_the_paper():
-    masks = {
-        kind: MaskedConv2d(1, 1, 3, mask_type=kind).mask[0, 0].int().tolist() for kind in "AB"
-    }
+    masks = {kind: MaskedConv2d(1, 1, 3, mask_type=kind).mask[0, 0].int().tolist() for kind in "AB"}
     assert masks == {
         "A": [[1, 1, 1], [1, 0, 0], [0, 0, 0]],
         "B": [[1, 1, 1], [1, 1, 0], [0, 0, 0]],
@@ -205,7 +203,9 @@ def test_a_small_model_learns_what_follows_from_the_pixels_before():
 def test_nonsense_is_refused_with_its_value():
     with pytest.raises(ValueError, match="num_blocks must be at least 1, not 0"):
         PixelCNN(num_blocks=0)
-    with pytest.raises(ValueError, match="hidden_channels must be at least in_channels=3, .* not 2"):
+    with pytest.raises(
+        ValueError, match=r"hidden_channels must be at least in_channels=3, .* 2"
+    ):
         PixelCNN(8, 3, hidden_channels=2)
     with pytest.raises(ValueError, match=r"x must be \(batch, 1, 8, 8\), not \(2, 1, 4, 4\)"):
         PixelCNN(8)(torch.zeros(2, 1, 4, 4))

@@ -203,9 +203,7 @@ def test_a_small_model_learns_what_follows_from_the_pixels_before():
 def test_nonsense_is_refused_with_its_value():
     with pytest.raises(ValueError, match="num_blocks must be at least 1, not 0"):
         PixelCNN(num_blocks=0)
-    with pytest.raises(
-        ValueError, match=r"hidden_channels must be at least in_channels=3, .* 2"
-    ):
+    with pytest.raises(ValueError, match=r"hidden_channels must be at least in_channels=3, .* 2"):
         PixelCNN(8, 3, hidden_channels=2)
     with pytest.raises(ValueError, match=r"x must be \(batch, 1, 8, 8\), not \(2, 1, 4, 4\)"):
         PixelCNN(8)(torch.zeros(2, 1, 4, 4))

@@ -21,6 +21,7 @@ from zoo.models.generative.flow_matching import VelocityMLP
 from zoo.models.generative.gan import GAN
 from zoo.models.generative.made import MADE
 from zoo.models.generative.pacgan import PacGAN
+from zoo.models.generative.pixel_cnn import PixelCNN
 from zoo.models.generative.real_nvp import PointRealNVP, RealNVP
 from zoo.models.generative.restricted_boltzmann_machine import RestrictedBoltzmannMachine
 from zoo.models.generative.variational_autoencoder import VariationalAutoencoder
@@ -357,6 +358,9 @@ CASES = {
         lambda: RestrictedBoltzmannMachine(8, hidden_size=6), images(1, 8)
     ),
     "made": Case(lambda: MADE(4, hidden_sizes=(50, 40), ordering="random"), images(1, 4)),
+    "pixel_cnn": Case(
+        lambda: PixelCNN(8, 3, hidden_channels=6, num_blocks=2, head_channels=6), images(3, 8)
+    ),
     "real_nvp": Case(
         lambda: RealNVP(8, hidden_channels=4, num_blocks=1),
         images(1, 8),

@@ -18,7 +18,7 @@ from tests.resume.outcomes import assert_same, only_run, outcome, state_of
 
 ROOT = Path(__file__).parents[2]
 ALIKE = {  # Another experiment has the same parts, in other sizes or on other digits.
-    *("autoencoder_mnist", "made_mnist", "rbm_mnist", "real_nvp_mnist"),
+    *("autoencoder_mnist", "made_mnist", "pixel_cnn_mnist", "rbm_mnist", "real_nvp_mnist"),
     *("vae_mnist_long", "vae_mnist_paper", "wgan_gp_mnist_paper", "resnet20_cifar10_paper"),
 }
 EXPERIMENTS = sorted(
@@ -114,6 +114,10 @@ SMALLER = {
         for name in ("rbm_digits", "rbm_mnist")
     },
     **{name: ["model.hidden_sizes=[32]"] for name in ("made_digits", "made_mnist")},
+    **{
+        name: ["model.hidden_channels=4", "model.num_blocks=1", "data.batch_size=8"]
+        for name in ("pixel_cnn_digits", "pixel_cnn_mnist")
+    },
     **{
         name: ["model.hidden_channels=4", "data.batch_size=8"]
         for name in ("real_nvp_digits", "real_nvp_mnist")

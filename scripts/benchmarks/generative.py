@@ -119,7 +119,7 @@ CASES = {
         adam={"lr": 2e-4, "betas": (0.5, 0.999)},
         step=_dcgan_step,
         batch=128,
-        steps=10,
+        steps=20,
         images=lambda x: 2 * x - 1,
     ),
     "vae": _Case(
@@ -141,7 +141,7 @@ CASES = {
         adam={"lr": 1e-4, "betas": (0.5, 0.9)},
         step=_wgan_gp_step,
         batch=50,
-        steps=20,
+        steps=40,
         images=lambda x: x,
     ),
 }
@@ -181,17 +181,25 @@ def _by_hand(case: _Case, data: _Data) -> tuple[float, nn.Module]:
     return (time.perf_counter() - began) / case.steps, model
 
 
+def images_for(case: _Case) -> _Data:
+    """Random images for one block."""
+    torch.manual_seed(SEED)
+    return _Data(case.images(torch.rand(case.batch * case.steps, 1, 28, 28)), case.batch)
+
+
+def disagreement(case: _Case, data: _Data) -> str | None:
+    """What is not the same bit for bit in both sides after a block, if anything."""
+    ours, theirs = (side(case, data)[1].state_dict() for side in (_by_trainer, _by_hand))
+    return next((key for key, value in ours.items() if not torch.equal(value, theirs[key])), None)
+
+
 def measure(name: str, blocks: int) -> list[dict[str, Any]]:
     """One of `CASES`: the trainer against the loop by hand."""
     case = CASES[name]
-    torch.manual_seed(SEED)
-    data = _Data(case.images(torch.rand(case.batch * case.steps, 1, 28, 28)), case.batch)
-    sides = _by_trainer(case, data)[1], _by_hand(case, data)[1]
-    ours, theirs = (model.state_dict() for model in sides)
-    for key, value in ours.items():
-        if not torch.equal(value, theirs[key]):
-            raise SystemExit(f"{name}: trainer and loop by hand disagree about {key}")
-    print(f"{name}: equal bit for bit after {case.steps} steps on both sides")
+    data = images_for(case)
+    if key := disagreement(case, data):
+        raise SystemExit(f"{name}: trainer and loop by hand disagree about {key}")
+    print(f"{name}: weights equal bit for bit after {case.steps} steps")
     trainer, loop = f"{name}, trainer", f"{name}, loop by hand"
     runs: dict[str, Callable[[], float]] = {
         trainer: lambda: _by_trainer(case, data)[0],

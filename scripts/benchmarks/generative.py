@@ -173,7 +173,7 @@ def _by_hand(case: _Case, data: _Data) -> tuple[float, nn.Module]:
     """Seconds a step of the loop by hand, and what it has learned."""
     model, task, optimizers = _parts(case)
     task.prepare(data.batches("train", 0))  # A decoder may start at the mean image.
-    model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last).train()
     torch.manual_seed(SEED)
     began = time.perf_counter()
     for number, (images,) in enumerate(data.batches("train", 0)):

@@ -10,7 +10,7 @@ from PIL import Image
 
 import evaluate
 from train import train
-from zoo.app.latents import pairs
+from zoo.app.latents import in_layers
 from zoo.app.main import main
 from zoo.app.rebuild import prepare_evaluation
 
@@ -68,9 +68,9 @@ def test_grid_has_rows_of_inputs_above_rows_of_reconstructions(run, capsys):
     assert not pixels[20:, 30:].any()  # the last rows have three images
 
 
-def test_pairs_keep_their_columns():
+def test_layers_keep_their_columns():
     above = torch.arange(11.0).view(11, 1, 1, 1) / 40
-    laid = pairs(above, above + 0.5).flatten() * (30 / 40)
+    laid = in_layers(above, above + 0.5).flatten() * (30 / 40)
     expected = [*range(8), *range(20, 28), 8, 9, 10, *[0] * 5, 28, 29, 30, *[0] * 5]
     torch.testing.assert_close(laid, torch.tensor(expected) / 40)
 
@@ -141,7 +141,7 @@ def test_estimate_with_many_samples_is_made_of_a_stored_run(run, capsys):
         (["reconstruct=in", "out=a.jpg"], "out=a.jpg: must end in .png (images in a grid) or .pt"),
         (["reconstruct=in", "sample=3"], "reconstruct and sample exclude each other"),
         (["reconstruct=in", "split=val"], "split and reconstruct exclude each other"),
-        (["reconstruct=in", "seed=3"], "seed goes with sample=<count>"),
+        (["reconstruct=in", "seed=3"], "seed goes with sample=<count> or neighbours=<count>"),
         (["reconstruct=in", "steps=3"], "steps goes with interpolate="),
         (["interpolate=in/00.png"], "interpolate=in/00.png: must be two image files or two seeds"),
         (["interpolate=1,"], "interpolate=1,: must be two image files or two seeds, with a comma"),

@@ -3,6 +3,7 @@
     python evaluate.py run=<run folder> [split=<split>] [checkpoint=best|last|<file>]
     python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
     python evaluate.py run=<run folder> sample=<count> [out=<file.png or file.pt>]
+    python evaluate.py run=<run folder> neighbours=<count> [out=<file.png or file.pt>]
     python evaluate.py run=<run folder> reconstruct=<image or folder> [out=<file.png or file.pt>]
     python evaluate.py run=<run folder> interpolate=<image>,<image> [steps=8] [out=<file>]
 
@@ -13,7 +14,8 @@ predicts a mask for each, in the folder predictions. Test-time augmentation of a
 tta=flip (mean over the image and its mirror image) or tta=ten_crop (over ten crops, crop=<pixels>;
 default: 7/8 of the image).
 
-A generative model draws samples; seed=<number> draws others. One with latent variables makes
+A generative model draws samples; seed=<number> draws others. neighbours=<count> puts the training
+images that are nearest to each below it, where copies would show. One with latent variables makes
 images anew from theirs (inputs above, what it makes of them below), and what lies between the
 latent variables of two images, or between those that two seeds draw: interpolate=0,1.
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from zoo.app.rebuild import Evaluation
     from zoo.training.run_folder import RunFolder
 
-ACTIONS = ("predict", "sample", "reconstruct", "interpolate")
+ACTIONS = ("predict", "sample", "neighbours", "reconstruct", "interpolate")
 PATHS = ("run", "split", "checkpoint", *ACTIONS, "seed", "steps", "out", "tta", "crop")
 LONGEST = 40
 """Rows of a table that are printed; a longer one is in the JSON file alone, but for its last."""
@@ -100,6 +102,18 @@ def augment(parts: "Evaluation", line: CommandLine) -> dict[str, Any]:
     return {"tta": views} | ({} if crop is None else {"crop": size})
 
 
+def set_up_data(parts: "Evaluation", folder: "RunFolder") -> None:
+    """Reads the data of a run; says so if they are no longer what they were.
+
+    Raises:
+        ConfigError: they cannot be used.
+    """
+    with as_config_error("data"):
+        parts.data.setup(seed=parts.settings.seed, device=parts.device)
+    if change := change_of_data(folder, parts.data):
+        print(f"warning: {change}, if they are to be the same", file=sys.stderr)
+
+
 def evaluate_run(line: CommandLine) -> None:
     """Prints the metrics of one split and writes them to `evaluation-<split>.json`."""
     from zoo.app.features import attach_features
@@ -115,11 +129,8 @@ def evaluate_run(line: CommandLine) -> None:
     if split not in parts.data.splits:
         known = ", ".join(parts.data.splits)
         raise ConfigError(f"split={split}: these data have {known}")
-    with as_config_error("data"):
-        parts.data.setup(seed=parts.settings.seed, device=parts.device)
     folder = RunFolder(line.options["run"])
-    if change := change_of_data(folder, parts.data):
-        print(f"warning: {change}, if they are to be the same", file=sys.stderr)
+    set_up_data(parts, folder)
     limit = parts.settings.trainer.limit_eval_batches
     batches = islice(parts.data.batches(split, 0), limit)
     found: dict[str, Shown] = {}
@@ -199,6 +210,21 @@ def sample_from_run(line: CommandLine) -> None:
     print(relative(draw_samples(rebuilt(line), count, seed=seed, out=out, run=run)))
 
 
+def neighbours_with_run(line: CommandLine) -> None:
+    """Writes samples that the run's model draws above the training images nearest to them."""
+    count, seed = line.integer("neighbours", 1, least=1), seed_of(line)
+    out = new_file(line)
+    from zoo.app.neighbours import check_neighbours, draw_neighbours
+    from zoo.training.run_folder import RunFolder
+
+    run, parts = Path(line.options["run"]), rebuilt(line)
+    check_neighbours(parts)  # Before any data are read.
+    set_up_data(parts, RunFolder(run))
+    written, said = draw_neighbours(parts, count, seed=seed, out=out, run=run)
+    print(said)
+    print(relative(written))
+
+
 def reconstruct_with_run(line: CommandLine) -> None:
     """Writes images above what the run's model makes of their latent variables."""
     from zoo.app.latents import draw_reconstructions
@@ -265,7 +291,7 @@ def check_options(line: CommandLine) -> None:
         if other := given & excluded:
             raise ConfigError(f"{min(other)} and {action} exclude each other")
     for option, needed, what in (
-        ("seed", {"sample"}, "sample=<count>"),
+        ("seed", {"sample", "neighbours"}, "sample=<count> or neighbours=<count>"),
         ("steps", {"interpolate"}, "interpolate=<image>,<image>"),
         ("out", set(ACTIONS), ", ".join(f"{action}=" for action in ACTIONS)),
     ):
@@ -299,6 +325,7 @@ def _main(words: Sequence[str] | None) -> int:
                 None: evaluate_run,
                 "predict": predict_with_run,
                 "sample": sample_from_run,
+                "neighbours": neighbours_with_run,
                 "reconstruct": reconstruct_with_run,
                 "interpolate": interpolate_with_run,
             }[action](line)

@@ -51,7 +51,7 @@ def draw_reconstructions(
     if out.suffix.lower() == ".pt":
         write_samples(torch.cat(made), out)
     else:
-        grid = pairs(torch.stack(images), torch.cat(made).cpu())
+        grid = in_layers(torch.stack(images), torch.cat(made).cpu())
         write_samples(grid, out, columns=min(COLUMNS, len(images)))
     return out, omitted, len(images)
 
@@ -133,17 +133,18 @@ def check_encodes(parts: Evaluation, key: str) -> None:
         )
 
 
-def pairs(above: Tensor, below: Tensor) -> Tensor:
-    """Images for a grid of `COLUMNS`: a row of the ones above a row of the others.
+def in_layers(*layers: Tensor) -> Tensor:
+    """Images for a grid of `COLUMNS`: a row of the first layer above one of the second, and so on.
 
     Shape:
-        - above, below: ``(batch, channels, height, width)``
-        - output: the same of both, black where the last rows are not full
+        - layers: ``(batch, channels, height, width)``
+        - output: the same of all, black where the last rows are not full
     """
-    columns = min(COLUMNS, len(above))
-    both = rescale(torch.cat([above, below.to(above)])).unflatten(0, (2, -1))
-    both = F.pad(both, (0,) * 7 + (-len(above) % columns,))  # (2, rows * columns, ...)
-    rows = both.unflatten(1, (-1, columns)).transpose(0, 1)  # (rows, 2, columns, ...)
+    columns = min(COLUMNS, len(layers[0]))
+    images = rescale(torch.cat([layer.to(layers[0]) for layer in layers]))
+    images = images.unflatten(0, (len(layers), -1))  # (layers, batch, ...)
+    images = F.pad(images, (0,) * 7 + (-len(layers[0]) % columns,))  # (layers, rows * columns, ...)
+    rows = images.unflatten(1, (-1, columns)).transpose(0, 1)  # (rows, layers, columns, ...)
     return rows.flatten(0, 2)
 
 

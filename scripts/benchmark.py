@@ -25,6 +25,7 @@ startup  `train.py --help` and refused command lines against `python -c "import 
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from zoo.training.run_folder import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
-AVAILABLE = {
+AVAILABLE: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "trainer": trainer,
     "loader": loader,
     "images": images,

@@ -4,6 +4,7 @@
     python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
     python evaluate.py run=<run folder> sample=<count> [out=<file.png or file.pt>]
     python evaluate.py run=<run folder> neighbours=<count> [out=<file.png or file.pt>]
+    python evaluate.py run=<run folder> over_training=<count> [out=<file.png>]
     python evaluate.py run=<run folder> reconstruct=<image or folder> [out=<file.png or file.pt>]
     python evaluate.py run=<run folder> interpolate=<image>,<image> [steps=8] [out=<file>]
 
@@ -15,7 +16,8 @@ tta=flip (mean over the image and its mirror image) or tta=ten_crop (over ten cr
 default: 7/8 of the image).
 
 A generative model draws samples; seed=<number> draws others. neighbours=<count> puts the training
-images that are nearest to each below it, where copies would show. One with latent variables makes
+images that are nearest to each below it, where copies would show; over_training=<count> has a row
+of samples for every evaluation that TensorBoard has images of. One with latent variables makes
 images anew from theirs (inputs above, what it makes of them below), and what lies between the
 latent variables of two images, or between those that two seeds draw: interpolate=0,1.
 
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from zoo.app.rebuild import Evaluation
     from zoo.training.run_folder import RunFolder
 
-ACTIONS = ("predict", "sample", "neighbours", "reconstruct", "interpolate")
+ACTIONS = ("predict", "sample", "neighbours", "over_training", "reconstruct", "interpolate")
 PATHS = ("run", "split", "checkpoint", *ACTIONS, "seed", "steps", "out", "tta", "crop")
 LONGEST = 40
 """Rows of a table that are printed; a longer one is in the JSON file alone, but for its last."""
@@ -225,6 +227,17 @@ def neighbours_with_run(line: CommandLine) -> None:
     print(relative(written))
 
 
+def over_training_of_run(line: CommandLine) -> None:
+    """Writes the samples that a run has shown, a row for each evaluation."""
+    count, out = line.integer("over_training", 1, least=1), new_file(line)
+    from zoo.app.over_training import draw_over_training
+
+    run = Path(line.options["run"])
+    written, steps = draw_over_training(rebuilt(line), count, out=out, run=run)
+    print(f"from top to bottom steps {', '.join(map(str, steps))}")
+    print(relative(written))
+
+
 def reconstruct_with_run(line: CommandLine) -> None:
     """Writes images above what the run's model makes of their latent variables."""
     from zoo.app.latents import draw_reconstructions
@@ -326,6 +339,7 @@ def _main(words: Sequence[str] | None) -> int:
                 "predict": predict_with_run,
                 "sample": sample_from_run,
                 "neighbours": neighbours_with_run,
+                "over_training": over_training_of_run,
                 "reconstruct": reconstruct_with_run,
                 "interpolate": interpolate_with_run,
             }[action](line)

@@ -7,6 +7,7 @@
     python evaluate.py run=<run folder> over_training=<count> [out=<file.png>]
     python evaluate.py run=<run folder> reconstruct=<image or folder> [out=<file.png or file.pt>]
     python evaluate.py run=<run folder> interpolate=<image>,<image> [steps=8] [out=<file>]
+    python evaluate.py run=<run folder> traverse=<image> [steps=7] [out=<file>]
 
 The split is test or, where the data have none, val.
 
@@ -19,7 +20,8 @@ A generative model draws samples; seed=<number> draws others. neighbours=<count>
 images that are nearest to each below it, where copies would show; over_training=<count> has a row
 of samples for every evaluation that TensorBoard has images of. One with latent variables makes
 images anew from theirs (inputs above, what it makes of them below), and what lies between the
-latent variables of two images, or between those that two seeds draw: interpolate=0,1.
+latent variables of two images, or between those that two seeds draw: interpolate=0,1. traverse=
+moves those variables of an image, or of a seed, that change it most, from -3 to 3, one a row.
 
 Values of the stored configuration that do not make another run may be overridden as well:
 `data.root=/elsewhere trainer.device=cpu`.
@@ -45,7 +47,15 @@ if TYPE_CHECKING:
     from zoo.app.rebuild import Evaluation
     from zoo.training.run_folder import RunFolder
 
-ACTIONS = ("predict", "sample", "neighbours", "over_training", "reconstruct", "interpolate")
+ACTIONS = (
+    "predict",
+    "sample",
+    "neighbours",
+    "over_training",
+    "reconstruct",
+    "interpolate",
+    "traverse",
+)
 PATHS = ("run", "split", "checkpoint", *ACTIONS, "seed", "steps", "out", "tta", "crop")
 LONGEST = 40
 """Rows of a table that are printed; a longer one is in the JSON file alone, but for its last."""
@@ -264,16 +274,40 @@ def interpolate_with_run(line: CommandLine) -> None:
             f"interpolate={asked}: must be two image files or two seeds, with a comma between them"
         )
     if is_seeds((first, last)):
-        if max(int(first), int(last)) >= 2**63:
-            raise ConfigError(f"interpolate={asked}: seeds must be below 2**63")
+        check_seeds((first, last), f"interpolate={asked}")
     else:
-        for end in (first, last):
-            if not Path(end).is_file():
-                raise ConfigError(f"interpolate={asked}: there is no file {end}")
+        check_files((first, last), f"interpolate={asked}")
     steps, out = line.integer("steps", 8, least=2), new_file(line)
     run = Path(line.options["run"])
     written = draw_interpolation(rebuilt(line), (first, last), steps, out=out, run=run)
     print(relative(written))
+
+
+def traverse_with_run(line: CommandLine) -> None:
+    """Writes what moving each latent variable of an image, or of a seed, makes of it."""
+    from zoo.app.latents import draw_traversal, is_seeds
+
+    start = line.options["traverse"]
+    check = check_seeds if is_seeds((start,)) else check_files
+    check((start,), f"traverse={start}")
+    steps, out = line.integer("steps", 7, least=2), new_file(line)
+    run = Path(line.options["run"])
+    written, chosen = draw_traversal(rebuilt(line), start, steps, out=out, run=run)
+    print(f"from top to bottom latent variables {', '.join(map(str, chosen))}")
+    print(relative(written))
+
+
+def check_seeds(seeds: Sequence[str], said: str) -> None:
+    """Refuses seeds that torch does not take."""
+    if max(map(int, seeds)) >= 2**63:
+        raise ConfigError(f"{said}: seeds must be below 2**63")
+
+
+def check_files(files: Sequence[str], said: str) -> None:
+    """Refuses files that are not there."""
+    for file in files:
+        if not Path(file).is_file():
+            raise ConfigError(f"{said}: there is no file {file}")
 
 
 def new_file(line: CommandLine) -> Path | None:
@@ -305,7 +339,7 @@ def check_options(line: CommandLine) -> None:
             raise ConfigError(f"{min(other)} and {action} exclude each other")
     for option, needed, what in (
         ("seed", {"sample", "neighbours"}, "sample=<count> or neighbours=<count>"),
-        ("steps", {"interpolate"}, "interpolate=<image>,<image>"),
+        ("steps", {"interpolate", "traverse"}, "interpolate=<image>,<image> or traverse=<image>"),
         ("out", set(ACTIONS), ", ".join(f"{action}=" for action in ACTIONS)),
     ):
         if option in given and not given & needed:
@@ -342,6 +376,7 @@ def _main(words: Sequence[str] | None) -> int:
                 "over_training": over_training_of_run,
                 "reconstruct": reconstruct_with_run,
                 "interpolate": interpolate_with_run,
+                "traverse": traverse_with_run,
             }[action](line)
     except (Exception, KeyboardInterrupt) as error:
         return report(error)

@@ -31,6 +31,14 @@ class Generative(Task):
     scores: SampleScores | None = None
     """What judges samples by a classifier's features, see :meth:`judge_by`."""
 
+    @property
+    def normal_latents(self) -> int | None:
+        """How many latent variables there are, first in a vector, whose prior is standard normal.
+
+        None for a task that has no such: they could not be moved one at a time.
+        """
+        return None
+
     def judge_by(self, scores: SampleScores) -> None:
         """Lets samples be judged by a classifier's features in every evaluation."""
         self.scores = scores

@@ -34,11 +34,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.app import generative
 from zoo.app.commands import printable, relative
 from zoo.app.failures import report
 from zoo.app.main import show_version
 from zoo.app.named_runs import find_run
-from zoo.app.place import change_of_data
+from zoo.app.stored_runs import OmittedError, rebuilt, set_up_data
 from zoo.app.streams import lasting_output
 from zoo.config.command_line import CommandLine, parse_words
 from zoo.config.errors import ConfigError, as_config_error, did_you_mean
@@ -61,38 +62,6 @@ LONGEST = 40
 """Rows of a table that are printed; a longer one is in the JSON file alone, but for its last."""
 
 
-class OmittedError(RuntimeError):
-    """Some of what was asked for could not be done; the rest is."""
-
-
-def rebuilt(line: CommandLine) -> "Evaluation":
-    """The parts of the run that a command line names.
-
-    Raises:
-        ConfigError: there is no such run or checkpoint.
-    """
-    from zoo.app.rebuild import prepare_evaluation
-
-    return prepare_evaluation(
-        line.options["run"],
-        line.overrides,
-        checkpoint=line.options.get("checkpoint", "best"),
-        trusted=line.trusted,
-    )
-
-
-def seed_of(line: CommandLine) -> int:
-    """The seed of random numbers that a command line names.
-
-    Raises:
-        ConfigError: it is not a whole number that torch takes.
-    """
-    seed = line.integer("seed", 0, least=0)
-    if seed >= 2**63:
-        raise ConfigError(f"seed={seed}: must be below 2**63")
-    return seed
-
-
 def augment(parts: "Evaluation", line: CommandLine) -> dict[str, Any]:
     """Puts the test-time augmentation asked for into the task; returns what to note of it."""
     from zoo.tasks.prediction import Classes
@@ -112,18 +81,6 @@ def augment(parts: "Evaluation", line: CommandLine) -> dict[str, Any]:
     with as_config_error():
         parts.task.model = AveragedViews(parts.task.model, views, crop=size).eval()  # type: ignore[arg-type]
     return {"tta": views} | ({} if crop is None else {"crop": size})
-
-
-def set_up_data(parts: "Evaluation", folder: "RunFolder") -> None:
-    """Reads the data of a run; says so if they are no longer what they were.
-
-    Raises:
-        ConfigError: they cannot be used.
-    """
-    with as_config_error("data"):
-        parts.data.setup(seed=parts.settings.seed, device=parts.device)
-    if change := change_of_data(folder, parts.data):
-        print(f"warning: {change}, if they are to be the same", file=sys.stderr)
 
 
 def evaluate_run(line: CommandLine) -> None:
@@ -212,119 +169,6 @@ def predict_with_run(line: CommandLine) -> None:
         raise OmittedError(f"{len(omitted)} of {total} images cannot be used and were omitted")
 
 
-def sample_from_run(line: CommandLine) -> None:
-    """Writes samples that the run's model draws."""
-    count, seed = line.integer("sample", 1, least=1), seed_of(line)
-    out = new_file(line)
-    from zoo.app.predict import draw_samples
-
-    run = Path(line.options["run"])
-    print(relative(draw_samples(rebuilt(line), count, seed=seed, out=out, run=run)))
-
-
-def neighbours_with_run(line: CommandLine) -> None:
-    """Writes samples that the run's model draws above the training images nearest to them."""
-    count, seed = line.integer("neighbours", 1, least=1), seed_of(line)
-    out = new_file(line)
-    from zoo.app.neighbours import check_neighbours, draw_neighbours
-    from zoo.training.run_folder import RunFolder
-
-    run, parts = Path(line.options["run"]), rebuilt(line)
-    check_neighbours(parts)  # Before any data are read.
-    set_up_data(parts, RunFolder(run))
-    written, said = draw_neighbours(parts, count, seed=seed, out=out, run=run)
-    print(said)
-    print(relative(written))
-
-
-def over_training_of_run(line: CommandLine) -> None:
-    """Writes the samples that a run has shown, a row for each evaluation."""
-    count, out = line.integer("over_training", 1, least=1), new_file(line)
-    from zoo.app.over_training import draw_over_training
-
-    run = Path(line.options["run"])
-    written, steps = draw_over_training(rebuilt(line), count, out=out, run=run)
-    print(f"from top to bottom steps {', '.join(map(str, steps))}")
-    print(relative(written))
-
-
-def reconstruct_with_run(line: CommandLine) -> None:
-    """Writes images above what the run's model makes of their latent variables."""
-    from zoo.app.latents import draw_reconstructions
-    from zoo.app.predict import image_files
-
-    run, source, out = Path(line.options["run"]), Path(line.options["reconstruct"]), new_file(line)
-    image_files(source, key="reconstruct")  # A wrong path is refused before the run is rebuilt.
-    written, omitted, done = draw_reconstructions(rebuilt(line), source, out=out, run=run)
-    print(relative(written))
-    if omitted:
-        print(printable("\n".join(omitted)), file=sys.stderr)
-        total = done + len(omitted)
-        raise OmittedError(f"{len(omitted)} of {total} images cannot be used and were omitted")
-
-
-def interpolate_with_run(line: CommandLine) -> None:
-    """Writes what lies between the latent variables of two images, or of two seeds."""
-    from zoo.app.latents import draw_interpolation, is_seeds
-
-    asked = line.options["interpolate"]
-    first, comma, last = asked.partition(",")
-    if not (first and comma and last):
-        raise ConfigError(
-            f"interpolate={asked}: must be two image files or two seeds, with a comma between them"
-        )
-    if is_seeds((first, last)):
-        check_seeds((first, last), f"interpolate={asked}")
-    else:
-        check_files((first, last), f"interpolate={asked}")
-    steps, out = line.integer("steps", 8, least=2), new_file(line)
-    run = Path(line.options["run"])
-    written = draw_interpolation(rebuilt(line), (first, last), steps, out=out, run=run)
-    print(relative(written))
-
-
-def traverse_with_run(line: CommandLine) -> None:
-    """Writes what moving each latent variable of an image, or of a seed, makes of it."""
-    from zoo.app.latents import draw_traversal, is_seeds
-
-    start = line.options["traverse"]
-    check = check_seeds if is_seeds((start,)) else check_files
-    check((start,), f"traverse={start}")
-    steps, out = line.integer("steps", 7, least=2), new_file(line)
-    run = Path(line.options["run"])
-    written, chosen = draw_traversal(rebuilt(line), start, steps, out=out, run=run)
-    print(f"from top to bottom latent variables {', '.join(map(str, chosen))}")
-    print(relative(written))
-
-
-def check_seeds(seeds: Sequence[str], said: str) -> None:
-    """Refuses seeds that torch does not take."""
-    if max(map(int, seeds)) >= 2**63:
-        raise ConfigError(f"{said}: seeds must be below 2**63")
-
-
-def check_files(files: Sequence[str], said: str) -> None:
-    """Refuses files that are not there."""
-    for file in files:
-        if not Path(file).is_file():
-            raise ConfigError(f"{said}: there is no file {file}")
-
-
-def new_file(line: CommandLine) -> Path | None:
-    """The file that a command line names for the results, if it does.
-
-    Raises:
-        ConfigError: it is there already, or its folder is not.
-    """
-    if "out" not in line.options:
-        return None
-    from zoo.app.output import check_new
-
-    out = Path(line.options["out"])
-    check_new(out)
-    return out
-
-
 def check_options(line: CommandLine) -> None:
     """Refuses options that do not go together.
 
@@ -371,12 +215,12 @@ def _main(words: Sequence[str] | None) -> int:
             {
                 None: evaluate_run,
                 "predict": predict_with_run,
-                "sample": sample_from_run,
-                "neighbours": neighbours_with_run,
-                "over_training": over_training_of_run,
-                "reconstruct": reconstruct_with_run,
-                "interpolate": interpolate_with_run,
-                "traverse": traverse_with_run,
+                "sample": generative.sample_from_run,
+                "neighbours": generative.neighbours_with_run,
+                "over_training": generative.over_training_of_run,
+                "reconstruct": generative.reconstruct_with_run,
+                "interpolate": generative.interpolate_with_run,
+                "traverse": generative.traverse_with_run,
             }[action](line)
     except (Exception, KeyboardInterrupt) as error:
         return report(error)

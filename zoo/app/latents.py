@@ -129,7 +129,7 @@ def draw_traversal(
     if count is None:
         raise ConfigError(
             f"traverse: {type(task).__name__} has no vector of latent variables with a normal "
-            "prior; name the run of a variational autoencoder, a GAN or a flow"
+            "prior; name the run of a model that draws samples from one"
         )
     if is_seeds([start]):
         latents = latents_of_seed(task, int(start))

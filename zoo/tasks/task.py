@@ -74,7 +74,7 @@ class Image:
         """The image as a PNG file."""
         from PIL import Image as Pillow
 
-        levels = self.pixels.mul(255).round().to("cpu", torch.uint8)
+        levels = self.pixels.clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
         file = io.BytesIO()
         Pillow.fromarray(levels.permute(1, 2, 0).numpy()).save(file, format="PNG")
         return file.getvalue()

@@ -73,6 +73,8 @@ class TensorBoard(Callback):
 
     def on_fit_start(self, trainer: Run) -> None:
         if self._resumed:
+            for left in (self.folder / "images").glob("*.tmp"):  # By a process that was killed.
+                left.unlink(missing_ok=True)
             # What the killed process wrote and this one is going to write again.
             step = trainer.step
             first = step + (trainer.position.evaluated_at == step or step == 0)

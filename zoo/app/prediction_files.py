@@ -19,6 +19,7 @@ from zoo.data.images.opening import opened
 from zoo.figures.grids import are_images, image_grid, rescale
 from zoo.figures.palette import voc_colours
 from zoo.tasks.prediction import Classes, Prediction, Table, Texts, Values
+from zoo.tasks.task import Image as Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -150,8 +151,6 @@ def write_samples(samples: Tensor, out: Path, *, columns: int = COLUMNS) -> None
     Raises:
         ConfigError: the file has another suffix, or the samples are not images.
     """
-    from PIL import Image
-
     if out.suffix.lower() not in (".png", ".pt"):
         raise ConfigError(f"out={out}: must end in .png (images in a grid) or .pt (a tensor)")
     if out.suffix.lower() == ".pt":
@@ -162,7 +161,16 @@ def write_samples(samples: Tensor, out: Path, *, columns: int = COLUMNS) -> None
         return
     if not are_images(samples):
         raise ConfigError(f"out={out}: these samples are not images; write out=<file>.pt")
-    pixels = image_grid(rescale(samples), columns=columns).permute(1, 2, 0)  # (height, width, 3)
-    image = Image.fromarray(pixels.mul(255).round().to("cpu", torch.uint8).numpy())
+    write_image(image_grid(rescale(samples), columns=columns), out)
+
+
+def write_image(pixels: Tensor, out: Path) -> None:
+    """Writes an image ``(3, height, width)`` in [0, 1] as PNG.
+
+    Raises:
+        ConfigError: the file has another suffix, or cannot be written.
+    """
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"out={out}: must end in .png")
     with completed(out) as part:
-        image.save(part, format="PNG")
+        part.write_bytes(Picture(pixels).png())

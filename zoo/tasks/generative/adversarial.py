@@ -281,6 +281,10 @@ class Adversarial(Generative):
 
     # -------------------------------------------------------------------------------- samples
 
+    @property
+    def normal_latents(self) -> int:
+        return self.latent_dim
+
     def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
         """Noise ``(count, latent_dim)``; with a class in turn behind it if there are classes."""
         noise = torch.randn(count, self.latent_dim, generator=generator)

@@ -39,10 +39,10 @@ class StackedMNIST(ImageModule):
         batch_size: images a batch.
         scaling: of the pixels, see :class:`~zoo.data.images.mnist.MNIST`.
         num_samples: images to train on; each epoch has the same.
-        eval_samples: images of val, and of test.
+        val_samples: images of val.
+        test_samples: images of test; scores of generated images take half as many.
+        val_digits: digits of MNIST's training split that are set aside for val.
         data_seed: another seed, other images.
-        val_size: digits of MNIST's training split that are set aside for val.
-        split_seed: another seed, another choice of these.
         mirror: see :class:`~zoo.data.images.mnist.MNIST`.
         drop_last: omit the last training batch of an epoch if it is smaller.
     """
@@ -60,23 +60,27 @@ class StackedMNIST(ImageModule):
         batch_size: int = 64,
         scaling: Scaling = "standard",
         num_samples: int = 128_000,
-        eval_samples: int = 52_000,
+        val_samples: int = 10_000,
+        test_samples: int = 52_000,
+        val_digits: int = 5000,
         data_seed: int = 0,
-        val_size: int = 5000,
-        split_seed: int = 0,
         mirror: str | None = None,
         drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
-        for name, value in (("num_samples", num_samples), ("eval_samples", eval_samples)):
+        given = {
+            "num_samples": num_samples,
+            "val_samples": val_samples,
+            "test_samples": test_samples,
+            "val_digits": val_digits,
+        }
+        for name, value in given.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-        self.digits = MNIST(
-            root=root, scaling=scaling, val_size=val_size, split_seed=split_seed, mirror=mirror
-        )
+        self.digits = MNIST(root=root, scaling=scaling, val_size=val_digits, mirror=mirror)
         self.batch_size = batch_size
-        self.counts = {"train": num_samples, "val": eval_samples, "test": eval_samples}
+        self.counts = {"train": num_samples, "val": val_samples, "test": test_samples}
         self.data_seed = data_seed
         self.drop_last = drop_last
         one = self.digits.normalize
@@ -87,9 +91,8 @@ class StackedMNIST(ImageModule):
     ) -> None:
         for split, (images, labels) in self.digits.parts().items():
             generator = seeded_generator("stacked mnist", self.data_seed, split)
-            chosen = torch.randint(
-                len(images), (self.counts[split], DIGITS), generator=generator
-            )  # (n, digits)
+            shape = (self.counts[split], DIGITS)
+            chosen = torch.randint(len(images), shape, generator=generator)
             places = 10 ** torch.arange(DIGITS).flip(0)  # hundreds first
             self.loaders[split] = TensorLoader(
                 (chosen, (labels[chosen] * places).sum(1)),

@@ -19,6 +19,7 @@ from tests.resume.outcomes import assert_same, only_run, outcome, state_of
 ROOT = Path(__file__).parents[2]
 ALIKE = {  # Another experiment has the same parts, in other sizes or on other digits.
     *("autoencoder_mnist", "made_mnist", "pixel_cnn_mnist", "rbm_mnist", "real_nvp_mnist"),
+    "pacdcgan_stacked_mnist",
     *("vae_mnist_long", "vae_mnist_paper", "wgan_gp_mnist_paper", "resnet20_cifar10_paper"),
 }
 EXPERIMENTS = sorted(
@@ -125,6 +126,7 @@ SMALLER = {
     "resnet20_cifar10": ["data.batch_size=8", "data.folder=cifar10_images"],
     "resnet_mnist": ["data.batch_size=8"],
     "shallow_convnet_synthetic": ["model.hidden_channels=4", "data.num_samples=96"],
+    "stacked_mnist": ["model.base_channels=2", "data.batch_size=8", "data.num_samples=256"],
     "unet_isbi2012": ["model.base_channels=2", "data.tile_size=32", "data.batch_size=4"],
     "unet_shapes": ["model.base_channels=2", "data.batch_size=4"],
     "lstm_stdlib": ["model.embed_dim=16", "model.hidden_size=16", "task.sample_length=20"],

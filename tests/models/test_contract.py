@@ -21,6 +21,7 @@ from zoo.models.generative.flow_matching import VelocityMLP
 from zoo.models.generative.gan import GAN
 from zoo.models.generative.made import MADE
 from zoo.models.generative.pacgan import PacGAN
+from zoo.models.generative.pix2pix import Pix2Pix
 from zoo.models.generative.pixel_cnn import PixelCNN
 from zoo.models.generative.real_nvp import PointRealNVP, RealNVP
 from zoo.models.generative.restricted_boltzmann_machine import RestrictedBoltzmannMachine
@@ -121,6 +122,11 @@ def with_auxiliary(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def judged(model: nn.Module, latents: torch.Tensor) -> torch.Tensor:
     """What a GAN's second network makes of what its first makes of noise."""
     return model.discriminator(model.generator(latents))
+
+
+def judged_pair(model: nn.Module, given: torch.Tensor) -> torch.Tensor:
+    """Likewise of the image that the first makes of an image, beside that image."""
+    return model.discriminator(torch.cat([given, model.generator(given)], dim=1))
 
 
 def judged_by_class(model: nn.Module, latents: torch.Tensor) -> torch.Tensor:
@@ -346,6 +352,9 @@ CASES = {
     ),
     "conditional_gan": Case(
         lambda: ConditionalGAN(8, num_classes=4), lambda: (torch.randn(4, 100),), judged_by_class
+    ),
+    "pix2pix": Case(
+        lambda: Pix2Pix(32, 1, out_channels=2, base_channels=2), images(1, 32), judged_pair
     ),
     "autoencoder": Case(lambda: Autoencoder(8, 3, hidden_sizes=(16,), latent_dim=4), images(3, 8)),
     "autoencoder_tied": Case(

@@ -21,6 +21,7 @@ ALIKE = {  # Another experiment has the same parts, in other sizes or on other d
     *("autoencoder_mnist", "made_mnist", "pixel_cnn_mnist", "rbm_mnist", "real_nvp_mnist"),
     "pacdcgan_stacked_mnist",
     *("vae_mnist_long", "vae_mnist_paper", "wgan_gp_mnist_paper", "resnet20_cifar10_paper"),
+    "pix2pix_shapes_paper",
 }
 EXPERIMENTS = sorted(
     {path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml")} - ALIKE
@@ -123,6 +124,7 @@ SMALLER = {
         name: ["model.hidden_channels=4", "data.batch_size=8"]
         for name in ("real_nvp_digits", "real_nvp_mnist")
     },
+    "pix2pix_shapes": ["model.base_channels=2", "data.train_size=40", "data.batch_size=2"],
     "resnet20_cifar10": ["data.batch_size=8", "data.folder=cifar10_images"],
     "resnet_mnist": ["data.batch_size=8"],
     "shallow_convnet_synthetic": ["model.hidden_channels=4", "data.num_samples=96"],

@@ -100,9 +100,7 @@ def test_dropout_stands_where_the_docstring_says(image_size, blocks):
     assert sum(isinstance(m, Noise) for m in small(image_size).modules()) == blocks
 
 
-@pytest.mark.parametrize(
-    ("num_layers", "side"), [(1, 16), (2, 34), (3, 70), (4, 142), (5, 286)]
-)
+@pytest.mark.parametrize(("num_layers", "side"), [(1, 16), (2, 34), (3, 70), (4, 142), (5, 286)])
 def test_a_logit_sees_a_patch_of_the_stated_size(num_layers, side):
     torch.manual_seed(0)
     network = Discriminator(1, base_channels=1, num_layers=num_layers).eval()

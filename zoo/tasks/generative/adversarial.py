@@ -24,7 +24,7 @@ from zoo.tasks.generative.adversarial_losses import LOSSES, LossName, gradient_p
 from zoo.tasks.generative.base import GRID, Generative, sample_grid
 from zoo.tasks.generative.opponents import Opponents
 from zoo.tasks.prediction import Samples
-from zoo.tasks.task import Image, Objective, Shown, inputs_of, require_parts
+from zoo.tasks.task import Image, Objective, Shown, inputs_of
 
 
 class AdversarialOptions(TypedDict, total=False):
@@ -87,6 +87,7 @@ class Adversarial(Opponents, Generative):
     """
 
     monitor = "frechet_distance"
+    parts = (*Opponents.parts, "latent_dim")
 
     def __init__(
         self,
@@ -100,7 +101,6 @@ class Adversarial(Opponents, Generative):
         num_components: int = 32,
     ) -> None:
         super().__init__(model)
-        require_parts(model, "latent_dim")
         if loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
         if generator_every < 1:

@@ -100,7 +100,11 @@ class ImageTranslation(Opponents):
         return self.losses.generator(self._judge(given, fake))
 
     def _judge(self, given: Tensor, images: Tensor) -> Tensor:
-        return self.discriminator(torch.cat([given, images], dim=1))
+        return self.discriminator(*self.judged(images, (given,)))
+
+    def judged(self, images: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor]:
+        """What the discriminator takes, for images and what the generator made them of."""
+        return (torch.cat([*inputs, images], dim=1),)
 
     # ----------------------------------------------------------------------------- evaluation
 

@@ -1,5 +1,7 @@
 """What tasks of a generator and a discriminator share, whatever the generator is given."""
 
+from typing import ClassVar
+
 from torch import nn
 
 from zoo.metrics.sums import Mean
@@ -11,11 +13,16 @@ class Opponents(Task):
 
     Args:
         model: has both as parts of these names.
+
+    Attributes:
+        parts: what a model must have.
     """
+
+    parts: ClassVar[tuple[str, ...]] = ("generator", "discriminator")
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        require_parts(model, "generator", "discriminator")
+        require_parts(model, *self.parts)
         self.metrics = {
             "discriminator_loss": Mean(higher_is_better=False),
             "generator_loss": Mean(higher_is_better=False),

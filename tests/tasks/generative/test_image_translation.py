@@ -187,8 +187,10 @@ def test_an_evaluation_is_shown_as_input_translation_and_truth():
 
 def test_prediction_is_an_image_and_the_same_each_time():
     task, (mask, _) = ImageTranslation(small().eval()), batch_of(shapes())
+    found = task.predict(mask)
+    torch.manual_seed(7)
     state = torch.get_rng_state()
-    found, again = task.predict(mask), task.predict((mask,))
+    again = task.predict((mask,))
     assert isinstance(found, Images) and found.images.shape == (2, 3, 64, 64)
     assert found.images.min() >= 0 and found.images.max() <= 1
     assert torch.equal(found.images, again.images)

@@ -37,8 +37,8 @@ class ImageTranslation(Opponents):
     :math:`\log D(x, G(x, z))` and is judged for the same images. The L1 norm is the mean over
     pixels and channels.
 
-    The metrics are ``l1`` and the two losses of the game, without half and L1 term; noise takes
-    part. After an evaluation there is an image of a few samples: x, G(x, z) and y side by side.
+    The metrics are ``l1`` and the losses of both networks; noise takes part. After an evaluation
+    there is an image of a few samples: x, G(x, z) and y side by side.
 
     A batch is ``(x, y)``.
 
@@ -73,12 +73,10 @@ class ImageTranslation(Opponents):
         with self.turn("generator"):
             fake = self.translate(given, real)
         with self.turn("discriminator"):
-            loss = self.discriminator_loss(given, real, fake.detach()) / 2
+            loss = self.discriminator_loss(given, real, fake.detach())
         yield Objective(loss, len(real), "discriminator")
         with self.turn("generator"):
-            deceit, distance = self.generator_loss(given, fake), F.l1_loss(fake, real)
-            loss = deceit + self.l1_weight * distance
-        terms = {"adversarial": deceit.detach(), "l1": distance.detach()}
+            loss, terms = self.generator_loss(given, real, fake)
         yield Objective(loss, len(real), "generator", terms)
 
     def translate(self, given: Tensor, real: Tensor) -> Tensor:
@@ -92,12 +90,16 @@ class ImageTranslation(Opponents):
         return fake
 
     def discriminator_loss(self, given: Tensor, real: Tensor, fake: Tensor) -> Tensor:
-        r""":math:`-\log D(x, y) - \log(1 - D(x, G(x, z)))`, mean over the logits of a batch."""
-        return self.losses.discriminator(self._judge(given, real), self._judge(given, fake))
+        r"""Half of :math:`-\log D(x, y) - \log(1 - D(x, G(x, z)))`, mean over the logits."""
+        return self.losses.discriminator(self._judge(given, real), self._judge(given, fake)) / 2
 
-    def generator_loss(self, given: Tensor, fake: Tensor) -> Tensor:
-        r""":math:`-\log D(x, G(x, z))`, mean over the logits of a batch, without the L1 term."""
-        return self.losses.generator(self._judge(given, fake))
+    def generator_loss(
+        self, given: Tensor, real: Tensor, fake: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        r""":math:`-\log D(x, G(x, z))`, mean over the logits, with the L1 term; and both apart."""
+        adversarial, l1 = self.losses.generator(self._judge(given, fake)), F.l1_loss(fake, real)
+        terms = {"adversarial": adversarial.detach(), "l1": l1.detach()}
+        return adversarial + self.l1_weight * l1, terms
 
     def _judge(self, given: Tensor, images: Tensor) -> Tensor:
         return self.discriminator(*self.judged(images, (given,)))
@@ -111,10 +113,11 @@ class ImageTranslation(Opponents):
     def evaluate(self, batch: Sequence[Tensor]) -> None:
         given, real = batch
         fake = self.translate(given, real)
-        self.metrics["l1"].update(F.l1_loss(fake, real), len(real))
         loss = self.discriminator_loss(given, real, fake)
         self.metrics["discriminator_loss"].update(loss, len(real))
-        self.metrics["generator_loss"].update(self.generator_loss(given, fake), len(real))
+        loss, terms = self.generator_loss(given, real, fake)
+        self.metrics["generator_loss"].update(loss, len(real))
+        self.metrics["l1"].update(terms["l1"], len(real))
         if are_images(given) and are_images(real):
             self.samples.update(given, fake, real)
 

@@ -46,7 +46,7 @@ class PairedShapes(Shapes):
     def __init__(
         self,
         *,
-        batch_size: int = 4,
+        batch_size: int = 1,
         image_size: int = 64,
         train_size: int = 1000,
         val_size: int = 200,

@@ -45,7 +45,7 @@ def spread(line: CommandLine) -> None:
     found: dict[float, dict[str, float]] = {}
     for alpha in ALPHAS:
         model = LabelPropagation(steps, alpha)
-        weight = getattr(train, "edge_weight", None)
+        weight = train.edge_weight
         guess = model(train.labels, train.edge_index, train.mask, weight).argmax(1)
         found[alpha] = {
             split: (guess == graph.labels)[graph.mask].float().mean().item()

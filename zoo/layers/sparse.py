@@ -12,7 +12,8 @@ from functools import cached_property
 from typing import Any, TypeVar, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
 from zoo.layers.checks import needs_plain_operations
 
@@ -51,6 +52,11 @@ class SparseMatrix:
             matrix.crow_indices().diff(), output_size=len(column_of)
         )
         return cls(row_of, column_of, matrix.values(), (rows, columns))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self._places[2]
 
     def with_values(self, values: Tensor) -> "SparseMatrix":
         """The matrix with other values in the same places."""
@@ -160,30 +166,6 @@ def dropout(x: Tensor | SparseMatrix, p: float) -> Tensor | SparseMatrix:
     return x * (torch.rand_like(x) >= p).to(x.dtype).div_(1 - p)
 
 
-def sparse_features(features: Tensor, cache: "LastSeen | None" = None) -> SparseMatrix:
-    """Features of CSR layout with their transpose; where the entries lie may be cached.
-
-    Raises:
-        ValueError: if the features want a gradient, or plain operations are asked for.
-    """
-    if features.requires_grad:
-        raise ValueError("x must be dense to get a gradient, not of CSR layout")
-    if needs_plain_operations():
-        raise ValueError("x must be dense for torch.func and torch.export, not of CSR layout")
-    if cache is None:
-        return SparseMatrix.of(features)
-    return cache(SparseMatrix.of, features).with_values(features.values())
-
-
-def linear(layer: nn.Linear, x: Tensor | SparseMatrix) -> Tensor:
-    """``layer(x)``, where ``x`` may be sparse."""
-    if isinstance(x, Tensor):
-        mapped: Tensor = layer(x)
-        return mapped
-    mapped = x @ layer.weight.t()
-    return mapped if layer.bias is None else mapped + layer.bias
-
-
 def _parts(tensor: Tensor) -> list[Tensor]:
     """The dense tensors that a tensor is made of."""
     if tensor.layout == torch.sparse_csr:
@@ -235,3 +217,34 @@ class LastSeen:
 
     def __reduce__(self) -> tuple[type["LastSeen"], tuple[()]]:
         return LastSeen, ()
+
+
+def features_of(x: Tensor, cache: LastSeen | None = None) -> Tensor | SparseMatrix:
+    """Features as layers take them: dense ones as they are, others with their transpose.
+
+    Args:
+        x: dense or of CSR layout.
+        cache: keeps where the entries of the latter lie.
+
+    Raises:
+        ValueError: features of CSR layout where they cannot be.
+    """
+    if x.layout != torch.sparse_csr:
+        return x
+    if x.requires_grad:
+        raise ValueError("x must be dense to get a gradient, not of CSR layout")
+    if needs_plain_operations():
+        raise ValueError("x must be dense for torch.func and torch.export, not of CSR layout")
+    if cache is None:
+        return SparseMatrix.of(x)
+    return cache(SparseMatrix.of, x).with_values(x.values())
+
+
+def linear(x: Tensor | SparseMatrix, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``torch.nn.functional.linear`` that takes sparse features too."""
+    if isinstance(x, Tensor) and x.layout == torch.sparse_csr:
+        x = features_of(x)
+    if isinstance(x, Tensor):
+        return F.linear(x, weight, bias)
+    h = x @ weight.t()
+    return h if bias is None else h + bias

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from zoo.layers.adjacency import normalized_adjacency
 from zoo.layers.checks import check_at_least_one, check_probability
 from zoo.layers.initialization import deferred_init, reset
-from zoo.layers.sparse import LastSeen, SparseMatrix, dropout, linear, sparse_features
+from zoo.layers.sparse import LastSeen, SparseMatrix, dropout, features_of, linear
 
 
 class APPNP(nn.Module):
@@ -154,7 +154,7 @@ class APPNPNet(nn.Module):
                 h = torch.relu(h)
             if self.training and self.dropout > 0:
                 h = dropout(h, self.dropout)
-            h = linear(lin, h)
+            h = linear(h, lin.weight, lin.bias)
         logits: Tensor = self.propagation(h, adjacency)
         return logits  # (nodes, num_classes)
 
@@ -162,9 +162,7 @@ class APPNPNet(nn.Module):
         self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None
     ) -> tuple[Any, SparseMatrix]:
         """Features and adjacency matrix as the layers take them."""
-        h: Any = x
-        if x.layout == torch.sparse_csr:
-            h = sparse_features(x, self._features if self.cached else None)
+        h: Any = features_of(x, self._features if self.cached else None)
         graph = x.size(0), edge_weight, next(self.parameters()).dtype
         if not self.cached:
             return h, normalized_adjacency(edge_index, *graph)

@@ -48,8 +48,8 @@ from zoo.layers.sparse import (
     LastSeen,
     SparseMatrix,
     dropout,
+    features_of,
     linear,
-    sparse_features,
     sparse_matrix,
 )
 
@@ -195,10 +195,9 @@ class ChebConv(nn.Module):
         batch: Tensor | None = None,
         lambda_max: float | Tensor | None = None,
     ) -> Tensor:
-        if isinstance(x, Tensor) and x.layout == torch.sparse_csr:
-            x = sparse_features(x)
+        x = features_of(x) if isinstance(x, Tensor) else x
         lins: Any = self.lins
-        h = [linear(lin, x) for lin in lins]  # K times (nodes, out_channels)
+        h = [linear(x, lin.weight) for lin in lins]  # K times (nodes, out_channels)
         if isinstance(edge_index, Tensor):
             scaling = self.normalization, lambda_max, batch, lins[0].weight.dtype
             edge_index = scaled_laplacian(edge_index, h[0].size(0), edge_weight, *scaling)
@@ -290,9 +289,7 @@ class ChebNet(nn.Module):
         self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None
     ) -> tuple[Any, SparseMatrix]:
         """Features and Laplacian as the layers take them."""
-        h: Any = x
-        if x.layout == torch.sparse_csr:
-            h = sparse_features(x, self._features if self.cached else None)
+        h: Any = features_of(x, self._features if self.cached else None)
         dtype = next(self.parameters()).dtype
         graph = x.size(0), edge_weight, self.normalization, None, None, dtype
         if not self.cached:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from zoo.layers.checks import check_at_least_one, check_probability
 from zoo.layers.initialization import deferred_init, reset
 from zoo.layers.message_passing import Aggregation, Edges
-from zoo.layers.sparse import LastSeen, dropout, linear, sparse_features
+from zoo.layers.sparse import LastSeen, dropout, features_of, linear
 
 
 class GatedGraphConv(nn.Module):
@@ -145,12 +145,12 @@ class GatedGraphNetwork(nn.Module):
         reset(self)
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        is_sparse = x.layout == torch.sparse_csr
-        h = sparse_features(x, self._features if self.cached else None) if is_sparse else x
+        h = features_of(x, self._features if self.cached else None)
         nodes = x.size(0)
         edges = self._edges(Edges, edge_index, nodes) if self.cached else Edges(edge_index, nodes)
         is_dropping = self.training and self.dropout > 0
-        annotation = linear(self.annotation, dropout(h, self.dropout) if is_dropping else h).relu()
+        h = dropout(h, self.dropout) if is_dropping else h
+        annotation = linear(h, self.annotation.weight, self.annotation.bias).relu()
         states = self.conv(annotation, edges, edge_weight)
         found = torch.cat([states, annotation], dim=1)  # (nodes, 2 * hidden_channels)
         logits: Tensor = self.classifier(dropout(found, self.dropout) if is_dropping else found)

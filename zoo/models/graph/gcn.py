@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from zoo.layers.adjacency import normalized_adjacency
 from zoo.layers.checks import check_at_least_one, check_probability
 from zoo.layers.initialization import deferred_init, reset
-from zoo.layers.sparse import LastSeen, SparseMatrix, dropout, linear, sparse_features
+from zoo.layers.sparse import LastSeen, SparseMatrix, dropout, features_of, linear
 
 
 class GCNConv(nn.Module):
@@ -77,10 +77,8 @@ class GCNConv(nn.Module):
         edge_index: Tensor | SparseMatrix,
         edge_weight: Tensor | None = None,
     ) -> Tensor:
-        if isinstance(x, Tensor) and x.layout == torch.sparse_csr:
-            x = sparse_features(x)
         # Features first, neighbours second: the product is narrower that way round.
-        h = linear(self.lin, x)
+        h = linear(x, self.lin.weight)
         if isinstance(edge_index, Tensor):
             graph = h.size(0), edge_weight, self.lin.weight.dtype
             edge_index = normalized_adjacency(edge_index, *graph)
@@ -155,10 +153,8 @@ class GCN(nn.Module):
         self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None
     ) -> tuple[Any, SparseMatrix]:
         """Features and adjacency matrix as the layers take them."""
-        is_sparse = x.layout == torch.sparse_csr
         graph = x.size(0), edge_weight, next(self.parameters()).dtype
         if not self.cached:
-            h = sparse_features(x) if is_sparse else x
-            return h, normalized_adjacency(edge_index, *graph)
-        h = sparse_features(x, self._features) if is_sparse else x
+            return features_of(x), normalized_adjacency(edge_index, *graph)
+        h = features_of(x, self._features)
         return h, self._adjacency(normalized_adjacency, edge_index, *graph)

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from zoo.layers.adjacency import normalized_adjacency
 from zoo.layers.checks import check_at_least_one, check_probability
 from zoo.layers.initialization import deferred_init, reset
-from zoo.layers.sparse import LastSeen, SparseMatrix, dropout, linear, sparse_features
+from zoo.layers.sparse import LastSeen, SparseMatrix, dropout, features_of, linear
 
 
 class GCN2Conv(nn.Module):
@@ -181,7 +181,9 @@ class GCNII(nn.Module):
         last: Any
         first, last = self.lins
         h, adjacency = self._prepared(x, edge_index, edge_weight)
-        h = x_0 = linear(first, self._dropped(h)).relu()  # (nodes, hidden_channels)
+        h = x_0 = linear(
+            self._dropped(h), first.weight, first.bias
+        ).relu()  # (nodes, hidden_channels)
         for conv in self.convs:
             h = conv(self._dropped(h), x_0, adjacency).relu()
         logits: Tensor = last(self._dropped(h))
@@ -194,9 +196,7 @@ class GCNII(nn.Module):
         self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None
     ) -> tuple[Any, SparseMatrix]:
         """Features and adjacency matrix as the layers take them."""
-        h: Any = x
-        if x.layout == torch.sparse_csr:
-            h = sparse_features(x, self._features if self.cached else None)
+        h: Any = features_of(x, self._features if self.cached else None)
         graph = x.size(0), edge_weight, next(self.parameters()).dtype
         if not self.cached:
             return h, normalized_adjacency(edge_index, *graph)

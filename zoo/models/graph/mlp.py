@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from zoo.layers.checks import check_at_least_one, check_probability
 from zoo.layers.initialization import deferred_init, reset
-from zoo.layers.sparse import LastSeen, dropout, linear, sparse_features
+from zoo.layers.sparse import LastSeen, dropout, features_of, linear
 
 
 class NodeMLP(nn.Module):
@@ -78,15 +78,13 @@ class NodeMLP(nn.Module):
     def forward(
         self, x: Tensor, edge_index: Tensor | None = None, edge_weight: Tensor | None = None
     ) -> Tensor:
-        h: Any = x
-        if x.layout == torch.sparse_csr:
-            h = sparse_features(x, self._features if self.cached else None)
+        h: Any = features_of(x, self._features if self.cached else None)
         lin: Any
         for layer, lin in enumerate(self.lins):
             if layer > 0:
                 h = torch.relu(h)
             if self.training and self.dropout > 0:
                 h = dropout(h, self.dropout)
-            h = linear(lin, h)
+            h = linear(h, lin.weight, lin.bias)
         logits: Tensor = h
         return logits  # (nodes, num_classes)

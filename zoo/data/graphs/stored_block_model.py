@@ -23,7 +23,7 @@ CHUNK = 50_000  # nodes whose features are drawn at a time
 _FILES = ("starts", "sources", "features", "labels")
 
 
-class BlockModel(DataModule):
+class StoredBlockModel(DataModule):
     r"""Nodes of several classes, linked mostly within their own, with noisy features.
 
     Each link joins a random node to one of its own class with probability ``within``, else to any

@@ -33,7 +33,9 @@ class GraphBatch(NamedTuple):
 
     def to(self, device: torch.device | str) -> "GraphBatch":
         """The same on a device; what is there already stays the same tensor."""
-        return GraphBatch(*(tensor if tensor is None else tensor.to(device) for tensor in self))
+        features, edge_index, labels, mask = (tensor.to(device) for tensor in self[:4])
+        weight = None if self.edge_weight is None else self.edge_weight.to(device)
+        return GraphBatch(features, edge_index, labels, mask, weight)
 
 
 class GraphLoader:

@@ -1,4 +1,4 @@
-"""Products with a constant sparse matrix: a graph's adjacency, features that are mostly zero.
+"""Products with a sparse matrix: a graph's adjacency, features that are mostly zero.
 
 A matrix is kept in CSR form next to its transpose. torch's own product builds the transpose again
 in each backward pass, which for the graph and the features of Cora costs several times as much as
@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, TypeVar, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.layers.checks import needs_plain_operations
 
@@ -20,12 +20,13 @@ T = TypeVar("T")
 
 
 class SparseMatrix:
-    """A constant matrix in CSR form and its transpose: ``matrix @ dense``.
+    """A matrix in CSR form and its transpose: ``matrix @ dense``.
 
     Args:
         row_of: row of each entry, in rising order.
         column_of: column of each.
-        values: of the entries.
+        values: of the entries. Constants as a rule; where they want a gradient they get it, by a
+            slower product.
         shape: rows and columns of the matrix.
     """
 
@@ -74,7 +75,7 @@ class SparseMatrix:
     def __matmul__(self, dense: Tensor) -> Tensor:
         """The product with a dense matrix, differentiable with respect to the latter."""
         dense = dense.to(self.values.dtype)
-        if needs_plain_operations():
+        if self.values.requires_grad or needs_plain_operations():
             _, column_of, (rows, _) = self._places
             shares = self.values.unsqueeze(1) * dense[column_of]  # (entries, width)
             return dense.new_zeros(rows, dense.size(1)).index_add(0, self._row_of, shares)
@@ -146,6 +147,30 @@ def dropout(x: Tensor | SparseMatrix, p: float) -> Tensor | SparseMatrix:
     return x * (torch.rand_like(x) >= p).to(x.dtype).div_(1 - p)
 
 
+def sparse_features(features: Tensor, cache: "LastSeen | None" = None) -> SparseMatrix:
+    """Features of CSR layout with their transpose; where the entries lie may be cached.
+
+    Raises:
+        ValueError: if the features want a gradient, or plain operations are asked for.
+    """
+    if features.requires_grad:
+        raise ValueError("x must be dense to get a gradient, not of CSR layout")
+    if needs_plain_operations():
+        raise ValueError("x must be dense for torch.func and torch.export, not of CSR layout")
+    if cache is None:
+        return SparseMatrix.of(features)
+    return cache(SparseMatrix.of, features).with_values(features.values())
+
+
+def linear(layer: nn.Linear, x: Tensor | SparseMatrix) -> Tensor:
+    """``layer(x)``, where ``x`` may be sparse."""
+    if isinstance(x, Tensor):
+        mapped: Tensor = layer(x)
+        return mapped
+    mapped = x @ layer.weight.t()
+    return mapped if layer.bias is None else mapped + layer.bias
+
+
 def _parts(tensor: Tensor) -> list[Tensor]:
     """The dense tensors that a tensor is made of."""
     if tensor.layout == torch.sparse_csr:
@@ -158,32 +183,40 @@ def _equal(ours: list[Tensor], theirs: list[Tensor]) -> bool:
 
 
 class LastSeen:
-    """What was computed from a tensor, kept until the next call that is given another one.
+    """What was computed from tensors, kept until the next call that is given others.
 
     The same tensor is the same object (so on the same device too), not changed in place since. On a
-    CPU, where an array of NumPy may share its memory, its values tell. Copies and pickles of a
-    cache are empty.
+    CPU, where an array of NumPy may share its memory, its values tell. What a gradient is wanted
+    for is computed anew each time. Copies and pickles of a cache are empty.
     """
 
     def __init__(self) -> None:
         self._tensor: Tensor | None = None
+        self._more: list[Tensor] = []  # held here, so that no other tensor gets their ids
         self._values: list[Tensor] = []
         self._key: tuple[Hashable, ...] = ()
         self._result: Any = None
 
     def __call__(self, compute: Callable[..., T], tensor: Tensor, *arguments: Hashable) -> T:
         """``compute(tensor, *arguments)``, unless that is what the last call computed."""
-        # Changes in place of the one leave no trace, and what the other makes has a short life.
-        if tensor.is_inference() or needs_plain_operations():
+        more = [argument for argument in arguments if isinstance(argument, Tensor)]
+        # Changes in place of the first leave no trace, a cached result would cut the second off
+        # from its gradient, and what plain operations make has a short life.
+        if needs_plain_operations() or any(
+            given.is_inference() or given.requires_grad for given in (tensor, *more)
+        ):
             return compute(tensor, *arguments)
-        key = (tensor._version, *arguments)
-        values = _parts(tensor) if tensor.is_cpu else []
+        key = (
+            *(given._version for given in (tensor, *more)),
+            *(id(known) if isinstance(known, Tensor) else known for known in arguments),
+        )
+        values = [part for given in (tensor, *more) if given.is_cpu for part in _parts(given)]
         if tensor is not self._tensor or key != self._key or not _equal(values, self._values):
             # What an evaluation leaves here must serve the next training step too.
             with torch.inference_mode(False), torch.no_grad():
                 self._result = compute(tensor, *arguments)
                 self._values = [part.clone() for part in values]
-            self._tensor, self._key = tensor, key
+            self._tensor, self._more, self._key = tensor, more, key
         result: T = self._result
         return result
 

@@ -83,3 +83,27 @@ def test_a_bad_table_leaves_no_run_behind(here, capsys):
     err = capsys.readouterr().err
     assert "mine/nodes.csv, line 82: the node 'n1' is there already, in line 3" in err
     assert err.count("\n") == 1 and not (here / "runs").exists()
+
+
+def test_links_are_predicted_for_a_table_of_pairs(here, capsys):
+    words = ("experiment=link_prediction_cora", "data=karate_links", "trainer.epochs=60")
+    assert train.main((*words, "trainer.device=cpu", "logger=off")) == 0
+    assert "predict=<pairs.csv>" in capsys.readouterr().out
+    (run,) = here.glob("runs/*/*")
+    (here / "pairs.csv").write_text("target,source\n33,32\n33,0\n16,26\n")
+    assert evaluate.main([f"run={run}", "predict=pairs.csv", "out=found.csv"]) == 0
+    with open("found.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["source"], row["target"]) for row in rows] == [
+        ("32", "33"),
+        ("0", "33"),
+        ("26", "16"),
+    ]
+    heads, _, strangers = (float(row["value"]) for row in rows)
+    assert 0 <= strangers < heads <= 1
+    capsys.readouterr()
+    (here / "pairs.csv").write_text("source,target\n0,34\n")
+    assert evaluate.main([f"run={run}", "predict=pairs.csv"]) == 2
+    err = capsys.readouterr().err
+    assert "predict: pairs.csv, line 2: there is no node '34' in the graph" in err
+    assert err.count("\n") == 1

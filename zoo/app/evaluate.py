@@ -2,7 +2,7 @@
 
     python evaluate.py run=<run folder> [split=<split>] [checkpoint=best|last|<file>]
     python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
-    python evaluate.py run=<run folder> predict=<graph folder> [out=<file.csv>]
+    python evaluate.py run=<run folder> predict=<graph folder or table> [out=<file.csv>]
     python evaluate.py run=<run folder> sample=<count> [out=<file.png or file.pt>]
     python evaluate.py run=<run folder> reconstruct=<image or folder> [out=<file.png or file.pt>]
     python evaluate.py run=<run folder> interpolate=<image>,<image> [steps=8] [out=<file>]
@@ -15,7 +15,8 @@ tta=flip (mean over the image and its mirror image) or tta=ten_crop (over ten cr
 default: 7/8 of the image).
 
 For a graph of your own, nodes.csv and edges.csv in a folder, a node classification predicts a table
-of all nodes, whether it has seen them or not.
+of all nodes, whether it has seen them or not. Link prediction takes a table of pairs of its graph's
+nodes (source, target) and adds the probability of a link.
 
 A generative model draws samples; seed=<number> draws others. One with latent variables makes
 images anew from theirs (inputs above, what it makes of them below), and what lies between the

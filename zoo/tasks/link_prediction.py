@@ -73,6 +73,9 @@ class LinkPrediction(Task):
         self.metrics["loss"].update(loss, len(labels))
         self.metrics["ranking"].update(scores, labels)
 
+    def next_steps(self, data: Any) -> list[str]:
+        return ["evaluate.py run={run} predict=<pairs.csv>"] if hasattr(data, "read_inputs") else []
+
     def example_inputs(self, batch: Any) -> tuple[Any, ...]:
         return tuple(part for part in (*batch[:2], *batch[4:5]) if part is not None)
 

@@ -104,6 +104,11 @@ class GraphFolder(DataModule):
             return SPLITS if "test" in self.shares else SPLITS[:2]
         return SPLITS if "test" in self._nodes.texts(column) else SPLITS[:2]
 
+    @property
+    def node_names(self) -> list[str]:
+        """The identifiers of the nodes."""
+        return self._nodes.ids
+
     @cached_property
     def _nodes(self) -> NodeTable:
         return NodeTable(self.folder / self.files["nodes"], self.id, self.label)

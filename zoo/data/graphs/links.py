@@ -7,6 +7,7 @@ epoch; those of val and test are drawn once.
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from zoo.data.loading.order import BatchOrder
 from zoo.data.module import DataModule, Part
 from zoo.data.sampling import seeded_generator
 from zoo.data.splits import SPLITS, check_fractions, split_indices
+from zoo.data.tables import read_table
 
 
 class LinkBatch(NamedTuple):
@@ -37,6 +39,12 @@ class LinkBatch(NamedTuple):
     pairs: Tensor
     labels: Tensor
     edge_weight: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "LinkBatch":
+        """The same on a device."""
+        features, edge_index, pairs, labels = (tensor.to(device) for tensor in self[:4])
+        weight = None if self.edge_weight is None else self.edge_weight.to(device)
+        return LinkBatch(features, edge_index, pairs, labels, weight)
 
 
 class LinkLoader:
@@ -130,6 +138,7 @@ class Links(DataModule):
         if test_fraction == 0:
             raise ValueError("test_fraction must be above 0, not 0")
         self._graph = graph
+        self._num_nodes = 0
         self.fractions = (1 - val_fraction - test_fraction, val_fraction, test_fraction)
         self.split_seed = split_seed
         self.sha256 = "" if sha256 == "auto" else sha256
@@ -151,6 +160,7 @@ class Links(DataModule):
                 "one way: set data.graph.directed=false, or choose another graph"
             )
         self._check(edge_index)
+        self._num_nodes = num_nodes
         forward = edge_index[0] < edge_index[1]
         links = edge_index[:, forward]  # (2, links)
         index = split_indices(links.size(1), self.fractions, seed=self.split_seed)
@@ -199,6 +209,38 @@ class Links(DataModule):
         return graph._replace(
             edge_index=edge_index.to(device), edge_weight=graph.edge_weight[places]
         )
+
+    def read_inputs(self, path: Path) -> tuple[LinkBatch, list[dict[str, str]]]:
+        """Pairs of the graph's nodes, and what each is called.
+
+        Nodes have the names that the data set gives them, else their numbers from 0 on.
+
+        Args:
+            path: a table with the columns ``source`` and ``target``.
+
+        Raises:
+            DataError: something is wrong with the file, or with the graph.
+        """
+        if not self.loaders:
+            self.setup()
+        names = getattr(self._graph, "node_names", None) or range(self._num_nodes)
+        number_of = {str(name): number for number, name in enumerate(names)}
+        table = read_table(path, "source", "target")
+        ends = [table.column(name) for name in ("source", "target")]
+        named = [[row.fields[end] for end in ends] for row in table.rows]
+        for row, pair in zip(table.rows, named, strict=True):
+            for name in pair:
+                if name not in number_of:
+                    raise DataError(
+                        f"{path}, line {row.line}: there is no node {name!r} in the graph: its "
+                        f"nodes are {', '.join(list(number_of)[:5])}, ..."
+                    )
+        if not named:
+            raise DataError(f"{path} holds no pair below its header")
+        pairs = torch.tensor([[number_of[name] for name in pair] for pair in named]).T
+        batch = next(self.batches("test", 0))
+        batch = batch._replace(pairs=pairs, labels=torch.zeros(len(named)))
+        return batch, [dict(zip(("source", "target"), pair, strict=True)) for pair in named]
 
     def facts(self) -> dict[str, Any]:
         facts = self._graph.facts()

@@ -27,6 +27,7 @@ from zoo.models.generative.variational_autoencoder import VariationalAutoencoder
 from zoo.models.generative.vq_vae import VQVAE
 from zoo.models.generative.wgan import WGAN, PointWGAN
 from zoo.models.graph.gcn import GCN
+from zoo.models.graph.vgae import GAE, VGAE
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
 from zoo.models.recurrent.bahdanau import seq2seq_attention
@@ -308,6 +309,13 @@ CASES = {
         lambda: GCN(6, 3, num_layers=3),
         lambda: (torch.rand(4, 6).to_sparse_csr(), RING),
         num_classes=3,
+        is_batched=False,
+    ),
+    "gae": Case(lambda: GAE(6, 3), lambda: (torch.rand(4, 6), RING), is_batched=False),
+    "vgae": Case(
+        lambda: VGAE(6, 3),
+        lambda: (torch.rand(4, 6), RING),
+        lambda model, *inputs: torch.cat(model(*inputs), 1),
         is_batched=False,
     ),
     "ddpm_digits": Case(

@@ -71,7 +71,9 @@ def inverse_root(degree: Tensor) -> Tensor:
     return degree.masked_fill(is_empty, 1).rsqrt().masked_fill(is_empty, 0)
 
 
-def _with_self_loops(edge_index: Tensor, weights: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+def _with_self_loops(
+    edge_index: Tensor, weights: Tensor, num_nodes: int
+) -> tuple[Tensor, Tensor]:
     """One self-loop a node at the end; those that there were count nothing any more."""
     is_loop = edge_index[0] == edge_index[1]
     nodes, edges = torch.arange(num_nodes, device=edge_index.device), edge_index.size(1)

@@ -159,7 +159,9 @@ class GCNII(nn.Module):
         cached: bool = True,
     ) -> None:
         super().__init__()
-        check_at_least_one(in_features=in_features, num_classes=num_classes, num_layers=num_layers)
+        check_at_least_one(
+            in_features=in_features, num_classes=num_classes, num_layers=num_layers
+        )
         check_probability(dropout=dropout)
         self.lins = nn.ModuleList(
             [nn.Linear(in_features, hidden_channels), nn.Linear(hidden_channels, num_classes)]

@@ -228,6 +228,7 @@ RUNS = {  # One for each file of a model that takes no images, and three that do
     "task=vector_quantization",
     "generative.wgan": "experiment=wgan_gp_ring",
     "graph.gcn": "experiment=gcn_karate",
+    "graph.vgae": "experiment=link_prediction_cora data=karate_links",
     "linear": "experiment=linear_diabetes",
     "mlp": "model=mlp data=digits",
     "recurrent.bahdanau": PAIRS,

@@ -35,6 +35,7 @@ from zoo.models.graph.gcn import GCN
 from zoo.models.graph.gcnii import GCNII
 from zoo.models.graph.mlp import NodeMLP
 from zoo.models.graph.sgc import SGC
+from zoo.models.graph.vgae import GAE, VGAE
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
 from zoo.models.recurrent.bahdanau import seq2seq_attention
@@ -346,6 +347,13 @@ CASES = {
     ),
     "node_mlp": Case(
         lambda: NodeMLP(6, 3), lambda: (torch.rand(4, 6), RING), num_classes=3, is_batched=False
+    ),
+    "gae": Case(lambda: GAE(6, 3), lambda: (torch.rand(4, 6), RING), is_batched=False),
+    "vgae": Case(
+        lambda: VGAE(6, 3),
+        lambda: (torch.rand(4, 6), RING),
+        lambda model, *inputs: torch.cat(model(*inputs), 1),
+        is_batched=False,
     ),
     "ddpm_digits": Case(
         lambda: ddpm_digits(4, channels=(8, 16), attention_sizes=(4,), num_groups=4, dropout=0.1),

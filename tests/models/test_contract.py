@@ -27,6 +27,7 @@ from zoo.models.generative.variational_autoencoder import VariationalAutoencoder
 from zoo.models.generative.vq_vae import VQVAE
 from zoo.models.generative.wgan import WGAN, PointWGAN
 from zoo.models.graph.gcn import GCN
+from zoo.models.graph.structure_free import DeepMultiset, MolecularFingerprint
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
 from zoo.models.recurrent.bahdanau import seq2seq_attention
@@ -74,6 +75,16 @@ class Case(NamedTuple):
 
 def images(channels: int, size: int) -> Callable[[], tuple[torch.Tensor, ...]]:
     return lambda: (torch.rand(4, channels, size, size),)
+
+
+def packed() -> tuple[torch.Tensor, ...]:
+    """Two links, each a graph."""
+    links = torch.tensor([[1, 0, 3, 2], [0, 1, 2, 3]])
+    return torch.rand(4, 6), links, torch.tensor([0, 0, 1, 1])
+
+
+def two_graphs(model: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
+    return model(*inputs, 2)
 
 
 def with_head(model: nn.Module) -> nn.Module:
@@ -309,6 +320,12 @@ CASES = {
         lambda: (torch.rand(4, 6).to_sparse_csr(), RING),
         num_classes=3,
         is_batched=False,
+    ),
+    "molecular_fingerprint": Case(
+        lambda: MolecularFingerprint(6, 3), packed, two_graphs, num_classes=3, is_batched=False
+    ),
+    "deep_multiset": Case(
+        lambda: DeepMultiset(6, 3), packed, two_graphs, num_classes=3, is_batched=False
     ),
     "ddpm_digits": Case(
         lambda: ddpm_digits(4, channels=(8, 16), attention_sizes=(4,), num_groups=4, dropout=0.1),

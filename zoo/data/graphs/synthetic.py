@@ -92,7 +92,9 @@ class DrawnGraphs(DataModule):
     def setup(
         self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
     ) -> None:
-        graphs, labels, splits = [], [], {}
+        graphs: list[tuple[Tensor, Tensor]] = []
+        labels: list[Any] = []
+        splits: dict[str, Tensor] = {}
         for split, count in self.counts.items():
             generator = seeded_generator(type(self).__name__, self.data_seed, split)
             splits[split] = torch.arange(len(graphs), len(graphs) + count)
@@ -149,7 +151,8 @@ class RandomGraphModels(DrawnGraphs):
         links_per_node: int = 2,
         **options: Unpack[GraphOptions],
     ) -> None:
-        super().__init__(**{"max_degree": 0, **options})
+        options.setdefault("max_degree", 0)
+        super().__init__(**options)
         check_nodes(min_nodes, max_nodes, least=links_per_node + 1)
         if links_per_node < 1:
             raise ValueError(f"links_per_node must be at least 1, not {links_per_node}")
@@ -238,7 +241,8 @@ class WeisfeilerLehman(DrawnGraphs):
         max_nodes: int = 20,
         **options: Unpack[GraphOptions],
     ) -> None:
-        super().__init__(**{"max_degree": 3, **options})
+        options.setdefault("max_degree", 3)
+        super().__init__(**options)
         if pairs not in ("branches", "cycles"):
             raise ValueError(f"pairs must be branches or cycles, not {pairs!r}")
         check_nodes(min_nodes, max_nodes, least=7 if pairs == "branches" else 6)

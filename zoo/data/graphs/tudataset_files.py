@@ -129,9 +129,10 @@ def _batch(path: Path) -> Tensor:
     batch = _read(path, whole=True)[:, 0] - 1
     if not len(batch):
         raise DataError(f"{path} is empty: write the graph of each node, a line each")
-    steps = batch.diff(prepend=batch.new_tensor([-1]))
-    steps[0] = batch[0]  # may be 0, as later steps
-    wrong = ((steps < 0) | (steps > 1)).nonzero().flatten()
+    steps = batch.diff(prepend=batch.new_zeros(1))
+    is_wrong = (steps < 0) | (steps > 1)
+    is_wrong[0] = batch[0] != 0
+    wrong = is_wrong.nonzero().flatten()
     if len(wrong):
         line = int(wrong[0])
         before = 0 if line == 0 else int(batch[line - 1]) + 1

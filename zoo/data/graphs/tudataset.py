@@ -61,6 +61,7 @@ class TUDataset(DataModule):
 
     splits = SPLITS
     changeable = ("root", "folder")
+    repeated = ("fold",)
 
     def __init__(
         self,

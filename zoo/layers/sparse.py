@@ -13,6 +13,7 @@ from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from zoo.layers.checks import needs_plain_operations
 
@@ -51,6 +52,11 @@ class SparseMatrix:
             matrix.crow_indices().diff(), output_size=len(column_of)
         )
         return cls(row_of, column_of, matrix.values(), (rows, columns))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self._places[2]
 
     def with_values(self, values: Tensor) -> "SparseMatrix":
         """The matrix with other values in the same places."""
@@ -189,3 +195,34 @@ class LastSeen:
 
     def __reduce__(self) -> tuple[type["LastSeen"], tuple[()]]:
         return LastSeen, ()
+
+
+def features_of(x: Tensor, cache: LastSeen | None = None) -> Tensor | SparseMatrix:
+    """Features as layers take them: dense ones as they are, others with their transpose.
+
+    Args:
+        x: dense or of CSR layout.
+        cache: keeps where the entries of the latter lie.
+
+    Raises:
+        ValueError: features of CSR layout where they cannot be.
+    """
+    if x.layout != torch.sparse_csr:
+        return x
+    if x.requires_grad:
+        raise ValueError("x must be dense to get a gradient, not of CSR layout")
+    if needs_plain_operations():
+        raise ValueError("x must be dense for torch.func and torch.export, not of CSR layout")
+    if cache is None:
+        return SparseMatrix.of(x)
+    return cache(SparseMatrix.of, x).with_values(x.values())
+
+
+def linear(x: Tensor | SparseMatrix, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``torch.nn.functional.linear`` that takes sparse features too."""
+    if isinstance(x, Tensor) and x.layout == torch.sparse_csr:
+        x = features_of(x)
+    if isinstance(x, Tensor):
+        return F.linear(x, weight, bias)
+    h = x @ weight.t()
+    return h if bias is None else h + bias

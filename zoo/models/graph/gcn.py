@@ -27,10 +27,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_probability, needs_plain_operations
+from zoo.layers.checks import check_at_least_one, check_probability
 from zoo.layers.initialization import deferred_init, reset
 from zoo.layers.message_passing import check_edge_index
-from zoo.layers.sparse import LastSeen, SparseMatrix, dropout, sparse_matrix
+from zoo.layers.sparse import (
+    LastSeen,
+    SparseMatrix,
+    dropout,
+    features_of,
+    linear,
+    sparse_matrix,
+)
 
 
 def normalized_adjacency(
@@ -102,10 +109,8 @@ class GCNConv(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor | SparseMatrix, edge_index: Tensor | SparseMatrix) -> Tensor:
-        if isinstance(x, Tensor) and x.layout == torch.sparse_csr:
-            x = _sparse(x)
         # Features first, neighbours second: the product is narrower that way round.
-        h = self.lin(x) if isinstance(x, Tensor) else x @ self.lin.weight.t()
+        h = linear(x, self.lin.weight)
         if isinstance(edge_index, Tensor):
             edge_index = normalized_adjacency(edge_index, h.size(0), self.lin.weight.dtype)
         h = edge_index @ h  # (nodes, out_channels)
@@ -176,19 +181,8 @@ class GCN(nn.Module):
 
     def _prepared(self, x: Tensor, edge_index: Tensor) -> tuple[Any, SparseMatrix]:
         """Features and adjacency matrix as the layers take them."""
-        is_sparse, graph = x.layout == torch.sparse_csr, (x.size(0), next(self.parameters()).dtype)
+        graph = x.size(0), next(self.parameters()).dtype
         if not self.cached:
-            return _sparse(x) if is_sparse else x, normalized_adjacency(edge_index, *graph)
-        h = _sparse(x, self._features) if is_sparse else x
+            return features_of(x), normalized_adjacency(edge_index, *graph)
+        h = features_of(x, self._features)
         return h, self._adjacency(normalized_adjacency, edge_index, *graph)
-
-
-def _sparse(features: Tensor, cache: LastSeen | None = None) -> SparseMatrix:
-    """Features of CSR layout with their transpose; where the entries lie may be cached."""
-    if features.requires_grad:
-        raise ValueError("x must be dense to get a gradient, not of CSR layout")
-    if needs_plain_operations():
-        raise ValueError("x must be dense for torch.func and torch.export, not of CSR layout")
-    if cache is None:
-        return SparseMatrix.of(features)
-    return cache(SparseMatrix.of, features).with_values(features.values())

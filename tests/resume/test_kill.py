@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 ALIKE = {  # Another experiment has the same parts, in other sizes or on other digits.
     *("autoencoder_mnist", "made_mnist", "rbm_mnist", "real_nvp_mnist"),
     *("vae_mnist_long", "vae_mnist_paper", "wgan_gp_mnist_paper", "resnet20_cifar10_paper"),
+    *("gin_proteins", "gin_nci1", "gin_random_graphs"),
+    *("deep_multiset_proteins", "molecular_fingerprint_nci1"),
 }
 EXPERIMENTS = sorted(
     {path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml")} - ALIKE

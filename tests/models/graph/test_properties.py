@@ -10,6 +10,7 @@ from zoo.models.graph.gat import GAT, GATv2
 from zoo.models.graph.gcn import GCN
 from zoo.models.graph.gin import GIN, gin0
 from zoo.models.graph.graph_sage import GraphSAGE
+from zoo.models.graph.structure_free import DeepMultiset, MolecularFingerprint
 
 NODES, WIDTH, CLASSES = 7, 5, 3
 # A triangle 0-1-2 with a tail 2-3-4-5; node 6 has no edge.
@@ -44,6 +45,8 @@ GRAPH_LEVEL = {
     "gin": Network(GIN),
     "gin0_mean": Network(lambda *sizes: gin0(*sizes, readout="mean")),
     "gin_max": Network(lambda *sizes: GIN(*sizes, readout="max")),
+    "molecular_fingerprint": Network(MolecularFingerprint, ignores_self_loops=True),
+    "deep_multiset": Network(DeepMultiset, ignores_self_loops=True),
 }
 
 

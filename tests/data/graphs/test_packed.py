@@ -132,11 +132,11 @@ def test_drop_last_leaves_the_smaller_batch_out():
 def test_packing_on_a_gpu_gives_the_same_without_waiting_for_it():
     store = GraphStore.of(graphs(), torch.arange(23))
     chosen = torch.tensor([7, 0, 22, 7, 1])
-    there = store.to("cuda")
-    there.pack(chosen)
+    moved, there = store.to("cuda"), chosen.cuda()
+    moved.pack(chosen, there)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        packed = there.pack(chosen)
+        packed = moved.pack(chosen, there)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for one, other in zip(packed[:4], store.pack(chosen)[:4], strict=True):

@@ -53,8 +53,9 @@ class GraphStore:
         edge_features: Tensor | None = None,
     ) -> None:
         graphs = torch.arange(len(labels) + 1)
-        self._node_starts = torch.searchsorted(batch, graphs)  # (graphs + 1,)
-        self._edge_starts = torch.searchsorted(batch[edge_index[1]], graphs)
+        starts = [torch.searchsorted(where, graphs) for where in (batch, batch[edge_index[1]])]
+        self._starts = torch.stack(starts)  # of each graph's nodes, and of its edges: (2, graphs+1)
+        self._counts = self._starts.diff()  # (2, graphs), always on the CPU
         self.features, self.labels = features, labels
         self.edge_index, self.edge_features = edge_index, edge_features
 
@@ -73,56 +74,55 @@ class GraphStore:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> "GraphStore":
-        """The same with its tensors on a device; where each graph begins stays on the CPU."""
+        """The same on a device."""
         other = object.__new__(GraphStore)
-        other._node_starts, other._edge_starts = self._node_starts, self._edge_starts
+        other._counts, other._starts = self._counts, self._starts.to(device)
         other.features, other.labels = self.features.to(device), self.labels.to(device)
         other.edge_index = self.edge_index.to(device)
         edge_features = self.edge_features
         other.edge_features = None if edge_features is None else edge_features.to(device)
         return other
 
-    def pack(self, graphs: Tensor) -> PackedGraphs:
+    def pack(self, graphs: Tensor, there: Tensor | None = None) -> PackedGraphs:
         """Some of the graphs as one.
 
         Args:
-            graphs: their numbers, int64 on the CPU, in any order.
+            graphs: their numbers in any order, int64 on the CPU, where their sizes are added up.
+            there: the same on the device of the store, so that nothing waits for it; None: they
+                are copied.
         """
-        device = self.labels.device
-        nodes, node_counts, shifts = _ranges(self._node_starts, graphs)
-        edges, edge_counts, _ = _ranges(self._edge_starts, graphs)
-        shift = torch.repeat_interleave(shifts, edge_counts, output_size=len(edges))
-        batch = torch.repeat_interleave(node_counts, output_size=len(nodes))
-        edges = edges.to(device)
+        totals = self._counts.index_select(1, graphs).sum(1).tolist()
+        there = graphs.to(self.labels.device) if there is None else there
+        nodes, node_counts, shifts = _ranges(self._starts[0], there, totals[0])
+        edges, edge_counts, _ = _ranges(self._starts[1], there, totals[1])
         ends = self.edge_index.index_select(1, edges)  # (2, edges), in the store's numbers
-        ends -= shift.to(device)
+        ends -= torch.repeat_interleave(shifts, edge_counts, output_size=totals[1])
         given = self.edge_features
         return PackedGraphs(
-            self.features.index_select(0, nodes.to(device)),
+            self.features.index_select(0, nodes),
             ends,
-            batch.to(device),
-            self.labels.index_select(0, graphs.to(device)),
+            torch.repeat_interleave(node_counts, output_size=totals[0]),
+            self.labels.index_select(0, there),
             None if given is None else given.index_select(0, edges),
         )
 
 
-def _ranges(starts: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _ranges(starts: Tensor, chosen: Tensor, total: int) -> tuple[Tensor, Tensor, Tensor]:
     """What lies in the chosen ranges, one after the other.
 
     Args:
         starts: where each range begins, and the last one ends.
         chosen: numbers of ranges.
+        total: members of all together.
 
     Returns:
         The members, how many each range has, and by how much each moves to its new place.
     """
     first = starts.index_select(0, chosen)
     counts = starts.index_select(0, chosen + 1) - first
-    ends = counts.cumsum(0)
-    shifts = first - (ends - counts)
-    total = int(ends[-1]) if len(ends) else 0
+    shifts = first - (counts.cumsum(0) - counts)
     members = torch.repeat_interleave(shifts, counts, output_size=total)
-    return members.add_(torch.arange(total)), counts, shifts
+    return members + torch.arange(total, device=starts.device), counts, shifts
 
 
 class PackedLoader:
@@ -151,6 +151,7 @@ class PackedLoader:
     ) -> None:
         self.num_samples = len(graphs)
         self._store, self._graphs = store, graphs
+        self._there = graphs.to(store.labels.device)
         self._order = BatchOrder(
             len(graphs), batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last, part=part
         )
@@ -165,8 +166,14 @@ class PackedLoader:
         return found
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[PackedGraphs | None]:
-        for own in self._order.chunks(epoch, start):
-            yield self._store.pack(self._graphs[own]) if len(own) else None
+        chunks = self._order.chunks(epoch, start)
+        device = self._there.device
+        there = chunks if device.type == "cpu" else self._order.chunks(epoch, start, device=device)
+        for own, same in zip(chunks, there, strict=True):
+            if len(own):
+                yield self._store.pack(self._graphs[own], self._there.index_select(0, same))
+            else:
+                yield None
 
 
 def packed_loaders(

@@ -16,6 +16,7 @@ models   networks against torchvision's with the same weights: forward and backw
          trainer against a loop by hand with torchvision's; `compiled` does the same compiled
 diffusion  the U-Net of DDPM against diffusers' with the same weights: forward and backward
 recurrent  LSTM, written and fused, and GRU against torch's with the same weights
+packing  a batch of 1,000 small graphs against PyG's Batch.from_data_list
 gpt      the trainer with a small GPT against a loop like nanoGPT's, written by hand
 generation  time of 1,024 tokens over that of 256, with and without the cache of keys and values
 startup  `train.py --help` and refused command lines against `python -c "import torch"`
@@ -30,6 +31,7 @@ import clone  # noqa: F401
 from benchmarks.diffusion import diffusion
 from benchmarks.loader import images, loader
 from benchmarks.models import compiled_models, models
+from benchmarks.packing import packing
 from benchmarks.recurrent import recurrent
 from benchmarks.startup import startup
 from benchmarks.trainer import trainer
@@ -45,6 +47,7 @@ AVAILABLE = {
     "models": models,
     "diffusion": diffusion,
     "recurrent": recurrent,
+    "packing": packing,
     "gpt": gpt,
     "generation": generation,
     "startup": startup,

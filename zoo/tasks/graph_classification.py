@@ -30,6 +30,14 @@ class GraphClassification(Classification):
     def targets_of(self, batch: Any) -> Any:
         return batch[3]
 
+    def next_steps(self, data: Any) -> list[str]:
+        return own_graphs(data)
+
+
+def own_graphs(data: Any) -> list[str]:
+    """How to predict for graphs of one's own, where the data can read some."""
+    return ["evaluate.py run={run} predict=<folder>"] if hasattr(data, "read_inputs") else []
+
 
 def graph_inputs(batch: Any) -> tuple[Tensor, Tensor, Tensor, int]:
     """Features, edges, graph of each node and the number of graphs of a packed batch."""

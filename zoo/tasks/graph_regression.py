@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from zoo.tasks.graph_classification import graph_inputs
+from zoo.tasks.graph_classification import graph_inputs, own_graphs
 from zoo.tasks.regression import Regression
 
 
@@ -28,3 +28,6 @@ class GraphRegression(Regression):
 
     def targets_of(self, batch: Any) -> Any:
         return batch[3]
+
+    def next_steps(self, data: Any) -> list[str]:
+        return own_graphs(data)

@@ -98,11 +98,11 @@ def test_features_of_nodes_are_what_was_asked_for(kind, width, made):
 
 def test_without_labels_and_attributes_degrees_are_the_features(made):
     leave_out = ("node_labels", "node_attributes")
-    for most, width in ((100, 3), (1, 2)):
+    for most, width in (("auto", 3), (1, 2), (5, 6)):
         packed = everything(made(leave_out=leave_out, max_degree=most, batch_size=100))
         degrees = packed.edge_index[1].bincount(minlength=len(packed.batch))
         assert packed.features.shape[1] == width
-        assert torch.equal(packed.features.argmax(1), degrees.clamp(max=most))
+        assert torch.equal(packed.features.argmax(1), degrees.clamp(max=width - 1))
 
 
 def test_edge_labels_stay_with_their_edges_and_repetitions_and_loops_go(made):
@@ -261,6 +261,37 @@ def test_missing_files_are_told(leave_out, options, message, made):
         made(leave_out=leave_out, **options)
 
 
+@pytest.mark.parametrize("kind", ["labels", "attributes", "both", "degrees"])
+def test_other_graphs_are_read_as_those_of_the_run_were(kind, made, tmp_path):
+    """Their labels, of which they have fewer, stand where they stood, and no classes are needed."""
+    run = made(node_features=kind).resolved()
+    later = TUDataset(None, folder="gone", **run)
+    content = {part: entries[:] for part, entries in lines(1).items()}
+    content["node_labels"] = ["9"] * 8
+    write(tmp_path / "other", content, name="OTHER", leave_out=("graph_labels", "graph_attributes"))
+    batch, names = later.read_inputs(tmp_path / "other")
+    assert names == [{"graph": "1"}, {"graph": "2"}, {"graph": "3"}]
+    assert batch.batch.tolist() == [0, 0, 0, 1, 1, 1, 2, 2] and len(batch.labels) == 3
+    expected = {
+        "labels": [[0.0, 1.0]] * 8,
+        "attributes": [[float(x) for x in e.split(",")] for e in content["node_attributes"]],
+        "degrees": torch.eye(3)[[2, 2, 2, 1, 2, 1, 1, 1]].tolist(),
+    }
+    both = [a + b for a, b in zip(expected["labels"], expected["attributes"], strict=True)]
+    assert batch.features.tolist() == (expected | {"both": both})[kind]
+
+
+def test_a_label_that_the_run_does_not_know_is_told(made, tmp_path):
+    run = TUDataset(None, folder="gone", **made(node_features="labels").resolved())
+    for content, message in (
+        (["4"] * 6 + ["5", "4"], r"OTHER_node_labels\.txt, line 7: the label 5 is none .*\(4, 9\)"),
+        (["4, 4"] * 8, r"OTHER_node_labels\.txt has 2 labels a line, not the 1 of node_kinds"),
+    ):
+        write(tmp_path / "other", lines(1) | {"node_labels": content}, name="OTHER")
+        with pytest.raises(DataError, match=message):
+            run.read_inputs(tmp_path / "other")
+
+
 def test_directed_edges_are_taken_as_they_are(made):
     def change(content):
         content["A"], content["edge_labels"] = content["A"][::2], content["edge_labels"][::2]
@@ -325,6 +356,7 @@ def test_the_checksum_of_what_was_found_is_in_the_run(web, tmp_path, monkeypatch
     module = TUDataset("MADE", root=str(tmp_path))
     assert module.resolved() == {}
     module.setup()
+    assert module.resolved()["node_kinds"] == [[4, 9]]
     again = TUDataset("MADE", root=str(tmp_path), **module.resolved())
     again.setup()
     path = tmp_path / "MADE" / "raw" / "MADE_graph_labels.txt"

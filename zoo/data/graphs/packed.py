@@ -31,6 +31,10 @@ class PackedGraphs(NamedTuple):
     labels: Tensor
     edge_features: Tensor | None = None
 
+    def to(self, device: torch.device | str) -> "PackedGraphs":
+        """The same on a device."""
+        return PackedGraphs(*(None if t is None else t.to(device) for t in self))  # type: ignore[arg-type]
+
 
 class GraphStore:
     """Many graphs, one after the other.

@@ -13,12 +13,14 @@ from torch.nn import functional as F
 
 from zoo.data.download import DataError, download, file_digest
 from zoo.data.files import locate, made_folder, whole_file
-from zoo.data.graphs.packed import GraphStore, packed_loaders
+from zoo.data.graphs.packed import GraphStore, PackedGraphs, packed_loaders
 from zoo.data.graphs.tudataset_files import PARTS, GraphFiles, find_name, path_of, read_graphs
 from zoo.data.module import DataModule, Part, check_batch_size
 from zoo.data.splits import SPLITS, check_folds, check_fractions, cross_validation
 
 URL = "https://www.chrsmrrs.com/graphkerneldatasets/"
+MOST_DEGREES = 100
+Kinds = tuple[tuple[int, ...], ...]
 NodeFeatures = Literal["auto", "labels", "attributes", "both", "degrees"]
 
 
@@ -51,7 +53,10 @@ class TUDataset(DataModule):
         split_seed: another seed, other folds.
         node_features: ``labels`` (one-hot), ``attributes`` (numbers as they are), ``both``, or
             ``degrees`` (one-hot); ``auto``: labels, where there are none attributes, else degrees.
-        max_degree: nodes with as many neighbours or more have the same feature.
+        node_kinds: the labels of nodes in the order of their features, for each column of them;
+            ``auto``: those that there are.
+        max_degree: nodes with as many neighbours or more have the same feature; ``auto``: the most
+            that there are, but no more than 100.
         target: ``labels``, the classes of the graphs, or ``attributes``, their real numbers;
             ``auto``: labels where there are any.
         directed: edges may lead one way; else each must be there in both directions.
@@ -75,7 +80,8 @@ class TUDataset(DataModule):
         val_fraction: float = 0.1,
         split_seed: int = 0,
         node_features: NodeFeatures = "auto",
-        max_degree: int = 100,
+        node_kinds: Literal["auto"] | Kinds = "auto",
+        max_degree: Literal["auto"] | int = "auto",
         target: Literal["auto", "labels", "attributes"] = "auto",
         directed: bool = False,
         drop_last: bool = False,
@@ -99,13 +105,15 @@ class TUDataset(DataModule):
             raise ValueError(f"target must be auto, labels or attributes, not {target!r}")
         if name is not None and not re.fullmatch(r"\w[\w.+-]*", name):
             raise ValueError(f"name must be that of a data set, as in MUTAG, not {name!r}")
-        if max_degree < 0:
+        if not isinstance(max_degree, str) and max_degree < 0:
             raise ValueError(f"max_degree must be at least 0, not {max_degree}")
         self.name, self.folder, self.root = name, folder, root
         self.batch_size = batch_size
         self.fold, self.num_folds = fold, num_folds
         self.val_fraction, self.split_seed = val_fraction, split_seed
-        self.node_features, self.max_degree = node_features, max_degree
+        self.node_features = node_features
+        self.node_kinds = None if node_kinds == "auto" else node_kinds
+        self.max_degree = None if max_degree == "auto" else max_degree
         self.target = target
         self.directed = directed
         self.drop_last = drop_last
@@ -117,9 +125,11 @@ class TUDataset(DataModule):
     ) -> None:
         folder, name = self._place()
         files = read_graphs(folder, name, directed=self.directed)
-        features, of_what = self._node_features(files, folder / name)
+        self._learn(files)
+        features = self._features(files, folder / name)
         labels = self._labels(files, folder / name)
-        edge_features = _joined(files.edge_labels, files.edge_attributes)
+        edge_kinds = _kinds(files.edge_labels)
+        edge_features = _joined(files.edge_labels, edge_kinds, files.edge_attributes)
         is_classes = not labels.is_floating_point()
         splits = cross_validation(
             labels if is_classes else len(labels),
@@ -152,7 +162,7 @@ class TUDataset(DataModule):
             self.notes = [
                 f"graphs of {folder}: {len(labels)}, with {len(features)} nodes and "
                 f"{files.edge_index.shape[1]} edges; {features.shape[1]} features of a node: "
-                f"{of_what}"
+                f"{self.node_features}"
             ]
 
     def facts(self) -> dict[str, Any]:
@@ -166,7 +176,32 @@ class TUDataset(DataModule):
         return {"num_classes": "these graphs have real numbers and no classes: set it to how many"}
 
     def resolved(self) -> dict[str, Any]:
-        return {"sha256": self.sha256} if self.sha256 else {}
+        if not self._facts:
+            return {}
+        found: dict[str, Any] = {"sha256": self.sha256, "node_features": self.node_features}
+        if self.node_kinds is not None:
+            found["node_kinds"] = [list(kinds) for kinds in self.node_kinds]
+        return found | ({} if self.max_degree is None else {"max_degree": self.max_degree})
+
+    def read_inputs(self, path: Path) -> tuple[PackedGraphs, list[dict[str, str]]]:
+        """Other graphs of the same kind in one batch, and the number of each.
+
+        Args:
+            path: a folder with files in the same format; no labels of graphs are needed.
+
+        Raises:
+            DataError: something is wrong with the files.
+        """
+        name = find_name(path)
+        files = read_graphs(path, name, directed=self.directed, has_targets=False)
+        count = int(files.batch[-1]) + 1
+        batch = PackedGraphs(
+            self._features(files, path / name),
+            files.edge_index,
+            files.batch,
+            torch.zeros(count, dtype=torch.int64),
+        )
+        return batch, [{"graph": str(number)} for number in range(1, count + 1)]
 
     def _place(self) -> tuple[Path, str]:
         """Makes sure of the files; returns their folder and what their names begin with."""
@@ -197,26 +232,52 @@ class TUDataset(DataModule):
         self.sha256 = found
         return folder, name
 
-    def _node_features(self, files: GraphFiles, source: Path) -> tuple[Tensor, str]:
-        """Float32 ``(nodes, in_features)``, and what they are."""
+    def _learn(self, files: GraphFiles) -> None:
+        """Settles what the features of nodes are, where that was left to the files."""
+        if self.node_features == "auto":
+            given = {"labels": files.node_labels, "attributes": files.node_attributes}
+            there: list[Any] = [what for what, table in given.items() if table is not None]
+            self.node_features = there[0] if there else "degrees"
+        if self.node_features == "degrees" and self.max_degree is None:
+            self.max_degree = min(int(_degrees(files).max()), MOST_DEGREES)
+        if self.node_features in ("labels", "both") and self.node_kinds is None:
+            self.node_kinds = _kinds(files.node_labels)
+
+    def _features(self, files: GraphFiles, source: Path) -> Tensor:
+        """Those of the nodes, float32 ``(nodes, in_features)``."""
+        if self.max_degree is not None and self.node_features == "degrees":
+            degrees = _degrees(files).clamp(max=self.max_degree)
+            return F.one_hot(degrees, self.max_degree + 1).float()
+        both = self.node_features == "both"
+        wanted = ("labels", "attributes") if both else (self.node_features,)
         given = {"labels": files.node_labels, "attributes": files.node_attributes}
-        kind = self.node_features
-        if kind == "auto":
-            there = [what for what, table in given.items() if table is not None]
-            kind = there[0] if there else "degrees"  # type: ignore[assignment]
-        if kind == "degrees":
-            degrees = files.edge_index[1].bincount(minlength=len(files.batch))
-            return F.one_hot(degrees.clamp(max=self.max_degree)).float(), kind
-        wanted = ("labels", "attributes") if kind == "both" else (kind,)
         for what in wanted:
             if given[what] is None:
                 raise DataError(
                     f"{source}_node_{what}.txt is missing: put it there, or set node_features to "
-                    f"other than {kind}"
+                    f"other than {self.node_features}"
                 )
-        features = _joined(*(given[what] if what in wanted else None for what in given))
+        labels, attributes = (given[what] if what in wanted else None for what in given)
+        if labels is not None:
+            self._check_kinds(labels, Path(f"{source}_node_labels.txt"))
+        features = _joined(labels, self.node_kinds, attributes)
         assert features is not None
-        return features, " and ".join(wanted)
+        return features
+
+    def _check_kinds(self, labels: Tensor, path: Path) -> None:
+        kinds = self.node_kinds or ()
+        if labels.shape[1] != len(kinds):
+            raise DataError(
+                f"{path} has {labels.shape[1]} labels a line, not the {len(kinds)} of node_kinds"
+            )
+        for column, known in zip(labels.T, kinds, strict=True):
+            strange = (~torch.isin(column, torch.tensor(known))).nonzero().flatten()
+            if len(strange):
+                line = int(strange[0])
+                raise DataError(
+                    f"{path}, line {line + 1}: the label {int(column[line])} is none of those that "
+                    f"are known ({', '.join(map(str, known))}): write one of them"
+                )
 
     def _labels(self, files: GraphFiles, source: Path) -> Tensor:
         """Classes, int64 ``(graphs,)``, or values, float32 ``(graphs, attributes)``."""
@@ -233,12 +294,24 @@ class TUDataset(DataModule):
         return chosen.unique(return_inverse=True)[1] if target == "labels" else chosen
 
 
-def _joined(labels: Tensor | None, attributes: Tensor | None) -> Tensor | None:
+def _degrees(files: GraphFiles) -> Tensor:
+    return files.edge_index[1].bincount(minlength=len(files.batch))
+
+
+def _kinds(labels: Tensor | None) -> Kinds | None:
+    """The labels that there are, for each column of them."""
+    return None if labels is None else tuple(tuple(c.unique().tolist()) for c in labels.T)
+
+
+def _joined(labels: Tensor | None, kinds: Kinds | None, attributes: Tensor | None) -> Tensor | None:
     """Labels as one-hot vectors, and attributes behind them: ``(rows, features)``."""
     parts = [] if attributes is None else [attributes]
     if labels is not None:
-        kinds = [F.one_hot(column.unique(return_inverse=True)[1]) for column in labels.T]
-        parts = [*(kind.float() for kind in kinds), *parts]
+        columns = zip(labels.T, kinds or (), strict=True)
+        vectors = [
+            (column.unsqueeze(1) == torch.tensor(known)).float() for column, known in columns
+        ]
+        parts = [*vectors, *parts]
     return torch.cat(parts, 1) if parts else None
 
 

@@ -77,13 +77,16 @@ def find_name(folder: Path) -> str:
     return found[0]
 
 
-def read_graphs(folder: Path, name: str, *, directed: bool = False) -> GraphFiles:
+def read_graphs(
+    folder: Path, name: str, *, directed: bool = False, has_targets: bool = True
+) -> GraphFiles:
     """Reads a data set.
 
     Args:
         folder: where its files are.
         name: what their names begin with.
         directed: whether an edge may lack the one that leads back.
+        has_targets: whether graphs must have a class or numbers; else they are not looked at.
 
     Raises:
         DataError: files are missing or wrong; the line is named.
@@ -101,13 +104,15 @@ def read_graphs(folder: Path, name: str, *, directed: bool = False) -> GraphFile
     rows = {"graph": num_graphs, "node": num_nodes, "edge": edges.shape[1]}
     tables: dict[str, Tensor | None] = dict.fromkeys(PARTS[2:])
     for part in tables:
+        if part.startswith("graph") and not has_targets:
+            continue
         kind, _, what = part.partition("_")
         if path(part).is_file():
             found = _read(path(part), whole=what == "labels")
             _check_length(path(part), len(found), rows[kind], f"{kind}s")
             tables[part] = found
     labels = tables["graph_labels"]
-    if labels is None and tables["graph_attributes"] is None:
+    if has_targets and labels is None and tables["graph_attributes"] is None:
         raise DataError(
             f"{path('graph_labels')} is missing, and {path('graph_attributes').name} too: put one "
             "of them there, with a line for each graph"

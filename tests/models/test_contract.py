@@ -26,7 +26,11 @@ from zoo.models.generative.restricted_boltzmann_machine import RestrictedBoltzma
 from zoo.models.generative.variational_autoencoder import VariationalAutoencoder
 from zoo.models.generative.vq_vae import VQVAE
 from zoo.models.generative.wgan import WGAN, PointWGAN
+from zoo.models.graph.gat import GAT, GATv2
 from zoo.models.graph.gcn import GCN
+from zoo.models.graph.gin import GIN
+from zoo.models.graph.graph_network import GraphNetwork
+from zoo.models.graph.graph_sage import GraphSAGE
 from zoo.models.graph.structure_free import DeepMultiset, MolecularFingerprint
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
@@ -62,6 +66,7 @@ from zoo.training.optimizers import MuonWithAdamW, make_optimizer
 
 RING = torch.stack([torch.arange(4), (torch.arange(4) + 1) % 4])
 RING = torch.cat([RING, RING.flip(0)], dim=1)
+TWO_GRAPHS = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 2]]), torch.tensor([0, 0, 1, 1])
 
 
 class Case(NamedTuple):
@@ -75,16 +80,6 @@ class Case(NamedTuple):
 
 def images(channels: int, size: int) -> Callable[[], tuple[torch.Tensor, ...]]:
     return lambda: (torch.rand(4, channels, size, size),)
-
-
-def packed() -> tuple[torch.Tensor, ...]:
-    """Two links, each a graph."""
-    links = torch.tensor([[1, 0, 3, 2], [0, 1, 2, 3]])
-    return torch.rand(4, 6), links, torch.tensor([0, 0, 1, 1])
-
-
-def two_graphs(model: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
-    return model(*inputs, 2)
 
 
 def with_head(model: nn.Module) -> nn.Module:
@@ -321,11 +316,57 @@ CASES = {
         num_classes=3,
         is_batched=False,
     ),
+    "gat": Case(
+        lambda: GAT(6, 3),
+        lambda: (torch.rand(4, 6), RING),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "gatv2": Case(
+        lambda: GATv2(6, 3),
+        lambda: (torch.rand(4, 6), RING),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "sage": Case(
+        lambda: GraphSAGE(6, 3),
+        lambda: (torch.rand(4, 6), RING),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "sage_lstm": Case(
+        lambda: GraphSAGE(6, 3, aggr="lstm", project=True),
+        lambda: (torch.rand(4, 6), RING),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "gin": Case(
+        lambda: GIN(6, 3, dropout=0.0),
+        lambda: (torch.rand(4, 6), *TWO_GRAPHS),
+        lambda model, *inputs: model(*inputs, 2),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "graph_network": Case(
+        lambda: GraphNetwork(6, 3),
+        lambda: (torch.rand(4, 6), *TWO_GRAPHS),
+        lambda model, *inputs: model(*inputs, 2),
+        num_classes=3,
+        is_batched=False,
+    ),
     "molecular_fingerprint": Case(
-        lambda: MolecularFingerprint(6, 3), packed, two_graphs, num_classes=3, is_batched=False
+        lambda: MolecularFingerprint(6, 3),
+        lambda: (torch.rand(4, 6), *TWO_GRAPHS),
+        lambda model, *inputs: model(*inputs, 2),
+        num_classes=3,
+        is_batched=False,
     ),
     "deep_multiset": Case(
-        lambda: DeepMultiset(6, 3), packed, two_graphs, num_classes=3, is_batched=False
+        lambda: DeepMultiset(6, 3),
+        lambda: (torch.rand(4, 6), *TWO_GRAPHS),
+        lambda model, *inputs: model(*inputs, 2),
+        num_classes=3,
+        is_batched=False,
     ),
     "ddpm_digits": Case(
         lambda: ddpm_digits(4, channels=(8, 16), attention_sizes=(4,), num_groups=4, dropout=0.1),
@@ -491,9 +532,9 @@ def test_weight_decay_reaches_weights_alone(case):
     optimizer = make_optimizer(torch.optim.AdamW, model, weight_decay=0.125)
     for name in names_where(model, optimizer, weight_decay=0.125):
         own = name.rpartition(".")[2]
-        # As torch calls what makes a weight.
-        is_normalised = own in ("original", "original0", "original1")
-        assert "weight" in own or is_normalised, name
+        # As torch calls what makes a weight, and PyG those that attention multiplies with.
+        is_other = own in ("original", "original0", "original1", "att", "att_src", "att_dst")
+        assert "weight" in own or is_other, name
 
 
 @each(lambda case: case.num_classes is not None)

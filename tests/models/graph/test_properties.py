@@ -1,6 +1,7 @@
 """What holds for every network of graphs. One row a network."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from zoo.models.graph.gat import GAT, GATv2
 from zoo.models.graph.gcn import GCN
 from zoo.models.graph.gin import GIN, gin0
+from zoo.models.graph.graph_network import ORDERS, GraphNetwork
 from zoo.models.graph.graph_sage import GraphSAGE
 from zoo.models.graph.structure_free import DeepMultiset, MolecularFingerprint
 
@@ -47,6 +49,9 @@ GRAPH_LEVEL = {
     "gin_max": Network(lambda *sizes: GIN(*sizes, readout="max")),
     "molecular_fingerprint": Network(MolecularFingerprint, ignores_self_loops=True),
     "deep_multiset": Network(DeepMultiset, ignores_self_loops=True),
+    "graph_network_mean": Network(lambda *sizes: GraphNetwork(*sizes, aggregation="mean")),
+    "graph_network_max": Network(lambda *sizes: GraphNetwork(*sizes, aggregation="max")),
+    **{f"graph_network_{order}": Network(partial(GraphNetwork, order=order)) for order in ORDERS},
 }
 
 

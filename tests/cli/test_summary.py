@@ -226,6 +226,7 @@ RUNS = {  # One for each file of a model that takes no images, and three that do
     "task=vector_quantization",
     "generative.wgan": "experiment=wgan_gp_ring",
     "graph.gcn": "experiment=gcn_karate",
+    "graph.gin": "experiment=gin_wl data.num_samples=20",
     "graph.structure_free": "experiment=deep_multiset_triangles data.num_samples=20",
     "linear": "experiment=linear_diabetes",
     "mlp": "model=mlp data=digits",

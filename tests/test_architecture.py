@@ -110,7 +110,7 @@ ROOMS = {
     "app": ("zoo",),
 }
 
-GROUND = ("module", "files", "folders", "download", "sampling", "splits")
+GROUND = ("module", "files", "folders", "download", "sampling", "splits", "tables")
 # What a room of the data may import of the others beside the ground on which they all stand.
 KINDS_OF_DATA = {
     "augmentation": (),

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from zoo.metrics.bleu import Bleu
+from zoo.metrics.first_samples import FirstSamples
 from zoo.metrics.frechet import FrechetDistance
 from zoo.metrics.mistakes import ConfidentMistakes
-from zoo.metrics.modes import ModeCoverage
+from zoo.metrics.modes import ModeCoverage, ModeScores
 from zoo.metrics.perplexity import Perplexity
 from zoo.metrics.segmentation import SegmentationScores
 from zoo.metrics.sums import R2, Accuracy, ConfusionMatrix, Mean
-from zoo.tasks.segmentation import FirstSamples
 from zoo.tasks.sequence_classification import SequenceAccuracy
 
 TEXTS = ["a dog runs fast today", "the man sleeps", "a man runs", "the dog sleeps", "so it is"]
@@ -34,6 +34,8 @@ def _update(name, metric, part):
         metric.update(scores, scores.roll(1, 1) + 0.1 * targets.unsqueeze(1))
     elif name == "modes":
         metric.update(scores)
+    elif name == "mode scores":
+        metric.update(scores, scores.roll(1, 1) * 0.3)
     elif name == "frechet":
         metric.update(scores, 2 * scores.roll(1, 1) + 1)
     elif name == "mistakes":
@@ -63,6 +65,7 @@ METRICS = {
     "bleu": Bleu,
     "samples": lambda: FirstSamples(7),
     "modes": lambda: ModeCoverage(torch.eye(3), 0.5),
+    "mode scores": lambda: ModeScores(torch.eye(3), 0.5),
 }
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from zoo.metrics.modes import ModeCoverage
+from zoo.metrics.modes import ModeCoverage, ModeScores
 
 MODES = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 4.0]])
 
@@ -54,3 +54,17 @@ def test_none_at_all_is_not_a_number():
     assert all(
         math.isnan(value) for value in map(float, ModeCoverage(MODES, 1.0).compute().values())
     )
+
+
+def test_scores_are_those_of_generated_and_of_real_samples_side_by_side():
+    real, generated = MODES.repeat(5, 1) + 0.01, MODES[:2].repeat(10, 1)
+    scores = ModeScores(MODES, 0.1)
+    for part in (slice(0, 8), slice(8, 20)):
+        scores.update(real[part], generated[part])
+    found = {name: float(value) for name, value in scores.compute().items()}
+    expected = of(generated) | {f"real_{name}": value for name, value in of(real).items()}
+    assert found == expected and found["modes_covered"] == 2 and found["real_modes_covered"] == 4
+    assert set(scores.higher_is_better) == set(of(real))
+    assert scores.updates == 2
+    scores.reset()
+    assert scores.updates == 0 and math.isnan(scores.compute()["real_reverse_kl"])

@@ -21,6 +21,8 @@ from zoo.models.generative.flow_matching import VelocityMLP
 from zoo.models.generative.gan import GAN
 from zoo.models.generative.made import MADE
 from zoo.models.generative.pacgan import PacGAN
+from zoo.models.generative.pix2pix import Pix2Pix
+from zoo.models.generative.pixel_cnn import PixelCNN
 from zoo.models.generative.real_nvp import PointRealNVP, RealNVP
 from zoo.models.generative.restricted_boltzmann_machine import RestrictedBoltzmannMachine
 from zoo.models.generative.variational_autoencoder import VariationalAutoencoder
@@ -125,6 +127,11 @@ def with_auxiliary(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def judged(model: nn.Module, latents: torch.Tensor) -> torch.Tensor:
     """What a GAN's second network makes of what its first makes of noise."""
     return model.discriminator(model.generator(latents))
+
+
+def judged_pair(model: nn.Module, given: torch.Tensor) -> torch.Tensor:
+    """Likewise of the image that the first makes of an image, beside that image."""
+    return model.discriminator(torch.cat([given, model.generator(given)], dim=1))
 
 
 def judged_by_class(model: nn.Module, latents: torch.Tensor) -> torch.Tensor:
@@ -389,6 +396,9 @@ CASES = {
     "conditional_gan": Case(
         lambda: ConditionalGAN(8, num_classes=4), lambda: (torch.randn(4, 100),), judged_by_class
     ),
+    "pix2pix": Case(
+        lambda: Pix2Pix(32, 1, out_channels=2, base_channels=2), images(1, 32), judged_pair
+    ),
     "autoencoder": Case(lambda: Autoencoder(8, 3, hidden_sizes=(16,), latent_dim=4), images(3, 8)),
     "autoencoder_tied": Case(
         lambda: TiedAutoencoder(8, 3, latent_dim=4, code="sigmoid"), images(3, 8)
@@ -400,6 +410,9 @@ CASES = {
         lambda: RestrictedBoltzmannMachine(8, hidden_size=6), images(1, 8)
     ),
     "made": Case(lambda: MADE(4, hidden_sizes=(50, 40), ordering="random"), images(1, 4)),
+    "pixel_cnn": Case(
+        lambda: PixelCNN(8, 3, hidden_channels=6, num_blocks=2, head_channels=6), images(3, 8)
+    ),
     "real_nvp": Case(
         lambda: RealNVP(8, hidden_channels=4, num_blocks=1),
         images(1, 8),

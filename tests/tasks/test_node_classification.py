@@ -15,9 +15,12 @@ class Neighbours(nn.Module):
         super().__init__()
         self.linear = nn.Linear(in_features, num_classes)
 
-    def forward(self, features, edge_index):
+    def forward(self, features, edge_index, edge_weight=None):
         source, target = edge_index
-        return self.linear(features.index_add(0, target, features[source]))
+        messages = features[source]
+        if edge_weight is not None:
+            messages = edge_weight.unsqueeze(1) * messages
+        return self.linear(features.index_add(0, target, messages))
 
 
 def graph(nodes=6, labelled=3):
@@ -84,6 +87,32 @@ def test_predictions_are_probabilities_of_every_node_and_need_neither_labels_nor
     torch.testing.assert_close(
         task.predict((features, edge_index, labels, mask)).probabilities, expected
     )
+
+
+def test_weights_of_edges_reach_the_model_and_none_are_ones():
+    task = NodeClassification(Neighbours(4, 3), num_classes=3)
+    batch = graph()
+    ones = torch.ones(batch[1].size(1))
+    loss, _ = task.loss((*batch, None))
+    assert torch.equal(loss, task.loss(batch)[0])
+    assert torch.equal(loss, task.loss((*batch, ones))[0])
+    heavy = (*batch, 3 * ones)
+    expected = task.model(*batch[:2], 3 * ones)
+    assert task.loss(heavy)[0] == F.cross_entropy(expected[batch[3]], batch[2][batch[3]])
+    torch.testing.assert_close(task.predict(heavy).probabilities, expected.softmax(1))
+    task.evaluate(heavy)
+    assert task.compute()["loss"] == pytest.approx(task.loss(heavy)[0].item())
+    assert len(task.example_inputs(heavy)) == 3 and len(task.example_inputs((*batch, None))) == 2
+
+
+def test_predictions_bear_the_names_of_the_classes():
+    task = NodeClassification(Neighbours(4, 3), num_classes=3, class_names=("a", "b", "c"))
+    prediction = task.predict(graph())
+    assert [name for name, _ in prediction.best()] == [
+        "abc"[i] for i in prediction.probabilities.argmax(1)
+    ]
+    with pytest.raises(ValueError, match=r"class_names must name 3 classes .* not 2"):
+        NodeClassification(Neighbours(4, 3), num_classes=3, class_names=("a", "b"))
 
 
 def test_handful_of_nodes_is_learned_by_heart():

@@ -56,7 +56,7 @@ def nodes_image(outputs: Tensor, labels: Tensor, edge_index: Tensor) -> Tensor:
 
     Args:
         outputs: of the network, ``(nodes, classes)``.
-        labels: true classes, ``(nodes,)``.
+        labels: true classes, ``(nodes,)``; below 0 where they are not known.
         edge_index: ``(2, edges)``.
     """
     from matplotlib.collections import LineCollection
@@ -74,7 +74,7 @@ def nodes_image(outputs: Tensor, labels: Tensor, edge_index: Tensor) -> Tensor:
     axes = figure.add_subplot(xlabel="first component", ylabel="second component")
     if edges.size(1) <= MOST_EDGES:
         axes.add_collection(LineCollection(places[edges.T.numpy()], colors="0.8", linewidths=0.6))
-    wrong = outputs.argmax(1) != labels
+    wrong = (outputs.argmax(1) != labels) & (labels >= 0)
     axes.scatter(
         places[:, 0],
         places[:, 1],

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -77,6 +78,55 @@ class ModeCoverage(SumMetric):
             "reverse_kl": _divergence(nearest / total, equal),
             "mode_divergence": _divergence(shares, real),
         }
+
+
+class ModeScores:
+    """What :class:`ModeCoverage` says of generated samples, and as ``real_...`` of real ones.
+
+    The latter are what a perfect model would get.
+
+    Args:
+        modes: centres, ``(modes, features)``.
+        std: standard deviation of each mode in each direction.
+
+    Attributes:
+        updates: batches since the last reset.
+
+    Shape:
+        - real, generated: ``(batch, features)``
+    """
+
+    higher_is_better = ModeCoverage.higher_is_better  # Those of real samples are nobody's aim.
+
+    def __init__(self, modes: Tensor, std: float) -> None:
+        self.modes = modes
+        self.generated, self.real = ModeCoverage(modes, std), ModeCoverage(modes, std)
+        self.updates = 0
+
+    def update(self, real: Tensor, generated: Tensor, asked: Tensor | None = None) -> None:
+        """Compares samples; the classes ``asked`` for are not looked at."""
+        self.updates += 1
+        self.generated.update(generated)
+        self.real.update(real)
+
+    def compute(self) -> dict[str, Tensor]:
+        real = {f"real_{name}": value for name, value in self.real.compute().items()}
+        return self.generated.compute() | real
+
+    def merge(self, other: "ModeScores") -> None:
+        """Adds what another metric of the same kind has seen."""
+        self.generated.merge(other.generated)
+        self.real.merge(other.real)
+
+    def reset(self) -> None:
+        self.updates = 0
+        self.generated.reset()
+        self.real.reset()
+
+    def to(self, device: torch.device | str) -> Self:
+        self.generated.to(device)
+        self.real.to(device)
+        return self
 
 
 def _divergence(p: Tensor, q: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.figures.points import nodes_image
+from zoo.inference.layerwise import Layered, layerwise
 from zoo.metrics.sums import IGNORED, Accuracy, Mean
 from zoo.tasks.prediction import Classes
 from zoo.tasks.task import Image, Shown, Task, mean_over
@@ -16,17 +17,25 @@ from zoo.tasks.task import Image, Shown, Task, mean_over
 class NodeClassification(Task):
     """Cross-entropy over the nodes of a mask, given all features and edges.
 
-    The whole graph is one batch ``(features, edge_index, labels, mask)``; training and evaluation
-    differ in the mask alone. The metrics are ``loss`` and ``accuracy`` over the masked nodes.
+    The whole graph is one batch ``(features, edge_index, labels, mask, edge_weight)``, the last of
+    which may be None or missing; training and evaluation differ in the mask alone. The metrics are
+    ``loss`` and ``accuracy`` over the masked nodes.
+
+    A graph too large for that is evaluated layer by layer: its batch is ``(features, starts,
+    sources, labels, mask)``, with the edges ordered by target, and the model must be a
+    :class:`~zoo.inference.layerwise.Layered`.
 
     Args:
-        model: features and edges to logits, ``model(features, edge_index)``.
+        model: features and edges to logits, ``model(features, edge_index)``, or ``model(features,
+            edge_index, edge_weight)`` where the edges have weights.
         num_classes: number of logits.
+        class_names: for predictions; the class numbers if None.
 
     Shape:
         - features: ``(nodes, in_features)``
         - edge_index: ``(2, edges)``
         - labels, mask: ``(nodes,)``
+        - edge_weight: ``(edges,)``
     """
 
     monitor = "accuracy"
@@ -34,49 +43,79 @@ class NodeClassification(Task):
     predicts = Classes
     unit = "nodes"
 
-    def __init__(self, model: nn.Module, *, num_classes: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_classes: int,
+        class_names: tuple[str, ...] | None = None,
+    ) -> None:
         super().__init__(model)
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+        if class_names is not None and len(class_names) != num_classes:
+            raise ValueError(
+                f"class_names must name {num_classes} classes (num_classes), not {len(class_names)}"
+            )
         self.num_classes = num_classes
+        self.class_names = class_names
         self.metrics = {
             "loss": Mean(higher_is_better=False),
             "accuracy": Accuracy(ignore_index=IGNORED),
         }
         self._graph: tuple[Tensor, Tensor, Tensor] | None = None  # of the last evaluation
 
-    def loss(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        features, edge_index, labels, mask = batch
-        logits = self._logits(features, edge_index)
+    def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
+        labels, mask = batch[2:4]
+        logits = self._logits(batch)
         return _cross_entropy(logits, _targets(labels, mask), mask.sum())
 
-    def evaluate(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-        features, edge_index, labels, mask = batch
-        logits, targets = self._logits(features, edge_index), _targets(labels, mask)
+    def evaluate(self, batch: Any) -> None:
+        if hasattr(batch, "starts"):
+            self._evaluate_by_layer(batch)
+            return
+        edge_index, labels, mask = batch[1:4]
+        logits, targets = self._logits(batch), _targets(labels, mask)
         self.metrics["loss"].update(*_cross_entropy(logits, targets, mask.sum()))
         self.metrics["accuracy"].update(logits, targets)
         self._graph = logits.detach(), labels, edge_index
+
+    def _evaluate_by_layer(self, batch: Any) -> None:
+        features, starts, sources, labels, mask = batch
+        if not isinstance(self.model, Layered):
+            raise ValueError(
+                f"{type(self.model).__name__} cannot be evaluated on a graph this large, layer by "
+                "layer: choose model=graph_sage, or data that fit in memory"
+            )
+        logits, targets = layerwise(self.model, features, starts, sources), _targets(labels, mask)
+        self.metrics["loss"].update(*_cross_entropy(logits, targets, mask.sum()))
+        self.metrics["accuracy"].update(logits, targets)
 
     def show(self) -> dict[str, Shown]:
         """``nodes``, in the plane that their logits span; those of all splits."""
         return {} if self._graph is None else {"nodes": Image(partial(nodes_image, *self._graph))}
 
     def example_inputs(self, batch: Any) -> tuple[Any, ...]:
-        return tuple(batch[:2])
+        return graph_of(batch)
 
     def predict(self, batch: Any) -> Classes:
         """Probabilities of the classes for every node: ``(nodes, classes)``."""
-        features, edge_index = batch[:2]
-        return Classes(self._logits(features, edge_index).softmax(1, dtype=torch.float32))
+        return Classes(self._logits(batch).softmax(1, dtype=torch.float32), self.class_names)
 
-    def _logits(self, features: Tensor, edge_index: Tensor) -> Tensor:
-        logits = self.model(features, edge_index)
+    def _logits(self, batch: Any) -> Tensor:
+        logits: Tensor = self.model(*graph_of(batch))
         if logits.shape[1:] != (self.num_classes,):
             raise ValueError(
                 f"num_classes is {self.num_classes}, so the model must return logits of shape "
                 f"(nodes, {self.num_classes}), not {tuple(logits.shape)}"
             )
         return logits
+
+
+def graph_of(batch: Any) -> tuple[Tensor, ...]:
+    """Features and edges of a batch and, unless all edges count alike, their weights."""
+    weights = [weight for weight in batch[4:5] if weight is not None]
+    return (*batch[:2], *weights)
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:

@@ -160,6 +160,28 @@ def test_a_network_is_put_together_with_its_missing_nodes_isolated(
     }
 
 
+@pytest.mark.parity
+@pytest.mark.parametrize("missing", [(), (522, 525)])
+def test_a_network_with_gaps_in_its_test_index_equals_torch_geometrics(
+    missing, tmp_path, monkeypatch
+):
+    theirs_io = pytest.importorskip("torch_geometric.io")
+    pytest.importorskip("scipy")
+    folder = tmp_path / "Citeseer" / "raw"
+    network(folder, "citeseer", monkeypatch, missing=missing)
+    monkeypatch.undo()  # they unpickle with scipy itself
+    theirs = theirs_io.read_planetoid_data(str(folder), "citeseer")
+    ours = read_planetoid(folder, "citeseer")
+    torch.testing.assert_close(ours.features.to_dense(), theirs.x)
+    assert torch.equal(ours.labels, theirs.y)
+    nodes = len(ours.labels)
+    edge_index = undirected(theirs.edge_index, nodes)
+    assert torch.equal(undirected(ours.links, nodes), edge_index)
+    assert not set(missing) & set(edge_index.unique().tolist())
+    assert torch.equal(ours.test, theirs.test_mask.nonzero().squeeze(1))
+    assert ours.num_labelled == theirs.train_mask.sum()
+
+
 def test_the_checksum_of_files_without_a_known_one_is_in_the_run(tmp_path, monkeypatch):
     network(tmp_path / "PubMed" / "raw", "pubmed", monkeypatch)
     module = Planetoid("PubMed", root=str(tmp_path))

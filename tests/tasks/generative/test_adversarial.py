@@ -189,6 +189,8 @@ def test_distance_falls_when_the_generator_meets_the_data():
         for batch in data:
             task.evaluate(batch)
         distances.append(task.compute()["frechet_distance"])
+        # That of real samples depends on no generator, and is as near to 0 as chance lets it be.
+        assert 0 < task.compute()["real_frechet_distance"] < 0.05
     assert distances[1] < 0.05 < 1 < distances[0]
 
 
@@ -206,7 +208,8 @@ def test_evaluation_reports_the_losses_as_means_over_samples():
         fake = model.generator(torch.randn(len(real), 3))
         total += task.generator_loss(fake).item() * len(real)
     assert task.compute()["generator_loss"] == pytest.approx(total / 11)
-    assert set(task.compute()) == {"frechet_distance", "discriminator_loss", "generator_loss"}
+    names = {"frechet_distance", "real_frechet_distance", "discriminator_loss", "generator_loss"}
+    assert set(task.compute()) == names
 
 
 def test_state_carries_the_components_so_that_evaluation_needs_no_training_data():

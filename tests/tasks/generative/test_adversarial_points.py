@@ -43,7 +43,7 @@ def test_a_generator_that_draws_from_the_mixture_reaches_what_real_points_do():
     task.prepare(data.batches("train", 0))
     real = torch.cat([points for points, _ in data.batches("test", 0)])
     for points, _ in data.batches("val", 0):
-        task.compare(real[: len(points)], points)
+        task.judge(real[: len(points)], points)
     found = task.compute()
     assert found["modes_covered"] == 8 and found["high_quality"] > 0.98
     assert found["reverse_kl"] < 0.01 and found["mode_divergence"] < 0.01

@@ -483,3 +483,37 @@ def test_values_that_logistic_units_cannot_give_are_refused():
         Reconstruction(deep()).prepare([(x, None)])
     Reconstruction(deep(output="linear")).prepare([(x, None)])
     Reconstruction(deep()).prepare([(x.abs(), None)])
+
+
+# ------------------------------------------------------------------------------ with a classifier
+
+
+def test_joint_loss_adds_the_cross_entropy_of_the_images_that_have_a_label():
+    task = Reconstruction(deep(num_classes=10), classification_weight=0.7)
+    images, labels = batches(1)[0]
+    labels = labels.clone()
+    labels[:3] = -100
+    (objective,) = task.objectives((images, labels))
+    codes, _, reconstructions = task.model(images, return_parts=True)
+    nats = F.cross_entropy(task.model.classifier(codes[3:]), labels[3:], reduction="sum") / 12
+    expected = squared_errors(images, reconstructions).mean() + 0.7 * nats
+    torch.testing.assert_close(objective.loss, expected)
+    torch.testing.assert_close(objective.terms["classification"], 0.7 * nats.detach())
+
+
+def test_a_code_that_is_learned_jointly_tells_classes():
+    images = torch.eye(10).repeat(3, 1)  # of each class one image, at the same pixel
+    images = F.pad(images, (0, 54)).view(30, 1, 8, 8)
+    data = [(images, torch.arange(30) % 10)]
+    task = Reconstruction(deep(num_classes=10), classification_weight=1.0)
+    before = evaluated(task, data)["accuracy"]
+    train(task, data * 200)
+    assert before < 0.5 and evaluated(task, data)["accuracy"] == 1
+
+
+def test_a_joint_loss_needs_a_classifier_and_labels():
+    with pytest.raises(ValueError, match=r"classification_weight=1.0 needs .* model.num_classes"):
+        Reconstruction(deep(), classification_weight=1.0)
+    task = Reconstruction(deep(num_classes=10), classification_weight=1.0)
+    with pytest.raises(ValueError, match="batches of images and labels"):
+        list(task.objectives(batches(1)[0][0]))

@@ -18,16 +18,46 @@ class GraphBatch(NamedTuple):
 
     Attributes:
         features: ``(nodes, in_features)``, float32, dense or sparse CSR.
-        edge_index: sources and targets, int64 ``(2, edges)``: both directions of every edge, no
-            self-loops, sorted by target, then source.
+        edge_index: sources and targets, int64 ``(2, edges)``: both directions of every edge unless
+            the graph is directed, no self-loops, sorted by target, then source.
         labels: int64 ``(nodes,)``.
         mask: bool ``(nodes,)``, the nodes of this split.
+        edge_weight: float32 ``(edges,)``; None: all edges count alike.
     """
 
     features: Tensor
     edge_index: Tensor
     labels: Tensor
     mask: Tensor
+    edge_weight: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "GraphBatch":
+        """The same on a device; what is there already stays the same tensor."""
+        features, edge_index, labels, mask = (tensor.to(device) for tensor in self[:4])
+        weight = None if self.edge_weight is None else self.edge_weight.to(device)
+        return GraphBatch(features, edge_index, labels, mask, weight)
+
+
+class StoredGraph(NamedTuple):
+    """A graph whose edges are ordered by target, and which may be memory-mapped.
+
+    Attributes:
+        features: ``(nodes, in_features)``, float32.
+        starts: where the edges into each node start and the last ones end, int64 ``(nodes + 1,)``.
+        sources: where each edge comes from, int32 or int64 ``(edges,)``.
+        labels: int64 ``(nodes,)``.
+        mask: bool ``(nodes,)``, the nodes of this split.
+    """
+
+    features: Tensor
+    starts: Tensor
+    sources: Tensor
+    labels: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device | str) -> "StoredGraph":
+        """The same on a device; what is there already stays the same tensor."""
+        return StoredGraph(*(tensor.to(device) for tensor in self))
 
 
 class GraphLoader:
@@ -43,7 +73,11 @@ class GraphLoader:
     """
 
     def __init__(
-        self, batch: GraphBatch, *, device: torch.device | str = "cpu", part: Part = (0, 1)
+        self,
+        batch: GraphBatch | StoredGraph,
+        *,
+        device: torch.device | str = "cpu",
+        part: Part = (0, 1),
     ) -> None:
         nodes = batch.mask.nonzero().squeeze(1)
         self.num_samples = len(nodes)
@@ -54,7 +88,7 @@ class GraphLoader:
         (own,) = self._order.chunks(0)  # places in the list of nodes
         mask = torch.zeros_like(batch.mask)
         mask[nodes[own]] = True
-        self._batch = GraphBatch(*(tensor.to(device) for tensor in batch._replace(mask=mask)))
+        self._batch = batch._replace(mask=mask).to(device)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -63,7 +97,7 @@ class GraphLoader:
     def indices(self, epoch: int, batch: int) -> list[int]:
         return [self._nodes[place] for place in self._order.indices(epoch, batch)]
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[GraphBatch | None]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[GraphBatch | StoredGraph | None]:
         for own in self._order.chunks(epoch, start):
             yield self._batch if len(own) else None
 
@@ -74,18 +108,19 @@ def split_loaders(
     labels: Tensor,
     nodes: dict[str, Tensor],
     *,
+    edge_weight: Tensor | None = None,
     device: torch.device | str,
     part: Part = (0, 1),
 ) -> dict[str, Loader]:
     """A loader for each split of one graph, given the nodes of each."""
+    nothing = torch.zeros(len(labels), dtype=torch.bool)
     # Moved once, so that all splits have the same tensors: what a model caches by them is kept.
-    features, edge_index, labels = (t.to(device) for t in (features, edge_index, labels))
+    graph = GraphBatch(features, edge_index, labels, nothing, edge_weight).to(device)
     loaders: dict[str, Loader] = {}
     for split, index in nodes.items():
-        mask = torch.zeros(len(labels), dtype=torch.bool)
+        mask = nothing.clone()
         mask[index] = True
-        batch = GraphBatch(features, edge_index, labels, mask)
-        loaders[split] = GraphLoader(batch, device=device, part=part)
+        loaders[split] = GraphLoader(graph._replace(mask=mask), device=device, part=part)
     return loaders
 
 

@@ -8,8 +8,6 @@ separated by tabs, and quotation marks in them are characters like any other; al
 as in CSV (RFC 4180).
 """
 
-import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,13 +18,10 @@ from zoo.data.files import locate
 from zoo.data.module import Part, check_batch_size
 from zoo.data.sequences.batches import sequence_loader
 from zoo.data.splits import SPLITS, check_fractions, divide
+from zoo.data.tables import TABS, read_table
 from zoo.data.text.base import TextModule
 from zoo.data.text.vocabularies import learn_vocabulary
 from zoo.data.text.vocabulary import VocabularyKind
-
-TABS = (".tsv", ".tab")
-LARGEST_FIELD = 1 << 30
-"""Characters of the longest text; Python's own limit is 131,072."""
 
 
 class Row(NamedTuple):
@@ -190,15 +185,21 @@ class LabelledText(TextModule):
         return {split: [whole[i] for i in indices.tolist()] for split, indices in parts.items()}
 
     def _read(self, path: Path) -> list[Row]:
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                rows = list(self._parse(path, file))
-        except OSError as error:
-            raise DataError(
-                f"{path} cannot be read ({error.strerror}): name another file"
-            ) from error
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not in UTF-8 ({error.reason}): convert it") from error
+        table = read_table(
+            path,
+            self.text_column,
+            self.label_column,
+            quoted=self._is_quoted(path),
+            unquote=", or set data.quoting=false if they mean nothing",
+        )
+        places = [table.column(name) for name in (self.text_column, self.label_column)]
+        rows = []
+        for fields, line, end in table.rows:
+            text, label = (fields[place] for place in places)
+            if not text or not label:
+                name = self.label_column if text else self.text_column
+                raise DataError(f"{path}, line {line}: the column {name!r} is empty")
+            rows.append(Row(text, label, line, end))
         if not rows:
             raise DataError(f"{path} holds no text below its header")
         self.notes.append(self._summary(path, rows))
@@ -217,45 +218,3 @@ class LabelledText(TextModule):
         if quoted and not self._is_quoted(path):
             note += f", {len(quoted):,} in quotation marks, which stay (unless data.quoting=true)"
         return note
-
-    def _parse(self, path: Path, file: Iterator[str]) -> Iterator[Row]:
-        csv.field_size_limit(LARGEST_FIELD)
-        reader = csv.reader(
-            file,
-            delimiter="\t" if path.suffix.lower() in TABS else ",",
-            quoting=csv.QUOTE_MINIMAL if self._is_quoted(path) else csv.QUOTE_NONE,
-            strict=True,
-        )
-        begins = 1
-        try:
-            header = next(reader, [])
-            columns = [self._column(path, header, n) for n in (self.text_column, self.label_column)]
-            begins = reader.line_num + 1
-            for fields in reader:
-                line, begins = begins, reader.line_num + 1
-                if not fields:  # an empty line
-                    continue
-                if len(fields) != len(header):
-                    raise DataError(
-                        f"{path}, line {line}: there are {len(fields)} columns, but "
-                        f"{len(header)} in the header"
-                    )
-                text, label = (fields[column].strip() for column in columns)
-                if not text or not label:
-                    name = self.label_column if text else self.text_column
-                    raise DataError(f"{path}, line {line}: the column {name!r} is empty")
-                yield Row(text, label, line, reader.line_num)
-        except csv.Error as error:
-            raise DataError(
-                f"{path}, line {begins}: not a valid table ({error}): close the quotation mark "
-                "and double those within, or set data.quoting=false if they mean nothing"
-            ) from error
-
-    @staticmethod
-    def _column(path: Path, header: list[str], name: str) -> int:
-        if header.count(name) != 1:
-            raise DataError(
-                f"{path}, line 1: there must be one column {name!r}, not {header.count(name)}; the "
-                f"columns are {', '.join(map(repr, header)) or 'none'}"
-            )
-        return header.index(name)

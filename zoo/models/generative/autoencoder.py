@@ -130,6 +130,8 @@ class Autoencoder(_ImageAutoencoder):
         latent_dim: length of the code.
         code: units of the code, ``linear`` or ``sigmoid``.
         output: units of the reconstruction, ``sigmoid`` (for values from 0 to 1) or ``linear``.
+        num_classes: classes that a linear ``classifier`` tells from the code, for a task that
+            learns both at once; None: there is none.
 
     Shape:
         - input, output: images ``(batch, in_channels, image_size, image_size)``
@@ -148,6 +150,7 @@ class Autoencoder(_ImageAutoencoder):
         latent_dim: int = 30,
         code: Units = "linear",
         output: Units = "sigmoid",
+        num_classes: int | None = None,
     ) -> None:
         super().__init__(image_size, in_channels, latent_dim, code, output)
         check_at_least_one(hidden_sizes=hidden_sizes)
@@ -156,6 +159,9 @@ class Autoencoder(_ImageAutoencoder):
         if code == "sigmoid":
             self.encoder.append(nn.Sigmoid())
         self.decoder = _logistic_layers(widths[::-1])  # The output's units follow in `decode`.
+        if num_classes is not None:
+            check_at_least_one(num_classes=num_classes)
+            self.classifier = nn.Linear(latent_dim, num_classes)
 
     def init_weights(self) -> None:
         layers = [*self.encoder, *self.decoder, nn.Sigmoid() if self.output == "sigmoid" else None]
@@ -169,6 +175,8 @@ class Autoencoder(_ImageAutoencoder):
                 if from_logistic:
                     with torch.no_grad():
                         layer.bias.copy_(-layer.weight.sum(1) / 2)
+        if hasattr(self, "classifier"):
+            reset(self.classifier)
 
     def _codes_of(self, x: Tensor) -> Tensor:
         return self.encoder(x.flatten(1))  # (batch, latent_dim)

@@ -10,12 +10,19 @@ import torch
 from torch import Tensor
 
 from zoo.figures.grids import are_images, enlarge, image_grid, input_grid, rescale
+from zoo.figures.points import scatter_image
+from zoo.metrics.modes import ModeScores
 from zoo.metrics.sample_scores import SampleScores
 from zoo.tasks.prediction import Samples
 from zoo.tasks.task import Image, Shown, Task, evaluation_mode, inputs_of
 
 GRID = 64
 """Samples that a dashboard shows."""
+MOST_POINTS = 2_500
+"""Samples that are drawn in the plane."""
+
+Modes = tuple[tuple[float, ...], ...]
+"""The centres of modes, as data with such give them."""
 
 
 class Generative(Task):
@@ -28,18 +35,45 @@ class Generative(Task):
     """
 
     predicts = Samples
-    scores: SampleScores | None = None
-    """What judges samples by a classifier's features, see :meth:`judge_by`."""
+    scores: SampleScores | ModeScores | None = None
+    """What judges samples, see :meth:`judge_by`."""
 
-    def judge_by(self, scores: SampleScores) -> None:
-        """Lets samples be judged by a classifier's features in every evaluation."""
+    @property
+    def normal_latents(self) -> int | None:
+        """How many latent variables there are, first in a vector, whose prior is standard normal.
+
+        None for a task that has no such: they could not be moved one at a time.
+        """
+        return None
+
+    def judge_by(self, scores: SampleScores | ModeScores) -> None:
+        """Lets samples be judged in every evaluation: by a classifier's features, or by modes."""
         self.scores = scores
         self.metrics["samples"] = scores
+
+    def judge_by_modes(self, modes: Modes | None, mode_std: float | None) -> None:
+        """Lets samples be judged by the modes that the data have, if these are known.
+
+        Args:
+            modes: their centres; None: nothing is known of them.
+            mode_std: standard deviation of a mode in each direction.
+
+        Raises:
+            ValueError: one is known and the other is not, or is no deviation.
+        """
+        if modes is None and mode_std is None:
+            return
+        if modes is None or mode_std is None:
+            given, missing = ("mode_std", "modes")[:: 1 if modes is None else -1]
+            raise ValueError(f"{given} needs {missing} beside it: give both, or neither")
+        if not mode_std > 0:
+            raise ValueError(f"mode_std must be greater than 0, not {mode_std}")
+        self.judge_by(ModeScores(torch.tensor(modes), mode_std))
 
     def judge(
         self, real: Tensor, generated: Tensor | None = None, asked: Tensor | None = None
     ) -> None:
-        """Compares as many samples with real ones, if there are features to do it by.
+        """Compares as many samples with real ones, if there is anything to do it by.
 
         Args:
             real: samples of the data, ``(batch, *)``.
@@ -73,7 +107,13 @@ class Generative(Task):
         return {"inputs": Image(input_grid(inputs))} if are_images(inputs) else {}
 
     def show(self) -> dict[str, Shown]:
-        """``samples``, of the same random numbers after every evaluation, if they are images."""
+        """``samples``, of the same random numbers after every evaluation.
+
+        Images, or points among the modes by which they are judged; others are not shown.
+        """
+        if isinstance(self.scores, ModeScores):
+            points, modes = self.sample(MOST_POINTS).samples, self.scores.modes
+            return {"samples": Image(lambda: scatter_image(points, modes))}
         samples = self.sample(GRID).samples
         return {"samples": Image(sample_grid(samples))} if are_images(samples) else {}
 

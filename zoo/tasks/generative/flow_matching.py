@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zoo.inference.velocity import Method, integrate
 from zoo.metrics.sums import Mean
+from zoo.tasks.generative.base import Modes
 from zoo.tasks.generative.from_noise import FromNoise, check_samples, spread_times
 from zoo.tasks.task import Loss, inputs_of
 
@@ -39,6 +40,9 @@ class FlowMatching(FromNoise):
         method: of a step, see :func:`~zoo.inference.velocity.integrate`.
         label_dropout: see :class:`~zoo.tasks.generative.from_noise.FromNoise`.
         guidance: see there.
+        modes: centres of the modes of points: samples are judged by these, see
+            :class:`~zoo.metrics.modes.ModeScores`.
+        mode_std: standard deviation of a mode in each direction.
 
     Shape:
         - samples: ``(batch, *)``
@@ -58,6 +62,8 @@ class FlowMatching(FromNoise):
         method: Method = "euler",
         label_dropout: float = 0.1,
         guidance: float = 1.0,
+        modes: Modes | None = None,
+        mode_std: float | None = None,
     ) -> None:
         super().__init__(
             model, sampling_steps=sampling_steps, label_dropout=label_dropout, guidance=guidance
@@ -69,6 +75,7 @@ class FlowMatching(FromNoise):
         self.sigma_min = sigma_min
         self.method: Method = method
         self.metrics = {"loss": Mean(higher_is_better=False)}
+        self.judge_by_modes(modes, mode_std)
 
     def loss(self, batch: Any) -> Loss:
         x1 = inputs_of(batch)

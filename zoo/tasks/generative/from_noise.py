@@ -149,9 +149,9 @@ class FromNoise(Generative):
         return torch.arange(count, device=self.device) % self.num_classes
 
     def show(self) -> dict[str, Shown]:
-        """``samples``, and ``from_noise``, the way of some of them from left to right."""
+        """``samples``, and of images ``from_noise``, the way of some of them from left to right."""
         if len(self.sample_shape) != 3:
-            return {}
+            return super().show()
         columns = min(self.num_classes or GRID // 8, MOST_COLUMNS)
         generator = torch.Generator().manual_seed(0)
         with evaluation_mode(self.model):

@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from zoo.tasks.generative.base import Modes
 from zoo.tasks.generative.density_estimation import DensityEstimation
 from zoo.tasks.task import inputs_of
 
@@ -40,12 +41,22 @@ class NormalizingFlow(DensityEstimation):
     Args:
         model: an invertible network with ``log_prob``, ``sample``, ``latents`` and ``inverse``.
         levels: number of values that a pixel has: 2 if binary, 256 if grey; None for real data.
+        modes: centres of the modes of points: samples are judged by these, see
+            :class:`~zoo.metrics.modes.ModeScores`.
+        mode_std: standard deviation of a mode in each direction.
 
     Shape:
         - inputs: ``(batch, *)``
     """
 
-    def __init__(self, model: nn.Module, *, levels: int | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        levels: int | None = None,
+        modes: Modes | None = None,
+        mode_std: float | None = None,
+    ) -> None:
         if levels is not None and levels < 2:
             raise ValueError(f"levels must be at least 2, or null for real data, not {levels}")
         self.levels = levels
@@ -54,6 +65,7 @@ class NormalizingFlow(DensityEstimation):
         if not hasattr(model, "latents") or not hasattr(model, "inverse"):
             raise TypeError(f"model must have latents and inverse, not {type(model).__name__}")
         self.flow = cast(Flow, model)
+        self.judge_by_modes(modes, mode_std)
 
     def prepare(self, batches: Iterable[Any]) -> None:
         """Makes sure that the pixels have the levels that they are said to have."""
@@ -77,6 +89,10 @@ class NormalizingFlow(DensityEstimation):
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         return self._to_levels(super().draw(count, generator))
+
+    @property
+    def normal_latents(self) -> int:
+        return self.flow.latent_dim
 
     def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
         """Latent variables from the prior, a standard normal distribution."""

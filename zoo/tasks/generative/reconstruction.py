@@ -1,4 +1,4 @@
-"""Reconstruction: an autoencoder gives back its input; with noise, sparsity or contraction."""
+"""Reconstruction: an autoencoder gives back its input; with noise, penalties or classes."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.figures.grids import are_images, enlarge, image_grid, input_grid, rescale
-from zoo.metrics.sums import Mean
+from zoo.metrics.sums import IGNORED, Accuracy, Mean
 from zoo.tasks.generative.reconstruction_penalties import activity_kl, contraction, l1
 from zoo.tasks.prediction import Table
 from zoo.tasks.task import (
@@ -55,9 +55,13 @@ class Reconstruction(Task):
       mean activity in the batch (Ng, 2011, "Sparse autoencoder", lecture notes of CS294A; the idea
       is that of Lee, Ekanadham and Ng, 2008). That depends on the batch as a whole, so four
       accumulated batches are not one large one.
+    - Joint: the cross-entropy of a classifier of the codes is added with a weight of its own, so
+      that the code has to hold what tells the classes apart; images without a label (-100) teach
+      the code alone.
 
     The metrics are the ``squared_error`` of an image and, where it is the loss, its
-    ``cross_entropy`` in nats, both of clean inputs. The squared error of a single image tells how
+    ``cross_entropy`` in nats, both of clean inputs, and the classifier's ``accuracy`` if there is
+    one. The squared error of a single image tells how
     unlike the training data it is (:meth:`anomaly_scores`): predictions are tables of it, and an
     evaluation shows the images that have the largest.
 
@@ -74,10 +78,11 @@ class Reconstruction(Task):
         sparsity_weight: :math:`\beta`.
         target_activity: :math:`\rho`.
         contraction_weight: :math:`\lambda`.
+        classification_weight: of the cross-entropy of the model's ``classifier``, in nats an image.
 
     Shape:
         - images: ``(batch, channels, height, width)``
-        - labels: ``(batch,)``; used to label codes
+        - labels: ``(batch,)``; used to label codes and by a classifier
 
     Raises:
         TypeError: if the model lacks a part of the interface.
@@ -98,6 +103,7 @@ class Reconstruction(Task):
         sparsity_weight: float = 1.0,
         target_activity: float = 0.05,
         contraction_weight: float = 0.0,
+        classification_weight: float = 0.0,
     ) -> None:
         super().__init__(model)
         require_parts(model, "encode", "decode", "code", "output")
@@ -110,6 +116,7 @@ class Reconstruction(Task):
         for name, value in (
             ("sparsity_weight", sparsity_weight),
             ("contraction_weight", contraction_weight),
+            ("classification_weight", classification_weight),
         ):
             if value < 0:
                 raise ValueError(f"{name} must be at least 0, not {value}")
@@ -126,15 +133,23 @@ class Reconstruction(Task):
                 f"sparsity 'kl' needs a code in (0, 1): set the model's code to 'sigmoid', not "
                 f"{code!r}"
             )
+        if classification_weight and not hasattr(model, "classifier"):
+            raise ValueError(
+                f"classification_weight={classification_weight} needs a classifier of the codes: "
+                "set model.num_classes"
+            )
         self.is_unit = output == "sigmoid"
         self.is_bernoulli = loss == "cross_entropy"
         self.corruption, self.corruption_level = corruption, corruption_level
         self.sparsity, self.sparsity_weight = sparsity, sparsity_weight
         self.target_activity = target_activity
         self.contraction_weight = contraction_weight
+        self.classification_weight = classification_weight
         self.metrics = {"squared_error": Mean(higher_is_better=False)}
         if self.is_bernoulli:
             self.metrics["cross_entropy"] = Mean(higher_is_better=False)
+        if classification_weight:
+            self.metrics["accuracy"] = Accuracy()
         self._codes: list[tuple[Tensor, Tensor | None]] = []  # with labels, if there are any
         self._num_codes = 0
         self._worst: tuple[Tensor, Tensor, Tensor] | None = None  # scores, inputs, reconstructions
@@ -177,6 +192,9 @@ class Reconstruction(Task):
                 l1(codes) if self.sparsity == "l1" else activity_kl(codes, self.target_activity)
             )
             penalties["sparsity"] = self.sparsity_weight * penalty
+        if self.classification_weight:
+            nats = self._classification(codes, labels_of(batch))
+            penalties["classification"] = self.classification_weight * nats
         if not penalties:
             return error, len(images)
         terms = {"reconstruction": error} | penalties
@@ -208,6 +226,8 @@ class Reconstruction(Task):
         if self.is_bernoulli:
             error = self._errors(images, outputs, reconstructions).mean()
             self.metrics["cross_entropy"].update(error, len(images))
+        if self.classification_weight:
+            self.metrics["accuracy"].update(self._logits(codes), labels_of(batch))
         self._remember(batch, images, codes, reconstructions, scores)
 
     def reset(self) -> None:
@@ -288,6 +308,15 @@ class Reconstruction(Task):
         nats = F.binary_cross_entropy_with_logits(outputs, images, reduction="none")
         return nats.flatten(1).sum(1)
 
+    def _logits(self, codes: Tensor) -> Tensor:
+        logits: Tensor = self.model.get_submodule("classifier")(codes.flatten(1))
+        return logits
+
+    def _classification(self, codes: Tensor, labels: Tensor) -> Tensor:
+        """The cross-entropy of images that have a label, summed, over the number of all."""
+        total = F.cross_entropy(self._logits(codes), labels, ignore_index=IGNORED, reduction="sum")
+        return total / len(labels)
+
     def _remember(
         self, batch: Any, images: Tensor, codes: Tensor, reconstructions: Tensor, scores: Tensor
     ) -> None:
@@ -311,6 +340,20 @@ class Reconstruction(Task):
 def squared_errors(images: Tensor, reconstructions: Tensor) -> Tensor:
     """The squared error of each image, summed over its pixels: ``(batch,)``."""
     return (reconstructions - images).square().flatten(1).sum(1)
+
+
+def labels_of(batch: Any) -> Tensor:
+    """The labels of a batch ``(images, labels, ...)``.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if isinstance(batch, Tensor) or len(batch) < 2:
+        raise ValueError(
+            "classification_weight needs batches of images and labels: use labelled data"
+        )
+    labels: Tensor = batch[1]
+    return labels
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

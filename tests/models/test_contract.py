@@ -76,6 +76,7 @@ from zoo.training.optimizers import MuonWithAdamW, make_optimizer
 RING = torch.stack([torch.arange(4), (torch.arange(4) + 1) % 4])
 TWO_GRAPHS = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 2]]), torch.tensor([0, 0, 1, 1])
 RING = torch.cat([RING, RING.flip(0)], dim=1)
+TWO_GRAPHS = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 2]]), torch.tensor([0, 0, 1, 1])
 
 
 class Case(NamedTuple):

@@ -584,9 +584,9 @@ def test_weight_decay_reaches_weights_alone(case):
     optimizer = make_optimizer(torch.optim.AdamW, model, weight_decay=0.125)
     for name in names_where(model, optimizer, weight_decay=0.125):
         own = name.rpartition(".")[2]
-        # As torch calls what makes a weight.
-        is_normalised = own in ("original", "original0", "original1")
-        assert "weight" in own or is_normalised, name
+        # As torch calls what makes a weight, and PyG those that attention multiplies with.
+        is_other = own in ("original", "original0", "original1", "att", "att_src", "att_dst")
+        assert "weight" in own or is_other, name
 
 
 @each(lambda case: case.num_classes is not None)

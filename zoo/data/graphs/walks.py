@@ -139,7 +139,7 @@ def check_bias(p: float, q: float) -> None:
 
 
 def pairs(walks: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Every node of every walk with each one at most ``window`` places away (DeepWalk, algorithm 2).
+    """Nodes of walks, each with those at most ``window`` places away (DeepWalk, algorithm 2).
 
     Args:
         walks: ``(walks, length)``, -1 beyond an end.

@@ -64,7 +64,7 @@ def test_loss_is_that_of_word_embeddings():
 
 
 def test_neighbours_names_and_an_image_are_shown():
-    task = task_of(karate(name="les_miserables"), words=("Javert",), num_neighbours=3)
+    task = task_of(karate(name="LesMiserables"), words=("Javert",), num_neighbours=3)
     assert texts_of(task)["neighbours"].startswith("Javert: ")
     assert texts_of(task)["neighbours"].count(",") == 2
     assert "Valjean" in vectors_of(task)["words"].labels

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from zoo.data.download import DataError
-from zoo.data.graphs.named_graphs import NAMES, named_graph
+from zoo.data.graphs.named_graphs import SOURCES, named_graph
 from zoo.data.graphs.node_walks import NodeNames, NodeWalks
 from zoo.data.graphs.walk_loader import WalkLoader, node_counts
 from zoo.data.graphs.walks import Walker, pairs
@@ -45,9 +45,9 @@ def near(graph, window):
     return sum(torch.linalg.matrix_power(step, k) for k in range(1, window + 1)) > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOURCES)
 def test_a_named_graph_is_networkxs(name):
-    graph, theirs = named_graph(name), getattr(networkx, NAMES[name])()
+    graph, theirs = named_graph(name), getattr(networkx, SOURCES[name].function)()
     assert graph.names == [str(node) for node in theirs]
     weights = [1.0] * graph.edge_index.shape[1]
     weights = weights if graph.edge_weight is None else graph.edge_weight.tolist()
@@ -57,18 +57,19 @@ def test_a_named_graph_is_networkxs(name):
     for a, b, value in theirs.edges(data="weight", default=1.0):
         expected[str(a), str(b)] = expected[str(b), str(a)] = value
     assert found == expected
-    assert (graph.edge_weight is None) == (name in ("davis", "florentine"))
+    assert (graph.edge_weight is None) == (name in ("Davis", "Florentine"))
 
 
 def test_classes_of_the_karate_club_are_the_clubs():
-    clubs = networkx.karate_club_graph().nodes(data="club")
-    assert named_graph("karate").classes == [int(club == "Officer") for _, club in clubs]
+    graph, theirs = named_graph("Karate"), networkx.karate_club_graph()
+    clubs = [graph.class_names[number] for number in graph.classes.tolist()]
+    assert clubs == [club for _, club in theirs.nodes(data="club")]
 
 
 def test_communities_do_not_change_from_process_to_process():
     program = (
         "from zoo.data.graphs.named_graphs import named_graph; "
-        "print([named_graph(n).classes for n in ('les_miserables', 'davis', 'florentine')])"
+        "print([named_graph(n).classes.tolist() for n in ('LesMiserables', 'Florentine')])"
     )
     found = {
         subprocess.run(
@@ -82,16 +83,16 @@ def test_communities_do_not_change_from_process_to_process():
         for seed in (1, 2)
     }
     assert len(found) == 1
-    assert set(named_graph("les_miserables").classes) == set(range(5))
+    assert set(named_graph("LesMiserables").classes.tolist()) == set(range(5))
 
 
 def test_facts_and_vocabulary_are_the_nodes():
-    data = node_walks(name="les_miserables")
+    data = node_walks(name="LesMiserables")
     facts = data.facts()
     assert facts["num_nodes"] == facts["vocab_size"] == facts["out_features"] == 77
     assert len(facts["classes"]) == 77
     vocabulary = data.vocabularies["vocabulary"]
-    assert vocabulary.tokens() == named_graph("les_miserables").names
+    assert vocabulary.tokens() == named_graph("LesMiserables").names
     assert vocabulary.encode("Javert") == [vocabulary.tokens().index("Javert")]
     assert vocabulary.decode(torch.tensor([0, 1])) == "Napoleon, Myriel"
     with pytest.raises(ValueError, match="no node is called 'Jean'"):
@@ -106,9 +107,9 @@ def test_names_come_back_from_the_folder_of_a_run_and_must_be_the_graphs(tmp_pat
     again.load_artifacts(tmp_path)
     assert again.artifacts() == node_walks().artifacts()
     again.setup()
-    other = NodeWalks(name="davis")
+    other = NodeWalks(name="Davis")
     other.load_artifacts(tmp_path)
-    with pytest.raises(DataError, match="nodes of davis are not those of this run"):
+    with pytest.raises(DataError, match="nodes of Davis are not those of this run"):
         other.setup()
     (tmp_path / "vocabulary.json").write_text('{"kind": "words"}')
     with pytest.raises(ValueError, match=r"vocabulary.json .*kind must be 'nodes', not 'words'"):
@@ -119,7 +120,7 @@ def test_names_come_back_from_the_folder_of_a_run_and_must_be_the_graphs(tmp_pat
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_pairs_are_at_most_a_window_of_steps_apart(split):
-    data, graph = node_walks(name="davis", window=2), named_graph("davis")
+    data, graph = node_walks(name="Davis", window=2), named_graph("Davis")
     is_near = near(graph, 2)
     assert not is_near.all()
     for batch in data.batches(split, 0):
@@ -129,7 +130,7 @@ def test_pairs_are_at_most_a_window_of_steps_apart(split):
 def test_a_window_ends_with_its_walk():
     # With walks of two nodes there is one pair in either direction, however wide the window.
     data = node_walks(walk_length=2, window=10)
-    edges = set(map(tuple, named_graph("karate").edge_index.T.tolist()))
+    edges = set(map(tuple, named_graph("Karate").edge_index.T.tolist()))
     for batch in data.batches("train", 0):
         assert {*zip(batch.inputs.tolist(), batch.outputs[:, 0].tolist(), strict=True)} <= edges
     assert sum(len(batch.inputs) for batch in data.batches("train", 0)) == 2 * 2 * 34
@@ -236,10 +237,10 @@ def test_global_random_state_is_left_alone():
 
 
 def test_weights_are_followed_only_where_asked():
-    graph = named_graph("les_miserables")
+    graph = named_graph("LesMiserables")
     unweighted = Walker(graph.edge_index, 77)
     for weighted, same in ((False, True), (True, False)):
-        data = node_walks(name="les_miserables", weighted=weighted, batch_size=154)
+        data = node_walks(name="LesMiserables", weighted=weighted, batch_size=154)
         (batch,) = data.batches("val", 0)
         starts = torch.arange(77).repeat(2)
         walks = unweighted.walk(starts, 8, seeded_generator("walks", "evaluation", 0, 0))
@@ -249,7 +250,7 @@ def test_weights_are_followed_only_where_asked():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "zachary"}, "name must be one of karate, les_miserables, davis, florentine"),
+        ({"name": "zachary"}, "name must be one of Karate, LesMiserables, Davis, Florentine"),
         ({"walks_per_node": 0}, "walks_per_node must be at least 1, not 0"),
         ({"walk_length": 1}, "walk_length must be at least 2, not 1"),
         ({"window": 0}, "window must be at least 1, not 0"),
@@ -265,7 +266,7 @@ def test_wrong_arguments_are_refused_by_name(arguments, message):
 
 
 def test_a_graph_that_is_not_there_is_refused_with_those_that_are():
-    with pytest.raises(ValueError, match=r"name must be one of karate, .*, not 'zachary'"):
+    with pytest.raises(ValueError, match=r"name must be one of Karate, .*, not 'zachary'"):
         named_graph("zachary")
 
 

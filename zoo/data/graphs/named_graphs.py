@@ -1,15 +1,30 @@
 """Small graphs with a name, which come with networkx: people and who has to do with whom."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-NAMES = {
-    "karate": "karate_club_graph",
-    "les_miserables": "les_miserables_graph",
-    "davis": "davis_southern_women_graph",
-    "florentine": "florentine_families_graph",
+from zoo.data.graphs.batches import undirected
+
+GraphName = Literal["Karate", "LesMiserables", "Davis", "Florentine"]
+
+
+class _Source(NamedTuple):
+    """The function of networkx, and what its nodes say of their class, if anything."""
+
+    function: str
+    attribute: str = ""
+    values: tuple[str | int, ...] = ()
+    class_names: tuple[str, ...] = ()
+
+
+_CLUBS = ("Mr. Hi", "Officer")
+SOURCES: dict[str, _Source] = {
+    "Karate": _Source("karate_club_graph", "club", _CLUBS, _CLUBS),
+    "LesMiserables": _Source("les_miserables_graph"),
+    "Davis": _Source("davis_southern_women_graph", "bipartite", (0, 1), ("woman", "event")),
+    "Florentine": _Source("florentine_families_graph"),
 }
 
 
@@ -18,52 +33,56 @@ class NamedGraph(NamedTuple):
 
     Attributes:
         names: of the nodes.
-        edge_index: both directions of every edge, int64 ``(2, edges)``.
+        edge_index: both directions of every edge, sorted by target, then source, int64
+            ``(2, edges)``.
         edge_weight: float32 ``(edges,)``; None where all edges count alike.
-        classes: of each node.
+        classes: of the nodes, int64 ``(nodes,)``.
+        class_names: a name for each of them.
     """
 
     names: list[str]
     edge_index: Tensor
     edge_weight: Tensor | None
-    classes: list[int]
+    classes: Tensor
+    class_names: tuple[str, ...]
 
 
 def named_graph(name: str) -> NamedGraph:
     """Reads a graph from networkx.
 
-    The classes of ``karate`` are the two clubs; those of the others are the communities that greedy
-    maximisation of the modularity finds (Clauset, Newman and Moore, 2004,
-    https://arxiv.org/abs/cond-mat/0408187), weights left out of account.
+    | name | nodes | links | classes | source |
+    |---|---|---|---|---|
+    | ``Karate`` | 34 | 78, weighed by common contexts | clubs | Zachary, 1977 |
+    | ``LesMiserables`` | 77 | 254, weighed by common chapters | communities | Knuth, 1993 |
+    | ``Davis`` | 32 | 89, of women and events | women, events | Davis, Gardner, Gardner, 1941 |
+    | ``Florentine`` | 15 | 20 marriages | communities | Breiger and Pattison, 1986 |
 
-    Args:
-        name: ``karate`` (Zachary, 1977; weights: in how many contexts two meet),
-            ``les_miserables`` (Knuth, 1993; weights: in how many chapters two appear together),
-            ``davis`` (women and the events they attend; Davis et al., 1941) or ``florentine``
-            (marriages between families; Breiger and Pattison, 1986).
+    Communities are no truth about the nodes: greedy maximisation of the modularity (Clauset, Newman
+    and Moore, 2004, https://arxiv.org/abs/cond-mat/0408187) finds them from the unweighted links.
 
     Raises:
         ValueError: there is no such graph.
     """
-    if name not in NAMES:
-        raise ValueError(f"name must be one of {', '.join(NAMES)}, not {name!r}")
+    if name not in SOURCES:
+        raise ValueError(f"name must be one of {', '.join(SOURCES)}, not {name!r}")
     import networkx
 
+    source = SOURCES[name]
     # By number, since the order of texts in sets changes from process to process.
     graph = networkx.convert_node_labels_to_integers(
-        getattr(networkx, NAMES[name])(), label_attribute="name"
+        getattr(networkx, source.function)(), label_attribute="name"
     )
-    names = [str(graph.nodes[node]["name"]) for node in range(len(graph))]
-    links = list(graph.edges(data="weight"))
-    ends = torch.tensor([(a, b) for a, b, _ in links]).T  # (2, links)
-    weights = None
-    if all(weight is not None for *_, weight in links):
-        weights = torch.tensor([float(weight) for *_, weight in links]).repeat(2)
-    if name == "karate":
-        classes = [int(graph.nodes[node]["club"] == "Officer") for node in range(len(graph))]
+    nodes = range(len(graph))
+    names = [str(graph.nodes[node]["name"]) for node in nodes]
+    if source.attribute:
+        class_names = source.class_names
+        classes = [source.values.index(graph.nodes[node][source.attribute]) for node in nodes]
     else:
-        classes = [0] * len(graph)
-        for number, nodes in enumerate(networkx.community.greedy_modularity_communities(graph)):
-            for node in nodes:
-                classes[node] = number
-    return NamedGraph(names, torch.cat([ends, ends.flip(0)], 1), weights, classes)
+        found = networkx.community.greedy_modularity_communities(graph)
+        number_of = {node: number for number, members in enumerate(found) for node in members}
+        class_names = tuple(f"community {number}" for number in range(len(found)))
+        classes = [number_of[node] for node in nodes]
+    edge_index = undirected(torch.tensor(list(graph.edges)).T, len(graph))
+    weights = [graph.edges[pair].get("weight") for pair in map(tuple, edge_index.T.tolist())]
+    edge_weight = None if None in weights else torch.tensor(weights, dtype=torch.float32)
+    return NamedGraph(names, edge_index, edge_weight, torch.tensor(classes), class_names)

@@ -1,19 +1,17 @@
 """Random walks over a graph as sentences of its nodes, for node embeddings."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zoo.data.download import DataError
-from zoo.data.graphs.named_graphs import NAMES, named_graph
+from zoo.data.graphs.named_graphs import SOURCES, GraphName, named_graph
 from zoo.data.graphs.walk_loader import WalkLoader, node_counts
 from zoo.data.graphs.walks import Walker, check_bias
 from zoo.data.module import DataModule, Part, check_batch_size
 from zoo.data.text.decisions import Output
-
-GraphName = Literal["karate", "les_miserables", "davis", "florentine"]
 
 
 class NodeNames:
@@ -88,7 +86,7 @@ class NodeWalks(DataModule):
     def __init__(
         self,
         *,
-        name: GraphName = "karate",
+        name: GraphName = "Karate",
         walks_per_node: int = 10,
         walk_length: int = 80,
         window: int = 10,
@@ -102,8 +100,8 @@ class NodeWalks(DataModule):
         super().__init__()
         check_batch_size(batch_size)
         check_bias(p, q)
-        if name not in NAMES:
-            raise ValueError(f"name must be one of {', '.join(NAMES)}, not {name!r}")
+        if name not in SOURCES:
+            raise ValueError(f"name must be one of {', '.join(SOURCES)}, not {name!r}")
         sizes = {
             "walks_per_node": (walks_per_node, 1),
             "walk_length": (walk_length, 2),
@@ -128,7 +126,7 @@ class NodeWalks(DataModule):
         self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
     ) -> None:
         graph = named_graph(self.name)
-        self._classes = graph.classes
+        self._classes = graph.classes.tolist()
         known = self.vocabularies.setdefault("vocabulary", NodeNames(graph.names))
         if known.tokens() != graph.names:
             raise DataError(

@@ -17,7 +17,8 @@ with p = q = 1 every step, is in proportion to the weights w alone; DeepWalk has
 
 Difference from node2vec: no alias tables, which take memory in proportion to the sum of squared
 degrees. A step adds up the weights of the edges that it may take and looks up one uniform number in
-the sums, for all walks at once. The probabilities are the same.
+the sums, for all walks at once, in time in proportion to the degrees where the walks are. The
+probabilities are the same.
 """
 
 import torch

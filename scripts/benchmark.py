@@ -15,6 +15,8 @@ images cropped, mirrored, normalised batches in memory against a training step o
 models   networks against torchvision's with the same weights: forward and backward, and ours in the
          trainer against a loop by hand with torchvision's; `compiled` does the same compiled
 diffusion  the U-Net of DDPM against diffusers' with the same weights: forward and backward
+dcgan, vae, wgan_gp  the trainer against a loop by hand with the same model at the sizes of
+         `dcgan_mnist`, `vae_mnist` and `wgan_gp_mnist`, on random images in memory
 recurrent  LSTM, written and fused, and GRU against torch's with the same weights
 gpt      the trainer with a small GPT against a loop like nanoGPT's, written by hand
 generation  time of 1,024 tokens over that of 256, with and without the cache of keys and values
@@ -23,11 +25,13 @@ startup  `train.py --help` and refused command lines against `python -c "import 
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import clone  # noqa: F401
 from benchmarks.diffusion import diffusion
+from benchmarks.generative import dcgan, vae, wgan_gp
 from benchmarks.loader import images, loader
 from benchmarks.models import compiled_models, models
 from benchmarks.recurrent import recurrent
@@ -38,12 +42,15 @@ from zoo.training.run_folder import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
-AVAILABLE = {
+AVAILABLE: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "trainer": trainer,
     "loader": loader,
     "images": images,
     "models": models,
     "diffusion": diffusion,
+    "dcgan": dcgan,
+    "vae": vae,
+    "wgan_gp": wgan_gp,
     "recurrent": recurrent,
     "gpt": gpt,
     "generation": generation,

@@ -10,11 +10,12 @@ from PIL import Image
 
 import evaluate
 from train import train
-from zoo.app.latents import pairs
+from zoo.app.latents import in_layers, traversal
 from zoo.app.main import main
 from zoo.app.rebuild import prepare_evaluation
 
 RUNS = Path(__file__).parents[1] / "fixtures" / "runs"
+LATENTS = "from top to bottom latent variables "
 TINY = ("trainer.epochs=null", "trainer.steps=2", "task.importance_samples=0", "logger=off")
 
 
@@ -68,9 +69,9 @@ def test_grid_has_rows_of_inputs_above_rows_of_reconstructions(run, capsys):
     assert not pixels[20:, 30:].any()  # the last rows have three images
 
 
-def test_pairs_keep_their_columns():
+def test_layers_keep_their_columns():
     above = torch.arange(11.0).view(11, 1, 1, 1) / 40
-    laid = pairs(above, above + 0.5).flatten() * (30 / 40)
+    laid = in_layers(above, above + 0.5).flatten() * (30 / 40)
     expected = [*range(8), *range(20, 28), 8, 9, 10, *[0] * 5, 28, 29, 30, *[0] * 5]
     torch.testing.assert_close(laid, torch.tensor(expected) / 40)
 
@@ -100,6 +101,59 @@ def test_interpolation_of_seeds_begins_and_ends_with_their_samples(run):
     assert evaluate.main([f"run={run}", "interpolate=3,4"]) == 0
     with Image.open("run/interpolation.png") as grid:
         assert grid.size == (80, 10)
+
+
+def test_traversal_moves_one_variable_and_leaves_the_others():
+    start = torch.tensor([[0.5, -1.0, 7.0]])
+    moved = traversal(start, 2, 5)
+    assert moved.shape == (2, 5, 3)
+    way = torch.tensor([-3, -1.5, 0, 1.5, 3])
+    for row in range(2):
+        expected = start.repeat(5, 1)
+        expected[:, row] = way
+        assert torch.equal(moved[row], expected)
+
+
+@pytest.mark.parametrize("start", ["in/02.png", "7"])
+def test_traversal_shows_the_variables_that_change_the_image_most(start, run, capsys):
+    assert evaluate.main([f"run={run}", f"traverse={start}", "steps=4", "out=moved.pt"]) == 0
+    said, file = capsys.readouterr().out.splitlines()
+    assert file == "moved.pt"
+    parts = parts_of(run)
+    with torch.no_grad():
+        if start.isdecimal():
+            generator = torch.Generator().manual_seed(int(start))
+            (latents,) = parts.task.draw_latents(1, generator)
+        else:
+            image = parts.data.preprocess(Image.open(start))
+            (latents,) = parts.task.latents(image.unsqueeze(0))
+        made = []
+        for number in range(len(latents)):
+            way = latents.repeat(4, 1)
+            way[:, number] = torch.tensor([-3.0, -1.0, 1.0, 3.0])
+            made.append(parts.task.decode(way))
+    made.sort(key=lambda images: -images.var(0, correction=0).mean().item())
+    found = torch.load("moved.pt", weights_only=True)
+    torch.testing.assert_close(found, torch.stack(made[:8]))
+    rows = [int(number) for number in said.removeprefix(LATENTS).split(", ")]
+    assert said.startswith(LATENTS) and len(set(rows)) == len(found)
+
+
+def test_traversal_grid_has_a_row_for_each_variable(run):
+    assert evaluate.main([f"run={run}", "traverse=3"]) == 0
+    rows = min(8, parts_of(run).task.normal_latents)
+    with Image.open("run/traversal.png") as grid:
+        assert grid.size == (7 * 10, rows * 10)
+
+
+def test_classes_of_a_conditional_model_and_noise_of_a_gan_are_moved_alike(run, tmp_path, capsys):
+    conditional = trained(tmp_path / "other", "experiment=conditional_vae_digits")
+    assert evaluate.main([f"run={conditional}", "traverse=0", "out=a.png"]) == 0
+    gan = shutil.copytree(RUNS / "gan", Path("gan"))
+    capsys.readouterr()
+    assert evaluate.main([f"run={gan}", "traverse=0", "out=b.png"]) == 0
+    assert evaluate.main([f"run={gan}", "traverse=in/00.png", "out=c.png"]) == 2
+    assert "Adversarial has no latent variables of an image" in capsys.readouterr().err
 
 
 def test_images_that_cannot_be_used_are_named_and_omitted(run, capsys):
@@ -141,12 +195,16 @@ def test_estimate_with_many_samples_is_made_of_a_stored_run(run, capsys):
         (["reconstruct=in", "out=a.jpg"], "out=a.jpg: must end in .png (images in a grid) or .pt"),
         (["reconstruct=in", "sample=3"], "reconstruct and sample exclude each other"),
         (["reconstruct=in", "split=val"], "split and reconstruct exclude each other"),
-        (["reconstruct=in", "seed=3"], "seed goes with sample=<count>"),
+        (["reconstruct=in", "seed=3"], "seed goes with sample=<count> or neighbours=<count>"),
         (["reconstruct=in", "steps=3"], "steps goes with interpolate="),
         (["interpolate=in/00.png"], "interpolate=in/00.png: must be two image files or two seeds"),
         (["interpolate=1,"], "interpolate=1,: must be two image files or two seeds, with a comma"),
         (["interpolate=1,in/00.png"], "interpolate=1,in/00.png: there is no file 1"),
         (["interpolate=0,1", "steps=1"], "steps=1: must be a whole number, at least 2"),
+        (["traverse=no.png"], "traverse=no.png: there is no file no.png"),
+        (["traverse=0", "steps=1"], "steps=1: must be a whole number, at least 2"),
+        (["traverse=0", "interpolate=0,1"], "interpolate and traverse exclude each other"),
+        ([f"traverse={2**63}"], "seeds must be below 2**63"),
         (["interpolate=0,1", "tta=flip"], "tta and interpolate exclude each other"),
         ([f"interpolate=0,{2**63}"], "seeds must be below 2**63"),
     ],
@@ -167,6 +225,15 @@ def test_a_run_without_latent_variables_says_so(name, words, run, capsys):
     assert evaluate.main([f"run={other}", words]) == 2
     err = capsys.readouterr().err
     assert "has no latent variables of an image; name the run of an autoencoder" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["image", "graph"])
+def test_a_run_without_variables_to_move_says_so(name, run, capsys):
+    other = shutil.copytree(RUNS / name, Path(name))
+    assert evaluate.main([f"run={other}", "traverse=0"]) == 2
+    err = capsys.readouterr().err
+    assert "has no vector of latent variables with a normal prior; name the run of a" in err
     assert err.count("\n") == 1
 
 

@@ -95,7 +95,7 @@ def test_run_folder_holds_what_belongs_to_it(finished):
     names = {p.name for p in folder.iterdir() if not p.name.startswith((".", "events."))}
     files = {"config.yaml", "overrides.yaml", "environment.json", "status.json", "metrics.jsonl"}
     files |= {"data.json", "results.json", "checkpoints"}
-    assert files <= names <= files | {"val", "test", "log.txt"}
+    assert files <= names <= files | {"val", "test", "images", "log.txt"}
     assert {p.name for p in (folder / "checkpoints").iterdir()} >= {"last.pt", "best.pt"}
     assert list(folder.glob("events.out.tfevents.*"))
     assert not list(folder.rglob("*.tmp"))

@@ -77,7 +77,7 @@ def arguments_of(kind):
 
 
 # Of a class whose defaults another configuration shows.
-VARIANTS = {"imagenet", "reverse", "sorting"}
+VARIANTS = {"imagenet", "karate_links", "reverse", "sorting"}
 
 
 def test_batches_before_setup_are_refused_in_a_sentence():

@@ -2,20 +2,31 @@
 
     python evaluate.py run=<run folder> [split=<split>] [checkpoint=best|last|<file>]
     python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
+    python evaluate.py run=<run folder> predict=<graph folder or table> [out=<file.csv>]
     python evaluate.py run=<run folder> sample=<count> [out=<file.png or file.pt>]
+    python evaluate.py run=<run folder> neighbours=<count> [out=<file.png or file.pt>]
+    python evaluate.py run=<run folder> over_training=<count> [out=<file.png>]
     python evaluate.py run=<run folder> reconstruct=<image or folder> [out=<file.png or file.pt>]
     python evaluate.py run=<run folder> interpolate=<image>,<image> [steps=8] [out=<file>]
+    python evaluate.py run=<run folder> traverse=<image> [steps=7] [out=<file>]
 
 The split is test or, where the data have none, val.
 
 For images, a classifier predicts a table, predictions.csv, as a regression does; a segmentation
-predicts a mask for each, in the folder predictions. Test-time augmentation of a classifier:
-tta=flip (mean over the image and its mirror image) or tta=ten_crop (over ten crops, crop=<pixels>;
-default: 7/8 of the image).
+predicts a mask for each, an image translation an image, in the folder predictions. Test-time
+augmentation of a classifier: tta=flip (mean over the image and its mirror image) or tta=ten_crop
+(over ten crops, crop=<pixels>; default: 7/8 of the image).
 
-A generative model draws samples; seed=<number> draws others. One with latent variables makes
+For a graph of your own, nodes.csv and edges.csv in a folder, a node classification predicts a table
+of all nodes, whether it has seen them or not. Link prediction takes a table of pairs of its graph's
+nodes (source, target) and adds the probability of a link.
+
+A generative model draws samples; seed=<number> draws others. neighbours=<count> puts the training
+images that are nearest to each below it, where copies would show; over_training=<count> has a row
+of samples for every evaluation that TensorBoard has images of. One with latent variables makes
 images anew from theirs (inputs above, what it makes of them below), and what lies between the
-latent variables of two images, or between those that two seeds draw: interpolate=0,1.
+latent variables of two images, or between those that two seeds draw: interpolate=0,1. traverse=
+moves those variables of an image, or of a seed, that change it most, from -3 to 3, one a row.
 
 Values of the stored configuration that do not make another run may be overridden as well:
 `data.root=/elsewhere trainer.device=cpu`.
@@ -28,11 +39,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.app import generative
 from zoo.app.commands import printable, relative
 from zoo.app.failures import report
 from zoo.app.main import show_version
 from zoo.app.named_runs import find_run
-from zoo.app.place import change_of_data
+from zoo.app.stored_runs import OmittedError, rebuilt, set_up_data
 from zoo.app.streams import lasting_output
 from zoo.config.command_line import CommandLine, parse_words
 from zoo.config.errors import ConfigError, as_config_error, did_you_mean
@@ -41,42 +53,18 @@ if TYPE_CHECKING:
     from zoo.app.rebuild import Evaluation
     from zoo.training.run_folder import RunFolder
 
-ACTIONS = ("predict", "sample", "reconstruct", "interpolate")
+ACTIONS = (
+    "predict",
+    "sample",
+    "neighbours",
+    "over_training",
+    "reconstruct",
+    "interpolate",
+    "traverse",
+)
 PATHS = ("run", "split", "checkpoint", *ACTIONS, "seed", "steps", "out", "tta", "crop")
 LONGEST = 40
 """Rows of a table that are printed; a longer one is in the JSON file alone, but for its last."""
-
-
-class OmittedError(RuntimeError):
-    """Some of what was asked for could not be done; the rest is."""
-
-
-def rebuilt(line: CommandLine) -> "Evaluation":
-    """The parts of the run that a command line names.
-
-    Raises:
-        ConfigError: there is no such run or checkpoint.
-    """
-    from zoo.app.rebuild import prepare_evaluation
-
-    return prepare_evaluation(
-        line.options["run"],
-        line.overrides,
-        checkpoint=line.options.get("checkpoint", "best"),
-        trusted=line.trusted,
-    )
-
-
-def seed_of(line: CommandLine) -> int:
-    """The seed of random numbers that a command line names.
-
-    Raises:
-        ConfigError: it is not a whole number that torch takes.
-    """
-    seed = line.integer("seed", 0, least=0)
-    if seed >= 2**63:
-        raise ConfigError(f"seed={seed}: must be below 2**63")
-    return seed
 
 
 def augment(parts: "Evaluation", line: CommandLine) -> dict[str, Any]:
@@ -115,11 +103,8 @@ def evaluate_run(line: CommandLine) -> None:
     if split not in parts.data.splits:
         known = ", ".join(parts.data.splits)
         raise ConfigError(f"split={split}: these data have {known}")
-    with as_config_error("data"):
-        parts.data.setup(seed=parts.settings.seed, device=parts.device)
     folder = RunFolder(line.options["run"])
-    if change := change_of_data(folder, parts.data):
-        print(f"warning: {change}, if they are to be the same", file=sys.stderr)
+    set_up_data(parts, folder)
     limit = parts.settings.trainer.limit_eval_batches
     batches = islice(parts.data.batches(split, 0), limit)
     found: dict[str, Shown] = {}
@@ -169,16 +154,22 @@ def _extent(folder: "RunFolder", limit: int | None) -> str:
 
 
 def predict_with_run(line: CommandLine) -> None:
-    """Writes what the run's task predicts for images."""
-    from zoo.app.predict import image_files, predict_images
+    """Writes what the run's task predicts for images, or for what else its data can read."""
+    from zoo.app.predict import image_files, predict_images, predict_own
 
     run, source = Path(line.options["run"]), Path(line.options["predict"])
-    image_files(source)  # A wrong path is refused before the run is rebuilt.
+    if not source.exists():  # A wrong path is refused before the run is rebuilt.
+        raise ConfigError(f"predict={source}: there is no such file or folder")
     parts = rebuilt(line)
-    augmentation = augment(parts, line)
     out = Path(line.options["out"]) if "out" in line.options else None
-    with as_config_error() if augmentation else nullcontext():
-        done, omitted, out = predict_images(parts, source, out=out, run=run)
+    omitted: list[str] = []
+    augmentation = augment(parts, line)
+    if hasattr(parts.data, "read_inputs"):
+        done, out = predict_own(parts, source, out=out, run=run)
+    else:
+        image_files(source)
+        with as_config_error() if augmentation else nullcontext():
+            done, omitted, out = predict_images(parts, source, out=out, run=run)
     if done:
         print(printable("\n".join(done[:10])))
         print(f"{len(done)} predictions")
@@ -187,69 +178,6 @@ def predict_with_run(line: CommandLine) -> None:
         print(printable("\n".join(omitted)), file=sys.stderr)
         total = len(done) + len(omitted)
         raise OmittedError(f"{len(omitted)} of {total} images cannot be used and were omitted")
-
-
-def sample_from_run(line: CommandLine) -> None:
-    """Writes samples that the run's model draws."""
-    count, seed = line.integer("sample", 1, least=1), seed_of(line)
-    out = new_file(line)
-    from zoo.app.predict import draw_samples
-
-    run = Path(line.options["run"])
-    print(relative(draw_samples(rebuilt(line), count, seed=seed, out=out, run=run)))
-
-
-def reconstruct_with_run(line: CommandLine) -> None:
-    """Writes images above what the run's model makes of their latent variables."""
-    from zoo.app.latents import draw_reconstructions
-    from zoo.app.predict import image_files
-
-    run, source, out = Path(line.options["run"]), Path(line.options["reconstruct"]), new_file(line)
-    image_files(source, key="reconstruct")  # A wrong path is refused before the run is rebuilt.
-    written, omitted, done = draw_reconstructions(rebuilt(line), source, out=out, run=run)
-    print(relative(written))
-    if omitted:
-        print(printable("\n".join(omitted)), file=sys.stderr)
-        total = done + len(omitted)
-        raise OmittedError(f"{len(omitted)} of {total} images cannot be used and were omitted")
-
-
-def interpolate_with_run(line: CommandLine) -> None:
-    """Writes what lies between the latent variables of two images, or of two seeds."""
-    from zoo.app.latents import draw_interpolation, is_seeds
-
-    asked = line.options["interpolate"]
-    first, comma, last = asked.partition(",")
-    if not (first and comma and last):
-        raise ConfigError(
-            f"interpolate={asked}: must be two image files or two seeds, with a comma between them"
-        )
-    if is_seeds((first, last)):
-        if max(int(first), int(last)) >= 2**63:
-            raise ConfigError(f"interpolate={asked}: seeds must be below 2**63")
-    else:
-        for end in (first, last):
-            if not Path(end).is_file():
-                raise ConfigError(f"interpolate={asked}: there is no file {end}")
-    steps, out = line.integer("steps", 8, least=2), new_file(line)
-    run = Path(line.options["run"])
-    written = draw_interpolation(rebuilt(line), (first, last), steps, out=out, run=run)
-    print(relative(written))
-
-
-def new_file(line: CommandLine) -> Path | None:
-    """The file that a command line names for the results, if it does.
-
-    Raises:
-        ConfigError: it is there already, or its folder is not.
-    """
-    if "out" not in line.options:
-        return None
-    from zoo.app.output import check_new
-
-    out = Path(line.options["out"])
-    check_new(out)
-    return out
 
 
 def check_options(line: CommandLine) -> None:
@@ -265,8 +193,8 @@ def check_options(line: CommandLine) -> None:
         if other := given & excluded:
             raise ConfigError(f"{min(other)} and {action} exclude each other")
     for option, needed, what in (
-        ("seed", {"sample"}, "sample=<count>"),
-        ("steps", {"interpolate"}, "interpolate=<image>,<image>"),
+        ("seed", {"sample", "neighbours"}, "sample=<count> or neighbours=<count>"),
+        ("steps", {"interpolate", "traverse"}, "interpolate=<image>,<image> or traverse=<image>"),
         ("out", set(ACTIONS), ", ".join(f"{action}=" for action in ACTIONS)),
     ):
         if option in given and not given & needed:
@@ -298,9 +226,12 @@ def _main(words: Sequence[str] | None) -> int:
             {
                 None: evaluate_run,
                 "predict": predict_with_run,
-                "sample": sample_from_run,
-                "reconstruct": reconstruct_with_run,
-                "interpolate": interpolate_with_run,
+                "sample": generative.sample_from_run,
+                "neighbours": generative.neighbours_with_run,
+                "over_training": generative.over_training_of_run,
+                "reconstruct": generative.reconstruct_with_run,
+                "interpolate": generative.interpolate_with_run,
+                "traverse": generative.traverse_with_run,
             }[action](line)
     except (Exception, KeyboardInterrupt) as error:
         return report(error)

@@ -17,9 +17,9 @@ Values of the stored configuration that do not make another run may be overridde
 `trainer.device=cpu`.
 """
 
-from zoo.app.evaluate import rebuilt, seed_of
 from zoo.app.named_runs import find_run
 from zoo.app.program import program
+from zoo.app.stored_runs import rebuilt, seed_of
 from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError, as_config_error
 

@@ -1,4 +1,6 @@
-"""What a run's latent variables are good for: images made again, and what lies between two.
+"""What a run's latent variables are good for.
+
+Images are made again, and one sees what lies between two, and what each of the variables does.
 
 A task whose model has them has the methods `latents` (of images), `decode` and, if there is a prior
 to draw from, `draw_latents`, see `zoo/tasks/generative/base.py`; nothing here knows which task that
@@ -19,6 +21,12 @@ from zoo.app.rebuild import Evaluation
 from zoo.config.errors import ConfigError, as_config_error
 from zoo.figures.grids import rescale
 from zoo.tasks.generative.base import latents_of_seed
+
+REACH = 3.0
+"""Standard deviations of the prior that a latent variable is moved to either side."""
+
+ROWS = 8
+"""Latent variables that a traversal shows."""
 
 
 def draw_reconstructions(
@@ -51,7 +59,7 @@ def draw_reconstructions(
     if out.suffix.lower() == ".pt":
         write_samples(torch.cat(made), out)
     else:
-        grid = pairs(torch.stack(images), torch.cat(made).cpu())
+        grid = in_layers(torch.stack(images), torch.cat(made).cpu())
         write_samples(grid, out, columns=min(COLUMNS, len(images)))
     return out, omitted, len(images)
 
@@ -91,6 +99,70 @@ def draw_interpolation(
     out = out or run / "interpolation.png"
     write_samples(samples, out)
     return out
+
+
+def draw_traversal(
+    parts: Evaluation, start: str, steps: int, *, out: Path | None, run: Path
+) -> tuple[Path, list[int]]:
+    """Writes what becomes of a sample if one of its latent variables moves and the others stay.
+
+    Each row is one of the `ROWS` that change the sample most: in the variance of its pixels, meaned
+    over them.
+
+    Args:
+        parts: of the run.
+        start: an image file, or a seed of latent variables that are drawn.
+        steps: samples a row.
+        out: a new file, `.png` for the grid or `.pt` for a tensor ``(rows, steps, ...)``; None:
+            `traversal.png` in the run folder.
+        run: the run folder.
+
+    Returns:
+        The file, and the number of each row's latent variable, from 0.
+
+    Raises:
+        ConfigError: this run has no latent variables to move, the image cannot be used, or the file
+            cannot be written.
+    """
+    task: Any = parts.task
+    count: int | None = getattr(task, "normal_latents", None)
+    if count is None:
+        raise ConfigError(
+            f"traverse: {type(task).__name__} has no vector of latent variables with a normal "
+            "prior; name the run of a model that draws samples from one"
+        )
+    if is_seeds([start]):
+        latents = latents_of_seed(task, int(start))
+    else:
+        check_encodes(parts, "traverse")
+        latents = _latents(parts, read(parts, Path(start), key="traverse").unsqueeze(0))
+    moved = traversal(latents, count, steps).flatten(0, 1)
+    decoded = torch.cat([_decoded(parts, part) for part in moved.split(BATCH_SIZE)])
+    samples = decoded.unflatten(0, (count, steps))
+    change = samples.var(1, correction=0).flatten(1).mean(1)  # (count,)
+    chosen = change.argsort(descending=True, stable=True)[:ROWS]
+    samples = samples[chosen]
+    out = out or run / "traversal.png"
+    is_tensor = out.suffix.lower() == ".pt"
+    write_samples(samples if is_tensor else samples.flatten(0, 1), out, columns=steps)
+    return out, chosen.tolist()
+
+
+def traversal(latents: Tensor, count: int, steps: int) -> Tensor:
+    """Latent variables of which one moves from -`REACH` to `REACH`: each of the first in turn.
+
+    Args:
+        latents: where they start, ``(1, width)``.
+        count: how many of them move.
+        steps: of each.
+
+    Returns:
+        ``(count, steps, width)``.
+    """
+    moved = latents.repeat(count, steps, 1)
+    values = torch.linspace(-REACH, REACH, steps, device=latents.device, dtype=latents.dtype)
+    moved[:, :, :count].diagonal(dim1=0, dim2=2).copy_(values.unsqueeze(1))  # (steps, count)
+    return moved
 
 
 def is_seeds(ends: Sequence[str]) -> bool:
@@ -133,17 +205,18 @@ def check_encodes(parts: Evaluation, key: str) -> None:
         )
 
 
-def pairs(above: Tensor, below: Tensor) -> Tensor:
-    """Images for a grid of `COLUMNS`: a row of the ones above a row of the others.
+def in_layers(*layers: Tensor) -> Tensor:
+    """Images for a grid of `COLUMNS`: a row of the first layer above one of the second, and so on.
 
     Shape:
-        - above, below: ``(batch, channels, height, width)``
-        - output: the same of both, black where the last rows are not full
+        - layers: ``(batch, channels, height, width)``
+        - output: the same of all, black where the last rows are not full
     """
-    columns = min(COLUMNS, len(above))
-    both = rescale(torch.cat([above, below.to(above)])).unflatten(0, (2, -1))
-    both = F.pad(both, (0,) * 7 + (-len(above) % columns,))  # (2, rows * columns, ...)
-    rows = both.unflatten(1, (-1, columns)).transpose(0, 1)  # (rows, 2, columns, ...)
+    columns = min(COLUMNS, len(layers[0]))
+    images = rescale(torch.cat([layer.to(layers[0]) for layer in layers]))
+    images = images.unflatten(0, (len(layers), -1))  # (layers, batch, ...)
+    images = F.pad(images, (0,) * 7 + (-len(layers[0]) % columns,))  # (layers, rows * columns, ...)
+    rows = images.unflatten(1, (-1, columns)).transpose(0, 1)  # (rows, layers, columns, ...)
     return rows.flatten(0, 2)
 
 

@@ -21,9 +21,9 @@ from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from zoo.app.evaluate import rebuilt
 from zoo.app.named_runs import find_run
 from zoo.app.program import program
+from zoo.app.stored_runs import rebuilt
 from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError
 

@@ -4,6 +4,7 @@ A task says what is learned from a batch and how it is judged; a model only comp
 trainer only updates. A new learning problem is a new task and leaves both of them alone.
 """
 
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -68,6 +69,15 @@ class Image:
     def pixels(self) -> Tensor:
         """The image, ``(3, height, width)``."""
         return self._pixels if isinstance(self._pixels, Tensor) else self._pixels()
+
+    def png(self) -> bytes:
+        """The image as a PNG file."""
+        from PIL import Image as Pillow
+
+        levels = self.pixels.clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
+        file = io.BytesIO()
+        Pillow.fromarray(levels.permute(1, 2, 0).numpy()).save(file, format="PNG")
+        return file.getvalue()
 
 
 class Text(NamedTuple):

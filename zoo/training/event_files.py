@@ -81,3 +81,22 @@ class _EventFile:
     def close(self) -> None:
         with naming(self._path):
             self._file.close()
+
+
+def read_images(folder: Path, name: str) -> dict[int, bytes]:
+    """The files of one image, by the steps at which it was written.
+
+    What a killed process had written and a later one took back is not among them.
+
+    Args:
+        folder: of event files.
+        name: of the image.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    if not folder.is_dir():
+        return {}
+    found = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
+    if name not in found.Tags()["images"]:
+        return {}
+    return {event.step: event.encoded_image_string for event in found.Images(name)}

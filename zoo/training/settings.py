@@ -182,7 +182,7 @@ class LoggerSettings:
     console: Literal["auto", "bar", "lines", "off"] = "auto"
     """`auto`: a progress bar on a terminal, a line per `trainer.log_every` steps elsewhere."""
     tensorboard: bool = True
-    """Write TensorBoard event files into the run folder."""
+    """Write TensorBoard event files into the run folder, and the newest images as PNG files."""
     graph: bool = True
     """Write the model's graph to TensorBoard where torch can trace it."""
     images_every: int = 10

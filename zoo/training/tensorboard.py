@@ -16,6 +16,7 @@ from typing import Any
 from zoo.tasks.task import Image, Shown, Table, Text, Vectors, evaluation_mode
 from zoo.training.callback import Callback, Run
 from zoo.training.callbacks import TIMINGS
+from zoo.training.own_files import replacing
 from zoo.training.settings import LoggerSettings
 
 _POSITION = ("step", "epoch", "split")
@@ -72,6 +73,8 @@ class TensorBoard(Callback):
 
     def on_fit_start(self, trainer: Run) -> None:
         if self._resumed:
+            for left in (self.folder / "images").glob("*.tmp"):  # By a process that was killed.
+                left.unlink(missing_ok=True)
             # What the killed process wrote and this one is going to write again.
             step = trainer.step
             first = step + (trainer.position.evaluated_at == step or step == 0)
@@ -132,8 +135,18 @@ class TensorBoard(Callback):
             return
         writer = self._writer(split)
         for name, shown in trainer.task.show().items():
+            if isinstance(shown, Image):
+                shown = Image(shown.pixels)  # Drawn once for both.
+                self._save(shown, f"{split}_{name.replace('/', '_')}.png")
             if last or not isinstance(shown, Vectors):
                 _write(writer, name, shown, trainer.step)
+
+    def _save(self, shown: Image, name: str) -> None:
+        """Puts an image in the place of the one before it."""
+        folder = self.folder / "images"
+        folder.mkdir(exist_ok=True)
+        with replacing(folder / name) as file:
+            file.write(shown.png())
 
     def _describe(self) -> None:
         """Writes the hyperparameters for the HParams tab."""

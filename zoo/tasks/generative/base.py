@@ -38,6 +38,14 @@ class Generative(Task):
     scores: SampleScores | ModeScores | None = None
     """What judges samples, see :meth:`judge_by`."""
 
+    @property
+    def normal_latents(self) -> int | None:
+        """How many latent variables there are, first in a vector, whose prior is standard normal.
+
+        None for a task that has no such: they could not be moved one at a time.
+        """
+        return None
+
     def judge_by(self, scores: SampleScores | ModeScores) -> None:
         """Lets samples be judged in every evaluation: by a classifier's features, or by modes."""
         self.scores = scores

@@ -90,6 +90,10 @@ class NormalizingFlow(DensityEstimation):
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         return self._to_levels(super().draw(count, generator))
 
+    @property
+    def normal_latents(self) -> int:
+        return self.flow.latent_dim
+
     def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
         """Latent variables from the prior, a standard normal distribution."""
         noise = torch.randn(count, self.flow.latent_dim, generator=generator)

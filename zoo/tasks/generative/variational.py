@@ -206,6 +206,11 @@ class VariationalInference(Generative):
 
     # -------------------------------------------------------------- latent variables, samples
 
+    @property
+    def normal_latents(self) -> int:
+        size: int = self.network.latent_dim
+        return size
+
     def draw_latents(
         self, count: int, generator: torch.Generator, classes: Tensor | None = None
     ) -> Tensor:

@@ -18,6 +18,7 @@ diffusion  the U-Net of DDPM against diffusers' with the same weights: forward a
 dcgan, vae, wgan_gp  the trainer against a loop by hand with the same model at the sizes of
          `dcgan_mnist`, `vae_mnist` and `wgan_gp_mnist`, on random images in memory
 recurrent  LSTM, written and fused, and GRU against torch's with the same weights
+packing  a batch of 1,000 small graphs against PyG's Batch.from_data_list
 gpt      the trainer with a small GPT against a loop like nanoGPT's, written by hand
 generation  time of 1,024 tokens over that of 256, with and without the cache of keys and values
 startup  `train.py --help` and refused command lines against `python -c "import torch"`
@@ -34,6 +35,7 @@ from benchmarks.diffusion import diffusion
 from benchmarks.generative import dcgan, vae, wgan_gp
 from benchmarks.loader import images, loader
 from benchmarks.models import compiled_models, models
+from benchmarks.packing import packing
 from benchmarks.recurrent import recurrent
 from benchmarks.startup import startup
 from benchmarks.trainer import trainer
@@ -52,6 +54,7 @@ AVAILABLE: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "vae": vae,
     "wgan_gp": wgan_gp,
     "recurrent": recurrent,
+    "packing": packing,
     "gpt": gpt,
     "generation": generation,
     "startup": startup,

@@ -229,6 +229,8 @@ RUNS = {  # One for each file of a model that takes no images, and three that do
     "generative.wgan": "experiment=wgan_gp_ring",
     "graph.gcn": "experiment=gcn_karate",
     "graph.vgae": "experiment=link_prediction_cora data=karate_links",
+    "graph.gin": "experiment=gin_wl data.num_samples=20",
+    "graph.structure_free": "experiment=deep_multiset_triangles data.num_samples=20",
     "linear": "experiment=linear_diabetes",
     "mlp": "model=mlp data=digits",
     "recurrent.bahdanau": PAIRS,

@@ -119,7 +119,7 @@ KINDS_OF_DATA = {
     "masks": ("augmentation", "loading", "images"),
     "sequences": ("loading",),
     "text": ("loading", "sequences"),
-    "graphs": ("loading",),
+    "graphs": ("loading", "text"),  # walks over a graph are sentences of its nodes
     "tabular": ("loading",),
     "points": ("loading",),
 }

@@ -21,6 +21,16 @@ def test_nodes_are_drawn_in_the_plane_of_their_outputs():
     assert_shows(nodes_image(torch.randn(12, 1), labels, edges))
 
 
+def test_vectors_of_nodes_are_no_wrong_answers():
+    labels, edges = torch.arange(12) % 3, torch.empty(2, 0, dtype=torch.int64)
+    right = torch.eye(3)[labels] + 0.1 * torch.rand(12, 3)
+    for outputs, is_same in ((right, True), (-right, False)):
+        drawn = nodes_image(outputs, labels, edges)
+        vectors = nodes_image(outputs, labels, edges, is_classified=False)
+        assert torch.equal(drawn, vectors) is is_same
+    assert_shows(nodes_image(torch.randn(12, 8), labels, edges, is_classified=False))
+
+
 def test_a_regression_shows_its_first_predictions_of_an_evaluation():
     task = Regression(LinearRegression(3, 1))
     assert task.show() == {}

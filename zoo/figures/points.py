@@ -48,16 +48,19 @@ def scatter_image(points: Tensor, centres: Tensor) -> Tensor:
     return render(figure)
 
 
-def nodes_image(outputs: Tensor, labels: Tensor, edge_index: Tensor) -> Tensor:
+def nodes_image(
+    outputs: Tensor, labels: Tensor, edge_index: Tensor, *, is_classified: bool = True
+) -> Tensor:
     """Draws the nodes of a graph where the network puts them, coloured by their true class.
 
     Each node lies at its output, projected on the two principal components of all outputs. Edges
     are drawn unless there are too many. A node that is classified wrongly has a black margin.
 
     Args:
-        outputs: of the network, ``(nodes, classes)``.
+        outputs: of the network, ``(nodes, classes)``; or vectors of the nodes, of any width.
         labels: true classes, ``(nodes,)``; below 0 where they are not known.
         edge_index: ``(2, edges)``.
+        is_classified: whether the outputs are scores of the classes.
     """
     from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
@@ -74,7 +77,7 @@ def nodes_image(outputs: Tensor, labels: Tensor, edge_index: Tensor) -> Tensor:
     axes = figure.add_subplot(xlabel="first component", ylabel="second component")
     if edges.size(1) <= MOST_EDGES:
         axes.add_collection(LineCollection(places[edges.T.numpy()], colors="0.8", linewidths=0.6))
-    wrong = (outputs.argmax(1) != labels) & (labels >= 0)
+    wrong = (outputs.argmax(1) != labels) & (labels >= 0) & is_classified
     axes.scatter(
         places[:, 0],
         places[:, 1],

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from zoo.data.graphs.batches import split_loaders, undirected
+from zoo.data.graphs.batches import split_loaders
+from zoo.data.graphs.named_graphs import named_graph
 from zoo.data.module import DataModule, Part
 from zoo.data.sampling import seeded_generator
 from zoo.data.splits import split_indices
@@ -38,10 +39,8 @@ class KarateClub(DataModule):
     def setup(
         self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
     ) -> None:
-        import networkx
-
-        club = networkx.karate_club_graph()
-        labels = torch.tensor([self.class_names.index(club.nodes[i]["club"]) for i in range(34)])
+        club = named_graph("Karate")
+        labels = club.classes
         order = torch.randperm(34, generator=seeded_generator("karate", self.split_seed)).tolist()
         train = list(self.heads)
         for label, head in enumerate(self.heads):
@@ -50,9 +49,8 @@ class KarateClub(DataModule):
         rest = torch.tensor([i for i in range(34) if i not in train])
         val, test = split_indices(labels[rest], (0.5, 0.5), seed=self.split_seed)
         nodes = {"train": torch.tensor(train), "val": rest[val], "test": rest[test]}
-        edge_index = undirected(torch.tensor(list(club.edges)).T, 34)
         self.loaders = split_loaders(
-            torch.eye(34), edge_index, labels, nodes, device=device, part=part
+            torch.eye(34), club.edge_index, labels, nodes, device=device, part=part
         )
 
     def facts(self) -> dict[str, Any]:

@@ -1,28 +1,15 @@
 """Small social networks that come with networkx: Les Misérables, Southern women, Florence."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, get_args
 
 import torch
 
-from zoo.data.graphs.batches import split_loaders, undirected
+from zoo.data.graphs.batches import split_loaders
+from zoo.data.graphs.named_graphs import named_graph
 from zoo.data.module import DataModule, Part
 from zoo.data.splits import SPLITS, split_indices
 
 Name = Literal["LesMiserables", "Davis", "Florentine"]
-
-
-class _Source(NamedTuple):
-    """The function of networkx, and the names of its two kinds of nodes, if it has two."""
-
-    function: str
-    kinds: tuple[str, ...] = ()
-
-
-SOURCES: dict[str, _Source] = {
-    "LesMiserables": _Source("les_miserables_graph"),
-    "Davis": _Source("davis_southern_women_graph", ("woman", "event")),
-    "Florentine": _Source("florentine_families_graph"),
-}
 
 
 class SocialNetwork(DataModule):
@@ -51,8 +38,8 @@ class SocialNetwork(DataModule):
 
     def __init__(self, name: Name = "LesMiserables", *, split_seed: int = 0) -> None:
         super().__init__()
-        if name not in SOURCES:
-            raise ValueError(f"name must be one of {', '.join(SOURCES)}, not {name!r}")
+        if name not in get_args(Name):
+            raise ValueError(f"name must be one of {', '.join(get_args(Name))}, not {name!r}")
         self.name = name
         self.split_seed = split_seed
         self.node_names: tuple[str, ...] = ()
@@ -61,37 +48,15 @@ class SocialNetwork(DataModule):
     def setup(
         self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
     ) -> None:
-        import networkx
-
-        source = SOURCES[self.name]
-        graph = getattr(networkx, source.function)()
-        self.node_names = tuple(graph.nodes)
-        number_of = {name: number for number, name in enumerate(self.node_names)}
-        size = len(self.node_names)
-        if source.kinds:
-            classes = [graph.nodes[name]["bipartite"] for name in self.node_names]
-            self._class_names = source.kinds
-        else:
-            found = networkx.community.greedy_modularity_communities(graph)
-            of = {name: number for number, members in enumerate(found) for name in members}
-            classes = [of[name] for name in self.node_names]
-            self._class_names = tuple(f"community {number}" for number in range(len(found)))
-        labels = torch.tensor(classes)
-        weights = {}
-        for a, b, entry in graph.edges(data=True):
-            pair = number_of[a], number_of[b]
-            weights[pair] = weights[pair[::-1]] = float(entry.get("weight", 1))
-        edge_index = undirected(torch.tensor(list(weights)).T, size)
-        edge_weight = None
-        if set(weights.values()) != {1.0}:
-            edge_weight = torch.tensor([weights[a, b] for a, b in edge_index.T.tolist()])
-        train, val, test = split_indices(labels, (0.5, 0.25, 0.25), seed=self.split_seed)
+        graph = named_graph(self.name)
+        self.node_names, self._class_names = tuple(graph.names), graph.class_names
+        train, val, test = split_indices(graph.classes, (0.5, 0.25, 0.25), seed=self.split_seed)
         self.loaders = split_loaders(
-            torch.eye(size),
-            edge_index,
-            labels,
+            torch.eye(len(graph.names)),
+            graph.edge_index,
+            graph.classes,
             {"train": train, "val": val, "test": test},
-            edge_weight=edge_weight,
+            edge_weight=graph.edge_weight,
             device=device,
             part=part,
         )

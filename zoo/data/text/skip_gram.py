@@ -22,7 +22,8 @@ import torch
 from zoo.data.download import DataError
 from zoo.data.module import Part, check_batch_size
 from zoo.data.text.base import TextModule
-from zoo.data.text.skip_gram_loader import Architecture, Output, SkipGramLoader
+from zoo.data.text.decisions import Output
+from zoo.data.text.skip_gram_loader import Architecture, SkipGramLoader
 from zoo.data.text.text import Text
 from zoo.data.text.token_files import Chunks
 from zoo.data.text.vocabularies import learn_vocabulary

@@ -1,7 +1,7 @@
 """Batches of words and their contexts, for skip-gram and CBOW."""
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,35 +9,10 @@ from torch import Tensor
 from zoo.data.loading.order import BatchOrder, share
 from zoo.data.module import Part
 from zoo.data.sampling import seeded_generator
-from zoo.data.text.huffman import huffman_tree
-from zoo.data.text.word_sampling import (
-    NoiseDistribution,
-    contexts,
-    keep_probabilities,
-    kept_places,
-)
+from zoo.data.text.decisions import Decisions, Output, WordBatch
+from zoo.data.text.word_sampling import contexts, keep_probabilities, kept_places
 
 Architecture = Literal["skip_gram", "cbow"]
-Output = Literal["negative_sampling", "hierarchical_softmax"]
-
-
-class WordBatch(NamedTuple):
-    """Binary decisions that predict words; each row belongs to one target word.
-
-    Attributes:
-        inputs: skip-gram: the center word, int64 ``(batch,)``; CBOW: its context, -1 where there
-            are fewer words, int64 ``(batch, 2 * window)``.
-        outputs: rows of the output matrix, int64 ``(batch, rows)``: the target word and the
-            negatives, or the nodes on the path to the target word.
-        signs: 1 for the target word (or a left turn), -1 for a negative (or a right turn), 0 for
-            what is not counted; float32 ``(batch, rows)``.
-        is_tree: whether the rows are nodes, so that a row's decisions make up a probability.
-    """
-
-    inputs: Tensor
-    outputs: Tensor
-    signs: Tensor
-    is_tree: bool
 
 
 class SkipGramLoader:
@@ -91,14 +66,11 @@ class SkipGramLoader:
         self._tokens = tokens
         self._kind = kind
         self._window = window
-        self._num_negatives = num_negatives
         self._shuffle = shuffle
         self._seed: int | str = seed if shuffle else "evaluation"
         self._device = torch.device(device)
         self._keep = keep_probabilities(counts, subsample)[tokens]  # (time,)
-        self._noise = NoiseDistribution(counts)
-        self._tree = huffman_tree(counts) if output == "hierarchical_softmax" else None
-        self._signs = torch.tensor([1.0] + [-1.0] * num_negatives)
+        self._decisions = Decisions(counts, output, num_negatives)
         self._draws: tuple[int, Tensor, int] | None = None
         if shuffle:
             expected = int(self._keep.double().sum())
@@ -157,18 +129,10 @@ class SkipGramLoader:
             sizes = is_reached.sum(1)  # (centers,)
             inputs, targets = words[centers].repeat_interleave(sizes), context[is_reached]
             own = slice(int(sizes[: own.start].sum()), int(sizes[: own.stop].sum()))
-        outputs, signs = self._decisions(targets, generator)
+        outputs, signs = self._decisions.draw(targets, generator)
         return WordBatch(
             inputs[own].to(self._device, non_blocking=True),
             outputs[own].to(self._device, non_blocking=True),
             signs[own].to(self._device, non_blocking=True),
-            self._tree is not None,
+            self._decisions.is_tree,
         )
-
-    def _decisions(self, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Rows of the output matrix and their signs, ``(batch, rows)`` each."""
-        if self._tree is not None:
-            return self._tree.nodes[targets], self._tree.signs[targets]
-        negatives = self._noise.draw(len(targets), self._num_negatives, generator=generator)
-        outputs = torch.cat([targets.unsqueeze(1), negatives], 1)  # (batch, 1 + num_negatives)
-        return outputs, self._signs.expand(len(targets), -1)

@@ -209,6 +209,7 @@ STDLIB = "data=stdlib_text task=language_modeling"
 WORDS = "data=stdlib_words task=word_embeddings"
 PAIRS = "experiment=copy_seq2seq"
 GAN = "data=digits data.image_size=8 task=adversarial optimizer=gan"
+KARATE = "data=karate task=node_classification"
 RUNS = {  # One for each file of a model that takes no images, and three that do.
     "embedding.word2vec": f"model=cbow data.kind=cbow {WORDS}",
     "generative.autoencoder": "experiment=autoencoder_digits",
@@ -227,7 +228,16 @@ RUNS = {  # One for each file of a model that takes no images, and three that do
     "generative.vq_vae": "model=vq_vae model.hidden_channels=4 data=digits data.scaling=symmetric "
     "task=vector_quantization",
     "generative.wgan": "experiment=wgan_gp_ring",
+    "graph.appnp": f"model=appnp {KARATE}",
+    "graph.cheb": f"model=cheb {KARATE}",
+    "graph.gat": f"model=gat {KARATE}",
+    "graph.gated_graph": f"model=gated_graph {KARATE}",
+    "graph.gcnii": f"model=gcnii {KARATE}",
+    "graph.graph_sage": f"model=graph_sage {KARATE}",
+    "graph.mlp": f"model=node_mlp {KARATE}",
+    "graph.sgc": f"model=sgc {KARATE}",
     "graph.gcn": "experiment=gcn_karate",
+    "graph.graph_network": "experiment=gin_wl model=graph_network data.num_samples=20",
     "graph.vgae": "experiment=link_prediction_cora data=karate_links",
     "graph.gin": "experiment=gin_wl data.num_samples=20",
     "graph.structure_free": "experiment=deep_multiset_triangles data.num_samples=20",

@@ -222,7 +222,7 @@ class GraphNetwork(nn.Module):
         edge_attr: Tensor | None = None,
     ) -> Tensor:
         structure = Structure.of(edge_index, batch, num_graphs)
-        h, u = self.encode_nodes(x), self.first_graph.expand(num_graphs, -1)
+        h, u = self.encode_nodes(x), self.first_graph.repeat(num_graphs, 1)
         edges = self._first_edges(edge_attr, edge_index.size(1))
         for block in self.blocks:
             h, edges, u = block(h, structure, edges, u)
@@ -242,7 +242,7 @@ class GraphNetwork(nn.Module):
             encoded: Tensor = self.encode_edges(edge_attr)
             return encoded
         assert self.first_edge is not None
-        return self.first_edge.expand(count, -1)  # (edges, hidden_channels)
+        return self.first_edge.repeat(count, 1)  # (edges, hidden_channels)
 
 
 def _mlp(in_channels: int, hidden_channels: int, out_channels: int) -> nn.Sequential:

@@ -180,7 +180,7 @@ class Edges:
         order = self.target.order
         ones = torch.ones(len(self), device=order.device)
         shape = self.target.num_nodes, self.source.num_nodes
-        places = self.target.node_of[order], self.source.node_of[order]
+        places = (end.node_of.index_select(0, order) for end in (self.target, self.source))
         return SparseMatrix(*places, ones, shape)
 
     def with_self_loops(self) -> "Edges":

@@ -38,7 +38,7 @@ class SparseMatrix:
         self._places = (starts_of(row_of, rows), column_of, (rows, columns))
         self._transposed_places = (
             starts_of(column_of, columns),
-            row_of[self._by_column],
+            row_of.index_select(0, self._by_column),
             (columns, rows),
         )
         self.values = values
@@ -75,7 +75,7 @@ class SparseMatrix:
     def transpose(self) -> Tensor:
         """Its transpose as a CSR tensor, made when the first gradient asks for it."""
         places = self._transposed_places
-        return csr(*places[:2], self.values[self._by_column], places[2])
+        return csr(*places[:2], self.values.index_select(0, self._by_column), places[2])
 
     def __matmul__(self, dense: Tensor) -> Tensor:
         """The product with a dense matrix, differentiable with respect to the latter."""

@@ -92,7 +92,7 @@ FIRST = ("bleu_tokenized", "sequence_accuracy", "accuracy")
 BESIDE = (
     *("bleu", "pixel_error", "negative_elbo"),
     *("feature_distance", "real_feature_distance", "recognised", "real_recognised"),
-    *("class_agreement", "modes_covered", "high_quality", "real_high_quality"),
+    *("class_agreement", "modes_covered", "reverse_kl", "high_quality", "real_high_quality"),
 )
 
 

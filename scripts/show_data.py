@@ -83,6 +83,9 @@ def drawn(batch: Any, data: Any) -> list[tuple["Image", str]]:
         text = ""
         if target.ndim == 2:
             image = overlay(image, target)
+        elif target.ndim == 3:  # an image, too: beside it
+            target = (target * std + mean).clamp(0, 1)
+            image = torch.cat((image, target.expand(3, -1, -1)), dim=2)  # (3, height, 2 * width)
         else:
             text = label(target, names)
         pixels = image.permute(1, 2, 0).mul(255).round().byte()  # (height, width, 3)

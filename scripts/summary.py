@@ -91,6 +91,7 @@ def summarize(
     inputs: Sequence[Any],
     networks: Sequence[nn.Module] = (),
     *,
+    judged: Callable[[Any, Sequence[Any]], Sequence[Any]] | None = None,
     batched: bool = True,
 ) -> Summary:
     """Runs a model and notes what happens in it.
@@ -98,8 +99,9 @@ def summarize(
     Args:
         model: on the meta device, as its inputs are.
         inputs: its arguments for a batch of one sample.
-        networks: of the model, which are given its output, and all of its inputs but the first,
-            unless it calls them (a discriminator).
+        networks: of the model, which are run too unless it calls them (a discriminator).
+        judged: what these are given, for the model's output and its inputs; None: the output and
+            all inputs but the first.
         batched: whether the first dimension of every input is the batch.
 
     Raises:
@@ -151,7 +153,7 @@ def summarize(
             output = model(*inputs)
             for network in networks:
                 if not any(modules[name] is network for name in order):
-                    network(output, *inputs[1:])
+                    network(*(judged(output, inputs) if judged else (output, *inputs[1:])))
     finally:
         for handle in handles:
             handle.remove()
@@ -357,16 +359,17 @@ def run(line: CommandLine) -> None:
             model = component.build()
         task = make_task(model)
         inputs, networks = task.example_inputs(batch), list(task.networks().values())
+        judged = getattr(task, "judged", None)
         if batched:  # Some data sets make several samples of one (the pairs of a word).
             inputs = tuple(x[:1] if isinstance(x, Tensor) else x for x in inputs)
     else:
         component, x = fill(recipe.model, size)
-        inputs, networks, batched = (x,), [], True
+        inputs, networks, judged, batched = (x,), [], None, True
         with torch.device("meta"):
             model = component.build()
     shown = " and ".join("x".join(map(str, x.shape[batched:])) or "1" for x in tensors_in(inputs))
     try:
-        summary = _summarize_somewhere(component, model, inputs, networks, batched)
+        summary = _summarize_somewhere(component, model, inputs, networks, judged, batched)
     except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
         raise ConfigError(
             f"the model cannot be run on an input of {shown} ({one_line(error)[:200]}); "
@@ -382,20 +385,20 @@ def _summarize_somewhere(
     model: nn.Module,
     inputs: Sequence[Any],
     networks: Sequence[nn.Module],
+    judged: Callable[[Any, Sequence[Any]], Sequence[Any]] | None,
     batched: bool,
 ) -> Summary:
     """The summary on the meta device or, of a model that looks at values, on the CPU."""
     there = [x.to("meta") if isinstance(x, Tensor) else x for x in inputs]
     try:
-        return summarize(model, there, networks, batched=batched)
+        return summarize(model, there, networks, judged=judged, batched=batched)
     except (ValueError, RuntimeError, NotImplementedError):
         if sum(p.numel() for p in model.parameters()) > LARGEST:
             raise
     names = {id(module): name for name, module in model.named_modules()}
     real = component.build()
-    return summarize(
-        real, inputs, [real.get_submodule(names[id(n)]) for n in networks], batched=batched
-    )
+    networks = [real.get_submodule(names[id(n)]) for n in networks]
+    return summarize(real, inputs, networks, judged=judged, batched=batched)
 
 
 main = program(run, __doc__, options=("input",), flags=("--config-dir",))

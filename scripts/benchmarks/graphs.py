@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from benchmarks.timing import interleave, ratio
 from zoo.layers.sparse import csr
+from zoo.models.graph.appnp import APPNPNet
 from zoo.models.graph.gat import GAT, GATv2
 from zoo.models.graph.gcn import GCN
 from zoo.models.graph.gin import GIN
@@ -40,6 +41,23 @@ class _Nodes(nn.Module):
             x = self.activation(x) if layer > 0 else x
             x = conv(F.dropout(x, self.dropout, self.training), edge_index)
         return x
+
+
+class _Propagated(nn.Module):
+    """A perceptron and PyG's APPNP, as in its benchmark."""
+
+    def __init__(self, ours: APPNPNet) -> None:
+        from torch_geometric import nn as pyg
+
+        super().__init__()
+        self.lins = nn.ModuleList(nn.Linear(lin.in_features, lin.out_features) for lin in ours.lins)
+        spread = ours.propagation
+        self.propagation = pyg.APPNP(spread.K, spread.alpha, spread.dropout, cached=True)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        for layer, lin in enumerate(self.lins):
+            x = lin(F.dropout(x.relu() if layer > 0 else x, 0.5, self.training))
+        return self.propagation(x, edge_index)  # type: ignore[no-any-return]
 
 
 class _Graphs(nn.Module):
@@ -89,7 +107,7 @@ def _pairs() -> dict[str, Pair]:
     """Each network with its paper's sizes."""
     from torch_geometric import nn as pyg
 
-    gin, attention = GIN(KINDS, CLASSES), {"dropout": 0.6}
+    appnp, gin, attention = APPNPNet(WIDTH, CLASSES), GIN(KINDS, CLASSES), {"dropout": 0.6}
     return {
         "GCN": Pair(
             GCN(WIDTH, CLASSES),
@@ -129,6 +147,7 @@ def _pairs() -> dict[str, Pair]:
             _Nodes([pyg.SAGEConv(WIDTH, 16), pyg.SAGEConv(16, CLASSES)], 0.5, F.relu),
             1.0,
         ),
+        "APPNP": Pair(appnp, _Propagated(appnp), 1.0),
         "GIN": Pair(gin, _Graphs(gin), 1.0),
     }
 

@@ -143,7 +143,7 @@ def test_files_of_others_are_never_replaced(make, run, here, capsys):
     before = {p: p.is_file() and p.read_bytes() for p in here.rglob("*")}
     assert segment(run, "predict=in", "out=out") == 2
     err = capsys.readouterr().err
-    assert "out/b.png exists, and it is not a mask that evaluate.py wrote" in err
+    assert "out/b.png exists, and it is not one that evaluate.py wrote" in err
     assert {p: p.is_file() and p.read_bytes() for p in here.rglob("*")} == before
 
 
@@ -152,7 +152,7 @@ def test_files_of_others_are_never_replaced(make, run, here, capsys):
     [
         (["predict=in", "out=in"], "out=in: must be another folder than that of the images"),
         (["predict=both"], "the masks of both/a.bmp and both/a.png would both be"),
-        (["predict=in/a.png", "out=in/a.png"], "in/a.png exists, and it is not a mask"),
+        (["predict=in/a.png", "out=in/a.png"], "in/a.png exists, and it is not one"),
         (["predict=in", "out=file"], "cannot be written"),
         (["predict=broken.png"], "broken.png cannot be read as an image"),
         (["predict=in", "tta=flip"], "tta=flip: this run does not classify images"),

@@ -8,10 +8,12 @@ import torch
 
 import evaluate
 import train
+from tests.data.images.test_mnist import lay_out, raw_files
+from zoo.data.images.mnist import MNIST
 
 SCORES = {
     *("feature_distance", "kernel_distance", "precision", "recall", "density", "coverage"),
-    *("recognised", "class_divergence"),
+    *("recognised", "modes_covered", "reverse_kl", "class_divergence"),
 }
 GAN = ("experiment=gan_digits", "trainer.steps=4", "trainer.evaluate_every=2", "logger=off")
 
@@ -117,3 +119,26 @@ def test_a_run_of_another_kind_is_refused(generator, tmp_path, capsys):
     assert "must be a run that classifies images" in capsys.readouterr().err
     assert train.main([*GAN, "task.features=nowhere", f"paths.runs_dir={tmp_path}"]) == 2
     assert "task.features=nowhere" in capsys.readouterr().err
+
+
+STACKED = (
+    *("data.num_samples=16", "data.val_samples=32", "data.test_samples=48", "data.val_digits=10"),
+    *("model.base_channels=2", "task.num_components=2", "data.batch_size=8", "trainer.steps=2"),
+)
+
+
+@pytest.mark.slow
+def test_stacked_digits_are_judged_by_a_classifier_of_digits(tmp_path, monkeypatch):
+    monkeypatch.setattr(MNIST, "checksums", {})
+    lay_out(tmp_path / "data", raw_files())
+    place = (f"paths.data_dir={tmp_path / 'data'}", "logger=off")
+    words = ("experiment=lenet_mnist", "data.val_size=10", "trainer.steps=2")
+    lenet = run_in(tmp_path / "classifier", *words, "trainer.epochs=null", *place)
+    words = ("experiment=pacdcgan_stacked_mnist", *STACKED, *place)
+    folder = run_in(tmp_path / "judged", *words, f"task.features={lenet}")
+    judged = json.loads((folder / "results.json").read_text())["test"]
+    assert set(judged) >= SCORES | {f"real_{name}" for name in SCORES}
+    assert 1 <= judged["modes_covered"] <= 24
+    folder = run_in(tmp_path / "plain", *words)
+    plain = json.loads((folder / "results.json").read_text())["test"]
+    assert not SCORES & set(plain) and {name: judged[name] for name in plain} == plain

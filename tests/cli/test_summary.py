@@ -220,6 +220,7 @@ RUNS = {  # One for each file of a model that takes no images, and three that do
     "generative.made": "experiment=made_digits",
     "generative.pacgan": "experiment=gan_ring",
     "generative.pixel_cnn": "experiment=pixel_cnn_digits",
+    "generative.pix2pix": "experiment=pix2pix_shapes data.train_size=8 data.val_size=4",
     "generative.real_nvp": "experiment=real_nvp_digits",
     "generative.restricted_boltzmann_machine": "experiment=rbm_digits",
     "generative.variational_autoencoder": "experiment=vae_digits",

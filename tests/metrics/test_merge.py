@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from zoo.metrics.bleu import Bleu
+from zoo.metrics.first_samples import FirstSamples
 from zoo.metrics.frechet import FrechetDistance
 from zoo.metrics.mistakes import ConfidentMistakes
 from zoo.metrics.modes import ModeCoverage, ModeScores
 from zoo.metrics.perplexity import Perplexity
 from zoo.metrics.segmentation import SegmentationScores
 from zoo.metrics.sums import R2, Accuracy, ConfusionMatrix, Mean
-from zoo.tasks.segmentation import FirstSamples
 from zoo.tasks.sequence_classification import SequenceAccuracy
 
 TEXTS = ["a dog runs fast today", "the man sleeps", "a man runs", "the dog sleeps", "so it is"]

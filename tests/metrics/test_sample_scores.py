@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -54,6 +55,9 @@ def test_classes_are_counted():
     asked[1::2] = 1
     found = scores(real, generated.contiguous(), asked).compute()
     assert found["recognised"] == 1 and found["real_recognised"] == 1
+    assert found["modes_covered"] == 1 and found["real_modes_covered"] == 3
+    assert found["reverse_kl"] == pytest.approx(math.log(3))
+    assert found["real_reverse_kl"] == pytest.approx(0, abs=1e-6)
     assert found["class_divergence"] == pytest.approx(math.log(3))
     assert found["real_class_divergence"] == pytest.approx(0, abs=1e-6)
     assert found["class_agreement"] == pytest.approx(0.5)
@@ -82,3 +86,59 @@ def test_the_classifier_is_frozen():
     SampleScores(classifier, lambda x: x)
     assert not classifier.training
     assert not any(p.requires_grad for p in classifier.parameters())
+
+
+def triples(count, seed):
+    """Images of three rows of the classifier's, as three channels."""
+    return torch.rand(count, 3, 1, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def rows_of(images):
+    return images.flatten(0, 1).unsqueeze(1)  # (batch * channels, 1, height, width)
+
+
+def test_an_image_of_several_parts_is_of_the_class_that_they_spell():
+    real, generated = triples(400, 0), triples(400, 1)
+    generated[:, 0, 0] = torch.tensor([0.9, 0.2, 0.1])  # always the first class
+    found = SampleScores(Brightest(), rows_of)
+    for batch in zip(real.split(64), generated.split(64), strict=True):
+        found.update(*batch)
+    values = found.compute()
+
+    def named(images):
+        return [tuple(part.flatten().argmax().item() for part in image) for image in images]
+
+    ours = [x for batch in generated.split(64) for x in named(batch[: len(batch) // 2])]
+    theirs = [x for batch in real.split(64) for x in named(batch[1::2])]
+    counts, others = Counter(ours), Counter(theirs)
+    assert values["modes_covered"] == len(counts) == 9
+    shares = {key: count / len(ours) for key, count in counts.items()}
+    reverse = sum(p * math.log(27 * p) for p in shares.values())
+    divergence = sum(p * math.log(p * len(theirs) / others[key]) for key, p in shares.items())
+    assert values["reverse_kl"] == pytest.approx(reverse)
+    assert values["class_divergence"] == pytest.approx(divergence)
+    assert values["real_modes_covered"] == 27 and values["real_reverse_kl"] < reverse
+    confidence = torch.cat([batch[: len(batch) // 2] for batch in generated.split(64)])
+    sure = (10 * confidence).softmax(3).amax(3).prod(1) > 0.9  # all three at once
+    assert values["recognised"] == pytest.approx(sure.float().mean().item())
+
+
+def test_features_of_the_parts_stand_side_by_side():
+    real, generated = triples(64, 0), triples(64, 1)
+    found = SampleScores(Brightest(), rows_of)
+    found.update(real, generated)
+    distance = FrechetDistance()
+    distance.update(real[1::2].flatten(1), generated[:32].flatten(1))
+    assert found.compute()["feature_distance"] == pytest.approx(distance.compute().item())
+
+
+def test_asked_numbers_are_those_that_the_parts_spell():
+    digits = torch.tensor([[0, 1, 2], [2, 0, 1], [1, 1, 0], [2, 2, 2]]).repeat(4, 1)
+    images = torch.nn.functional.one_hot(digits, 3).float().unsqueeze(2)  # (16, 3, 1, 3)
+    asked = (digits * torch.tensor([9, 3, 1])).sum(1)
+    found = SampleScores(Brightest(), rows_of)
+    found.update(images, images, asked)
+    assert found.compute()["class_agreement"] == 1
+    found.reset()
+    found.update(images, images, asked.roll(1))
+    assert found.compute()["class_agreement"] == 0

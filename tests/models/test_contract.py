@@ -21,13 +21,20 @@ from zoo.models.generative.flow_matching import VelocityMLP
 from zoo.models.generative.gan import GAN
 from zoo.models.generative.made import MADE
 from zoo.models.generative.pacgan import PacGAN
+from zoo.models.generative.pix2pix import Pix2Pix
 from zoo.models.generative.pixel_cnn import PixelCNN
 from zoo.models.generative.real_nvp import PointRealNVP, RealNVP
 from zoo.models.generative.restricted_boltzmann_machine import RestrictedBoltzmannMachine
 from zoo.models.generative.variational_autoencoder import VariationalAutoencoder
 from zoo.models.generative.vq_vae import VQVAE
 from zoo.models.generative.wgan import WGAN, PointWGAN
+from zoo.models.graph.appnp import APPNPNet
+from zoo.models.graph.cheb import ChebNet
+from zoo.models.graph.gated_graph import GatedGraphNetwork
 from zoo.models.graph.gcn import GCN
+from zoo.models.graph.gcnii import GCNII
+from zoo.models.graph.mlp import NodeMLP
+from zoo.models.graph.sgc import SGC
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
 from zoo.models.recurrent.bahdanau import seq2seq_attention
@@ -121,6 +128,11 @@ def with_auxiliary(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def judged(model: nn.Module, latents: torch.Tensor) -> torch.Tensor:
     """What a GAN's second network makes of what its first makes of noise."""
     return model.discriminator(model.generator(latents))
+
+
+def judged_pair(model: nn.Module, given: torch.Tensor) -> torch.Tensor:
+    """Likewise of the image that the first makes of an image, beside that image."""
+    return model.discriminator(torch.cat([given, model.generator(given)], dim=1))
 
 
 def judged_by_class(model: nn.Module, latents: torch.Tensor) -> torch.Tensor:
@@ -311,6 +323,30 @@ CASES = {
         num_classes=3,
         is_batched=False,
     ),
+    "cheb": Case(
+        lambda: ChebNet(6, 3), lambda: (torch.rand(4, 6), RING), num_classes=3, is_batched=False
+    ),
+    "sgc": Case(
+        lambda: SGC(6, 3), lambda: (torch.rand(4, 6), RING), num_classes=3, is_batched=False
+    ),
+    "appnp": Case(
+        lambda: APPNPNet(6, 3), lambda: (torch.rand(4, 6), RING), num_classes=3, is_batched=False
+    ),
+    "gated_graph": Case(
+        lambda: GatedGraphNetwork(6, 3),
+        lambda: (torch.rand(4, 6), RING),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "gcnii": Case(
+        lambda: GCNII(6, 3, num_layers=4),
+        lambda: (torch.rand(4, 6), RING),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "node_mlp": Case(
+        lambda: NodeMLP(6, 3), lambda: (torch.rand(4, 6), RING), num_classes=3, is_batched=False
+    ),
     "ddpm_digits": Case(
         lambda: ddpm_digits(4, channels=(8, 16), attention_sizes=(4,), num_groups=4, dropout=0.1),
         images(1, 4),
@@ -346,6 +382,9 @@ CASES = {
     ),
     "conditional_gan": Case(
         lambda: ConditionalGAN(8, num_classes=4), lambda: (torch.randn(4, 100),), judged_by_class
+    ),
+    "pix2pix": Case(
+        lambda: Pix2Pix(32, 1, out_channels=2, base_channels=2), images(1, 32), judged_pair
     ),
     "autoencoder": Case(lambda: Autoencoder(8, 3, hidden_sizes=(16,), latent_dim=4), images(3, 8)),
     "autoencoder_tied": Case(

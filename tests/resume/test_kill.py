@@ -19,7 +19,9 @@ from tests.resume.outcomes import assert_same, only_run, outcome, state_of
 ROOT = Path(__file__).parents[2]
 ALIKE = {  # Another experiment has the same parts, in other sizes or on other digits.
     *("autoencoder_mnist", "made_mnist", "pixel_cnn_mnist", "rbm_mnist", "real_nvp_mnist"),
+    "pacdcgan_stacked_mnist",
     *("vae_mnist_long", "vae_mnist_paper", "wgan_gp_mnist_paper", "resnet20_cifar10_paper"),
+    "pix2pix_shapes_paper",
 }
 EXPERIMENTS = sorted(
     {path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml")} - ALIKE
@@ -70,6 +72,7 @@ SMALLER = {
         *("model.num_kv_heads=2", "model.mlp_dim=24"),
         *("data.sequence_length=16", "data.batch_size=4", "task.sample_length=20"),
     ],
+    "gcnii_cora": ["model.num_layers=4"],
     "gru_shakespeare": ["model.embed_dim=16", "model.hidden_size=16", "task.sample_length=20"],
     "transformer_multi30k": [
         *("data.limit=128", "data.batch_size=8"),
@@ -122,9 +125,11 @@ SMALLER = {
         name: ["model.hidden_channels=4", "data.batch_size=8"]
         for name in ("real_nvp_digits", "real_nvp_mnist")
     },
+    "pix2pix_shapes": ["model.base_channels=2", "data.train_size=40", "data.batch_size=2"],
     "resnet20_cifar10": ["data.batch_size=8", "data.folder=cifar10_images"],
     "resnet_mnist": ["data.batch_size=8"],
     "shallow_convnet_synthetic": ["model.hidden_channels=4", "data.num_samples=96"],
+    "stacked_mnist": ["model.base_channels=2", "data.batch_size=8", "data.num_samples=256"],
     "unet_isbi2012": ["model.base_channels=2", "data.tile_size=32", "data.batch_size=4"],
     "unet_shapes": ["model.base_channels=2", "data.batch_size=4"],
     "lstm_stdlib": ["model.embed_dim=16", "model.hidden_size=16", "task.sample_length=20"],

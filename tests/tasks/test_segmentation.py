@@ -174,12 +174,12 @@ def test_images_of_an_evaluation_show_its_first_samples_whatever_their_size(chan
             masks[0, 0] = 255
             task.evaluate((images, masks))
         images = images_of(task)
-    assert [sample.image.size(-1) for sample in task.samples.kept] == [8, 8, 8, 12]
+    assert [image.size(-1) for image, *_ in task.samples.kept] == [8, 8, 8, 12]
     assert set(images) == {"samples"}
     image = images["samples"]
     assert image.shape[0] == 3 and image.min() >= 0 and image.max() <= 1
     assert image.std() > 0.1
-    kept = task.samples.kept[0].image
+    kept = task.samples.kept[0][0]
     assert kept.untyped_storage().nbytes() == channels * 8 * 8 * 4
 
 

@@ -12,9 +12,9 @@
 The split is test or, where the data have none, val.
 
 For images, a classifier predicts a table, predictions.csv, as a regression does; a segmentation
-predicts a mask for each, in the folder predictions. Test-time augmentation of a classifier:
-tta=flip (mean over the image and its mirror image) or tta=ten_crop (over ten crops, crop=<pixels>;
-default: 7/8 of the image).
+predicts a mask for each, an image translation an image, in the folder predictions. Test-time
+augmentation of a classifier: tta=flip (mean over the image and its mirror image) or tta=ten_crop
+(over ten crops, crop=<pixels>; default: 7/8 of the image).
 
 A generative model draws samples; seed=<number> draws others. neighbours=<count> puts the training
 images that are nearest to each below it, where copies would show; over_training=<count> has a row

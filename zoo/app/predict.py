@@ -17,11 +17,12 @@ from torch import Tensor
 from zoo.app.commands import relative
 from zoo.app.output import check_new, text_output
 from zoo.app.prediction_files import (
-    mask_files,
+    picture_files,
     rows_of,
     write_mask,
     write_samples,
     write_table,
+    write_translation,
 )
 from zoo.app.rebuild import Evaluation, prepare_evaluation
 from zoo.config.errors import ConfigError, as_config_error
@@ -29,7 +30,7 @@ from zoo.data.download import DataError
 from zoo.data.folders import list_files
 from zoo.data.images.opening import SUFFIXES, prepared, shown
 from zoo.figures.grids import are_images
-from zoo.tasks.prediction import Masks, Prediction, Samples
+from zoo.tasks.prediction import Images, Masks, Prediction, Samples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -204,7 +205,7 @@ def readable(
 def predict_images(
     parts: Evaluation, source: Path, *, out: Path | None, run: Path
 ) -> tuple[list[str], list[str], Path]:
-    """Writes what a run predicts for images: a mask for each, or a table of all.
+    """Writes what a run predicts for images: a mask or an image for each, or a table of all.
 
     Args:
         parts: of the run.
@@ -221,11 +222,11 @@ def predict_images(
     """
     check_takes_images(parts)
     omitted: list[str] = []
-    if parts.task.predicts is Masks:
+    if parts.task.predicts in (Masks, Images):
         out = out or run / "predictions"
         done = [
             f"{shown(file)}: {shown(relative(target))}"
-            for file, target in _masks(parts, source, out, omitted)
+            for file, target in _pictures(parts, source, out, omitted)
         ]
         return done, omitted, out
     if out is not None:
@@ -256,16 +257,20 @@ def _line(row: dict[str, str | float]) -> str:
     return f"{path}: {' '.join(values)}"
 
 
-def _masks(
+def _pictures(
     parts: Evaluation, source: Path, out: Path, omitted: list[str]
 ) -> Iterator[tuple[Path, Path]]:
-    """Writes the mask of one image after the other, since their sizes differ."""
+    """Writes the mask or image for one image after the other, since their sizes differ."""
     files = image_files(source, outside=out)
-    targets = dict(zip(files, mask_files(source, files, out), strict=True))
+    kind = "mask" if parts.task.predicts is Masks else "image"
+    targets = dict(zip(files, picture_files(source, files, out, kind=kind), strict=True))
     for file, pixels in readable(parts, files, omitted):
         prediction = predicted(parts, pixels.unsqueeze(0))
-        assert isinstance(prediction, Masks)
-        write_mask(prediction.masks[0], targets[file])
+        assert isinstance(prediction, Masks | Images)
+        if isinstance(prediction, Masks):
+            write_mask(prediction.masks[0], targets[file])
+        else:
+            write_translation(prediction.images[0], targets[file])
         yield file, targets[file]
 
 
@@ -283,7 +288,10 @@ def draw_samples(parts: Evaluation, count: int, *, seed: int, out: Path | None, 
     Raises:
         ConfigError: this run draws no samples, or the file cannot be written.
     """
-    draw = ability(parts, "sample", "sample: this run draws no samples; name a generator's")
+    refusal = "sample: this run draws no samples; name a generator's"
+    if parts.task.predicts is Images:
+        refusal = "sample: this run makes images of images; write predict=<image or folder> instead"
+    draw = ability(parts, "sample", refusal)
     with parts.autocast:
         samples = draw(count, seed=seed).samples
     out = out or run / f"samples.{'png' if are_images(samples) else 'pt'}"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 WRITER = "zoo evaluate.py"
-"""Stands in every mask that is written, so that a later prediction knows what it may replace."""
+"""Stands in every picture that is written, so that a later one knows what it may replace."""
 
 COLUMNS = 8
 """Images a row of a grid."""
@@ -65,19 +65,22 @@ def write_table(rows: Sequence[dict[str, str | float]], out: Path) -> None:
             writer.writerow([f"{v:.6f}" if isinstance(v, float) else v for v in row.values()])
 
 
-def mask_files(source: Path, files: Sequence[Path], out: Path) -> list[Path]:
-    """Where the mask of each image goes: `<out>/<folder below source>/<stem>.png`.
+def picture_files(
+    source: Path, files: Sequence[Path], out: Path, *, kind: str = "mask"
+) -> list[Path]:
+    """Where the mask or image for each image goes: `<out>/<folder below source>/<stem>.png`.
 
-    A single image's may be named itself: `out=<file>.png`. Nothing but masks that were written
+    A single image's may be named itself: `out=<file>.png`. Nothing but pictures that were written
     here is ever replaced.
 
     Args:
         source: the image or folder that was asked for.
         files: the images.
-        out: folder of the masks.
+        out: folder of the pictures.
+        kind: what they are: `mask` or `image`.
 
     Raises:
-        ConfigError: two masks would have one name, or a file is in the way.
+        ConfigError: two would have one name, or a file is in the way.
     """
     if source.is_file() and out.suffix.lower() == ".png":
         targets = [out]
@@ -90,13 +93,13 @@ def mask_files(source: Path, files: Sequence[Path], out: Path) -> list[Path]:
     for file, target in zip(files, targets, strict=True):
         if target in taken:
             raise ConfigError(
-                f"predict: the masks of {taken[target]} and {file} would both be {target}; rename "
-                "one of the images"
+                f"predict: the {kind}s of {taken[target]} and {file} would both be {target}; "
+                "rename one of the images"
             )
         taken[target] = file
         if target.exists() and not _is_ours(target):
             raise ConfigError(
-                f"out={out}: {target} exists, and it is not a mask that evaluate.py wrote; name "
+                f"out={out}: {target} exists, and it is not one that evaluate.py wrote; name "
                 "another folder"
             )
     return targets
@@ -105,7 +108,7 @@ def mask_files(source: Path, files: Sequence[Path], out: Path) -> list[Path]:
 def _is_ours(path: Path) -> bool:
     try:
         with opened(path) as image:
-            return image.mode == "P" and image.info.get("Software") == WRITER
+            return image.info.get("Software") == WRITER
     except DataError:
         return False
 
@@ -116,13 +119,33 @@ def write_mask(mask: Tensor, target: Path) -> None:
     Raises:
         ConfigError: it cannot be written, or has a class that does not fit.
     """
+    _write_picture(indexed(mask), target)
+
+
+def write_translation(image: Tensor, target: Path) -> None:
+    """Writes an image ``(1 or 3, height, width)`` in [0, 1] as a PNG file.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    _write_picture(_pillow(image), target)
+
+
+def _write_picture(image: "Image", target: Path) -> None:
     from PIL.PngImagePlugin import PngInfo
 
     note = PngInfo()
     note.add_text("Software", WRITER)
-    image = indexed(mask)
     with completed(target) as part:
         image.save(part, format="PNG", pnginfo=note)
+
+
+def _pillow(pixels: Tensor) -> "Image":
+    """``(1 or 3, height, width)`` in [0, 1] as an image of 8 bits a value."""
+    from PIL import Image
+
+    values = pixels.mul(255).round().to("cpu", torch.uint8)
+    return Image.fromarray((values[0] if len(values) == 1 else values.permute(1, 2, 0)).numpy())
 
 
 def indexed(mask: Tensor) -> "Image":

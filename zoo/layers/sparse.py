@@ -1,4 +1,4 @@
-"""Products with a constant sparse matrix: a graph's adjacency, features that are mostly zero.
+"""Products with a sparse matrix: a graph's adjacency, features that are mostly zero.
 
 A matrix is kept in CSR form next to its transpose. torch's own product builds the transpose again
 in each backward pass, which for the graph and the features of Cora costs several times as much as
@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 
 class SparseMatrix:
-    """A constant matrix in CSR form and its transpose: ``matrix @ dense``.
+    """A matrix in CSR form and its transpose: ``matrix @ dense``.
 
     Args:
         row_of: row of each entry, in rising order.
         column_of: column of each.
-        values: of the entries.
+        values: of the entries; where they want a gradient, they get it.
         shape: rows and columns of the matrix.
     """
 
@@ -69,22 +69,23 @@ class SparseMatrix:
     @cached_property
     def matrix(self) -> Tensor:
         """The matrix as a CSR tensor."""
-        return csr(*self._places[:2], self.values, self._places[2])
+        return csr(*self._places[:2], self.values.detach(), self._places[2])
 
     @cached_property
     def transpose(self) -> Tensor:
         """Its transpose as a CSR tensor, made when the first gradient asks for it."""
         places = self._transposed_places
-        return csr(*places[:2], self.values.index_select(0, self._by_column), places[2])
+        values = self.values.detach().index_select(0, self._by_column)
+        return csr(*places[:2], values, places[2])
 
     def __matmul__(self, dense: Tensor) -> Tensor:
-        """The product with a dense matrix, differentiable with respect to the latter."""
+        """The product with a dense matrix, differentiable with respect to that and the values."""
         dense = dense.to(self.values.dtype)
         if needs_plain_operations():
             _, column_of, (rows, _) = self._places
             shares = self.values.unsqueeze(1) * dense[column_of]  # (entries, width)
             return dense.new_zeros(rows, dense.size(1)).index_add(0, self._row_of, shares)
-        return _Product.apply(self, False, dense)
+        return _Product.apply(self, False, dense, self.values)
 
 
 def starts_of(index: Tensor, size: int) -> Tensor:
@@ -110,16 +111,30 @@ class _Product(torch.autograd.Function):
     """``matrix @ dense``, whose gradient is ``transpose @ gradient``."""
 
     @staticmethod
-    def forward(ctx: Any, sparse: SparseMatrix, transposed: bool, dense: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, sparse: SparseMatrix, transposed: bool, dense: Tensor, values: Tensor
+    ) -> Tensor:
         ctx.sparse, ctx.transposed = sparse, transposed
+        if ctx.needs_input_grad[3]:
+            ctx.save_for_backward(dense)
         # Off here, since the backward pass too runs under autocast where the caller has it so.
         with torch.autocast(dense.device.type, enabled=False):
             product = (sparse.transpose if transposed else sparse.matrix) @ wide(dense)
         return product.to(dense.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, _Product.apply(ctx.sparse, not ctx.transposed, gradient)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor | None, Tensor | None]:
+        sparse, transposed = ctx.sparse, ctx.transposed
+        for_dense = for_values = None
+        if ctx.needs_input_grad[2]:
+            for_dense = _Product.apply(sparse, not transposed, gradient, sparse.values)
+        if ctx.needs_input_grad[3]:
+            near, far = sparse._row_of, sparse._places[1]
+            near, far = (far, near) if transposed else (near, far)
+            (dense,) = ctx.saved_tensors
+            products = gradient.index_select(0, near) * dense.index_select(0, far)
+            for_values = products.sum(1).to(sparse.values.dtype)
+        return None, None, for_dense, for_values
 
 
 def sparse_matrix(rows: Tensor, columns: Tensor, values: Tensor, *, size: int) -> SparseMatrix:
@@ -164,32 +179,40 @@ def _equal(ours: list[Tensor], theirs: list[Tensor]) -> bool:
 
 
 class LastSeen:
-    """What was computed from a tensor, kept until the next call that is given another one.
+    """What was computed from tensors, kept until the next call that is given others.
 
     The same tensor is the same object (so on the same device too), not changed in place since. On a
-    CPU, where an array of NumPy may share its memory, its values tell. Copies and pickles of a
-    cache are empty.
+    CPU, where an array of NumPy may share its memory, its values tell. What a gradient is wanted
+    for is computed anew each time. Copies and pickles of a cache are empty.
     """
 
     def __init__(self) -> None:
         self._tensor: Tensor | None = None
+        self._more: list[Tensor] = []  # held here, so that no other tensor gets their ids
         self._values: list[Tensor] = []
         self._key: tuple[Hashable, ...] = ()
         self._result: Any = None
 
     def __call__(self, compute: Callable[..., T], tensor: Tensor, *arguments: Hashable) -> T:
         """``compute(tensor, *arguments)``, unless that is what the last call computed."""
-        # Changes in place of the one leave no trace, and what the other makes has a short life.
-        if tensor.is_inference() or needs_plain_operations():
+        more = [argument for argument in arguments if isinstance(argument, Tensor)]
+        # Changes in place of the first leave no trace, a cached result would cut the second off
+        # from its gradient, and what plain operations make has a short life.
+        if needs_plain_operations() or any(
+            given.is_inference() or given.requires_grad for given in (tensor, *more)
+        ):
             return compute(tensor, *arguments)
-        key = (tensor._version, *arguments)
-        values = _parts(tensor) if tensor.is_cpu else []
+        key = (
+            *(given._version for given in (tensor, *more)),
+            *(id(known) if isinstance(known, Tensor) else known for known in arguments),
+        )
+        values = [part for given in (tensor, *more) if given.is_cpu for part in _parts(given)]
         if tensor is not self._tensor or key != self._key or not _equal(values, self._values):
             # What an evaluation leaves here must serve the next training step too.
             with torch.inference_mode(False), torch.no_grad():
                 self._result = compute(tensor, *arguments)
                 self._values = [part.clone() for part in values]
-            self._tensor, self._key = tensor, key
+            self._tensor, self._more, self._key = tensor, more, key
         result: T = self._result
         return result
 

@@ -67,6 +67,8 @@ class _Scores(SumMetric):
             "feature_distance": self.distance.compute().item(),
             **self.quality.compute(),
             "recognised": (sums["sure"] / sums["count"]).item(),
+            "modes_covered": (sums["classes"] > 0).sum().item(),
+            "reverse_kl": _divergence(sums["classes"], torch.ones_like(sums["classes"])),
             "class_divergence": _divergence(sums["classes"], sums["real"]),
         }
         if sums["asked"]:
@@ -90,6 +92,19 @@ class _Scores(SumMetric):
         return super().to(device)
 
 
+def _joint(probabilities: Tensor) -> Tensor:
+    """Of all combinations of the classes of an image's parts, the last of which changes fastest.
+
+    Shape:
+        - probabilities: ``(batch, parts, classes)``
+        - output: ``(batch, classes ** parts)``
+    """
+    joint, *others = probabilities.unbind(1)
+    for part in others:
+        joint = (joint.unsqueeze(2) * part.unsqueeze(1)).flatten(1)
+    return joint
+
+
 def _divergence(classes: Tensor, real: Tensor) -> float:
     """Of one distribution of counts from another, in nats; infinite where the other has none."""
     p, q = classes / classes.sum(), real / real.sum()
@@ -106,13 +121,20 @@ class SampleScores:
     - ``kernel_distance``, ``precision``, ``recall``, ``density``, ``coverage``: see
       :class:`~zoo.metrics.sample_quality.SampleQuality`;
     - ``recognised``: share of images in which the classifier is sure of a class;
+    - ``modes_covered``: classes that it names at least once, and ``reverse_kl``: Kullback-Leibler
+      divergence, in nats, of the classes that it names from equal shares, both as papers on mode
+      collapse count them (Lin et al., 2018, https://arxiv.org/abs/1712.04086);
     - ``class_divergence``: Kullback-Leibler divergence, in nats, of the classes that it names from
       those that it names in the real images;
     - ``class_agreement``: how often it names the class that was asked for, where one was.
 
+    If an image holds several of the classifier's, as the three digits of stacked MNIST, its
+    features are theirs together, and its class is the number that theirs are the digits of.
+
     Args:
         classifier: has ``forward_features`` and gives logits; it is frozen.
-        convert: makes of images as they are generated such as the classifier takes.
+        convert: makes of images as they are generated such as the classifier takes: as many, or,
+            one after the other, several of each.
 
     Attributes:
         updates: batches since the last reset.
@@ -134,6 +156,8 @@ class SampleScores:
             "feature_distance": False,
             **SampleQuality.higher_is_better,
             "recognised": True,
+            "modes_covered": True,
+            "reverse_kl": False,
             "class_divergence": False,
             "class_agreement": True,
         }
@@ -154,7 +178,9 @@ class SampleScores:
         features = self.classifier.forward_features(x)  # type: ignore[operator]
         if features.ndim > 2:
             features = features.flatten(2).mean(2)  # (batch, features)
-        return _Seen(features, self.classifier(x).softmax(1))
+        probabilities = self.classifier(x).softmax(1)
+        each = probabilities.unflatten(0, (len(images), -1))  # (batch, parts, classes)
+        return _Seen(features.reshape(len(images), -1), _joint(each))
 
     def compute(self) -> dict[str, float]:
         return {

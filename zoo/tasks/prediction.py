@@ -50,6 +50,12 @@ class Masks(NamedTuple):
     masks: Tensor
 
 
+class Images(NamedTuple):
+    """An image for each image: ``(batch, 1 or 3, height, width)`` in [0, 1]."""
+
+    images: Tensor
+
+
 class Texts(NamedTuple):
     """A text for each sample."""
 
@@ -92,4 +98,4 @@ class Table(NamedTuple):
         return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
 
 
-Prediction = Classes | Values | Masks | Texts | Samples | Table
+Prediction = Classes | Values | Masks | Images | Texts | Samples | Table

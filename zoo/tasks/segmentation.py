@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,43 +11,12 @@ from torch import Tensor, nn
 from zoo.figures.grids import are_images
 from zoo.figures.masks import Sample, comparison, input_grid
 from zoo.inference.tiling import TTA, OverlapTile, average_symmetries, center
+from zoo.metrics.first_samples import FirstSamples
 from zoo.metrics.segmentation import SegmentationScores
 from zoo.metrics.sums import Mean
 from zoo.tasks.prediction import Masks, Table
 from zoo.tasks.segmentation_losses import Loss, SegmentationLoss
 from zoo.tasks.task import Image, Shown, Task, inputs_of
-
-
-class FirstSamples:
-    """Keeps the first few images of an evaluation with target and prediction.
-
-    Args:
-        size: how many to keep.
-    """
-
-    def __init__(self, size: int = 4) -> None:
-        self.size = size
-        self.kept: list[Sample] = []
-
-    def update(self, images: Tensor, targets: Tensor, predicted: Tensor) -> None:
-        missing = self.size - len(self.kept)
-        for entries in zip(images[:missing], targets[:missing], predicted[:missing], strict=True):
-            # Copies, since a view would hold on to its whole batch.
-            self.kept.append(Sample(*(entry.clone() for entry in entries)))
-
-    def merge(self, other: "FirstSamples") -> None:
-        """Fills up with what another one has kept."""
-        self.kept = [*self.kept, *other.kept][: self.size]
-
-    def compute(self) -> list[Sample]:
-        return self.kept
-
-    def reset(self) -> None:
-        self.kept = []
-
-    def to(self, device: torch.device | str) -> Self:
-        self.kept = [Sample(*(entry.to(device) for entry in sample)) for sample in self.kept]
-        return self
 
 
 class Segmentation(Task):
@@ -195,7 +164,7 @@ class Segmentation(Task):
             ``samples``: input, target, prediction and overlay, if the inputs are images; and
             ``classes``: IoU and pixels of each class that is there or predicted.
         """
-        samples = self.samples.compute()
+        samples = [Sample(*parts) for parts in self.samples.compute()]
         shown: dict[str, Shown] = {}
         if samples:
             shown["samples"] = Image(partial(comparison, samples, self.class_names))

@@ -6,9 +6,14 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from zoo.models.graph.appnp import APPNPNet
+from zoo.models.graph.cheb import ChebNet
 from zoo.models.graph.gat import GAT, GATv2
+from zoo.models.graph.gated_graph import GatedGraphNetwork
 from zoo.models.graph.gcn import GCN
+from zoo.models.graph.gcnii import GCNII
 from zoo.models.graph.graph_sage import GraphSAGE
+from zoo.models.graph.sgc import SGC
 
 NODES, WIDTH, CLASSES = 7, 5, 3
 # A triangle 0-1-2 with a tail 2-3-4-5; node 6 has no edge.
@@ -26,7 +31,17 @@ class Network(NamedTuple):
 
 
 NODE_LEVEL = {
-    "gcn": Network(GCN, takes_sparse=True, ignores_self_loops=True),
+    "gcn": Network(GCN, takes_sparse=True, takes_weights=True, ignores_self_loops=True),
+    "cheb": Network(ChebNet, takes_sparse=True, takes_weights=True, ignores_self_loops=True),
+    "sgc": Network(SGC, takes_sparse=True, takes_weights=True, ignores_self_loops=True),
+    "appnp": Network(APPNPNet, takes_sparse=True, takes_weights=True, ignores_self_loops=True),
+    "gated_graph": Network(GatedGraphNetwork, takes_sparse=True, takes_weights=True),
+    "gcnii": Network(
+        lambda *sizes: GCNII(*sizes, hidden_channels=16, num_layers=3),
+        takes_sparse=True,
+        takes_weights=True,
+        ignores_self_loops=True,
+    ),
     "gat": Network(GAT, takes_sparse=True, ignores_self_loops=True),
     "gat_3": Network(lambda *sizes: GAT(*sizes, num_layers=3, output_heads=2)),
     "gatv2": Network(GATv2, takes_sparse=True, ignores_self_loops=True),

@@ -114,6 +114,8 @@ class ImageModule(DataModule):
     def converter(self, other: "ImageModule") -> Callable[[Tensor], Tensor]:
         """What makes of images that this module has normalised such as another one gives.
 
+        Where an image holds several of the other's, these come one after the other.
+
         Raises:
             ValueError: their channels or sizes do not allow it.
         """

@@ -102,9 +102,8 @@ class ImagesInMemory(ImageModule):
         """
         return False
 
-    def setup(
-        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
-    ) -> None:
+    def parts(self) -> dict[str, Split]:
+        """Reads (and downloads) the images and labels of each split, as they are kept."""
         (images, labels), test = self._read()
         index = hold_out(labels, self.val_size, seed=self.split_seed)
         if self._is_sorted():
@@ -116,7 +115,12 @@ class ImagesInMemory(ImageModule):
             split: (images[rows].permute(0, 3, 1, 2), labels[rows]) for split, rows in index.items()
         }
         parts["test"] = test
-        for split, (pixels, targets) in parts.items():
+        return parts
+
+    def setup(
+        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
+    ) -> None:
+        for split, (pixels, targets) in self.parts().items():
             train = split == "train"
             pixels = self._settled(pixels, split).to(device, memory_format=torch.channels_last)
             augment = self._augmentations(pixels) if train else ()

@@ -27,48 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.layers.adjacency import normalized_adjacency
 from zoo.layers.checks import check_at_least_one, check_probability
 from zoo.layers.initialization import deferred_init, reset
-from zoo.layers.message_passing import check_edge_index
-from zoo.layers.sparse import (
-    LastSeen,
-    SparseMatrix,
-    dropout,
-    features_of,
-    linear,
-    sparse_matrix,
-)
-
-
-def normalized_adjacency(
-    edge_index: Tensor, num_nodes: int, dtype: torch.dtype = torch.float32
-) -> SparseMatrix:
-    r"""The adjacency matrix with self-loops, scaled so that high-degree nodes do not dominate.
-
-    .. math:: \hat A = D^{-1/2} (A + I) D^{-1/2}, \qquad D_{ii} = \sum_j (A + I)_{ij}
-
-    Row i holds what node i receives. Self-loops in ``edge_index`` are not counted twice; an edge
-    that occurs twice is.
-
-    Args:
-        edge_index: sources and targets of the edges, ``(2, edges)``, both directions of each.
-        num_nodes: number of nodes.
-        dtype: type of the values.
-
-    Raises:
-        ValueError: if ``edge_index`` has another shape or names a node that does not exist (off the
-            CPU, where a look at them would wait for the device, torch reports the latter).
-    """
-    check_edge_index(edge_index, num_nodes)
-    nodes = torch.arange(num_nodes, device=edge_index.device)
-    source, target = torch.cat([edge_index, torch.stack([nodes, nodes])], dim=1)
-    # The self-loops of edge_index count nothing: those appended are all there are.
-    counts = torch.cat([edge_index[0] != edge_index[1], torch.ones_like(nodes, dtype=torch.bool)])
-    degree = torch.zeros_like(nodes).scatter_add_(0, target, counts.long())  # (nodes,)
-    scale = degree.to(torch.promote_types(dtype, torch.float32)).rsqrt()
-    values = scale.gather(0, source) * scale.gather(0, target) * counts
-    adjacency = sparse_matrix(target, source, values, size=num_nodes)
-    return adjacency.with_values(adjacency.values.to(dtype))
+from zoo.layers.sparse import LastSeen, SparseMatrix, dropout, features_of, linear
 
 
 class GCNConv(nn.Module):
@@ -85,8 +47,9 @@ class GCNConv(nn.Module):
         bias: whether there is a :math:`b`.
 
     Shape:
-        - input: x ``(nodes, in_channels)``, dense or of CSR layout; edge_index ``(2, edges)``, or
-          what :func:`normalized_adjacency` makes of it
+        - input: x ``(nodes, in_channels)``, dense or of CSR layout; edge_index ``(2, edges)`` and
+          edge_weight ``(edges,)``, or instead of both what
+          :func:`~zoo.layers.adjacency.normalized_adjacency` makes of them
         - output: ``(nodes, out_channels)``
 
     Raises:
@@ -108,11 +71,17 @@ class GCNConv(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor | SparseMatrix, edge_index: Tensor | SparseMatrix) -> Tensor:
+    def forward(
+        self,
+        x: Tensor | SparseMatrix,
+        edge_index: Tensor | SparseMatrix,
+        edge_weight: Tensor | None = None,
+    ) -> Tensor:
         # Features first, neighbours second: the product is narrower that way round.
         h = linear(x, self.lin.weight)
         if isinstance(edge_index, Tensor):
-            edge_index = normalized_adjacency(edge_index, h.size(0), self.lin.weight.dtype)
+            graph = h.size(0), edge_weight, self.lin.weight.dtype
+            edge_index = normalized_adjacency(edge_index, *graph)
         h = edge_index @ h  # (nodes, out_channels)
         return h if self.bias is None else h + self.bias
 
@@ -135,7 +104,8 @@ class GCN(nn.Module):
             changed in place): for training on one whole graph. No copy or state dict has any of it.
 
     Shape:
-        - input: x ``(nodes, in_features)``, dense or of CSR layout; edge_index ``(2, edges)``
+        - input: x ``(nodes, in_features)``, dense or of CSR layout; edge_index ``(2, edges)``;
+          edge_weight ``(edges,)``, 1 where there is none
         - output: logits ``(nodes, num_classes)``
 
     Raises:
@@ -169,8 +139,8 @@ class GCN(nn.Module):
     def init_weights(self) -> None:
         reset(self)
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        h, adjacency = self._prepared(x, edge_index)
+    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        h, adjacency = self._prepared(x, edge_index, edge_weight)
         for layer, conv in enumerate(self.convs):
             if layer > 0:
                 h = torch.relu(h)
@@ -179,9 +149,11 @@ class GCN(nn.Module):
             h = conv(h, adjacency)
         return h  # (nodes, num_classes)
 
-    def _prepared(self, x: Tensor, edge_index: Tensor) -> tuple[Any, SparseMatrix]:
+    def _prepared(
+        self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None
+    ) -> tuple[Any, SparseMatrix]:
         """Features and adjacency matrix as the layers take them."""
-        graph = x.size(0), next(self.parameters()).dtype
+        graph = x.size(0), edge_weight, next(self.parameters()).dtype
         if not self.cached:
             return features_of(x), normalized_adjacency(edge_index, *graph)
         h = features_of(x, self._features)

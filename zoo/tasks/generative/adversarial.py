@@ -20,13 +20,11 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
 from zoo.metrics.frechet import FrechetDistance, PrincipalComponents
-from zoo.metrics.sums import Mean
 from zoo.tasks.generative.adversarial_losses import LOSSES, LossName, gradient_penalty, pack
 from zoo.tasks.generative.base import GRID, Generative, sample_grid
+from zoo.tasks.generative.opponents import Opponents
 from zoo.tasks.prediction import Samples
-from zoo.tasks.task import Image, Objective, Shown, inputs_of, require_parts
-
-_PARTS = ("generator", "discriminator", "latent_dim")
+from zoo.tasks.task import Image, Objective, Shown, inputs_of
 
 
 class AdversarialOptions(TypedDict, total=False):
@@ -40,7 +38,7 @@ class AdversarialOptions(TypedDict, total=False):
     num_components: int
 
 
-class Adversarial(Generative):
+class Adversarial(Opponents, Generative):
     r"""Algorithm 1: the discriminator learns to tell, then the generator to deceive.
 
     .. math:: \min_G \max_D \; \mathbb{E}_x \log D(x) + \mathbb{E}_z \log(1 - D(G(z)))
@@ -89,6 +87,7 @@ class Adversarial(Generative):
     """
 
     monitor = "frechet_distance"
+    parts = (*Opponents.parts, "latent_dim")
 
     def __init__(
         self,
@@ -102,7 +101,6 @@ class Adversarial(Generative):
         num_components: int = 32,
     ) -> None:
         super().__init__(model)
-        require_parts(model, *_PARTS)
         if loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
         if generator_every < 1:
@@ -139,20 +137,8 @@ class Adversarial(Generative):
         self.metrics = {
             "frechet_distance": FrechetDistance(),
             "real_frechet_distance": FrechetDistance(),
-            "discriminator_loss": Mean(higher_is_better=False),
-            "generator_loss": Mean(higher_is_better=False),
+            **self.metrics,
         }
-
-    @property
-    def generator(self) -> nn.Module:
-        return self.model.get_submodule("generator")
-
-    @property
-    def discriminator(self) -> nn.Module:
-        return self.model.get_submodule("discriminator")
-
-    def networks(self) -> dict[str, nn.Module]:
-        return {"generator": self.generator, "discriminator": self.discriminator}
 
     # ------------------------------------------------------------------------------- training
 

@@ -4,6 +4,7 @@ A node network sees a random graph of Cora's size: PyG's gets the features dense
 have them, ours as sparse as they are. A graph network sees 128 packed graphs of a molecule's size.
 """
 
+import copy
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,7 @@ from zoo.layers.sparse import csr
 from zoo.models.graph.appnp import APPNPNet
 from zoo.models.graph.gat import GAT, GATv2
 from zoo.models.graph.gcn import GCN
-from zoo.models.graph.gin import GIN
+from zoo.models.graph.gin import GIN, GINConv
 from zoo.models.graph.graph_sage import GraphSAGE
 from zoo.training.optimizers import make_optimizer
 
@@ -50,14 +51,15 @@ class _Propagated(nn.Module):
         from torch_geometric import nn as pyg
 
         super().__init__()
-        self.lins = nn.ModuleList(nn.Linear(lin.in_features, lin.out_features) for lin in ours.lins)
+        self.lins = copy.deepcopy(ours.lins)
         spread = ours.propagation
-        self.propagation = pyg.APPNP(spread.K, spread.alpha, spread.dropout, cached=True)
+        self.propagation: nn.Module = pyg.APPNP(spread.K, spread.alpha, spread.dropout, cached=True)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         for layer, lin in enumerate(self.lins):
             x = lin(F.dropout(x.relu() if layer > 0 else x, 0.5, self.training))
-        return self.propagation(x, edge_index)  # type: ignore[no-any-return]
+        spread: Tensor = self.propagation(x, edge_index)
+        return spread
 
 
 class _Graphs(nn.Module):
@@ -67,22 +69,9 @@ class _Graphs(nn.Module):
         from torch_geometric import nn as pyg
 
         super().__init__()
-        widths = [readout.in_features for readout in ours.readouts]
-        width = widths[-1]
-        self.convs = nn.ModuleList(
-            pyg.GINConv(
-                nn.Sequential(
-                    nn.Linear(into, width),
-                    nn.BatchNorm1d(width),
-                    nn.ReLU(),
-                    nn.Linear(width, width),
-                ),
-                train_eps=True,
-            )
-            for into in widths[:-1]
-        )
-        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in self.convs)
-        self.readouts = nn.ModuleList(nn.Linear(into, CLASSES) for into in widths)
+        mlps = [copy.deepcopy(conv.nn) for conv in ours.convs if isinstance(conv, GINConv)]
+        self.convs = nn.ModuleList(pyg.GINConv(mlp, train_eps=True) for mlp in mlps)
+        self.norms, self.readouts = copy.deepcopy(ours.norms), copy.deepcopy(ours.readouts)
         self.dropout, self.pool = ours.dropout.p, pyg.global_add_pool
 
     def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor, num_graphs: int) -> Tensor:

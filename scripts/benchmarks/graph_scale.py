@@ -91,4 +91,5 @@ def sampling(blocks: int) -> list[dict[str, Any]]:
     times = interleave(sides, blocks)
     for name, seconds in times.items():
         print(f"{name}: {SEEDS / min(seconds):,.0f} seed nodes a second")
-    return [ratio(times, *sides)]
+    ours, theirs = sides
+    return [ratio(times, ours, theirs)]

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from zoo.layers.checks import needs_plain_operations
-from zoo.layers.sparse import SparseMatrix, csr, starts_of, wide
+from zoo.layers.sparse import SparseMatrix, csr, product, starts_of, wide
 
 Aggregation = Literal["sum", "mean", "max"]
 
@@ -112,8 +112,7 @@ class Ends:
         """`sum`, without a gradient."""
         flat = values.reshape(len(values), math.prod(values.shape[1:]))
         if values.is_cpu:
-            with torch.autocast("cpu", enabled=False):
-                total = (self._matrix(wide(flat).dtype) @ wide(flat)).to(values.dtype)
+            total = product(self._matrix(wide(flat).dtype), wide(flat)).to(values.dtype)
         else:
             total = self.summed_in_segments(flat)
         return total.view(self.num_nodes, *values.shape[1:])
@@ -180,8 +179,8 @@ class Edges:
         order = self.target.order
         ones = torch.ones(len(self), device=order.device)
         shape = self.target.num_nodes, self.source.num_nodes
-        places = (end.node_of.index_select(0, order) for end in (self.target, self.source))
-        return SparseMatrix(*places, ones, shape)
+        target, source = (end.node_of.index_select(0, order) for end in (self.target, self.source))
+        return SparseMatrix(target, source, ones, shape)
 
     def with_self_loops(self) -> "Edges":
         """The same with one self-loop a node at the end; those that there were do not count."""
@@ -234,8 +233,7 @@ class Edges:
         near, far = self._ends(back)
         if x.is_cpu:
             values = wide(weights.index_select(0, near.order))
-            with torch.autocast("cpu", enabled=False):
-                return (self._matrix(values, back) @ x.to(values.dtype)).to(x.dtype)
+            return product(self._matrix(values, back), x.to(values.dtype)).to(x.dtype)
         return near.summed(weights.unsqueeze(1) * x.index_select(0, far.node_of))
 
     def products(self, x: Tensor, y: Tensor, *, back: bool) -> Tensor:

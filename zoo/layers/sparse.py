@@ -107,6 +107,14 @@ def wide(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def product(matrix: Tensor, dense: Tensor) -> Tensor:
+    """``matrix @ dense`` without autocast, under which a backward pass may run, too."""
+    if not torch.is_autocast_enabled(dense.device.type):  # for a small graph, half the time
+        return matrix @ dense
+    with torch.autocast(dense.device.type, enabled=False):
+        return matrix @ dense
+
+
 class _Product(torch.autograd.Function):
     """``matrix @ dense``, whose gradient is ``transpose @ gradient``."""
 
@@ -117,10 +125,8 @@ class _Product(torch.autograd.Function):
         ctx.sparse, ctx.transposed = sparse, transposed
         if ctx.needs_input_grad[3]:
             ctx.save_for_backward(dense)
-        # Off here, since the backward pass too runs under autocast where the caller has it so.
-        with torch.autocast(dense.device.type, enabled=False):
-            product = (sparse.transpose if transposed else sparse.matrix) @ wide(dense)
-        return product.to(dense.dtype)
+        matrix = sparse.transpose if transposed else sparse.matrix
+        return product(matrix, wide(dense)).to(dense.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor | None, Tensor | None]:

@@ -23,6 +23,7 @@ sampling   neighbours of 1,024 of a million nodes against torch.randint and torc
 dcgan, vae, wgan_gp  the trainer against a loop by hand with the same model at the sizes of
          `dcgan_mnist`, `vae_mnist` and `wgan_gp_mnist`, on random images in memory
 recurrent  LSTM, written and fused, and GRU against torch's with the same weights
+packing  a batch of 1,000 small graphs against PyG's Batch.from_data_list
 gpt      the trainer with a small GPT against a loop like nanoGPT's, written by hand
 generation  time of 1,024 tokens over that of 256, with and without the cache of keys and values
 startup  `train.py --help` and refused command lines against `python -c "import torch"`
@@ -41,6 +42,7 @@ from benchmarks.graph_scale import messages, sampling
 from benchmarks.graphs import graphs
 from benchmarks.loader import images, loader
 from benchmarks.models import compiled_models, models
+from benchmarks.packing import packing
 from benchmarks.recurrent import recurrent
 from benchmarks.startup import startup
 from benchmarks.trainer import trainer
@@ -62,6 +64,7 @@ AVAILABLE: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "vae": vae,
     "wgan_gp": wgan_gp,
     "recurrent": recurrent,
+    "packing": packing,
     "gpt": gpt,
     "generation": generation,
     "startup": startup,

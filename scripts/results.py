@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from zoo.config.run_config import stored_words
+from zoo.config.run_config import repetition_keys, stored_words
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "docs" / "results"
@@ -33,7 +33,7 @@ def _read(path: Path) -> Any:
 
 
 def record(folder: Path) -> Path:
-    """Writes the record of a run folder or of a sweep whose runs differ in their seed alone."""
+    """Writes the record of a run folder or of a sweep of repetitions: of seeds, of folds."""
     runs = [folder] if (folder / "results.json").exists() else sorted(folder.glob("*/"))
     runs = [run for run in runs if (run / "status.json").exists()]
     if not runs:
@@ -46,25 +46,29 @@ def record(folder: Path) -> Path:
         config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
         results = _read(run / "results.json")
         kept = ("val", "test", "selected_step", "steps", "seconds", "parameters")
-        entries.append({"seed": config["seed"], **{k: results[k] for k in kept if k in results}})
+        keys = repetition_keys(config)
+        repetition = {key: _value(config, key) for key in keys}
+        entries.append(repetition | {k: results[k] for k in kept if k in results})
         if bounds := _later_bounds(run, results):
             entries[-1]["test"] |= bounds
         given = stored_words(run)
-        ours = ("paths.", "logger.", "seed=")
+        ours = ("paths.", "logger.", *(f"{key}=" for key in keys))
         # The name of another run, that this one took weights from, says nothing elsewhere.
         given = [re.sub(r"(=runs/\w+)/[^/]+", r"\1/<run>", word) for word in given]
         words.append([w for w in given if not w.startswith(ours)])
-    if any(w != words[0] for w in words) or len({e["seed"] for e in entries}) < len(entries):
-        sys.exit(f"error: the runs of {folder} must differ in their seed and in nothing else")
+    different = {tuple(entry[key] for key in keys) for entry in entries}
+    if any(w != words[0] for w in words) or len(different) < len(entries):
+        sys.exit(f"error: the runs of {folder} must differ in {' or '.join(keys)} and nothing else")
     chosen = [w.removeprefix("experiment=") for w in words[0] if w.startswith("experiment=")]
     name = chosen[0] if chosen else config["name"]
-    entries.sort(key=lambda e: e["seed"])
-    seeds = ",".join(str(e["seed"]) for e in entries)
+    entries.sort(key=lambda entry: [entry[key] for key in keys])
+    values = {key: ",".join(map(str, sorted({entry[key] for entry in entries}))) for key in keys}
+    repeated = [f"{key}={values[key]}" for key in reversed(keys)]  # the seed last
     given = [w for w in words[0] if not w.startswith("experiment=")]
     head = f"python train.py{' -m' if len(entries) > 1 else ''} experiment={name}"
     content = {
         "experiment": name,
-        "command": " ".join([head, *given, f"seed={seeds}"]),
+        "command": " ".join([head, *given, *repeated]),
         "monitor": results["monitor"],
         "environment": _read(runs[0] / "environment.json"),
         "runs": entries,
@@ -74,6 +78,22 @@ def record(folder: Path) -> Path:
     path = RECORDS / f"{'-'.join([name, *variant])}.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def _value(config: dict[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _repetitions(runs: list[dict[str, Any]]) -> str:
+    """How many seeds a record is of, or how many folds and seeds."""
+    others = [key for key in runs[0] if key.startswith("data.")]
+    if not others:
+        return str(len(runs))
+    counts = {key.rpartition(".")[2]: len({run[key] for run in runs}) for key in [*others, "seed"]}
+    named = [f"{n} {what}{'s' if n > 1 else ''}" for what, n in counts.items()]
+    return " x ".join(named)
 
 
 def _later_bounds(run: Path, results: dict[str, Any]) -> dict[str, float]:
@@ -117,7 +137,7 @@ def summary(content: dict[str, Any]) -> dict[str, str]:
     return {
         "metric": f"{split} {metric.replace('_', ' ')}",
         "value": mean,
-        "seeds": str(len(values)),
+        "seeds": _repetitions(runs),
         "seconds": f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s",
         "device": device,
         "parameters": f"{runs[0]['parameters']:,}",
@@ -220,7 +240,8 @@ def fill() -> None:
         path = EXPERIMENTS / f"{content['experiment']}.yaml"
         plain = re.sub(r" seed=\S+$", "", content["command"]).replace(" -m", "")
         s = summary(content)
-        seeds = f"{s['seeds']} seeds" if s["seeds"] != "1" else "1 seed"
+        seeds = f"{s['seeds']} seed{'s' if s['seeds'] != '1' else ''}"
+        seeds = seeds if s["seeds"].isdecimal() else s["seeds"]
         line = f"# Result:  {s['metric']} {s['value']}, {seeds}, {s['seconds']}, {s['device']}"
         # Below the command that the record is of; other variants are in the README alone.
         pattern = rf"(?<=^# Run:     {re.escape(plain)}\n)# Result:.*$"

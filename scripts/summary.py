@@ -360,6 +360,8 @@ def run(line: CommandLine) -> None:
         task = make_task(model)
         inputs, networks = task.example_inputs(batch), list(task.networks().values())
         judged = getattr(task, "judged", None)
+        # A graph's nodes and edges are no samples.
+        batched = batched and len({x.shape[:1] for x in tensors_in(inputs)}) == 1
         if batched:  # Some data sets make several samples of one (the pairs of a word).
             inputs = tuple(x[:1] if isinstance(x, Tensor) else x for x in inputs)
     else:

@@ -96,3 +96,31 @@ def test_a_file_cannot_tell_it_either(tmp_path):
         compose_plain(words, str(tmp_path))
     file.write_text("_target_: some.Sweeper\ndirection: minimize\n")
     compose_plain(words, str(tmp_path))
+
+
+def test_folds_are_repetitions_of_one_experiment(here, capsys):
+    """Their mean is that of the cross-validation; another setting is another one."""
+    (here / "made").mkdir()
+    files = {
+        "A": [f"{2 * n + i}, {2 * n + 3 - i}" for n in range(12) for i in (1, 2)],
+        "graph_indicator": [n + 1 for n in range(12) for _ in range(2)],
+        "graph_labels": [n % 2 for n in range(12)],
+    }
+    for part, lines in files.items():
+        text = "".join(f"{line}\n" for line in lines)
+        (here / "made" / f"MADE_{part}.txt").write_text(text)
+    words = ["data=tudataset", "data.name=null", "data.folder=made", "data.num_folds=3"]
+    words += ["model=deep_multiset", "task=graph_classification", "data.fold=0,1,2"]
+    words += [*MUTE[:4], "model.hidden_channels=2,3"]
+    assert train.main(["-m", *words]) == 0
+    out = capsys.readouterr().out
+    folder = here / out.splitlines()[-1]
+    rows = collect(folder)
+    assert out.count(", 3 repetitions:") == 2
+    assert "data.fold=" not in out.split("3 repetitions:")[0].splitlines()[-1]
+    for width in ("2", "3"):
+        group = [row for row in rows if row["model.hidden_channels"] == width]
+        values = [row[row["monitor"]] for row in group]
+        assert [row["mean"] for row in group] == pytest.approx([sum(values) / 3] * 3)
+        assert sorted(row["data.fold"] for row in group) == ["0", "1", "2"]
+        assert all(row["repeats"] == "" for row in group)

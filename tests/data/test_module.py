@@ -77,7 +77,7 @@ def arguments_of(kind):
 
 
 # Of a class whose defaults another configuration shows.
-VARIANTS = {"imagenet", "reverse", "sorting"}
+VARIANTS = {"imagenet", "karate_links", "reverse", "sorting"}
 
 
 def test_batches_before_setup_are_refused_in_a_sentence():
@@ -124,7 +124,8 @@ def test_every_config_begins_with_a_comment_and_fits_its_target(path):
         return
     for name, (_, default) in parameters.items():
         if default is not inspect.Parameter.empty and name != "root":
-            assert arguments[name] == default, name
+            given = arguments[name]
+            assert (tuple(given) if isinstance(default, tuple) else given) == default, name
 
 
 def test_there_is_a_config_for_each_data_set():

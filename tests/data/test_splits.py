@@ -2,7 +2,13 @@ import pytest
 import torch
 
 from zoo.data.download import DataError
-from zoo.data.splits import divide, hold_out, split_indices
+from zoo.data.splits import (
+    check_folds,
+    cross_validation,
+    divide,
+    hold_out,
+    split_indices,
+)
 
 
 @pytest.mark.parametrize("stratify", [True, False])
@@ -51,3 +57,40 @@ def test_held_out_samples_are_as_many_as_asked_for():
     assert [len(part) for part in parts.values()] == [93, 7]
     with pytest.raises(ValueError, match="val_size must be less than the 100 training images"):
         hold_out(torch.arange(100) % 5, 100, seed=0)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_folds_are_disjoint_complete_and_in_proportion(labelled):
+    labels = (torch.arange(103) % 4).clamp(max=1)
+    given = labels if labelled else 103
+    found = [
+        cross_validation(given, fold=fold, num_folds=10, val_fraction=0.1, seed=5)
+        for fold in range(10)
+    ]
+    assert torch.cat([parts["test"] for parts in found]).sort().values.tolist() == list(range(103))
+    for parts in found:
+        assert torch.cat(list(parts.values())).sort().values.tolist() == list(range(103))
+        assert len(parts["val"]) == round(0.1 * (103 - len(parts["test"])))
+        if labelled:
+            shares = [labels[part].float().mean() for part in parts.values()]
+            assert all(abs(share - 0.75) < 0.07 for share in shares)
+
+
+def test_folds_depend_on_the_seed_alone():
+    options = {"fold": 1, "num_folds": 5, "val_fraction": 0.2}
+    first, again, other = (cross_validation(40, seed=s, **options) for s in (1, 1, 2))
+    for split in first:
+        assert torch.equal(first[split], again[split])
+        assert not torch.equal(first[split], other[split])
+
+
+def test_folds_that_do_not_exist_are_refused():
+    for fold in (-1, 3):
+        with pytest.raises(
+            ValueError, match=rf"fold must be from 0 to 2 \(num_folds\), not {fold}"
+        ):
+            check_folds(fold, 3)
+    with pytest.raises(ValueError, match="num_folds must be at least 2, not 1"):
+        check_folds(0, 1)
+    with pytest.raises(DataError, match="mine holds 4 samples, too few for 5 folds"):
+        cross_validation(4, fold=0, num_folds=5, val_fraction=0.1, seed=0, source="mine")

@@ -106,3 +106,15 @@ def test_linear_autoencoder_digits_ends_at_principal_component_analysis(tmp_path
     assert found == pytest.approx(error, rel=1e-3)
     weight = read(folder / "checkpoints" / "last.pt")["model"]["encoder.0.weight"].numpy()
     assert np.rad2deg(subspace_angles(weight.T, pca.components_.T)).max() < 1
+
+
+@pytest.mark.parametrize(
+    ("words", "accuracy"),
+    [([], 1.0), (["model=deep_multiset"], 0.5), (["data.pairs=cycles"], 0.5)],
+    ids=["gin", "degrees", "cycles"],
+)
+def test_gin_wl_tells_what_messages_tell_and_no_more(words, accuracy, tmp_path):
+    """The pairs lie side by side: to take both graphs of each for the same is right in half."""
+    small = ["data.num_samples=400", "data.eval_samples=100", "trainer.epochs=8"]
+    folder = run(tmp_path, "experiment=gin_wl", *small, *words)
+    assert json.loads((folder / "results.json").read_text())["test"]["accuracy"] == accuracy

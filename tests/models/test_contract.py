@@ -30,11 +30,17 @@ from zoo.models.generative.vq_vae import VQVAE
 from zoo.models.generative.wgan import WGAN, PointWGAN
 from zoo.models.graph.appnp import APPNPNet
 from zoo.models.graph.cheb import ChebNet
+from zoo.models.graph.gat import GAT, GATv2
 from zoo.models.graph.gated_graph import GatedGraphNetwork
 from zoo.models.graph.gcn import GCN
 from zoo.models.graph.gcnii import GCNII
+from zoo.models.graph.gin import GIN
+from zoo.models.graph.graph_network import GraphNetwork
+from zoo.models.graph.graph_sage import GraphSAGE
 from zoo.models.graph.mlp import NodeMLP
 from zoo.models.graph.sgc import SGC
+from zoo.models.graph.structure_free import DeepMultiset, MolecularFingerprint
+from zoo.models.graph.vgae import GAE, VGAE
 from zoo.models.linear import LinearRegression, SoftmaxRegression
 from zoo.models.mlp import MLP, mlp_800, mlp_800_800
 from zoo.models.recurrent.bahdanau import seq2seq_attention
@@ -68,7 +74,9 @@ from zoo.models.vision.wide_resnet import WideResNet
 from zoo.training.optimizers import MuonWithAdamW, make_optimizer
 
 RING = torch.stack([torch.arange(4), (torch.arange(4) + 1) % 4])
+TWO_GRAPHS = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 2]]), torch.tensor([0, 0, 1, 1])
 RING = torch.cat([RING, RING.flip(0)], dim=1)
+TWO_GRAPHS = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 2]]), torch.tensor([0, 0, 1, 1])
 
 
 class Case(NamedTuple):
@@ -346,6 +354,65 @@ CASES = {
     ),
     "node_mlp": Case(
         lambda: NodeMLP(6, 3), lambda: (torch.rand(4, 6), RING), num_classes=3, is_batched=False
+    ),
+    "gae": Case(lambda: GAE(6, 3), lambda: (torch.rand(4, 6), RING), is_batched=False),
+    "gat": Case(
+        lambda: GAT(6, 3),
+        lambda: (torch.rand(4, 6), RING),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "gatv2": Case(
+        lambda: GATv2(6, 3),
+        lambda: (torch.rand(4, 6), RING),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "sage": Case(
+        lambda: GraphSAGE(6, 3),
+        lambda: (torch.rand(4, 6), RING),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "sage_lstm": Case(
+        lambda: GraphSAGE(6, 3, aggr="lstm", project=True),
+        lambda: (torch.rand(4, 6), RING),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "gin": Case(
+        lambda: GIN(6, 3, dropout=0.0),
+        lambda: (torch.rand(4, 6), *TWO_GRAPHS),
+        lambda model, *inputs: model(*inputs, 2),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "graph_network": Case(
+        lambda: GraphNetwork(6, 3),
+        lambda: (torch.rand(4, 6), *TWO_GRAPHS),
+        lambda model, *inputs: model(*inputs, 2),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "molecular_fingerprint": Case(
+        lambda: MolecularFingerprint(6, 3),
+        lambda: (torch.rand(4, 6), *TWO_GRAPHS),
+        lambda model, *inputs: model(*inputs, 2),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "deep_multiset": Case(
+        lambda: DeepMultiset(6, 3),
+        lambda: (torch.rand(4, 6), *TWO_GRAPHS),
+        lambda model, *inputs: model(*inputs, 2),
+        num_classes=3,
+        is_batched=False,
+    ),
+    "vgae": Case(
+        lambda: VGAE(6, 3),
+        lambda: (torch.rand(4, 6), RING),
+        lambda model, *inputs: torch.cat(model(*inputs), 1),
+        is_batched=False,
     ),
     "ddpm_digits": Case(
         lambda: ddpm_digits(4, channels=(8, 16), attention_sizes=(4,), num_groups=4, dropout=0.1),

@@ -22,6 +22,8 @@ ALIKE = {  # Another experiment has the same parts, in other sizes or on other d
     "pacdcgan_stacked_mnist",
     *("vae_mnist_long", "vae_mnist_paper", "wgan_gp_mnist_paper", "resnet20_cifar10_paper"),
     "pix2pix_shapes_paper",
+    *("gin_proteins", "gin_nci1", "gin_random_graphs"),
+    *("deep_multiset_proteins", "molecular_fingerprint_nci1"),
 }
 EXPERIMENTS = sorted(
     {path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml")} - ALIKE

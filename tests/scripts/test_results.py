@@ -82,3 +82,51 @@ def test_a_bound_that_was_evaluated_later_is_recorded_too(results, tmp_path):
     (run / "evaluation-test.json").write_text(json.dumps({"step": 9, "nll_k500": 80.0}))
     results.record(run)
     assert json.loads(path.read_text())["runs"][0]["test"] == {"negative_elbo": 95.0}
+
+
+def finished(folder, *, seed, fold=None, accuracy=0.5):
+    """A run folder as far as a record needs it."""
+    folder.mkdir(parents=True)
+    data = {"_target_": "zoo.data.images.digits.Digits"}
+    if fold is not None:
+        data = {"_target_": "zoo.data.graphs.tudataset.TUDataset", "fold": fold}
+    words = ["experiment=made_up", f"seed={seed}", *([] if fold is None else [f"data.fold={fold}"])]
+    content = {
+        "status": {"state": "finished"},
+        "environment": {"threads": 1, "gpu": None},
+        "overrides": words,
+        "config": {"name": "made_up", "seed": seed, "data": data},
+        "results": {"monitor": "accuracy", "test": {"accuracy": accuracy}}
+        | {"seconds": 2.0, "steps": 9, "selected_step": 3, "parameters": 7},
+    }
+    for name, value in content.items():
+        suffix = "yaml" if name in ("config", "overrides") else "json"
+        (folder / f"{name}.{suffix}").write_text(json.dumps(value))
+
+
+def test_a_sweep_over_folds_is_recorded_with_its_mean(results, tmp_path):
+    for number, (seed, fold) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+        finished(tmp_path / "sweep" / str(number), seed=seed, fold=fold, accuracy=number / 4)
+    content = json.loads(results.record(tmp_path / "sweep").read_text())
+    assert content["command"] == "python train.py -m experiment=made_up data.fold=0,1 seed=0,1"
+    assert [(run["seed"], run["data.fold"]) for run in content["runs"]] == [
+        *((0, 0), (0, 1), (1, 0), (1, 1))
+    ]
+    summary = results.summary(content)
+    assert summary["seeds"] == "2 folds x 2 seeds"
+    assert summary["value"].startswith("0.3750 ± 0.3227")
+
+
+def test_a_sweep_over_seeds_is_recorded_as_before(results, tmp_path):
+    for seed in (2, 1):
+        finished(tmp_path / "sweep" / str(seed), seed=seed)
+    content = json.loads(results.record(tmp_path / "sweep").read_text())
+    assert content["command"] == "python train.py -m experiment=made_up seed=1,2"
+    assert results.summary(content)["seeds"] == "2"
+
+
+def test_runs_that_differ_in_something_else_are_not_recorded(results, tmp_path):
+    for number in range(2):
+        finished(tmp_path / "sweep" / str(number), seed=0, fold=3)
+    with pytest.raises(SystemExit, match=r"must differ in seed or data\.fold and nothing else"):
+        results.record(tmp_path / "sweep")

@@ -2,6 +2,7 @@
 
     python evaluate.py run=<run folder> [split=<split>] [checkpoint=best|last|<file>]
     python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
+    python evaluate.py run=<run folder> predict=<graph folder or table> [out=<file.csv>]
     python evaluate.py run=<run folder> sample=<count> [out=<file.png or file.pt>]
     python evaluate.py run=<run folder> neighbours=<count> [out=<file.png or file.pt>]
     python evaluate.py run=<run folder> over_training=<count> [out=<file.png>]
@@ -15,6 +16,10 @@ For images, a classifier predicts a table, predictions.csv, as a regression does
 predicts a mask for each, an image translation an image, in the folder predictions. Test-time
 augmentation of a classifier: tta=flip (mean over the image and its mirror image) or tta=ten_crop
 (over ten crops, crop=<pixels>; default: 7/8 of the image).
+
+For a graph of your own, nodes.csv and edges.csv in a folder, a node classification predicts a table
+of all nodes, whether it has seen them or not. Link prediction takes a table of pairs of its graph's
+nodes (source, target) and adds the probability of a link.
 
 A generative model draws samples; seed=<number> draws others. neighbours=<count> puts the training
 images that are nearest to each below it, where copies would show; over_training=<count> has a row
@@ -149,16 +154,22 @@ def _extent(folder: "RunFolder", limit: int | None) -> str:
 
 
 def predict_with_run(line: CommandLine) -> None:
-    """Writes what the run's task predicts for images."""
-    from zoo.app.predict import image_files, predict_images
+    """Writes what the run's task predicts for images, or for what else its data can read."""
+    from zoo.app.predict import image_files, predict_images, predict_own
 
     run, source = Path(line.options["run"]), Path(line.options["predict"])
-    image_files(source)  # A wrong path is refused before the run is rebuilt.
+    if not source.exists():  # A wrong path is refused before the run is rebuilt.
+        raise ConfigError(f"predict={source}: there is no such file or folder")
     parts = rebuilt(line)
-    augmentation = augment(parts, line)
     out = Path(line.options["out"]) if "out" in line.options else None
-    with as_config_error() if augmentation else nullcontext():
-        done, omitted, out = predict_images(parts, source, out=out, run=run)
+    omitted: list[str] = []
+    augmentation = augment(parts, line)
+    if hasattr(parts.data, "read_inputs"):
+        done, out = predict_own(parts, source, out=out, run=run)
+    else:
+        image_files(source)
+        with as_config_error() if augmentation else nullcontext():
+            done, omitted, out = predict_images(parts, source, out=out, run=run)
     if done:
         print(printable("\n".join(done[:10])))
         print(f"{len(done)} predictions")

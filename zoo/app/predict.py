@@ -105,7 +105,7 @@ def _as_image(image: Any) -> "Image":
     )
 
 
-def predicted(parts: Evaluation, inputs: Tensor) -> Prediction:
+def predicted(parts: Evaluation, inputs: Any) -> Prediction:
     """The prediction for a batch of inputs."""
     with torch.inference_mode(), parts.autocast:
         return parts.task.predict(inputs.to(parts.device))
@@ -238,6 +238,39 @@ def predict_images(
     return [_line(row) for row in table], omitted, out
 
 
+def predict_own(
+    parts: Evaluation, source: Path, *, out: Path | None, run: Path
+) -> tuple[list[str], Path]:
+    """Writes a table of what a run predicts for files of a user, all of them one batch.
+
+    The data module knows how to read them: `read_inputs(path)` gives the batch and, for each row of
+    the prediction, what it is called (`zoo/data/graphs/graph_folder.py` has one).
+
+    Args:
+        parts: of the run.
+        source: a file or folder.
+        out: a new file; None: in the run folder.
+        run: the run folder.
+
+    Returns:
+        A line for each row, and where the table is.
+
+    Raises:
+        ConfigError: the files cannot be used, or the table cannot be written.
+    """
+    if out is not None:
+        check_new(out)
+    out = out or run / "predictions.csv"
+    try:
+        batch, names = parts.data.read_inputs(source)
+    except DataError as error:
+        raise ConfigError(f"predict: {error}") from error
+    found = rows_of(predicted(parts, batch))
+    rows = [{**name, **row} for name, row in zip(names, found, strict=True)]
+    write_table(rows, out)
+    return [_line(row) for row in rows], out
+
+
 def _rows(
     parts: Evaluation, files: Sequence[Path], omitted: list[str]
 ) -> Iterator[dict[str, str | float]]:
@@ -250,7 +283,7 @@ def _rows(
                 yield {"path": shown(file), **row}
 
 
-def _line(row: dict[str, str | float]) -> str:
+def _line(row: dict[str, Any]) -> str:
     path, *values = (f"{v:.3f}" if isinstance(v, float) else v for v in row.values())
     if "probability" in row:
         values[-1] = f"({values[-1]})"

@@ -28,7 +28,7 @@ from zoo.config.errors import ConfigError
 from zoo.config.overrides import expand, parse, prepare, quoted, search_path
 from zoo.config.paths import CONFIGS
 from zoo.config.recipe import Recipe
-from zoo.config.run_config import dump, load, stored_words
+from zoo.config.run_config import dump, load, repetition_keys, stored_words
 from zoo.training.interruption import Interrupted, OutOfTime
 from zoo.training.own_files import naming
 
@@ -211,14 +211,15 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     """One row for each run of a sweep, best first, written to `sweep.csv` too.
 
     The monitored validation metric orders the rows; mean and standard deviation are over the runs
-    that differ in nothing but their seed; one that `repeats` another does not count, and `group` is
-    the first job of them. Runs that failed come last.
+    that differ in nothing but their seed, or in what their data call a repetition, as a fold; one
+    that `repeats` another does not count, and `group` is the first job of them. Runs that failed
+    come last.
     """
     from zoo.training.run_folder import RunFolder
 
     rows = []
     groups: dict[str, int] = {}
-    seeds: dict[tuple[str, str], int] = {}
+    repetitions: dict[tuple[str, str], int] = {}
     paths = [p for p in folder.iterdir() if (p / "status.json").exists()]
     for path in sorted(paths, key=lambda path: int(path.name.split("-")[0])):
         run = RunFolder(path)
@@ -233,12 +234,13 @@ def collect(folder: Path) -> list[dict[str, Any]]:
         row["mode"] = results.get("mode", "")
         row["error"] = status.get("error") or ""
         row["folder"] = path.name
-        row["settings"] = " ".join(word for word in words if not word.startswith("seed="))
-        settings, seed = _identity(path, words)
+        settings, repetition = _identity(path, words)
+        given = [word for word in words if word.partition("=")[0] not in repetition]
+        row["settings"] = " ".join(given)
         row["group"] = groups.setdefault(settings, row["job"])
         first = row["job"]
         if row["state"] == "finished":
-            first = seeds.setdefault((settings, seed), first)
+            first = repetitions.setdefault((settings, str(repetition)), first)
         row["repeats"] = "" if first == row["job"] else first
         rows.append(row)
     for row in rows:
@@ -269,17 +271,24 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _identity(path: Path, words: Sequence[str]) -> tuple[str, str]:
-    """What a run is but for its seed, and the seed: however its values were written."""
+def _identity(path: Path, words: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """What a run is, however its values were written, and which repetition: its seed, its fold."""
     try:
         config = load(path / "config.yaml")
     except ConfigError:  # It failed before it had one.
-        return " ".join(sorted(words)), ""
-    return dump({key: value for key, value in config.items() if key != "seed"}), str(config["seed"])
+        return " ".join(sorted(words)), {"seed": ""}
+    repetition: dict[str, Any] = {}
+    for key in repetition_keys(config):
+        *groups, name = key.split(".")
+        node = config
+        for group in groups:
+            node = node[group]
+        repetition[key] = node.pop(name, None)
+    return dump(config), repetition
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows for a terminal, with mean and standard deviation over seeds, and what failed."""
+    """The rows for a terminal, with mean and deviation over repetitions, and what failed."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     metrics = [c for c in columns if c.startswith(("val/", "test/"))]
     hidden = {"folder", "monitor", "mode", "error", "settings", "mean", "deviation", "group"}
@@ -300,7 +309,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             groups.setdefault(row["group"], []).append(row)
     for group in groups.values():
         if len(group) > 1:
-            lines.append(f"\n{group[0]['settings'] or 'defaults'}, {len(group)} seeds:")
+            different = len({row.get("seed") for row in group}) == len(group)
+            what = "seeds" if different else "repetitions"
+            lines.append(f"\n{group[0]['settings'] or 'defaults'}, {len(group)} {what}:")
             for metric in metrics:
                 values = [row[metric] for row in group if metric in row]
                 if values:

@@ -109,6 +109,15 @@ def _changeable(config: dict[str, Any], group: str, trusted: Sequence[str]) -> t
     return found
 
 
+def repetition_keys(config: dict[str, Any]) -> tuple[str, ...]:
+    """The keys in which repetitions of a run differ: the seed, and those that its data name."""
+    try:
+        source = made_by(locate(config.get("data", {}).get("_target_"), "data"))
+    except ConfigError:  # none, or in a package of the user's own
+        return ("seed",)
+    return ("seed", *(f"data.{name}" for name in getattr(source, "repeated", ())))
+
+
 def _targets(node: Any, key: str = "") -> dict[str, Any]:
     """Every `_target_` below a node, by full key."""
     found: dict[str, Any] = {}

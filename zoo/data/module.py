@@ -54,12 +54,15 @@ class DataModule(ABC):
         changeable: constructor arguments that a stored run may change, since they change nothing
             about its batches: where the data lie and how they are read. One of a component within
             this one is written with a dot (``text.root``).
+        repeated: constructor arguments of which each value is a repetition of the same experiment
+            (a fold of a cross-validation): sweeps give means over them, as over seeds.
         vocabularies: those of a text, by the name of the task's argument that takes one.
             :meth:`setup` learns them, unless :meth:`load_artifacts` has put them there.
         notes: what :meth:`setup` has found in the user's files, a line each, said at the start.
     """
 
     changeable: ClassVar[tuple[str, ...]] = ()
+    repeated: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         self.loaders: dict[str, Loader] = {}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.download import DataError
-from zoo.data.sampling import seeded_generator
+from zoo.data.sampling import mix_seed, seeded_generator
 
 SPLITS = ("train", "val", "test")
 SHARES = {"val": 0.15, "test": 0.15}
@@ -102,6 +102,56 @@ def hold_out(labels: Tensor, val_size: int, *, seed: int) -> dict[str, Tensor]:
             f"val_size must be less than the {len(labels)} training images, not {val_size}"
         )
     return divide(labels, {"val": val_size / len(labels)}, seed=seed)
+
+
+def cross_validation(
+    labels_or_n: int | Sequence[int] | Tensor,
+    *,
+    fold: int,
+    num_folds: int,
+    val_fraction: float,
+    seed: int,
+    source: object = "the data set",
+) -> dict[str, Tensor]:
+    """One fold of a k-fold cross-validation: the fold is the test, the rest is train and val.
+
+    Val is drawn from the rest, so that choosing a model by it never looks at the test (Errica et
+    al., 2020, https://arxiv.org/abs/1912.09893, who call this a fair comparison). The folds are a
+    function of the samples and the seed alone: whatever is trained, all have the same.
+
+    Args:
+        labels_or_n: the label of each sample; or the number of samples, where there are no classes.
+        fold: which one is the test, from 0 on.
+        num_folds: all together are the data set, each in proportion to the classes.
+        val_fraction: share of the rest that is val, in proportion to the classes too.
+        seed: another seed, other folds.
+        source: where the samples are from, for the message.
+
+    Returns:
+        The ascending indices of the samples of ``train``, ``val`` and ``test``.
+
+    Raises:
+        DataError: there are too few samples.
+    """
+    count = labels_or_n if isinstance(labels_or_n, int) else len(labels_or_n)
+    if count < num_folds:
+        raise DataError(
+            f"{source} holds {count} samples, too few for {num_folds} folds: lower num_folds"
+        )
+    folds = split_indices(labels_or_n, [1 / num_folds] * num_folds, seed=seed)
+    rest = torch.cat([part for number, part in enumerate(folds) if number != fold]).sort().values
+    of_rest = len(rest) if isinstance(labels_or_n, int) else torch.as_tensor(labels_or_n)[rest]
+    inner_seed = mix_seed("inner", seed, fold)
+    inner = divide(of_rest, {"val": val_fraction}, seed=inner_seed, source=source)
+    return {split: rest[part] for split, part in inner.items()} | {"test": folds[fold]}
+
+
+def check_folds(fold: int, num_folds: int) -> None:
+    """Refuses less than two folds, and a fold that is none of them."""
+    if num_folds < 2:
+        raise ValueError(f"num_folds must be at least 2, not {num_folds}")
+    if not 0 <= fold < num_folds:
+        raise ValueError(f"fold must be from 0 to {num_folds - 1} (num_folds), not {fold}")
 
 
 def check_fractions(val_fraction: float, test_fraction: float = 0.0) -> None:

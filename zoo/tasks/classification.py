@@ -116,16 +116,17 @@ class Classification(Task):
         if not self.is_balanced or self.class_weights is None:
             return
         counts = torch.zeros(self.num_classes, dtype=torch.float64)
-        for _, targets in batches:
+        for batch in batches:
+            targets = self.targets_of(batch)
             soft = targets.is_floating_point()
             shares = targets if soft else F.one_hot(targets, self.num_classes)  # (batch, classes)
             counts += shares.sum(0).to(counts)
         weights = counts.sum() / (self.num_classes * counts)
         self.class_weights = weights.where(counts > 0, 1.0).to(self.class_weights)
 
-    def loss(self, batch: tuple[Tensor, Tensor]) -> Loss:
-        inputs, targets = batch
-        logits, *auxiliary = self._outputs(inputs)
+    def loss(self, batch: Any) -> Loss:
+        targets = self.targets_of(batch)
+        logits, *auxiliary = self._outputs(batch)
         main, count = self._loss(logits, targets)
         if not auxiliary:
             # Only its outputs tell what a model has, and only in training.
@@ -144,9 +145,9 @@ class Classification(Task):
         terms = {"main_loss": main.detach(), "auxiliary_loss": torch.stack(others).detach().sum()}
         return loss, count, terms
 
-    def evaluate(self, batch: tuple[Tensor, Tensor]) -> None:
-        inputs, targets = batch
-        logits = self._outputs(inputs)[0]
+    def evaluate(self, batch: Any) -> None:
+        inputs, targets = inputs_of(batch), self.targets_of(batch)
+        logits = self._outputs(batch)[0]
         self.metrics["loss"].update(*self._loss(logits, targets))
         if targets.is_floating_point():
             targets = targets.argmax(1)  # (batch,)
@@ -159,7 +160,7 @@ class Classification(Task):
 
     def predict(self, batch: Any) -> Classes:
         """Probabilities of the classes: ``(batch, classes)``."""
-        logits = self._outputs(inputs_of(batch))[0]
+        logits = self._outputs(batch)[0]
         return Classes(logits.softmax(1, dtype=torch.float32), self.class_names)
 
     def show_inputs(self, batch: Any) -> dict[str, Image]:
@@ -213,9 +214,9 @@ class Classification(Task):
         elif self.class_weights is not None:
             self.class_weights = state["class_weights"].to(self.class_weights)
 
-    def _outputs(self, inputs: Tensor) -> list[Tensor]:
+    def _outputs(self, batch: Any) -> list[Tensor]:
         """The logits, and behind them those of auxiliary heads."""
-        output = self.model(inputs)
+        output = self.model(*self.example_inputs(batch))
         outputs = list(output) if isinstance(output, tuple) else [output]
         for logits in outputs:
             if logits.ndim != 2 or logits.size(1) != self.num_classes:

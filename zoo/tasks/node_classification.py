@@ -95,6 +95,11 @@ class NodeClassification(Task):
         """``nodes``, in the plane that their logits span; those of all splits."""
         return {} if self._graph is None else {"nodes": Image(partial(nodes_image, *self._graph))}
 
+    def next_steps(self, data: Any) -> list[str]:
+        if not hasattr(data, "read_inputs"):
+            return []
+        return ["evaluate.py run={run} predict=<folder>"]
+
     def example_inputs(self, batch: Any) -> tuple[Any, ...]:
         return graph_of(batch)
 

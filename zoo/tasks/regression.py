@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from zoo.figures.points import fit_image
 from zoo.metrics.sums import R2, SquaredError
 from zoo.tasks.prediction import Values
-from zoo.tasks.task import Image, Shown, Task, inputs_of
+from zoo.tasks.task import Image, Shown, Task
 
 MOST_POINTS = 1_000  # of an evaluation, in the image
 
@@ -51,14 +51,12 @@ class Regression(Task):
         self._points: list[tuple[Tensor, Tensor]] = []  # targets and predictions
         self._num_points = 0
 
-    def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
-        inputs, targets = batch
-        predictions = self._predictions(inputs, targets)
+    def loss(self, batch: Any) -> tuple[Tensor, int]:
+        predictions, targets = self._predictions(batch)
         return F.mse_loss(predictions, targets), targets.numel()
 
-    def evaluate(self, batch: tuple[Tensor, Tensor]) -> None:
-        inputs, targets = batch
-        predictions = self._predictions(inputs, targets)
+    def evaluate(self, batch: Any) -> None:
+        predictions, targets = self._predictions(batch)
         self.metrics["loss"].update(F.mse_loss(predictions, targets), targets.numel())
         self.metrics["r2"].update(predictions, targets)
         left = MOST_POINTS - self._num_points
@@ -80,10 +78,12 @@ class Regression(Task):
 
     def predict(self, batch: Any) -> Values:
         """The model's predictions: ``(batch, *)``."""
-        return Values(self.model(inputs_of(batch)))
+        return Values(self.model(*self.example_inputs(batch)))
 
-    def _predictions(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        return matched(self.model(inputs), targets)
+    def _predictions(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """The model's predictions, and the targets."""
+        targets = self.targets_of(batch)
+        return matched(self.model(*self.example_inputs(batch)), targets), targets
 
 
 def matched(predictions: Tensor, targets: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class SequenceRegression(Regression):
 
     def evaluate(self, batch: tuple[Tensor, Tensor]) -> None:
         inputs, targets = batch
-        predictions = self._predictions(inputs, targets)
+        predictions, _ = self._predictions(batch)
         self.metrics["loss"].update(F.mse_loss(predictions, targets), targets.numel())
         self.metrics["r2"].update(predictions, targets)
         if self.curves is None and self.num_curves > 0 and targets.ndim > 1:

@@ -286,8 +286,12 @@ class Task:
         return []
 
     def example_inputs(self, batch: Any) -> tuple[Any, ...]:
-        """Arguments of the model for a batch, for tracing its graph."""
+        """Arguments of the model for a batch: all but its targets, for tracing its graph too."""
         return (inputs_of(batch),)
+
+    def targets_of(self, batch: Any) -> Any:
+        """What the model's outputs for a batch are compared with."""
+        return batch[1]
 
     def show_inputs(self, batch: Any) -> dict[str, Image]:
         """What a batch's inputs look like, by name."""

@@ -1,4 +1,5 @@
 import collections
+import json
 import os
 import pickle
 import struct
@@ -180,6 +181,26 @@ def test_a_network_with_gaps_in_its_test_index_equals_torch_geometrics(
     assert not set(missing) & set(edge_index.unique().tolist())
     assert torch.equal(ours.test, theirs.test_mask.nonzero().squeeze(1))
     assert ours.num_labelled == theirs.train_mask.sum()
+
+
+def test_an_experiment_trains_on_a_network_whose_test_index_has_gaps(tmp_path, monkeypatch):
+    import train
+
+    network(tmp_path / "Citeseer" / "raw", "citeseer", monkeypatch, missing=(522, 525))
+    words = ("data.name=Citeseer", f"data.root={tmp_path}", f"paths.runs_dir={tmp_path}/runs")
+    words = (*words, "trainer.epochs=2", "trainer.device=cpu", "logger=off")
+    assert train.main(["experiment=gcn_cora", *words]) == 0
+    (results,) = (tmp_path / "runs").rglob("results.json")
+    assert json.loads(results.read_text())["test"]["loss"] < 10
+
+
+def test_features_are_as_they_are_where_rows_are_not_normalized(tmp_path, monkeypatch):
+    folder = tmp_path / "PubMed" / "raw"
+    features, *_ = network(folder, "pubmed", monkeypatch)
+    module = Planetoid("PubMed", root=str(tmp_path), row_normalized=False)
+    module.setup()
+    (batch,) = module.batches("train", 0)
+    assert torch.equal(batch.features.to_dense(), torch.from_numpy(features).float())
 
 
 def test_the_checksum_of_files_without_a_known_one_is_in_the_run(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What holds for every network of graphs. One row a network."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,8 +13,11 @@ from zoo.models.graph.gat import GAT, GATv2
 from zoo.models.graph.gated_graph import GatedGraphNetwork
 from zoo.models.graph.gcn import GCN
 from zoo.models.graph.gcnii import GCNII
+from zoo.models.graph.gin import GIN, gin0
+from zoo.models.graph.graph_network import ORDERS, GraphNetwork
 from zoo.models.graph.graph_sage import GraphSAGE
 from zoo.models.graph.sgc import SGC
+from zoo.models.graph.structure_free import DeepMultiset, MolecularFingerprint
 
 NODES, WIDTH, CLASSES = 7, 5, 3
 # A triangle 0-1-2 with a tail 2-3-4-5; node 6 has no edge.
@@ -54,7 +58,16 @@ NODE_LEVEL = {
 }
 
 # forward(x, edge_index, batch, num_graphs) -> one row a graph
-GRAPH_LEVEL: dict[str, Network] = {}
+GRAPH_LEVEL = {
+    "gin": Network(GIN),
+    "gin0_mean": Network(lambda *sizes: gin0(*sizes, readout="mean")),
+    "gin_max": Network(lambda *sizes: GIN(*sizes, readout="max")),
+    "molecular_fingerprint": Network(MolecularFingerprint, ignores_self_loops=True),
+    "deep_multiset": Network(DeepMultiset, ignores_self_loops=True),
+    "graph_network_mean": Network(lambda *sizes: GraphNetwork(*sizes, aggregation="mean")),
+    "graph_network_max": Network(lambda *sizes: GraphNetwork(*sizes, aggregation="max")),
+    **{f"graph_network_{order}": Network(partial(GraphNetwork, order=order)) for order in ORDERS},
+}
 
 
 def each(networks, condition=lambda network: True):

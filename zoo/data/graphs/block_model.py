@@ -1,198 +1,130 @@
-"""A large graph whose classes can be told from its edges, made from a seed and kept on the disk.
+"""The stochastic block model: a random graph whose nodes link with their own class more often."""
 
-P. W. Holland, K. B. Laskey and S. Leinhardt, "Stochastic blockmodels: first steps", 1983,
-https://doi.org/10.1016/0378-8733(83)90021-7
-"""
-
-import hashlib
-import json
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch.nn import functional as F
+from torch import Tensor
 
-from zoo.data.files import whole_file
-from zoo.data.graphs.batches import GraphLoader, StoredGraph, undirected
-from zoo.data.graphs.neighbours import IncomingEdges, NeighbourLoader
-from zoo.data.module import DataModule, Part, check_batch_size
+from zoo.data.graphs.batches import split_loaders, undirected
+from zoo.data.module import DataModule, Part
 from zoo.data.sampling import seeded_generator
-
-CHUNK = 50_000  # nodes whose features are drawn at a time
-_FILES = ("starts", "sources", "features", "labels")
+from zoo.data.splits import SPLITS, check_fractions, split_indices
 
 
 class BlockModel(DataModule):
-    r"""Nodes of several classes, linked mostly within their own, with noisy features.
+    r"""A graph in which each node belongs to a class (a block) and little else is known of it.
 
-    Each link joins a random node to one of its own class with probability ``within``, else to any
-    node. A node's features are its class's mean, a random direction of length ``signal``, and
-    standard normal noise: alone they tell little, and averaged over neighbours much. Everything is
-    a function of ``data_seed`` and the sizes.
-
-    The graph lies in ``root/block_model/<its number>/`` as NumPy files, which are memory-mapped:
-    only what a batch needs is read. A training batch is of ``batch_size`` nodes and a sample of
-    their neighbourhood (:class:`~zoo.data.graphs.neighbours.NeighbourLoader`); an evaluation is
-    of the whole graph.
+    Holland, Laskey and Leinhardt, 1983, "Stochastic blockmodels: first steps",
+    https://doi.org/10.1016/0378-8733(83)90021-7. Two nodes of one class are linked with a
+    probability, two others with a smaller one, such that a node has ``degree`` neighbours on
+    average, a share ``homophily`` of them of its own class. Features are normal, around a centre of
+    norm ``signal`` for each class, so that a network without the graph knows something too.
 
     Args:
-        num_nodes: number of nodes.
-        num_links: number of links; each is two edges, one in either direction.
-        num_classes: number of classes.
+        num_nodes: nodes, as many of each class.
+        num_classes: classes.
+        degree: expected neighbours of a node.
+        homophily: expected share of them that is of the node's class.
         in_features: features of a node.
-        within: share of the links that are surely within a class.
-        signal: length of a class's mean, where the noise has deviation 1 in each direction.
-        train_size: nodes to train on.
-        val_size: nodes of val.
-        test_size: nodes of the test.
-        fan_out: the most edges into a node in each layer, from the last layer backwards.
-        batch_size: nodes a training batch.
-        root: folder of all data.
+        signal: distance of the classes' centres from 0, in standard deviations of a feature.
+        labels_per_class: nodes of each class to train on.
+        val_fraction: share of all nodes for val; the rest is test.
         data_seed: another seed, another graph.
 
     Raises:
-        ValueError: an argument is outside its range.
+        ValueError: an argument is out of range.
     """
 
-    splits = ("train", "val", "test")
-    changeable = ("root",)
+    splits = SPLITS
 
     def __init__(
         self,
         *,
-        num_nodes: int = 1_000_000,
-        num_links: int = 5_000_000,
-        num_classes: int = 10,
-        in_features: int = 128,
-        within: float = 0.8,
+        num_nodes: int = 1_000,
+        num_classes: int = 4,
+        degree: float = 10.0,
+        homophily: float = 0.8,
+        in_features: int = 16,
         signal: float = 1.0,
-        train_size: int = 50_000,
-        val_size: int = 10_000,
-        test_size: int = 50_000,
-        fan_out: tuple[int | None, ...] = (10, 10),
-        batch_size: int = 1024,
-        root: str = "data",
+        labels_per_class: int = 10,
+        val_fraction: float = 0.2,
         data_seed: int = 0,
     ) -> None:
         super().__init__()
-        check_batch_size(batch_size)
-        sizes = {
-            "num_nodes": num_nodes,
-            "num_links": num_links,
-            "num_classes": num_classes,
-            "in_features": in_features,
-        }
-        self.counts = {"train": train_size, "val": val_size, "test": test_size}
-        for name, size in (sizes | {f"{k}_size": v for k, v in self.counts.items()}).items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
-        if num_classes > num_nodes:
-            raise ValueError(f"num_classes must be at most num_nodes={num_nodes}")
-        if sum(self.counts.values()) > num_nodes:
+        check_fractions(val_fraction)
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, not {num_classes}")
+        if in_features < 1:
+            raise ValueError(f"in_features must be at least 1, not {in_features}")
+        if not 1 <= labels_per_class < (1 - val_fraction) * num_nodes / num_classes - 1:
             raise ValueError(
-                f"train_size, val_size and test_size must be at most num_nodes={num_nodes} "
-                f"together, not {sum(self.counts.values())}"
+                "labels_per_class must be at least 1 and leave nodes for val and test of "
+                f"{num_nodes:,}, not {labels_per_class}"
             )
-        if not 0 <= within <= 1:
-            raise ValueError(f"within must be from 0 to 1, not {within}")
-        if signal < 0:
+        if not 0 <= homophily <= 1:
+            raise ValueError(f"homophily must be in [0, 1], not {homophily}")
+        if not signal >= 0:
             raise ValueError(f"signal must be at least 0, not {signal}")
-        self.recipe: dict[str, Any] = {
-            **sizes,
-            "within": float(within),
-            "signal": float(signal),
-            "data_seed": data_seed,
-        }
-        self.fan_out, self.batch_size, self.root = tuple(fan_out), batch_size, root
+        size = num_nodes / num_classes
+        within, between = homophily * degree / (size - 1), (1 - homophily) * degree
+        between /= num_nodes - size
+        if not degree > 0 or max(within, between) > 1:
+            raise ValueError(
+                f"degree must be above 0 and at most what {num_nodes:,} nodes allow, not {degree}"
+            )
+        self.num_nodes, self.num_classes = num_nodes, num_classes
+        self.within, self.between = within, between
+        self.in_features, self.signal = in_features, signal
+        self.labels_per_class, self.val_fraction = labels_per_class, val_fraction
+        self.data_seed = data_seed
 
     def setup(
         self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
     ) -> None:
-        folder = self._folder()
-        # Private and writable, as torch wants memory to be; nothing is ever written.
-        starts, sources, features, labels = (
-            torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in _FILES
+        generator = seeded_generator("block model", self.data_seed)
+        labels = torch.arange(self.num_nodes) % self.num_classes
+        labels = labels[torch.randperm(self.num_nodes, generator=generator)]
+        centres = torch.randn(self.num_classes, self.in_features, generator=generator)
+        centres = self.signal * centres / centres.norm(dim=1, keepdim=True)
+        noise = torch.randn(self.num_nodes, self.in_features, generator=generator)
+        links = self._links(labels, generator)
+        nodes = self._splits(labels, generator)
+        self.loaders = split_loaders(
+            centres[labels] + noise,
+            undirected(links, self.num_nodes),
+            labels,
+            nodes,
+            device=device,
+            part=part,
         )
-        generator = seeded_generator("split", self.recipe["data_seed"])
-        order = torch.randperm(len(labels), generator=generator)
-        sizes = list(self.counts.values())
-        train, *others = order[: sum(sizes)].split(sizes)
-        self.loaders = {
-            "train": NeighbourLoader(
-                features,
-                IncomingEdges(starts, sources),
-                labels,
-                train,
-                fan_out=self.fan_out,
-                batch_size=self.batch_size,
-                shuffle=True,
-                seed=seed,
-                device=device,
-                part=part,
-            )
-        }
-        for split, nodes in zip(("val", "test"), others, strict=True):
-            mask = torch.zeros(len(labels), dtype=torch.bool)
-            mask[nodes] = True
-            graph = StoredGraph(features, starts, sources, labels, mask)
-            self.loaders[split] = GraphLoader(graph, device=device, part=part)
+
+    def _links(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Each pair of nodes once, if it is linked: ``(2, links)``."""
+        rows = []
+        for node in range(self.num_nodes - 1):  # a row at a time, so as not to hold all pairs
+            others = labels[node + 1 :]
+            chance = torch.where(others == labels[node], self.within, self.between)
+            is_linked = torch.rand(len(others), generator=generator) < chance
+            found = is_linked.nonzero().squeeze(1) + node + 1
+            rows.append(torch.stack([torch.full_like(found, node), found]))
+        return torch.cat(rows, 1)
+
+    def _splits(self, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        order = torch.randperm(self.num_nodes, generator=generator)
+        shuffled = labels[order]
+        drawn = [order[shuffled == label][: self.labels_per_class] for label in labels.unique()]
+        train = torch.cat(drawn).sort().values
+        is_rest = torch.ones(self.num_nodes, dtype=torch.bool)
+        is_rest[train] = False
+        rest = is_rest.nonzero().squeeze(1)
+        share = self.val_fraction * self.num_nodes / len(rest)
+        val, test = split_indices(labels[rest], (share, 1 - share), seed=self.data_seed)
+        return {"train": train, "val": rest[val], "test": rest[test]}
 
     def facts(self) -> dict[str, Any]:
         return {
-            **{name: self.recipe[name] for name in ("num_nodes", "in_features", "num_classes")},
+            "num_nodes": self.num_nodes,
+            "in_features": self.in_features,
+            "num_classes": self.num_classes,
             "class_names": None,
         }
-
-    def _folder(self) -> Path:
-        """Makes the files if they are not there, and returns their folder."""
-        recipe = json.dumps(self.recipe, sort_keys=True)
-        name = hashlib.sha256(recipe.encode()).hexdigest()[:16]
-        folder = Path(self.root) / "block_model" / name
-        last = folder / "recipe.json"
-        if not last.exists():  # It is written when all others are there.
-            folder.mkdir(parents=True, exist_ok=True)
-            _write(folder, **self.recipe)
-            with whole_file(last) as path:
-                path.write_text(recipe + "\n", encoding="utf-8")
-        return folder
-
-
-def _write(
-    folder: Path,
-    *,
-    num_nodes: int,
-    num_links: int,
-    num_classes: int,
-    in_features: int,
-    within: float,
-    signal: float,
-    data_seed: int,
-) -> None:
-    """Draws the graph and writes its files."""
-    generator = seeded_generator("block model", data_seed)
-    labels = torch.randint(num_classes, (num_nodes,), generator=generator)
-    source = torch.randint(num_nodes, (num_links,), generator=generator)
-    target = torch.randint(num_nodes, (num_links,), generator=generator)
-    # The nodes of a class one after the other, to draw one of a class from.
-    by_class = labels.argsort(stable=True)
-    sizes = labels.bincount(minlength=num_classes)
-    before = sizes.cumsum(0) - sizes
-    own = labels[source]
-    place = (torch.rand(num_links, generator=generator, dtype=torch.float64) * sizes[own]).long()
-    is_within = torch.rand(num_links, generator=generator) < within
-    target = torch.where(is_within, by_class[before[own] + place], target)
-    edges = IncomingEdges.of(undirected(torch.stack([source, target]), num_nodes), num_nodes)
-    small = {"starts": edges.starts, "sources": edges.sources.int(), "labels": labels}
-    for name, values in small.items():
-        with whole_file(folder / f"{name}.npy") as path, path.open("wb") as opened:
-            np.save(opened, values.numpy())
-    means = signal * F.normalize(torch.randn(num_classes, in_features, generator=generator))
-    with whole_file(folder / "features.npy") as path:
-        shape = num_nodes, in_features
-        file = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        for start in range(0, num_nodes, CHUNK):
-            classes = labels[start : start + CHUNK]
-            noise = torch.randn(len(classes), in_features, generator=generator)
-            file[start : start + CHUNK] = (means[classes] + noise).numpy()
-        file.flush()

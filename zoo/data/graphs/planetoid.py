@@ -18,8 +18,7 @@ class Planetoid(DataModule):
     """Papers that cite one another: Cora, Citeseer and PubMed, with the split of Planetoid.
 
     Yang, Cohen and Salakhutdinov, 2016, https://arxiv.org/abs/1603.08861. 20 papers of each class
-    to train on, 500 for val, 1,000 for the test. Features are bags of words, each row divided by
-    its sum, as in Kipf and Welling's GCN.
+    to train on, 500 for val, 1,000 for the test. Features are bags of words.
 
     Files lie in ``root/<name>/raw``, where PyG keeps them too. Those of Cora are compared with
     checksums. For Citeseer and PubMed none are known to us: the checksum of what was found is part
@@ -29,6 +28,7 @@ class Planetoid(DataModule):
         name: which network.
         root: folder of all downloads.
         sparse_features: features as a sparse CSR matrix (98.7 % of Cora's are zero), else dense.
+        row_normalized: divide each node's features by their sum, as for Kipf and Welling's GCN.
         sha256: checksum over all eight files; ``auto``: take what is there.
     """
 
@@ -41,6 +41,7 @@ class Planetoid(DataModule):
         *,
         root: str = "data",
         sparse_features: bool = True,
+        row_normalized: bool = True,
         sha256: Literal["auto"] | str = "auto",
     ) -> None:
         super().__init__()
@@ -49,6 +50,7 @@ class Planetoid(DataModule):
         self.name = name
         self.root = root
         self.sparse_features = sparse_features
+        self.row_normalized = row_normalized
         self.sha256 = "" if sha256 == "auto" else sha256
         self._facts: dict[str, Any] = {}
 
@@ -57,7 +59,9 @@ class Planetoid(DataModule):
     ) -> None:
         network = read_planetoid(self._files(), self.name.lower())
         num_nodes = len(network.labels)
-        features = _row_normalized(network.features)
+        features = network.features
+        if self.row_normalized:
+            features = _row_normalized(features)
         if self.sparse_features:
             with warnings.catch_warnings():  # once a process, torch calls this layout a beta
                 warnings.simplefilter("ignore", UserWarning)

@@ -333,6 +333,13 @@ class GAT(nn.Module):
         self.dropout, self.cached = dropout, cached
         self._edges, self._features = LastSeen(), LastSeen()
 
+    @property
+    def output_layers(self) -> list[str]:
+        """The linear maps of the last layer, for Muon to leave alone."""
+        return [
+            f"convs.{len(self.convs) - 1}.{name}" for name, _ in self.convs[-1].named_children()
+        ]
+
     def init_weights(self) -> None:
         reset(self)
 

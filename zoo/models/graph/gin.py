@@ -123,6 +123,11 @@ class GIN(nn.Module):
         self.readouts = nn.ModuleList(nn.Linear(width, num_classes) for width in widths)
         self.dropout = nn.Dropout(dropout)
 
+    @property
+    def output_layers(self) -> list[str]:
+        """The linear maps to the classes, for Muon to leave alone."""
+        return [f"readouts.{layer}" for layer in range(len(self.readouts))]
+
     def init_weights(self) -> None:
         reset(self)
 

@@ -216,6 +216,11 @@ class GraphSAGE(nn.Module):
         self.dropout, self.cached = dropout, cached
         self._edges, self._features = LastSeen(), LastSeen()
 
+    @property
+    def output_layers(self) -> list[str]:
+        """The linear maps to the classes, for Muon to leave alone."""
+        return [f"convs.{len(self.convs) - 1}.{name}" for name in ("lin_l", "lin_r")]
+
     def init_weights(self) -> None:
         reset(self)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.data.graphs.block_model import BlockModel
+from zoo.data.graphs.stored_block_model import StoredBlockModel
 from zoo.models.graph.gcn import GCN
 from zoo.models.graph.graph_sage import GraphSAGE
 from zoo.tasks.node_classification import NodeClassification
@@ -21,7 +21,7 @@ SMALL = {
 
 
 def made(tmp_path, **options):
-    data = BlockModel(root=str(tmp_path), **SMALL | options)
+    data = StoredBlockModel(root=str(tmp_path), **SMALL | options)
     data.setup(seed=0)
     return data
 

@@ -25,7 +25,7 @@ from zoo.training.optimizers import make_optimizer
 
 NODES, LINKS, WIDTH, WORDS, CLASSES, LABELLED = 2_708, 5_278, 1_433, 18, 7, 140
 GRAPHS, ATOMS, BONDS, KINDS = 128, 18, 20, 7
-EPOCHS = 3
+EPOCHS = 10
 
 
 class _Nodes(nn.Module):

@@ -216,8 +216,9 @@ class Edges:
         if weights is None:
             if x.dtype not in self._adjacencies:
                 with torch.inference_mode(False):  # training may find it here later
-                    ones = self.adjacency.values.to(x.dtype)
-                    self._adjacencies[x.dtype] = self.adjacency.with_values(ones)
+                    matrix, ones = self.adjacency, self.adjacency.values.to(x.dtype)
+                    is_made = ones is matrix.values
+                    self._adjacencies[x.dtype] = matrix if is_made else matrix.with_values(ones)
             return self._adjacencies[x.dtype] @ x
         if weights.ndim == 2:
             heads = self._for_heads(weights.size(1))

@@ -193,3 +193,20 @@ def test_what_is_no_list_of_edges_is_refused(edge_index, sentence):
         check_edge_index(edge_index, 4)
     with pytest.raises(ValueError, match=sentence):
         Edges(edge_index, 4)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_products_are_those_of_each_edges_two_nodes(edges, back):
+    x, y = numbers(NODES, 3), numbers(NODES, 3, seed=1)
+    source, target = edges.edge_index
+    near, far = (source, target) if back else (target, source)
+    expected = (x[near] * y[far]).sum(1)
+    torch.testing.assert_close(edges.products(x, y, back=back), expected)
+
+
+def test_softmax_of_bfloat16_has_its_type_and_its_value(edges):
+    scores = numbers(len(edges), 2).bfloat16()
+    found = edges.softmax(scores)
+    assert found.dtype == torch.bfloat16
+    expected = edges.softmax(scores.double())
+    torch.testing.assert_close(found.double(), expected, rtol=2e-2, atol=1e-2)

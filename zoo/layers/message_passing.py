@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from zoo.layers.checks import needs_plain_operations
-from zoo.layers.sparse import SparseMatrix, csr, starts_of, wide
+from zoo.layers.sparse import SparseMatrix, csr, product, starts_of, wide
 
 Aggregation = Literal["sum", "mean", "max"]
 
@@ -101,24 +101,35 @@ class Ends:
 
     def softmax(self, scores: Tensor) -> Tensor:
         """Positive weights that sum to 1 over the edges of each node, ``(edges, *)``."""
-        largest = self.max(scores.detach())
-        weights = (scores - largest.index_select(0, self.node_of)).exp()
-        return weights / self.gather(self.sum(weights))
+        if _is_plain():
+            largest = self.max(scores.detach())
+            weights = (scores - largest.index_select(0, self.node_of)).exp()
+            return weights / self.gather(self.sum(weights))
+        found: Tensor = _Softmax.apply(self, scores)
+        return found
 
     def summed(self, values: Tensor) -> Tensor:
         """`sum`, without a gradient."""
         flat = values.reshape(len(values), math.prod(values.shape[1:]))
         if values.is_cpu:
-            with torch.autocast("cpu", enabled=False):
-                total = (self._matrix(wide(flat).dtype) @ wide(flat)).to(values.dtype)
+            total = product(self._matrix(wide(flat).dtype), wide(flat)).to(values.dtype)
         else:
             total = self.summed_in_segments(flat)
         return total.view(self.num_nodes, *values.shape[1:])
 
     def summed_in_segments(self, values: Tensor) -> Tensor:
         """`summed` where products with sparse matrices may add in any order."""
+        return self._reduced(values, "sum", initial=0)
+
+    def softmaxed(self, scores: Tensor) -> Tensor:
+        """`softmax`, without a gradient."""
+        largest = self._reduced(scores, "max", initial=-math.inf)  # several times as fast as `max`
+        weights = (scores - largest.index_select(0, self.node_of)).exp_()
+        return weights.div_(self.summed(weights).index_select(0, self.node_of))
+
+    def _reduced(self, values: Tensor, how: str, initial: float) -> Tensor:
         ordered = values.index_select(0, self.order)
-        return torch.segment_reduce(ordered, "sum", offsets=self.starts, initial=0)
+        return torch.segment_reduce(ordered, how, offsets=self.starts, initial=initial)
 
     def _matrix(self, dtype: torch.dtype) -> Tensor:
         """A one in each node's row where its edges are: ``(nodes, edges)``."""
@@ -150,6 +161,7 @@ class Edges:
         self.counts: Tensor | None = None
         """Which edges count, bool ``(edges,)``; None: all."""
         self._heads: dict[int, Edges] = {}
+        self._far: dict[bool, Tensor] = {}
         self._adjacencies: dict[torch.dtype, SparseMatrix] = {}
 
     def __len__(self) -> int:
@@ -167,8 +179,8 @@ class Edges:
         order = self.target.order
         ones = torch.ones(len(self), device=order.device)
         shape = self.target.num_nodes, self.source.num_nodes
-        places = self.target.node_of[order], self.source.node_of[order]
-        return SparseMatrix(*places, ones, shape)
+        target, source = (end.node_of.index_select(0, order) for end in (self.target, self.source))
+        return SparseMatrix(target, source, ones, shape)
 
     def with_self_loops(self) -> "Edges":
         """The same with one self-loop a node at the end; those that there were do not count."""
@@ -204,8 +216,9 @@ class Edges:
         if weights is None:
             if x.dtype not in self._adjacencies:
                 with torch.inference_mode(False):  # training may find it here later
-                    ones = self.adjacency.values.to(x.dtype)
-                    self._adjacencies[x.dtype] = self.adjacency.with_values(ones)
+                    matrix, ones = self.adjacency, self.adjacency.values.to(x.dtype)
+                    is_made = ones is matrix.values
+                    self._adjacencies[x.dtype] = matrix if is_made else matrix.with_values(ones)
             return self._adjacencies[x.dtype] @ x
         if weights.ndim == 2:
             heads = self._for_heads(weights.size(1))
@@ -218,14 +231,39 @@ class Edges:
 
     def weighted(self, x: Tensor, weights: Tensor, *, back: bool) -> Tensor:
         """`propagate` of one head without a gradient; `back`: from targets to sources."""
-        near, far = (self.source, self.target) if back else (self.target, self.source)
-        shape = near.num_nodes, far.num_nodes
+        near, far = self._ends(back)
         if x.is_cpu:
             values = wide(weights.index_select(0, near.order))
-            with torch.autocast("cpu", enabled=False):
-                matrix = csr(near.starts, far.node_of.index_select(0, near.order), values, shape)
-                return (matrix @ x.to(values.dtype)).to(x.dtype)
+            return product(self._matrix(values, back), x.to(values.dtype)).to(x.dtype)
         return near.summed(weights.unsqueeze(1) * x.index_select(0, far.node_of))
+
+    def products(self, x: Tensor, y: Tensor, *, back: bool) -> Tensor:
+        """The inner product of the target's x and the source's y, without a gradient.
+
+        Shape:
+            - x, y: ``(nodes, width)``
+            - output: ``(edges,)``
+        """
+        near, far = self._ends(back)
+        if not x.is_cpu:
+            return (x.index_select(0, near.node_of) * y.index_select(0, far.node_of)).sum(1)
+        # Without tensors of all edges' x and y.
+        places = self._matrix(wide(x).new_zeros(len(self)), back)
+        with torch.autocast("cpu", enabled=False):
+            found = torch.sparse.sampled_addmm(places, wide(x), wide(y).t(), beta=0).values()
+        return torch.empty_like(found).scatter_(0, near.order, found).to(x.dtype)
+
+    def _ends(self, back: bool) -> tuple[Ends, Ends]:
+        """Where messages arrive and where they come from."""
+        return (self.source, self.target) if back else (self.target, self.source)
+
+    def _matrix(self, values: Tensor, back: bool) -> Tensor:
+        """A matrix of values of the edges, in the order of where messages arrive."""
+        near, far = self._ends(back)
+        if back not in self._far:
+            with torch.inference_mode(False):  # training may find it here later
+                self._far[back] = far.node_of.index_select(0, near.order)
+        return csr(near.starts, self._far[back], values, (near.num_nodes, far.num_nodes))
 
     def _for_heads(self, heads: int) -> "Edges":
         """The graph that has each node once for each head."""
@@ -308,7 +346,40 @@ class _Weighted(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             for_x = _Weighted.apply(edges, not back, gradient, weights)
         if ctx.needs_input_grad[3]:
-            near, far = (edges.source, edges.target) if back else (edges.target, edges.source)
-            products = near.gather(gradient.to(x.dtype)) * far.gather(x)
-            for_weights = products.sum(1).to(weights.dtype)
+            found = _Products.apply(edges, back, gradient.to(x.dtype), x)
+            for_weights = found.to(weights.dtype)
         return None, None, for_x, for_weights
+
+
+class _Products(torch.autograd.Function):
+    """`Edges.products`, whose gradients are `Edges.weighted`."""
+
+    @staticmethod
+    def forward(ctx: Any, edges: Edges, back: bool, x: Tensor, y: Tensor) -> Tensor:
+        ctx.edges, ctx.back = edges, back
+        ctx.save_for_backward(x, y)
+        return edges.products(x, y, back=back)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor, Tensor]:
+        edges, back = ctx.edges, ctx.back
+        x, y = ctx.saved_tensors
+        for_x = _Weighted.apply(edges, back, y, gradient)
+        return None, None, for_x, _Weighted.apply(edges, not back, x, gradient)
+
+
+class _Softmax(torch.autograd.Function):
+    """`Ends.softmax`, whose gradient needs no more than the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, ends: Ends, scores: Tensor) -> Tensor:
+        ctx.ends = ends
+        weights = ends.softmaxed(scores)
+        ctx.save_for_backward(weights)
+        return weights
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        (weights,) = ctx.saved_tensors
+        shares = weights * gradient
+        return None, shares - weights * ctx.ends.gather(ctx.ends.sum(shares))

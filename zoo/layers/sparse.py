@@ -38,7 +38,7 @@ class SparseMatrix:
         self._places = (starts_of(row_of, rows), column_of, (rows, columns))
         self._transposed_places = (
             starts_of(column_of, columns),
-            row_of[self._by_column],
+            row_of.index_select(0, self._by_column),
             (columns, rows),
         )
         self.values = values
@@ -75,7 +75,8 @@ class SparseMatrix:
     def transpose(self) -> Tensor:
         """Its transpose as a CSR tensor, made when the first gradient asks for it."""
         places = self._transposed_places
-        return csr(*places[:2], self.values.detach()[self._by_column], places[2])
+        values = self.values.detach().index_select(0, self._by_column)
+        return csr(*places[:2], values, places[2])
 
     def __matmul__(self, dense: Tensor) -> Tensor:
         """The product with a dense matrix, differentiable with respect to that and the values."""
@@ -106,6 +107,14 @@ def wide(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def product(matrix: Tensor, dense: Tensor) -> Tensor:
+    """``matrix @ dense`` without autocast, under which a backward pass may run, too."""
+    if not torch.is_autocast_enabled(dense.device.type):  # for a small graph, half the time
+        return matrix @ dense
+    with torch.autocast(dense.device.type, enabled=False):
+        return matrix @ dense
+
+
 class _Product(torch.autograd.Function):
     """``matrix @ dense``, whose gradient is ``transpose @ gradient``."""
 
@@ -116,10 +125,8 @@ class _Product(torch.autograd.Function):
         ctx.sparse, ctx.transposed = sparse, transposed
         if ctx.needs_input_grad[3]:
             ctx.save_for_backward(dense)
-        # Off here, since the backward pass too runs under autocast where the caller has it so.
-        with torch.autocast(dense.device.type, enabled=False):
-            product = (sparse.transpose if transposed else sparse.matrix) @ wide(dense)
-        return product.to(dense.dtype)
+        matrix = sparse.transpose if transposed else sparse.matrix
+        return product(matrix, wide(dense)).to(dense.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor | None, Tensor | None]:

@@ -81,7 +81,7 @@ class NeighbourSampler:
             )
         self.edges, self.fan_out = edges, tuple(fan_out)
         # What is where in the part being made; -1 elsewhere. Kept, since the graph may be large.
-        self._place = torch.full((edges.num_nodes,), -1)
+        self._place = torch.full((edges.num_nodes,), -1, dtype=torch.int32)
 
     def sample(self, seeds: Tensor, generator: torch.Generator) -> Neighbourhood:
         """The neighbourhood of nodes, a function of the generator's state alone.
@@ -90,38 +90,57 @@ class NeighbourSampler:
             seeds: the nodes, none twice, ``(n,)``.
             generator: of random numbers, on the CPU.
         """
-        place = self._place
-        place[seeds] = torch.arange(len(seeds))
+        self._place[seeds] = torch.arange(len(seeds), dtype=torch.int32)
         reached, total = [seeds], len(seeds)
         sources: list[Tensor] = []
         targets: list[Tensor] = []
         front, begin = seeds, 0
         for most in self.fan_out:
             drawn, counts = self._draw(front, most, generator)
-            source = self.edges.sources[drawn].long()
             numbers = torch.arange(begin, begin + len(front))
             targets.append(numbers.repeat_interleave(counts, output_size=len(drawn)))
-            front, begin = _distinct(source[place[source] < 0], place, total), total
+            source = self.edges.sources.index_select(0, drawn).long()
+            (front, places), begin = self._placed(source, total), total
             reached.append(front)
             total += len(front)
-            sources.append(place[source])
+            sources.append(places)
         nodes = torch.cat(reached)
-        place[nodes] = -1
+        self._place.index_fill_(0, nodes, -1)
         return Neighbourhood(nodes, torch.stack([torch.cat(sources), torch.cat(targets)]))
+
+    def _placed(self, nodes: Tensor, total: int) -> tuple[Tensor, Tensor]:
+        """Those of the nodes that are new, each once, and the places of all; ``total`` are taken.
+
+        Each pass over `_place` waits for memory, once a node: there are no more than must be.
+        """
+        places = self._place.index_select(0, nodes)
+        is_new = places < 0
+        new = nodes.masked_select(is_new)
+        numbers = torch.arange(len(new), dtype=torch.int32)
+        # By NumPy, one after the other: with torch the last of several threads would win.
+        self._place.numpy()[new.numpy()] = numbers.numpy()
+        last = self._place.index_select(0, new)
+        is_last = last == numbers
+        place_of = is_last.cumsum(0, dtype=torch.int32) + (total - 1)
+        places.masked_scatter_(is_new, place_of.index_select(0, last))
+        new = new.masked_select(is_last)
+        self._place.scatter_(0, new, torch.arange(total, total + len(new), dtype=torch.int32))
+        return new, places.long()
 
     def _draw(
         self, nodes: Tensor, most: int | None, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Edges into nodes, one node after the other, and how many of each."""
-        first = self.edges.starts[nodes]
-        degree = self.edges.starts[nodes + 1] - first
+        first = self.edges.starts.index_select(0, nodes)
+        degree = self.edges.starts.index_select(0, nodes + 1) - first
         if most is None:
             before = degree.cumsum(0) - degree
             places = torch.arange(int(degree.sum()))
             return places + (first - before).repeat_interleave(degree), degree
         counts = degree.clamp_max(most)
         picks = _without_replacement(degree, most, generator)
-        return (first.unsqueeze(1) + picks)[torch.arange(most) < counts.unsqueeze(1)], counts
+        is_drawn = torch.arange(most) < counts.unsqueeze(1)
+        return (first.unsqueeze(1) + picks).masked_select(is_drawn), counts
 
 
 def _without_replacement(sizes: Tensor, most: int, generator: torch.Generator) -> Tensor:
@@ -136,23 +155,12 @@ def _without_replacement(sizes: Tensor, most: int, generator: torch.Generator) -
         - output: ``(sets, most)``
     """
     random = torch.rand(len(sizes), most, generator=generator, dtype=torch.float64)
-    picks = torch.empty(len(sizes), most, dtype=torch.int64)
-    for j in range(most):
-        last = (sizes - most).clamp_min(0) + j
-        drawn = (random[:, j] * (last + 1)).long()
-        is_taken = (picks[:, :j] == drawn.unsqueeze(1)).any(1)
-        picks[:, j] = torch.where(is_taken, last, drawn)
-    return picks.where((sizes > most).unsqueeze(1), torch.arange(most))
-
-
-def _distinct(nodes: Tensor, place: Tensor, start: int) -> Tensor:
-    """Each node once; where it stands among them, from ``start`` on, is written into ``place``."""
-    numbers = torch.arange(len(nodes))
-    # By NumPy, one after the other: with torch the last of several threads would win.
-    place.numpy()[nodes.numpy()] = numbers.numpy()
-    nodes = nodes[place[nodes] == numbers]
-    place[nodes] = torch.arange(start, start + len(nodes))
-    return nodes
+    last = (sizes - most).clamp_min(0) + torch.arange(most).unsqueeze(1)  # (most, sets)
+    drawn = (random.t() * (last + 1)).long()
+    for j in range(1, most):  # every draw up to here is final
+        is_taken = (drawn[:j] == drawn[j]).any(0)
+        drawn[j] = torch.where(is_taken, last[j], drawn[j])
+    return drawn.t().where((sizes > most).unsqueeze(1), torch.arange(most))
 
 
 class NeighbourLoader:

@@ -34,6 +34,7 @@ class KNNDigits(DataModule):
     """
 
     splits = ("train", "val", "test")
+    repeated = ("data_seed",)  # another draw of labels
 
     def __init__(
         self, *, labels_per_class: int = 5, neighbours: int = 7, data_seed: int = 0

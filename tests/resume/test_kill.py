@@ -23,6 +23,8 @@ ALIKE = {  # Another experiment has the same parts, in other sizes or on other d
     *("vae_mnist_long", "vae_mnist_paper", "wgan_gp_mnist_paper", "resnet20_cifar10_paper"),
     "pix2pix_shapes_paper",
     *("gin_proteins", "gin_nci1", "gin_random_graphs"),
+    *("gatv2_cora", "sage_cora", "appnp_cora", "sgc_cora", "cheb_cora", "gcnii_cora", "mlp_cora"),
+    "molecular_fingerprint_mutag",
     *("deep_multiset_proteins", "molecular_fingerprint_nci1"),
 }
 EXPERIMENTS = sorted(
@@ -132,6 +134,10 @@ SMALLER = {
     "resnet_mnist": ["data.batch_size=8"],
     "shallow_convnet_synthetic": ["model.hidden_channels=4", "data.num_samples=96"],
     "stacked_mnist": ["model.base_channels=2", "data.batch_size=8", "data.num_samples=256"],
+    "sage_large": [
+        *("data.num_nodes=3000", "data.num_links=9000", "data.train_size=600"),
+        *("data.val_size=100", "data.test_size=100", "data.batch_size=32"),
+    ],
     "unet_isbi2012": ["model.base_channels=2", "data.tile_size=32", "data.batch_size=4"],
     "unet_shapes": ["model.base_channels=2", "data.batch_size=4"],
     "lstm_stdlib": ["model.embed_dim=16", "model.hidden_size=16", "task.sample_length=20"],

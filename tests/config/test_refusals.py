@@ -27,7 +27,7 @@ OPTIONS = [
     ("paths=defalt", "paths=defalt", "did you mean 'default'?"),
     ("experiment=lenet_digit", "experiment=lenet_digit", "did you mean 'lenet_digits'?"),
     ("debug=fas", "debug=fas", "did you mean 'fast'?"),
-    ("experiment=nope", "experiment=nope", "allowed: ", "gan_digits"),
+    ("experiment=nope", "experiment=nope", "allowed: ", "autoencoder_digits"),
     ("model=", "no model ''", "allowed: "),
     ("model=null", "model=null", "cannot be left out; one of ", "lenet5"),
     ("trainer=null", "trainer=null", "cannot be left out; one of default"),

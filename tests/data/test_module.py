@@ -77,7 +77,10 @@ def arguments_of(kind):
 
 
 # Of a class whose defaults another configuration shows.
-VARIANTS = {"imagenet", "karate_links", "reverse", "sorting"}
+VARIANTS = {
+    *("imagenet", "karate_links", "random_graph_models", "reverse", "sorting"),
+    "weisfeiler_lehman",
+}
 
 
 def test_batches_before_setup_are_refused_in_a_sentence():

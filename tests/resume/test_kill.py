@@ -150,7 +150,7 @@ def needs_files(name):
     experiment = yaml.safe_load((ROOT / "configs" / "experiment" / f"{name}.yaml").read_text())
     chosen = [e["override /data"] for e in experiment["defaults"] if "override /data" in e]
     data = yaml.safe_load((ROOT / "configs" / "data" / f"{chosen[-1]}.yaml").read_text())
-    return "root" in data | experiment.get("data", {})
+    return "root" in data | data.get("graph", {}) | experiment.get("data", {})
 
 
 def words(name, runs):

@@ -18,9 +18,9 @@ def test_overfit_trains_and_evaluates_on_the_first_batch_alone():
     seen = set()
 
     class Seen(Classification):
-        def _outputs(self, inputs):
-            seen.add(tuple(inputs.flatten().tolist()))
-            return super()._outputs(inputs)
+        def _outputs(self, batch):
+            seen.add(tuple(batch[0].flatten().tolist()))
+            return super()._outputs(batch)
 
     model = mlp()
     task = Seen(model, num_classes=3)

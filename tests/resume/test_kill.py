@@ -26,6 +26,9 @@ ALIKE = {  # Another experiment has the same parts, in other sizes or on other d
     *("gatv2_cora", "sage_cora", "appnp_cora", "sgc_cora", "cheb_cora", "gcnii_cora", "mlp_cora"),
     "molecular_fingerprint_mutag",
     *("deep_multiset_proteins", "molecular_fingerprint_nci1"),
+    *("gcn_block_model", "knn_digits", "gin_triangles", "deepwalk_les_miserables"),
+    *("flow_matching_ring", "real_nvp_ring", "gan_grid", "pacgan_grid", "pixel_cnn_digits"),
+    "joint_autoencoder_digits",
 }
 EXPERIMENTS = sorted(
     {path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml")} - ALIKE

@@ -136,7 +136,16 @@ SMALLER = {
     "resnet20_cifar10": ["data.batch_size=8", "data.folder=cifar10_images"],
     "resnet_mnist": ["data.batch_size=8"],
     "shallow_convnet_synthetic": ["model.hidden_channels=4", "data.num_samples=96"],
-    "stacked_mnist": ["model.base_channels=2", "data.batch_size=8", "data.num_samples=256"],
+    "iwae_mnist": ["task.samples=3"],
+    "conditional_gan_mnist": [
+        *("model.latent_size=8", "model.class_size=8", "model.joint_size=16"),
+        *("model.image_units=8", "model.joint_units=8", "data.batch_size=20"),
+    ],
+    "dcgan_mnist": ["model.base_channels=2", "data.batch_size=16"],
+    "stacked_mnist": [
+        *("model.base_channels=2", "data.batch_size=16"),
+        *("data.num_samples=1000", "data.val_samples=100", "data.test_samples=100"),
+    ],
     "sage_large": [
         *("data.num_nodes=3000", "data.num_links=9000", "data.train_size=600"),
         *("data.val_size=100", "data.test_size=100", "data.batch_size=32"),

@@ -238,15 +238,22 @@ def fill() -> None:
     readme.write_text(text, encoding="utf-8")
     for content in _records():
         path = EXPERIMENTS / f"{content['experiment']}.yaml"
-        plain = re.sub(r" seed=\S+$", "", content["command"]).replace(" -m", "")
         s = summary(content)
         seeds = f"{s['seeds']} seed{'s' if s['seeds'] != '1' else ''}"
         seeds = seeds if s["seeds"].isdecimal() else s["seeds"]
-        line = f"# Result:  {s['metric']} {s['value']}, {seeds}, {s['seconds']}, {s['device']}"
-        # Below the command that the record is of; other variants are in the README alone.
-        pattern = rf"(?<=^# Run:     {re.escape(plain)}\n)# Result:.*$"
-        text = path.read_text(encoding="utf-8")
-        path.write_text(re.sub(pattern, lambda _: line, text, flags=re.M), "utf-8")  # noqa: B023
+        result = f"# Result:  {s['metric']} {s['value']}, {seeds}, {s['seconds']}, {s['device']}"
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines[1:], 1):
+            run = lines[number - 1].removeprefix("# Run:     ")
+            # Below the command that the record is of; other variants are in the README alone.
+            if line.startswith("# Result:") and _once(run) == _once(content["command"]):
+                lines[number] = result
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _once(command: str) -> str:
+    """A command without what repeats it: seeds, folds, draws of data."""
+    return re.sub(r' (-m|"?(seed|data\.fold|data\.data_seed)=\S+)(?= |$)', "", command)
 
 
 def main() -> None:

@@ -158,15 +158,17 @@ def sparse_matrix(rows: Tensor, columns: Tensor, values: Tensor, *, size: int) -
 
 
 @overload
-def dropout(x: Tensor, p: float) -> Tensor: ...
+def dropout(x: Tensor, p: float, training: bool = True) -> Tensor: ...
 @overload
-def dropout(x: SparseMatrix, p: float) -> SparseMatrix: ...
-def dropout(x: Tensor | SparseMatrix, p: float) -> Tensor | SparseMatrix:
-    """Dropout of a dense matrix, or of the stored values of a sparse one.
+def dropout(x: SparseMatrix, p: float, training: bool = True) -> SparseMatrix: ...
+def dropout(x: Tensor | SparseMatrix, p: float, training: bool = True) -> Tensor | SparseMatrix:
+    """Dropout of a dense matrix, or of the stored values of a sparse one; in training alone.
 
     The latter is the same in distribution as dropout of all values, since a zero stays zero, and
     on Cora, where 99 in 100 are zero, far cheaper.
     """
+    if not training or p == 0:
+        return x
     if isinstance(x, SparseMatrix):
         return x.with_values(dropout(x.values, p))
     # Several times as fast on a CPU as F.dropout, whose Bernoulli draws are slow there.
@@ -199,13 +201,20 @@ class LastSeen:
         self._key: tuple[Hashable, ...] = ()
         self._result: Any = None
 
-    def __call__(self, compute: Callable[..., T], tensor: Tensor, *arguments: Hashable) -> T:
-        """``compute(tensor, *arguments)``, unless that is what the last call computed."""
+    def __call__(
+        self, compute: Callable[..., T], tensor: Tensor, *arguments: Hashable, keep: bool = True
+    ) -> T:
+        """``compute(tensor, *arguments)``, unless that is what the last call computed.
+
+        Without ``keep`` it is computed anew, and nothing is remembered.
+        """
         more = [argument for argument in arguments if isinstance(argument, Tensor)]
         # Changes in place of the first leave no trace, a cached result would cut the second off
         # from its gradient, and what plain operations make has a short life.
-        if needs_plain_operations() or any(
-            given.is_inference() or given.requires_grad for given in (tensor, *more)
+        if (
+            not keep
+            or needs_plain_operations()
+            or any(given.is_inference() or given.requires_grad for given in (tensor, *more))
         ):
             return compute(tensor, *arguments)
         key = (
@@ -226,12 +235,15 @@ class LastSeen:
         return LastSeen, ()
 
 
-def features_of(x: Tensor, cache: LastSeen | None = None) -> Tensor | SparseMatrix:
+def features_of(
+    x: Tensor, cache: LastSeen | None = None, *, keep: bool = True
+) -> Tensor | SparseMatrix:
     """Features as layers take them: dense ones as they are, others with their transpose.
 
     Args:
         x: dense or of CSR layout.
         cache: keeps where the entries of the latter lie.
+        keep: whether it does.
 
     Raises:
         ValueError: features of CSR layout where they cannot be.
@@ -244,7 +256,7 @@ def features_of(x: Tensor, cache: LastSeen | None = None) -> Tensor | SparseMatr
         raise ValueError("x must be dense for torch.func and torch.export, not of CSR layout")
     if cache is None:
         return SparseMatrix.of(x)
-    return cache(SparseMatrix.of, x).with_values(x.values())
+    return cache(SparseMatrix.of, x, keep=keep).with_values(x.values())
 
 
 def linear(x: Tensor | SparseMatrix, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -25,16 +25,14 @@ Differences from the paper: the layers of :math:`f_\theta` have biases, as in th
 | Pubmed | 500 | 3 | 32,259 |
 """
 
-from itertools import pairwise
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from zoo.layers.adjacency import normalized_adjacency
 from zoo.layers.checks import check_at_least_one, check_probability
-from zoo.layers.initialization import deferred_init, reset
-from zoo.layers.sparse import LastSeen, SparseMatrix, dropout, features_of, linear
+from zoo.layers.initialization import deferred_init
+from zoo.layers.sparse import LastSeen, SparseMatrix, dropout
+from zoo.models.graph.mlp import NodeMLP
 
 
 class APPNP(nn.Module):
@@ -80,13 +78,12 @@ class APPNP(nn.Module):
             edge_index = normalized_adjacency(edge_index, *graph)
         z, start = x, self.alpha * x
         for _ in range(self.K):
-            is_thinned = self.training and self.dropout > 0
-            adjacency = dropout(edge_index, self.dropout) if is_thinned else edge_index
+            adjacency = dropout(edge_index, self.dropout, self.training)
             z = torch.add(start, adjacency @ z, alpha=1 - self.alpha)
         return z
 
 
-class APPNPNet(nn.Module):
+class APPNPNet(NodeMLP):
     r"""A perceptron on each node's features, then :class:`APPNP` on what it predicts.
 
     Args:
@@ -125,45 +122,22 @@ class APPNPNet(nn.Module):
         propagation_dropout: float = 0.5,
         cached: bool = True,
     ) -> None:
-        super().__init__()
-        check_at_least_one(
-            in_features=in_features,
-            num_classes=num_classes,
+        super().__init__(
+            in_features,
+            num_classes,
             hidden_channels=hidden_channels,
             num_layers=num_layers,
+            dropout=dropout,
+            cached=cached,
         )
-        check_probability(dropout=dropout, propagation_dropout=propagation_dropout)
-        widths = [in_features, *[hidden_channels] * (num_layers - 1), num_classes]
-        self.lins = nn.ModuleList(nn.Linear(width, out) for width, out in pairwise(widths))
+        check_probability(propagation_dropout=propagation_dropout)
         self.propagation = APPNP(K, alpha, dropout=propagation_dropout)
-        self.dropout, self.cached = dropout, cached
-        self._adjacency, self._features = LastSeen(), LastSeen()
+        self._adjacency = LastSeen()
 
-    def init_weights(self) -> None:
-        reset(self)
-        lin: Any
-        for lin in self.lins:
-            nn.init.xavier_uniform_(lin.weight)
-            nn.init.zeros_(lin.bias)
-
-    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        h, adjacency = self._prepared(x, edge_index, edge_weight)
-        lin: Any
-        for layer, lin in enumerate(self.lins):
-            if layer > 0:
-                h = torch.relu(h)
-            if self.training and self.dropout > 0:
-                h = dropout(h, self.dropout)
-            h = linear(h, lin.weight, lin.bias)
-        logits: Tensor = self.propagation(h, adjacency)
-        return logits  # (nodes, num_classes)
-
-    def _prepared(
-        self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None
-    ) -> tuple[Any, SparseMatrix]:
-        """Features and adjacency matrix as the layers take them."""
-        h: Any = features_of(x, self._features if self.cached else None)
+    def forward(  # type: ignore[override]  # the perceptron does without edges
+        self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None
+    ) -> Tensor:
         graph = x.size(0), edge_weight, next(self.parameters()).dtype
-        if not self.cached:
-            return h, normalized_adjacency(edge_index, *graph)
-        return h, self._adjacency(normalized_adjacency, edge_index, *graph)
+        adjacency = self._adjacency(normalized_adjacency, edge_index, *graph, keep=self.cached)
+        logits: Tensor = self.propagation(super().forward(x), adjacency)
+        return logits  # (nodes, num_classes)

@@ -280,8 +280,7 @@ class ChebNet(nn.Module):
         for layer, conv in enumerate(self.convs):
             if layer > 0:
                 h = torch.relu(h)
-            if self.training and self.dropout > 0:
-                h = dropout(h, self.dropout)
+            h = dropout(h, self.dropout, self.training)
             h = conv(h, laplacian)
         return h  # (nodes, num_classes)
 
@@ -289,12 +288,10 @@ class ChebNet(nn.Module):
         self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None
     ) -> tuple[Any, SparseMatrix]:
         """Features and Laplacian as the layers take them."""
-        h: Any = features_of(x, self._features if self.cached else None)
+        h: Any = features_of(x, self._features, keep=self.cached)
         dtype = next(self.parameters()).dtype
         graph = x.size(0), edge_weight, self.normalization, None, None, dtype
-        if not self.cached:
-            return h, scaled_laplacian(edge_index, *graph)
-        return h, self._laplacian(scaled_laplacian, edge_index, *graph)
+        return h, self._laplacian(scaled_laplacian, edge_index, *graph, keep=self.cached)
 
 
 def _check_normalization(normalization: Normalization) -> None:

@@ -114,9 +114,7 @@ class _Attention(nn.Module):
             else attention_edges(edge_index, x.shape[0], self.add_self_loops)
         )
         sent, scores = self.scores(x, edges)
-        alpha = edges.softmax(scores)  # (edges, heads)
-        if self.training and self.dropout > 0:
-            alpha = dropout(alpha, self.dropout)
+        alpha = dropout(edges.softmax(scores), self.dropout, self.training)  # (edges, heads)
         out = edges.propagate(sent, alpha)  # (nodes, heads, out_channels)
         out = out.flatten(1) if self.concat else out.mean(1)
         if self.res is not None:
@@ -346,16 +344,12 @@ class GAT(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         if edge_weight is not None:
             raise ValueError("edge_weight must be None: attention computes the edges' weights")
-        if self.cached:
-            edges = self._edges(attention_edges, edge_index, x.size(0))
-        else:
-            edges = attention_edges(edge_index, x.size(0))
-        h: Any = features_of(x, self._features if self.cached else None)
+        edges = self._edges(attention_edges, edge_index, x.size(0), keep=self.cached)
+        h: Any = features_of(x, self._features, keep=self.cached)
         for layer, conv in enumerate(self.convs):
             if layer > 0:
                 h = F.elu(h)
-            if self.training and self.dropout > 0:
-                h = dropout(h, self.dropout)
+            h = dropout(h, self.dropout, self.training)
             h = conv(h, edges)
         logits: Tensor = h
         return logits  # (nodes, num_classes)

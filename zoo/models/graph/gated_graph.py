@@ -145,13 +145,11 @@ class GatedGraphNetwork(nn.Module):
         reset(self)
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        h = features_of(x, self._features if self.cached else None)
-        nodes = x.size(0)
-        edges = self._edges(Edges, edge_index, nodes) if self.cached else Edges(edge_index, nodes)
-        is_dropping = self.training and self.dropout > 0
-        h = dropout(h, self.dropout) if is_dropping else h
+        h = features_of(x, self._features, keep=self.cached)
+        edges = self._edges(Edges, edge_index, x.size(0), keep=self.cached)
+        h = dropout(h, self.dropout, self.training)
         annotation = linear(h, self.annotation.weight, self.annotation.bias).relu()
         states = self.conv(annotation, edges, edge_weight)
         found = torch.cat([states, annotation], dim=1)  # (nodes, 2 * hidden_channels)
-        logits: Tensor = self.classifier(dropout(found, self.dropout) if is_dropping else found)
+        logits: Tensor = self.classifier(dropout(found, self.dropout, self.training))
         return logits  # (nodes, num_classes)

@@ -144,8 +144,7 @@ class GCN(nn.Module):
         for layer, conv in enumerate(self.convs):
             if layer > 0:
                 h = torch.relu(h)
-            if self.training and self.dropout > 0:
-                h = dropout(h, self.dropout)
+            h = dropout(h, self.dropout, self.training)
             h = conv(h, adjacency)
         return h  # (nodes, num_classes)
 
@@ -154,7 +153,5 @@ class GCN(nn.Module):
     ) -> tuple[Any, SparseMatrix]:
         """Features and adjacency matrix as the layers take them."""
         graph = x.size(0), edge_weight, next(self.parameters()).dtype
-        if not self.cached:
-            return features_of(x), normalized_adjacency(edge_index, *graph)
-        h = features_of(x, self._features)
-        return h, self._adjacency(normalized_adjacency, edge_index, *graph)
+        h = features_of(x, self._features, keep=self.cached)
+        return h, self._adjacency(normalized_adjacency, edge_index, *graph, keep=self.cached)

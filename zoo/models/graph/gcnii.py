@@ -190,14 +190,12 @@ class GCNII(nn.Module):
         return logits  # (nodes, num_classes)
 
     def _dropped(self, h: Any) -> Any:
-        return dropout(h, self.dropout) if self.training and self.dropout > 0 else h
+        return dropout(h, self.dropout, self.training)
 
     def _prepared(
         self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None
     ) -> tuple[Any, SparseMatrix]:
         """Features and adjacency matrix as the layers take them."""
-        h: Any = features_of(x, self._features if self.cached else None)
+        h: Any = features_of(x, self._features, keep=self.cached)
         graph = x.size(0), edge_weight, next(self.parameters()).dtype
-        if not self.cached:
-            return h, normalized_adjacency(edge_index, *graph)
-        return h, self._adjacency(normalized_adjacency, edge_index, *graph)
+        return h, self._adjacency(normalized_adjacency, edge_index, *graph, keep=self.cached)

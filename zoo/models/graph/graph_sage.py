@@ -227,11 +227,8 @@ class GraphSAGE(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         if edge_weight is not None:
             raise ValueError("edge_weight must be None: GraphSAGE counts all neighbours alike")
-        if self.cached:
-            edges = self._edges(Edges, edge_index, x.size(0))
-        else:
-            edges = Edges(edge_index, x.size(0))
-        h = features_of(x, self._features if self.cached else None)
+        edges = self._edges(Edges, edge_index, x.size(0), keep=self.cached)
+        h = features_of(x, self._features, keep=self.cached)
         for layer in range(len(self.convs)):
             h = self.apply_layer(layer, h, edges)
         logits: Tensor = h  # type: ignore[assignment]  # there is a layer at least
@@ -254,4 +251,4 @@ class GraphSAGE(nn.Module):
     def _ready(self, layer: int, x: Features) -> Features:
         if layer > 0 and isinstance(x, Tensor):
             x = x.relu()
-        return dropout(x, self.dropout) if self.training and self.dropout > 0 else x
+        return dropout(x, self.dropout, self.training)

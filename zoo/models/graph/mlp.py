@@ -78,13 +78,12 @@ class NodeMLP(nn.Module):
     def forward(
         self, x: Tensor, edge_index: Tensor | None = None, edge_weight: Tensor | None = None
     ) -> Tensor:
-        h: Any = features_of(x, self._features if self.cached else None)
+        h: Any = features_of(x, self._features, keep=self.cached)
         lin: Any
         for layer, lin in enumerate(self.lins):
             if layer > 0:
                 h = torch.relu(h)
-            if self.training and self.dropout > 0:
-                h = dropout(h, self.dropout)
+            h = dropout(h, self.dropout, self.training)
             h = linear(h, lin.weight, lin.bias)
         logits: Tensor = h
         return logits  # (nodes, num_classes)

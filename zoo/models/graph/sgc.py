@@ -86,7 +86,7 @@ class SGConv(nn.Module):
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         graph = edge_index, edge_weight, self.K, self.add_self_loops
-        averaged = self._averaged(propagated, x, *graph) if self.cached else propagated(x, *graph)
+        averaged = self._averaged(propagated, x, *graph, keep=self.cached)
         out: Tensor = self.lin(averaged)
         return out  # (nodes, out_channels)
 

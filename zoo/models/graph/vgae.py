@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from zoo.layers.adjacency import normalized_adjacency
 from zoo.layers.checks import check_at_least_one, check_probability
 from zoo.layers.initialization import deferred_init, reset
-from zoo.layers.sparse import LastSeen, SparseMatrix, dropout
+from zoo.layers.sparse import LastSeen, SparseMatrix, dropout, features_of
 from zoo.models.graph.gcn import GCNConv
 
 MAX_LOGSTD = 10.0
@@ -69,9 +69,8 @@ class GCNEncoder(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor | SparseMatrix, adjacency: SparseMatrix) -> Tensor:
-        p = self.p if self.training else 0.0
-        h = torch.relu(self.conv1(_dropped(x, p), adjacency))
-        z: Tensor = self.conv2(_dropped(h, p), adjacency)
+        h = torch.relu(self.conv1(dropout(x, self.p, self.training), adjacency))
+        z: Tensor = self.conv2(dropout(h, self.p, self.training), adjacency)
         return z
 
 
@@ -91,8 +90,8 @@ class VariationalGCNEncoder(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor | SparseMatrix, adjacency: SparseMatrix) -> NodePosterior:
-        p = self.p if self.training else 0.0
-        h = _dropped(torch.relu(self.conv1(_dropped(x, p), adjacency)), p)
+        h = torch.relu(self.conv1(dropout(x, self.p, self.training), adjacency))
+        h = dropout(h, self.p, self.training)
         logstd = self.conv_logstd(h, adjacency).clamp(max=MAX_LOGSTD)
         return NodePosterior(self.conv_mu(h, adjacency), logstd)
 
@@ -126,14 +125,8 @@ class _GraphAutoencoder(nn.Module):
 
     def _encoded(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None) -> object:
         graph = x.size(0), edge_weight, next(self.parameters()).dtype
-        h: Tensor | SparseMatrix = x
-        if self.cached:
-            adjacency = self._adjacency(normalized_adjacency, edge_index, *graph)
-        else:
-            adjacency = normalized_adjacency(edge_index, *graph)
-        if x.layout == torch.sparse_csr:
-            h = self._features(SparseMatrix.of, x) if self.cached else SparseMatrix.of(x)
-            h = h.with_values(x.values())
+        adjacency = self._adjacency(normalized_adjacency, edge_index, *graph, keep=self.cached)
+        h = features_of(x, self._features, keep=self.cached)
         found: object = self.encoder(h, adjacency)
         return found
 
@@ -183,7 +176,3 @@ class VGAE(_GraphAutoencoder):
         posterior = self._encoded(x, edge_index, edge_weight)
         assert isinstance(posterior, NodePosterior)
         return posterior
-
-
-def _dropped(x: Tensor | SparseMatrix, p: float) -> Tensor | SparseMatrix:
-    return dropout(x, p) if p > 0 else x

@@ -10,7 +10,7 @@ from PIL import Image
 
 import evaluate
 from train import train
-from zoo.app.latents import in_layers, traversal
+from zoo.app.generative.latents import in_layers, traversal
 from zoo.app.main import main
 from zoo.app.rebuild import prepare_evaluation
 

@@ -10,8 +10,8 @@ from sklearn.neighbors import NearestNeighbors
 
 import evaluate
 from train import train
+from zoo.app.generative.neighbours import nearest
 from zoo.app.main import main
-from zoo.app.neighbours import nearest
 from zoo.app.rebuild import prepare_evaluation
 
 RUNS = Path(__file__).parents[1] / "fixtures" / "runs"

@@ -39,9 +39,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.app import generative
 from zoo.app.commands import printable, relative
 from zoo.app.failures import report
+from zoo.app.generative import actions
 from zoo.app.main import show_version
 from zoo.app.named_runs import find_run
 from zoo.app.stored_runs import OmittedError, rebuilt, set_up_data
@@ -90,7 +90,7 @@ def augment(parts: "Evaluation", line: CommandLine) -> dict[str, Any]:
 
 def evaluate_run(line: CommandLine) -> None:
     """Prints the metrics of one split and writes them to `evaluation-<split>.json`."""
-    from zoo.app.features import attach_features
+    from zoo.app.generative.features import attach_features
     from zoo.tasks.task import Shown, Table, Text
     from zoo.training.evaluation import measure
     from zoo.training.run_folder import RunFolder, RunFolderError
@@ -226,12 +226,12 @@ def _main(words: Sequence[str] | None) -> int:
             {
                 None: evaluate_run,
                 "predict": predict_with_run,
-                "sample": generative.sample_from_run,
-                "neighbours": generative.neighbours_with_run,
-                "over_training": generative.over_training_of_run,
-                "reconstruct": generative.reconstruct_with_run,
-                "interpolate": generative.interpolate_with_run,
-                "traverse": generative.traverse_with_run,
+                "sample": actions.sample_from_run,
+                "neighbours": actions.neighbours_with_run,
+                "over_training": actions.over_training_of_run,
+                "reconstruct": actions.reconstruct_with_run,
+                "interpolate": actions.interpolate_with_run,
+                "traverse": actions.traverse_with_run,
             }[action](line)
     except (Exception, KeyboardInterrupt) as error:
         return report(error)

@@ -140,7 +140,7 @@ class RunLocation:
         """
         import yaml
 
-        from zoo.app.features import keep_features
+        from zoo.app.generative.features import keep_features
         from zoo.config.run_config import add_words, dump
         from zoo.training.run_folder import environment
 

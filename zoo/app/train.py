@@ -28,7 +28,7 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
     """
     # Heavy imports stand here, so that `--help` and mistakes are answered before torch is loaded.
     from zoo.app.build import build_optimizers, load_initial_weights, standard_callbacks
-    from zoo.app.features import attach_features
+    from zoo.app.generative.features import attach_features
     from zoo.training.precision import resolve_device
     from zoo.training.reproducibility import seed_everything
     from zoo.training.trainer import Trainer

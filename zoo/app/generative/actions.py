@@ -24,7 +24,7 @@ def neighbours_with_run(line: CommandLine) -> None:
     """Writes samples that the run's model draws above the training images nearest to them."""
     count, seed = line.integer("neighbours", 1, least=1), seed_of(line)
     out = new_file(line)
-    from zoo.app.neighbours import check_neighbours, draw_neighbours
+    from zoo.app.generative.neighbours import check_neighbours, draw_neighbours
     from zoo.training.run_folder import RunFolder
 
     run, parts = Path(line.options["run"]), rebuilt(line)
@@ -38,7 +38,7 @@ def neighbours_with_run(line: CommandLine) -> None:
 def over_training_of_run(line: CommandLine) -> None:
     """Writes the samples that a run has shown, a row for each evaluation."""
     count, out = line.integer("over_training", 1, least=1), new_file(line)
-    from zoo.app.over_training import draw_over_training
+    from zoo.app.generative.over_training import draw_over_training
 
     run = Path(line.options["run"])
     written, steps = draw_over_training(rebuilt(line), count, out=out, run=run)
@@ -48,7 +48,7 @@ def over_training_of_run(line: CommandLine) -> None:
 
 def reconstruct_with_run(line: CommandLine) -> None:
     """Writes images above what the run's model makes of their latent variables."""
-    from zoo.app.latents import draw_reconstructions
+    from zoo.app.generative.latents import draw_reconstructions
     from zoo.app.predict import image_files
 
     run, source, out = Path(line.options["run"]), Path(line.options["reconstruct"]), new_file(line)
@@ -63,7 +63,7 @@ def reconstruct_with_run(line: CommandLine) -> None:
 
 def interpolate_with_run(line: CommandLine) -> None:
     """Writes what lies between the latent variables of two images, or of two seeds."""
-    from zoo.app.latents import draw_interpolation, is_seeds
+    from zoo.app.generative.latents import draw_interpolation, is_seeds
 
     asked = line.options["interpolate"]
     first, comma, last = asked.partition(",")
@@ -83,7 +83,7 @@ def interpolate_with_run(line: CommandLine) -> None:
 
 def traverse_with_run(line: CommandLine) -> None:
     """Writes what moving each latent variable of an image, or of a seed, makes of it."""
-    from zoo.app.latents import draw_traversal, is_seeds
+    from zoo.app.generative.latents import draw_traversal, is_seeds
 
     start = line.options["traverse"]
     check = check_seeds if is_seeds((start,)) else check_files

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.app.latents import in_layers
+from zoo.app.generative.latents import in_layers
 from zoo.app.predict import ability
 from zoo.app.prediction_files import COLUMNS, write_samples
 from zoo.app.rebuild import Evaluation

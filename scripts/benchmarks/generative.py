@@ -130,7 +130,7 @@ CASES = {
         adam={"lr": 1e-3},
         step=_vae_step,
         batch=100,
-        steps=100,
+        steps=300,
         images=torch.bernoulli,
     ),
     "wgan_gp": _Case(

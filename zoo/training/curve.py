@@ -51,8 +51,7 @@ class TrainingCurve:
 
     def add(self, network: str, loss: Tensor, count: Tensor | int) -> None:
         """Takes in one update's mean loss over `count` terms."""
-        value = loss.item() if self._reads_at_once else loss.to(self._dtype)
-        self._sums[network] = value * count + self._sums[network]
+        self._sums[network] = self._value(loss) * count + self._sums[network]
         self._counts[network] = count + self._counts[network]
 
     def add_terms(self, network: str, terms: Mapping[str, Tensor], count: Tensor | int) -> None:
@@ -68,8 +67,12 @@ class TrainingCurve:
             if key not in self._terms:
                 _check_term(name, term)
             kept = self._terms.setdefault(key, [0.0, 0.0])
-            kept[0] = term.detach().to(self._dtype) * count + kept[0]
+            kept[0] = self._value(term) * count + kept[0]
             kept[1] = count + kept[1]
+
+    def _value(self, scalar: Tensor) -> Tensor | float:
+        """A number where nothing has to be waited for, else a tensor that is precise enough."""
+        return scalar.item() if self._reads_at_once else scalar.detach().to(self._dtype)
 
     def read(
         self, rates: dict[str, float], norms: dict[str, Tensor], layers: dict[str, Tensor]

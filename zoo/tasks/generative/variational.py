@@ -141,14 +141,15 @@ class VariationalInference(Generative):
         images, classes = self._parts_of(batch)
         found = self.model(images, classes, samples=self.samples)
         reconstruction = -log_likelihood(images, found).mean()
-        kl = divergence(found)  # (batch, latent_dim)
-        terms = {"reconstruction": reconstruction.detach(), "kl": kl.detach().sum(1).mean()}
+        kl = divergence(found).mean(0)  # (latent_dim,)
+        penalty = kl.sum()
+        terms = {"reconstruction": reconstruction.detach(), "kl": penalty.detach()}
         if self.is_importance_weighted:
             weights = log_weights(images, found)  # (samples, batch)
             bound = weights.logsumexp(0) - math.log(self.samples)  # (batch,)
             return -bound.mean(), len(images), terms
-        each = kl.mean(0)  # (latent_dim,)
-        penalty = each.clamp_min(self.free_bits).sum() if self.free_bits else each.sum()
+        if self.free_bits:
+            penalty = kl.clamp_min(self.free_bits).sum()
         return reconstruction + self.kl_weight * penalty, len(images), terms
 
     @property

@@ -16,7 +16,7 @@ models   networks against torchvision's with the same weights: forward and backw
          trainer against a loop by hand with torchvision's; `compiled` does the same compiled
 diffusion  the U-Net of DDPM against diffusers' with the same weights: forward and backward
 graphs   graph networks against PyG's layers with the same weights: an epoch on a graph of Cora's
-         size, or a step on 128 packed molecules
+         size, or a step on 128 molecules, packing included
 messages   what an edge costs in message passing, forward and backward, from 1e5 to 1e7 of them
          against 1e4
 sampling   neighbours of 1,024 of a million nodes against torch.randint and torch.unique by hand

@@ -42,14 +42,22 @@ class Ends:
         self._ones: dict[torch.dtype, Tensor] = {}
 
     @cached_property
+    def in_order(self) -> tuple[Tensor, Tensor]:
+        """The nodes in rising order and the edge of each, both ``(edges,)``."""
+        nodes = self.node_of
+        if nodes.is_cpu and bool((nodes[1:] >= nodes[:-1]).all()):  # as packed graphs have them
+            return nodes, torch.arange(len(nodes))
+        return nodes.sort(stable=True)
+
+    @property
     def order(self) -> Tensor:
         """The edges node by node, those of one node in the order given: ``(edges,)``."""
-        return self.node_of.argsort(stable=True)
+        return self.in_order[1]
 
     @cached_property
     def starts(self) -> Tensor:
         """Where the edges of each node start in this order, and the last ones end."""
-        return starts_of(self.node_of, self.num_nodes)  # (nodes + 1,)
+        return starts_of(self.in_order[0], self.num_nodes)  # (nodes + 1,)
 
     @cached_property
     def counts(self) -> Tensor:
@@ -176,11 +184,10 @@ class Edges:
     @cached_property
     def adjacency(self) -> SparseMatrix:
         """Each node's row has a one where an edge comes from."""
-        order = self.target.order
+        target, order = self.target.in_order
+        source = self.source.node_of.index_select(0, order)
         ones = torch.ones(len(self), device=order.device)
-        shape = self.target.num_nodes, self.source.num_nodes
-        target, source = (end.node_of.index_select(0, order) for end in (self.target, self.source))
-        return SparseMatrix(target, source, ones, shape)
+        return SparseMatrix(target, source, ones, (self.target.num_nodes, self.source.num_nodes))
 
     def with_self_loops(self) -> "Edges":
         """The same with one self-loop a node at the end; those that there were do not count."""
@@ -288,8 +295,8 @@ def check_edge_index(edge_index: Tensor, num_nodes: int, num_sources: int | None
         raise ValueError(f"edge_index must be whole numbers, not {edge_index.dtype}")
     if not edge_index.is_cpu or torch.compiler.is_compiling() or edge_index.numel() == 0:
         return
-    for end, count in zip(edge_index, (num_sources or num_nodes, num_nodes), strict=True):
-        low, high = (int(extreme) for extreme in end.aminmax())
+    extremes = zip(*(extreme.tolist() for extreme in edge_index.aminmax(dim=1)), strict=True)
+    for (low, high), count in zip(extremes, (num_sources or num_nodes, num_nodes), strict=True):
         if low < 0 or high >= count:
             wrong = low if low < 0 else high
             raise ValueError(f"edge_index must name nodes 0 to {count - 1}, not {wrong}")

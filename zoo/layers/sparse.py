@@ -34,10 +34,11 @@ class SparseMatrix:
         self, row_of: Tensor, column_of: Tensor, values: Tensor, shape: tuple[int, int]
     ) -> None:
         rows, columns = shape
-        self._row_of, self._by_column = row_of, column_of.argsort(stable=True)
+        in_order, self._by_column = column_of.sort(stable=True)
+        self._row_of = row_of
         self._places = (starts_of(row_of, rows), column_of, (rows, columns))
         self._transposed_places = (
-            starts_of(column_of, columns),
+            starts_of(in_order, columns),
             row_of.index_select(0, self._by_column),
             (columns, rows),
         )
@@ -88,15 +89,20 @@ class SparseMatrix:
         return _Product.apply(self, False, dense, self.values)
 
 
-def starts_of(index: Tensor, size: int) -> Tensor:
-    """Where each row's entries start and the last one's end, from the row of each entry."""
-    starts = index.new_zeros(size + 1)
-    starts[1:].scatter_add_(0, index, torch.ones_like(index))
-    return starts.cumsum(0)
+def starts_of(row_of: Tensor, rows: int) -> Tensor:
+    """Where each row's entries start and the last one's end, ``(rows + 1,)``.
+
+    Args:
+        row_of: row of each entry, in rising order.
+        rows: number of rows.
+    """
+    return torch.searchsorted(row_of, torch.arange(rows + 1, device=row_of.device))
 
 
 def csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     """A matrix of CSR layout; a row's columns may come in any order, and more than once."""
+    if max(*shape, len(values)) < 2**31:  # else the CPU's kernel converts them in every product
+        starts, columns = starts.int(), columns.int()
     with warnings.catch_warnings():  # once a process, torch calls this layout a beta
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
         return torch.sparse_csr_tensor(starts, columns, wide(values), shape, check_invariants=False)

@@ -22,7 +22,7 @@ ALIKE = {  # Another experiment has the same parts, in other sizes or on other d
     "pacdcgan_stacked_mnist",
     *("vae_mnist_long", "vae_mnist_paper", "wgan_gp_mnist_paper", "resnet20_cifar10_paper"),
     "pix2pix_shapes_paper",
-    *("gin_proteins", "gin_nci1", "gin_random_graphs"),
+    *("gin_proteins", "gin_nci1", "gin_random_graphs", "gin_atlas"),
     *("gatv2_cora", "sage_cora", "appnp_cora", "sgc_cora", "cheb_cora", "gcnii_cora", "mlp_cora"),
     "molecular_fingerprint_mutag",
     *("deep_multiset_proteins", "molecular_fingerprint_nci1"),

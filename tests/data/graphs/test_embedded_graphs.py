@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from zoo.data.graphs.atlas import GraphAtlas
 from zoo.data.graphs.batches import undirected
 from zoo.data.graphs.block_model import BlockModel
 from zoo.data.graphs.knn_digits import KNNDigits, nearest
@@ -129,8 +130,39 @@ def test_classes_of_davis_are_women_and_events_and_all_links_lead_from_one_to_th
 
 
 @pytest.mark.parametrize(
+    ("question", "of_size"),
+    [  # OEIS A001349, A033995 and A005470
+        ("connected", [1, 1, 2, 6, 21, 112, 853]),
+        ("bipartite", [1, 2, 3, 7, 13, 35, 88]),
+        ("planar", [1, 2, 4, 11, 33, 142, 822]),
+    ],
+)
+def test_the_atlas_has_the_published_number_of_graphs_of_each_size(question, of_size):
+    module = made(GraphAtlas(question))
+    found = []
+    for split in module.splits:
+        for packed in module.batches(split, 0):
+            sizes = packed.batch.bincount(minlength=len(packed.labels))
+            found += sizes[packed.labels == 1].tolist()
+    assert torch.tensor(found).bincount()[1:].tolist() == of_size
+    assert module.facts()["class_names"] == [f"not {question}", question]
+    assert [module.loaders[split].num_samples for split in module.splits] == [1002, 125, 125]
+
+
+def test_the_division_of_the_atlas_is_that_of_its_own_seed():
+    def test_of(**options):
+        return [batch.labels.tolist() for batch in made(GraphAtlas(**options)).batches("test", 0)]
+
+    again = GraphAtlas()
+    again.setup(seed=7)
+    assert [batch.labels.tolist() for batch in again.batches("test", 0)] == test_of()
+    assert test_of(split_seed=1) != test_of()
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: GraphAtlas("perfect"), "question must be one of connected, .*, not 'perfect'"),
         (lambda: SocialNetwork("Medici"), "name must be one of LesMiserables, .*, not 'Medici'"),
         (lambda: KNNDigits(labels_per_class=0), "labels_per_class must be from 1 to 87, not 0"),
         (lambda: KNNDigits(neighbours=1797), "neighbours must be from 1 to 1796, not 1797"),

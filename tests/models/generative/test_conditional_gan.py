@@ -41,6 +41,18 @@ def test_both_networks_drop_out_in_training_only():
     assert torch.equal(model(latents, classes), model(latents, classes))
 
 
+def test_batch_norm_keeps_noise_that_the_weights_would_forget():
+    latents, classes = torch.randn(64, 4), torch.eye(3)[:1].expand(64, 3)
+    spread = {}
+    for batch_norm in (False, True):
+        torch.manual_seed(0)
+        model = ConditionalGAN(8, 1, **SMALL, dropout=0.0, batch_norm=batch_norm)
+        with torch.no_grad():
+            model.generator.of_latents.weight.mul_(1e-2)
+            spread[batch_norm] = model(latents, classes).std(0).mean()
+    assert spread[True] > 20 * spread[False]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -10,7 +10,9 @@ judges whether an image is a real one of it. The sizes are those of the paper's 
 Differences from the paper: the noise is normal, not uniform; images lie in [-1, 1], from a tanh,
 where the paper's lie in [0, 1], from a sigmoid; the discriminator returns the logit, the paper's
 its sigmoid, which belongs to the loss here; the norm of the maxout units' weights is not bounded;
-layers start by PyTorch's default, since the paper does not say how.
+layers start by PyTorch's default, since the paper does not say how. From there, with Adam, the
+generator soon draws one image a class whatever the noise; ``batch_norm=True``, which the paper
+does not have, keeps it from that.
 
 | part | layers (28x28 images, 10 classes) | parameters |
 |---|---|---|
@@ -38,6 +40,7 @@ class Generator(nn.Module):
         class_size: units that see the class.
         joint_size: units that see both.
         dropout: probability of silencing a hidden unit during training.
+        batch_norm: whether the units that see the noise, alone or with the class, are normalised.
 
     Shape:
         - latents: noise ``(batch, latent_dim)``
@@ -57,6 +60,7 @@ class Generator(nn.Module):
         class_size: int = 1000,
         joint_size: int = 1200,
         dropout: float = 0.5,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.image_shape = (in_channels, image_size, image_size)
@@ -64,14 +68,17 @@ class Generator(nn.Module):
         self.of_classes = nn.Linear(num_classes, class_size)
         self.joint = nn.Linear(latent_size + class_size, joint_size)
         self.output = nn.Linear(joint_size, in_channels * image_size**2)
+        self.latents_norm = nn.BatchNorm1d(latent_size) if batch_norm else nn.Identity()
+        self.joint_norm = nn.BatchNorm1d(joint_size) if batch_norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
 
     def init_weights(self) -> None:
         reset(self)
 
     def forward(self, latents: Tensor, classes: Tensor) -> Tensor:
-        hidden = torch.cat([self.of_latents(latents), self.of_classes(classes)], dim=1).relu()
-        hidden = self.dropout(self.joint(self.dropout(hidden)).relu())  # (batch, joint_size)
+        parts = self.latents_norm(self.of_latents(latents)), self.of_classes(classes)
+        hidden = self.dropout(torch.cat(parts, dim=1).relu())  # (batch, latent_size + class_size)
+        hidden = self.dropout(self.joint_norm(self.joint(hidden)).relu())  # (batch, joint_size)
         return self.output(hidden).tanh().unflatten(1, self.image_shape)
 
 
@@ -141,6 +148,8 @@ class ConditionalGAN(nn.Module):
         class_units: maxout units of the discriminator that see the class.
         joint_units: maxout units of the discriminator that see both.
         dropout: probability of silencing a hidden unit of either network during training.
+        batch_norm: whether the generator's units that see the noise, alone or with the class, are
+            normalised.
 
     Shape:
         - latents: noise ``(batch, latent_dim)``
@@ -166,6 +175,7 @@ class ConditionalGAN(nn.Module):
         class_units: int = 50,
         joint_units: int = 240,
         dropout: float = 0.5,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         check_at_least_one(
@@ -191,6 +201,7 @@ class ConditionalGAN(nn.Module):
             class_size=class_size,
             joint_size=joint_size,
             dropout=dropout,
+            batch_norm=batch_norm,
         )
         self.discriminator = Discriminator(
             image_size,

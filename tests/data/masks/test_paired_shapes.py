@@ -3,7 +3,7 @@ import torch
 from PIL import Image
 
 from zoo.app.prediction_files import indexed
-from zoo.data.masks.paired_shapes import COLOURS, PairedShapes
+from zoo.data.masks.paired_shapes import COLOURS, PALETTE, PairedShapes
 from zoo.data.masks.shapes import Shapes
 from zoo.figures.palette import voc_colours
 
@@ -23,8 +23,10 @@ def bytes_of(values):
 
 @pytest.mark.parametrize("flips", ["none", "all"])
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_pairs_are_the_masks_in_colour_and_the_images_of_the_shapes(split, flips):
-    pairs, shapes = module(flips=flips), module(Shapes, flips=flips)
+def test_pairs_are_the_masks_in_colour_and_the_images_of_the_shapes(split, flips, monkeypatch):
+    pairs = module(flips=flips)
+    monkeypatch.setattr(Shapes, "palette", torch.tensor(PALETTE))
+    shapes = module(Shapes, flips=flips)
     found = list(pairs.batches(split, 2))
     expected = list(shapes.batches(split, 2))
     assert len(found) == len(expected) == -(-pairs.loaders[split].num_samples // 4)
@@ -33,6 +35,16 @@ def test_pairs_are_the_masks_in_colour_and_the_images_of_the_shapes(split, flips
         # Shapes are normalised by mean 0.5 and standard deviation 0.25.
         assert torch.equal(bytes_of(target), ((images / 4 + 0.5) * 255).round().long())
         assert torch.equal(bytes_of(given).movedim(1, -1), voc_colours().long()[masks])
+
+
+def test_a_mask_tells_the_colours_and_not_the_shade():
+    """The pixels of a class have its colour in the mean, and differ from image to image."""
+    given, target = next(module(train_size=64, batch_size=64).batches("train", 0))
+    for of_mask, colour in zip(COLOURS, PALETTE, strict=True):
+        there = (bytes_of(given) == torch.tensor(of_mask).view(3, 1, 1)).all(1)
+        pixels = target.movedim(1, -1)[there]  # (pixels, 3)
+        assert ((pixels.mean(0) + 1) / 2 - torch.tensor(colour)).abs().max() < 0.03
+        assert (pixels.std(0) > 0.1).all()
 
 
 def test_both_lie_from_minus_one_to_one():

@@ -1,7 +1,7 @@
 """Pairs of a mask in colour and the drawn image that it belongs to: nothing to download.
 
-The way back from segmentation, for image-to-image translation. The masks say nothing of the colours
-of an image, so many images belong to each of them.
+The way back from segmentation, for image-to-image translation. A mask says where something is and
+of what colour, and nothing of light, shade and grain, so many images belong to each of them.
 """
 
 from collections.abc import Iterator
@@ -19,14 +19,17 @@ from zoo.data.module import Part
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+PALETTE = ((0.5, 0.5, 0.5), (0.85, 0.25, 0.2), (0.25, 0.7, 0.3), (0.25, 0.35, 0.85))
+"""What the classes look like: a grey ground, red circles, green squares, blue triangles."""
 COLOURS = ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
-"""Of the classes, as Pascal VOC and the masks that are predicted here have them."""
+"""Of the classes in masks, as Pascal VOC and the masks that are predicted here have them."""
 
 
 class PairedShapes(Shapes):
     """Batches ``(masks, images)``, both in colour and from -1 to 1.
 
-    Images and masks are those of :class:`~zoo.data.masks.shapes.Shapes`.
+    The masks are those of :class:`~zoo.data.masks.shapes.Shapes`, and so are the images, except for
+    their colours, which are :data:`PALETTE`.
 
     Args:
         batch_size: pairs a batch.
@@ -65,6 +68,7 @@ class PairedShapes(Shapes):
             split_seed=split_seed,
             drop_last=drop_last,
         )
+        self.palette = torch.tensor(PALETTE)
         mean, std = RANGES["symmetric"]
         self.normalize = NormalizeAnySize([mean] * 3, [std] * 3)
         colours = self.normalize(torch.tensor(COLOURS, dtype=torch.float32).view(-1, 3, 1, 1))

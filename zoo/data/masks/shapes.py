@@ -40,6 +40,8 @@ class Shapes(MaskModule):
     splits = ("train", "val", "test")
     in_channels = 3
     class_names = ("background", "circle", "square", "triangle")
+    palette: Tensor | None = None
+    """Colours of the classes, see :func:`draw_shapes`."""
 
     def __init__(
         self,
@@ -90,12 +92,22 @@ class Shapes(MaskModule):
         samples: list[Labelled] = []
         for block in range(math.ceil(count / BLOCK)):
             generator = seeded_generator("shapes", split, self.split_seed, block)
-            samples += zip(*draw_shapes(BLOCK, self.image_size, generator), strict=True)
+            drawn = draw_shapes(BLOCK, self.image_size, generator, self.palette)
+            samples += zip(*drawn, strict=True)
         return samples[:count]
 
 
-def draw_shapes(count: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_shapes(
+    count: int, size: int, generator: torch.Generator, palette: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Draws images and their masks.
+
+    Args:
+        count: how many.
+        size: height and width.
+        generator: of the random numbers.
+        palette: colours of the ground and the three kinds of shapes, float32 ``(4, 3)`` from 0 to
+            1; None: any colours, another for each.
 
     Returns:
         uint8 ``(count, 3, size, size)`` and uint8 ``(count, size, size)``.
@@ -111,6 +123,8 @@ def draw_shapes(count: int, size: int, generator: torch.Generator) -> tuple[Tens
     angle, frequency, phase = 2 * math.pi * uniform(3).view(3, count, 1, 1)
     stripes = (2 * frequency * (x * angle.cos() + y * angle.sin()) + phase).sin()
     ground = uniform(3, 1, 1)
+    if palette is not None:
+        ground = palette[0].view(1, 3, 1, 1)
     images = ground + 0.3 * coarse + 0.1 * stripes.unsqueeze(1)
     masks = torch.zeros(count, size, size, dtype=torch.uint8)
     number = (uniform() * MAX_SHAPES).long() + 1
@@ -119,6 +133,8 @@ def draw_shapes(count: int, size: int, generator: torch.Generator) -> tuple[Tens
         centre_x, centre_y, radius, turn = uniform(4).T.view(4, count, 1, 1)
         colour = uniform(3, 1, 1)
         colour = (ground + 0.25 + 0.5 * colour) % 1  # apart from the ground in each channel
+        if palette is not None:
+            colour = palette[kind.flatten() + 1].view(-1, 3, 1, 1)
         radius = 0.1 + 0.15 * radius
         turn = 2 * math.pi * turn
         u, v = x - (0.1 + 0.8 * centre_x), y - (0.1 + 0.8 * centre_y)

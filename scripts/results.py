@@ -110,7 +110,7 @@ FIRST = ("bleu_tokenized", "sequence_accuracy", "accuracy")
 # And next to it: pixel error is what the challenge of the U-Net paper ranks by, nats are what
 # diffusion shares with other models, and real images stand beside generated ones.
 BESIDE = (
-    *("bleu", "pixel_error", "negative_elbo"),
+    *("bleu", "pixel_error", "average_precision", "negative_elbo"),
     *("feature_distance", "real_feature_distance", "recognised", "real_recognised"),
     *("class_agreement", "modes_covered", "reverse_kl", "high_quality", "real_high_quality"),
 )

@@ -27,10 +27,13 @@ def test_metrics_over_uneven_batches_are_those_of_the_whole():
     task = Regression(model)
     for part in (slice(0, 20), slice(20, 30)):
         task.evaluate((x[part], y[part]))
-    mse = (model(x) - y).square().mean().item()
+    residuals = model(x) - y
+    mse = residuals.square().mean().item()
     assert task.compute() == {
         "loss": pytest.approx(mse),
         "rmse": pytest.approx(math.sqrt(mse)),
+        "mae": pytest.approx(residuals.abs().mean().item()),
+        "bias": pytest.approx(residuals.mean().item()),
         "r2": pytest.approx(1 - mse / y.var(correction=0).item()),
     }
     assert (task.monitor, task.mode) == ("loss", "min")

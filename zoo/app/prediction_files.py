@@ -40,16 +40,25 @@ def rows_of(prediction: Prediction) -> list[dict[str, str | float]]:
     match prediction:
         case Classes(probabilities) if probabilities.ndim == 2:
             return [{"class": name, "probability": value} for name, value in prediction.best()]
-        case Values(values):
-            columns = values.float().reshape(len(values), -1).tolist()
-            names = [f"value_{i}" for i in range(len(columns[0]))] if columns else []
-            names = ["value"] if len(names) == 1 else names
-            return [dict(zip(names, row, strict=True)) for row in columns]
+        case Values():
+            return _rows_of_values(prediction)
         case Texts(texts):
             return [{"text": text} for text in texts]
         case Table(rows):
             return rows
     raise ConfigError(f"predict: {type(prediction).__name__} cannot be written as a table")
+
+
+def _rows_of_values(values: Values) -> list[dict[str, str | float]]:
+    """A column for each value, and with intervals one for either end behind it."""
+    columns: dict[str, list[float]] = {}
+    parts = {"value": values.values, "low": values.low, "high": values.high}
+    flat = {k: v.float().reshape(len(v), -1) for k, v in parts.items() if v is not None}
+    width = flat["value"].size(1)
+    for number in range(width):
+        for name, part in flat.items():
+            columns[name if width == 1 else f"{name}_{number}"] = part[:, number].tolist()
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def write_table(rows: Sequence[dict[str, str | float]], out: Path) -> None:

@@ -86,14 +86,56 @@ class Mean(SumMetric):
         return self.sums["total"] / self.sums["count"]
 
 
-class SquaredError(Mean):
-    """The mean of squared errors, as ``loss``, and its root, as ``rmse``."""
+class Residuals(SumMetric):
+    """What is predicted minus what is true: ``rmse``, ``mae`` and, its mean, ``bias``.
 
-    higher_is_better = MappingProxyType({"loss": False, "rmse": False})
+    Shape:
+        - predictions, targets: ``(batch, *)``
+    """
 
-    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
-        loss = super().compute()
-        return {"loss": loss, "rmse": loss.sqrt()}
+    higher_is_better = MappingProxyType({"rmse": False, "mae": False})
+
+    def __init__(self) -> None:
+        super().__init__(count=zero(), total=zero(), absolute=zero(), squares=zero())
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        residuals = predictions.to(self.sums["total"]) - targets.to(self.sums["total"])
+        self.add(
+            count=residuals.numel(),
+            total=residuals.sum(),
+            absolute=residuals.abs().sum(),
+            squares=residuals.square().sum(),
+        )
+
+    def compute(self) -> dict[str, Tensor]:
+        total, absolute, squares = (
+            self.sums[name] / self.sums["count"] for name in ("total", "absolute", "squares")
+        )
+        return {"rmse": squares.sqrt(), "mae": absolute, "bias": total}
+
+
+class Intervals(SumMetric):
+    """The share of targets that lie in their interval, ``coverage``, and its mean ``width``.
+
+    Shape:
+        - low, high, targets: ``(batch, *)``
+    """
+
+    higher_is_better = MappingProxyType({"width": False})
+
+    def __init__(self) -> None:
+        super().__init__(count=zero(), covered=zero(), width=zero())
+
+    def update(self, low: Tensor, high: Tensor, targets: Tensor) -> None:
+        self.add(
+            count=targets.numel(),
+            covered=((low <= targets) & (targets <= high)).sum(),
+            width=(high.to(self.sums["width"]) - low.to(self.sums["width"])).sum(),
+        )
+
+    def compute(self) -> dict[str, Tensor]:
+        count = self.sums["count"]
+        return {"coverage": self.sums["covered"] / count, "width": self.sums["width"] / count}
 
 
 class Accuracy(SumMetric):

@@ -39,9 +39,17 @@ class Classes(NamedTuple):
 
 
 class Values(NamedTuple):
-    """Real numbers for each sample: ``(batch, *)``."""
+    """Real numbers for each sample: ``(batch, *)``.
+
+    Attributes:
+        values: the numbers.
+        low: below which a target should hardly lie, of the same shape; None: nothing is said.
+        high: above which.
+    """
 
     values: Tensor
+    low: Tensor | None = None
+    high: Tensor | None = None
 
 
 class Masks(NamedTuple):

@@ -1,27 +1,30 @@
-"""Regression: real numbers, learned by mean squared error."""
+"""Regression: real numbers, learned by squared error or another loss."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zoo.figures.points import fit_image
-from zoo.metrics.sums import R2, SquaredError
+from zoo.metrics.sums import R2, Intervals, Mean, Residuals
 from zoo.tasks.prediction import Values
+from zoo.tasks.regression_losses import LossName, regression_loss
 from zoo.tasks.task import Image, Shown, Task
 
 MOST_POINTS = 1_000  # of an evaluation, in the image
 
 
 class Regression(Task):
-    r"""Squared error, averaged over samples and outputs.
+    r"""A loss of every target, averaged over samples and outputs; as a rule their squared error.
 
     .. math:: L(W) = \frac{1}{np} \sum_{i=1}^n \sum_{j=1}^p (\hat y_{ij} - y_{ij})^2
 
-    A batch is ``(inputs, targets)``. The metrics are ``loss``, ``rmse`` and ``r2``. After an
-    evaluation there is an image of the first thousand predictions against the true values.
+    A batch is ``(inputs, targets)``. The metrics are ``loss``, ``rmse``, ``mae``, ``bias`` (mean of
+    predicted minus true) and ``r2``; of losses that say how sure a prediction is also ``coverage``,
+    the share of targets that lie in their interval, and its mean ``width``. After an evaluation
+    there is an image of the first thousand predictions against the true values.
 
     Ridge regression is this task with a linear model and weight decay. SGD with
     ``weight_decay=λ`` adds :math:`\lambda W` to the gradient, so it minimises
@@ -35,35 +38,70 @@ class Regression(Task):
     the whole data set arrive there; on mini-batches they hover around it.
 
     Args:
-        model: inputs to predictions.
+        model: inputs to predictions; see ``loss`` for how many numbers a target.
+        loss: ``mse``, ``mae``, ``huber``, ``log_cosh``, ``quantile``, ``gaussian_nll`` or
+            ``laplace_nll``: see ``zoo/tasks/regression_losses.py``. Of ``quantile`` the model
+            returns a number for each quantile and target, of the last two a location and the
+            logarithm of a scale.
+        delta: of ``huber``: the residual from which on the loss is linear.
+        quantiles: of ``quantile``, rising; the outermost two bound the interval.
+        coverage: share of the targets that an interval of ``gaussian_nll`` or ``laplace_nll``
+            should hold.
 
     Shape:
         - inputs: ``(batch, *)``
-        - targets: as the predictions, where ``(batch,)`` also goes with ``(batch, 1)``
+        - targets: ``(batch, *)``
+        - predictions: as the targets, where ``(batch,)`` also goes with ``(batch, 1)``; of several
+          numbers a target ``(*targets, numbers)``, or those of the last dimension side by side
     """
 
     predicts = Values
     unit = "values"
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        loss: LossName = "mse",
+        delta: float = 1.0,
+        quantiles: Sequence[float] = (0.05, 0.5, 0.95),
+        coverage: float = 0.9,
+    ) -> None:
         super().__init__(model)
-        self.metrics = {"loss": SquaredError(), "r2": R2()}
+        self.criterion = regression_loss(loss, delta=delta, quantiles=quantiles, coverage=coverage)
+        self.metrics = {
+            "loss": Mean(higher_is_better=False),
+            "residuals": Residuals(),
+            "r2": R2(),
+        }
+        if self.criterion.has_interval:
+            self.metrics["intervals"] = Intervals()
         self._points: list[tuple[Tensor, Tensor]] = []  # targets and predictions
         self._num_points = 0
 
     def loss(self, batch: Any) -> tuple[Tensor, int]:
-        predictions, targets = self._predictions(batch)
-        return F.mse_loss(predictions, targets), targets.numel()
+        output, targets = self._outputs(batch)
+        return self.criterion.each(output, targets).mean(), targets.numel()
 
     def evaluate(self, batch: Any) -> None:
-        predictions, targets = self._predictions(batch)
-        self.metrics["loss"].update(F.mse_loss(predictions, targets), targets.numel())
-        self.metrics["r2"].update(predictions, targets)
+        output, targets = self._outputs(batch)
+        predictions = self.judge(output, targets)
         left = MOST_POINTS - self._num_points
         if left > 0:
             points = (targets.flatten()[:left].clone(), predictions.flatten()[:left].clone())
             self._points.append(points)
             self._num_points += len(points[0])
+
+    def judge(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Adds a batch to the metrics, and returns the predictions, of the targets' shape."""
+        losses, predictions = self.criterion.each(output, targets), self.criterion.value(output)
+        self.metrics["loss"].update(losses.mean(), targets.numel())
+        self.metrics["residuals"].update(predictions, targets)
+        self.metrics["r2"].update(predictions, targets)
+        interval = self.criterion.interval(output)
+        if interval is not None:
+            self.metrics["intervals"].update(*interval, targets)
+        return predictions
 
     def reset(self) -> None:
         super().reset()
@@ -77,26 +115,54 @@ class Regression(Task):
         return {"fit": Image(partial(fit_image, targets, predictions))}
 
     def predict(self, batch: Any) -> Values:
-        """The model's predictions: ``(batch, *)``."""
-        return Values(self.model(*self.example_inputs(batch)))
+        """The model's predictions, ``(batch, *)``, with their intervals where there are any."""
+        output = self.model(*self.example_inputs(batch))
+        if self.criterion.outputs == 1:
+            return Values(output)
+        output = unfolded(output, self.criterion.outputs)
+        interval = self.criterion.interval(output)
+        return Values(self.criterion.value(output), *(interval or ()))
 
-    def _predictions(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """The model's predictions, and the targets."""
+    def _outputs(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """What the model returns, as the loss takes it, and the targets."""
         targets = self.targets_of(batch)
-        return matched(self.model(*self.example_inputs(batch)), targets), targets
+        output = self.model(*self.example_inputs(batch))
+        return matched(output, targets, self.criterion.outputs), targets
 
 
-def matched(predictions: Tensor, targets: Tensor) -> Tensor:
+def unfolded(output: Tensor, numbers: int) -> Tensor:
+    """What belongs to one target in a dimension of its own: ``(*, targets, numbers)``."""
+    if output.size(-1) % numbers:
+        raise ValueError(
+            f"the loss wants {numbers} numbers for each target, and the model returns "
+            f"{output.size(-1)}: give it {numbers} outputs for each target (model.out_features, or "
+            "model.num_classes of an MLP)"
+        )
+    return output.unflatten(-1, (-1, numbers))
+
+
+def matched(output: Tensor, targets: Tensor, numbers: int = 1) -> Tensor:
     """Predictions of the targets' shape; others would broadcast to all pairs of samples.
 
+    Args:
+        output: what the model returns.
+        targets: what it is compared with.
+        numbers: how many it returns for each target; if several, they get a last dimension.
+
     Raises:
-        ValueError: they have another shape, and not merely a last dimension of 1 too many.
+        ValueError: the output has another shape, and not merely a last dimension of 1 too many.
     """
-    if predictions.shape == (*targets.shape, 1):
-        predictions = predictions.squeeze(-1)  # as targets
-    if predictions.shape != targets.shape:
+    if numbers > 1 and output.shape != (*targets.shape, numbers):
+        output = unfolded(output, numbers)
+        if output.shape == (*targets.shape, 1, numbers):
+            output = output.squeeze(-2)
+    elif numbers == 1 and output.shape == (*targets.shape, 1):
+        output = output.squeeze(-1)
+    shape = targets.shape if numbers == 1 else (*targets.shape, numbers)
+    if output.shape != shape:
+        of = "" if numbers == 1 else f" times {numbers} numbers of the loss"
         raise ValueError(
-            f"the model must return predictions of the targets' shape {tuple(targets.shape)}, "
-            f"not {tuple(predictions.shape)}"
+            f"the model must return predictions of the targets' shape {tuple(targets.shape)}{of}, "
+            f"not {tuple(output.shape)}"
         )
-    return predictions
+    return output

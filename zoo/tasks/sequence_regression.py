@@ -1,13 +1,14 @@
 """Regression with sequences: how a series continues, or a sequence made from a vector."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zoo.figures.curves import curves_image
 from zoo.tasks.regression import Regression, matched
+from zoo.tasks.regression_losses import LossName
 from zoo.tasks.task import Image, Shown
 
 
@@ -20,7 +21,7 @@ class Curves(NamedTuple):
 
 
 class SequenceRegression(Regression):
-    r"""Squared error, averaged over samples, steps and features.
+    r"""Squared error, or another loss, averaged over samples, steps and features.
 
     .. math:: L = \frac{1}{nTp} \sum_{i=1}^n \sum_{t=1}^T \sum_{j=1}^p (\hat y_{itj} - y_{itj})^2
 
@@ -37,6 +38,10 @@ class SequenceRegression(Regression):
         model: inputs to predictions; with ``teacher_forcing`` it takes ``targets=`` too.
         teacher_forcing: give the model the targets during training.
         num_curves: curves in the image, 0 for none.
+        loss: see :class:`~zoo.tasks.regression.Regression`, as of the next three.
+        delta: of ``huber``.
+        quantiles: of ``quantile``.
+        coverage: of the intervals of ``gaussian_nll`` and ``laplace_nll``.
 
     Shape:
         - inputs: ``(batch, features)`` or ``(batch, window, features)``
@@ -44,9 +49,17 @@ class SequenceRegression(Regression):
     """
 
     def __init__(
-        self, model: nn.Module, *, teacher_forcing: bool = False, num_curves: int = 6
+        self,
+        model: nn.Module,
+        *,
+        teacher_forcing: bool = False,
+        num_curves: int = 6,
+        loss: LossName = "mse",
+        delta: float = 1.0,
+        quantiles: Sequence[float] = (0.05, 0.5, 0.95),
+        coverage: float = 0.9,
     ) -> None:
-        super().__init__(model)
+        super().__init__(model, loss=loss, delta=delta, quantiles=quantiles, coverage=coverage)
         if num_curves < 0:
             raise ValueError(f"num_curves must be at least 0, not {num_curves}")
         self.teacher_forcing = teacher_forcing
@@ -57,14 +70,12 @@ class SequenceRegression(Regression):
         if not self.teacher_forcing:
             return super().loss(batch)
         inputs, targets = batch
-        predictions = matched(self.model(inputs, targets=targets), targets)
-        return F.mse_loss(predictions, targets), targets.numel()
+        output = matched(self.model(inputs, targets=targets), targets, self.criterion.outputs)
+        return self.criterion.each(output, targets).mean(), targets.numel()
 
     def evaluate(self, batch: tuple[Tensor, Tensor]) -> None:
         inputs, targets = batch
-        predictions, _ = self._predictions(batch)
-        self.metrics["loss"].update(F.mse_loss(predictions, targets), targets.numel())
-        self.metrics["r2"].update(predictions, targets)
+        predictions = self.judge(*self._outputs(batch))
         if self.curves is None and self.num_curves > 0 and targets.ndim > 1:
             given = inputs if inputs.ndim == 3 else None
             shown = (_first_feature(x, self.num_curves) for x in (given, targets, predictions))

@@ -1,0 +1,204 @@
+"""Fits scikit-learn's models to the data of a run or an experiment: what a network has to beat.
+
+    python scripts/baseline.py run=runs/lenet_digits/<run>
+    python scripts/baseline.py experiment=huber_diabetes fit=ridge,forest out=diabetes.csv
+
+Fitted to the training split, judged on val and test by the metrics of this project, with each
+model's own defaults but for a seed. The samples are those of the data module, flattened: scaled as
+the network gets them, and of training images those of the first epoch, augmented if they are. What
+is best on val has a star. Configuration words are those of train.py, of which only the data matter;
+besides them:
+
+run=<folder>   the data of a stored run
+fit=<names>    instead of all. For classes: dummy, logistic, linear_svm, svm, knn, naive_bayes,
+               tree, forest, boosting. For numbers: dummy, linear, ridge, lasso, svm, knn, tree,
+               forest, boosting
+limit=0        training samples, the first of the first epoch; 0 for all. Kernel machines take hours
+               for more than some ten thousand
+seed=0         of the models that draw random numbers
+out=<file>     the table as CSV
+"""
+
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import clone  # noqa: F401
+from zoo.app.program import program
+from zoo.config.command_line import CommandLine
+from zoo.config.errors import ConfigError, as_config_error
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PATHS = ("run", "fit", "limit", "seed", "out")
+Maker = Callable[[int], Any]
+Split = tuple["Tensor", "Tensor"]
+
+
+def classifiers() -> dict[str, Maker]:
+    """scikit-learn's classifiers, made from a seed."""
+    from sklearn import dummy, ensemble, naive_bayes, neighbors, svm, tree
+    from sklearn.linear_model import LogisticRegression
+
+    return {
+        "dummy": lambda seed: dummy.DummyClassifier(),
+        "logistic": lambda seed: LogisticRegression(max_iter=1_000, random_state=seed),
+        "linear_svm": lambda seed: svm.LinearSVC(random_state=seed),
+        "svm": lambda seed: svm.SVC(random_state=seed),
+        "knn": lambda seed: neighbors.KNeighborsClassifier(),
+        "naive_bayes": lambda seed: naive_bayes.GaussianNB(),
+        "tree": lambda seed: tree.DecisionTreeClassifier(random_state=seed),
+        "forest": lambda seed: ensemble.RandomForestClassifier(random_state=seed),
+        "boosting": lambda seed: ensemble.HistGradientBoostingClassifier(random_state=seed),
+    }
+
+
+def regressors() -> dict[str, Maker]:
+    """scikit-learn's models of numbers, made from a seed."""
+    from sklearn import dummy, ensemble, linear_model, neighbors, svm, tree
+    from sklearn.multioutput import MultiOutputRegressor
+
+    return {
+        "dummy": lambda seed: dummy.DummyRegressor(),
+        "linear": lambda seed: linear_model.LinearRegression(),
+        "ridge": lambda seed: linear_model.Ridge(random_state=seed),
+        "lasso": lambda seed: linear_model.Lasso(alpha=0.01, random_state=seed),
+        "svm": lambda seed: MultiOutputRegressor(svm.SVR()),
+        "knn": lambda seed: neighbors.KNeighborsRegressor(),
+        "tree": lambda seed: tree.DecisionTreeRegressor(random_state=seed),
+        "forest": lambda seed: ensemble.RandomForestRegressor(random_state=seed),
+        "boosting": lambda seed: MultiOutputRegressor(
+            ensemble.HistGradientBoostingRegressor(random_state=seed)
+        ),
+    }
+
+
+def baseline(line: CommandLine) -> None:
+    """Prints a line for each model."""
+    limit, seed = line.integer("limit", 0, least=0), line.integer("seed", 0, least=0)
+
+    from zoo.app.output import check_new
+    from zoo.app.prediction_files import write_table
+    from zoo.tasks.prediction import Table
+
+    out = Path(line.options["out"]) if "out" in line.options else None
+    if out is not None:
+        check_new(out)
+    splits = samples(line, limit)
+    is_classified = not splits["train"][1].is_floating_point()
+    makers = classifiers() if is_classified else regressors()
+    names = line.options["fit"].split(",") if "fit" in line.options else list(makers)
+    for name in names:
+        if name not in makers:
+            what = "classes" if is_classified else "numbers"
+            raise ConfigError(f"fit={name}: for {what} there are {', '.join(makers)}")
+    rows, notes = [], []
+    for name in names:
+        try:
+            rows.append(fitted(name, makers[name](seed), splits))
+        except ValueError as error:  # one that these data do not suit
+            notes.append(f"{name} cannot be fitted: {str(error).partition('. ')[0]}")
+    if not rows:
+        raise ConfigError(f"fit={','.join(names)}: {notes[0]}")
+    metric, sign = ("accuracy", 1) if is_classified else ("rmse", -1)
+    best = max(rows, key=lambda row: sign * float(row[f"val_{metric}"]))
+    starred = [row | {"model": f"{row['model']} *"} if row is best else row for row in rows]
+    counts = ", ".join(f"{len(y):,} {split}" for split, (_, y) in splits.items())
+    print(f"{counts}; {splits['train'][0].size(1):,} features a sample")
+    print("\n".join([Table(starred).markdown(), *notes]))
+    if out is not None:
+        write_table(rows, out)
+
+
+def samples(line: CommandLine, limit: int) -> dict[str, Split]:
+    """Features ``(samples, features)`` and targets of each split.
+
+    Raises:
+        ConfigError: there is no such run, or its data are not pairs of features and targets.
+    """
+    import torch
+
+    from zoo.app.rebuild import stored_recipe
+    from zoo.config.compose import compose
+
+    if "run" in line.options:
+        recipe = stored_recipe(line.options["run"], line.overrides, line.trusted)
+    else:
+        recipe = compose(
+            line.overrides, config_dir=line.flags.get("--config-dir"), trusted=line.trusted
+        )
+    data = recipe.data.build()
+    with as_config_error("data"):
+        data.setup(seed=recipe.settings.seed)
+    found: dict[str, Split] = {}
+    for split in data.splits:
+        inputs: list[Tensor] = []
+        targets: list[Tensor] = []
+        for batch in data.batches(split, 0):
+            if not _is_pair(batch):
+                raise ConfigError(
+                    f"data: {type(data).__name__} has other batches than features with a class or "
+                    "numbers for each sample, which is all that these models take"
+                )
+            inputs.append(batch[0].flatten(1).float())
+            targets.append(batch[1])
+        found[split] = torch.cat(inputs), torch.cat(targets)
+    if limit:
+        found["train"] = found["train"][0][:limit], found["train"][1][:limit]
+    return found
+
+
+def _is_pair(batch: Any) -> bool:
+    """Whether it is features and, for each sample, a class or numbers."""
+    if not isinstance(batch, tuple) or len(batch) != 2:
+        return False
+    inputs, targets = batch
+    dimensions = (1, 2) if targets.is_floating_point() else (1,)
+    return inputs.is_floating_point() and inputs.ndim > 1 and targets.ndim in dimensions
+
+
+def fitted(name: str, model: Any, splits: dict[str, Split]) -> dict[str, str | float]:
+    """What a model reaches on all splits but that which it is fitted to."""
+    x, y = splits["train"]
+    began = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="sklearn")  # of solvers that stop early
+        single = y.squeeze(1) if y.ndim == 2 and not _wants_columns(model) else y
+        model.fit(x.numpy(), single.numpy())
+    row: dict[str, str | float] = {"model": name}
+    for split, (inputs, targets) in splits.items():
+        if split != "train":
+            scores = judged(model.predict(inputs.numpy()), targets)
+            row |= {f"{split}_{metric}": value for metric, value in scores.items()}
+    return row | {"seconds": time.perf_counter() - began}
+
+
+def _wants_columns(model: Any) -> bool:
+    return type(model).__name__ == "MultiOutputRegressor"
+
+
+def judged(predictions: Any, targets: "Tensor") -> dict[str, float]:
+    """The metrics of a task, of predicted classes or numbers."""
+    import torch
+
+    from zoo.metrics.sums import R2, Residuals
+
+    found = torch.from_numpy(predictions)
+    if not targets.is_floating_point():
+        return {"accuracy": (found == targets).double().mean().item()}
+    residuals, r2 = Residuals(), R2()
+    for metric in (residuals, r2):
+        metric.update(found.reshape(targets.shape), targets)
+    return {name: float(value) for name, value in residuals.compute().items()} | {
+        "r2": float(r2.compute())
+    }
+
+
+main = program(baseline, __doc__, options=PATHS, flags=("--config-dir",))
+
+if __name__ == "__main__":
+    sys.exit(main())

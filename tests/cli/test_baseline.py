@@ -1,0 +1,112 @@
+"""The program that fits scikit-learn's models to the data of a network."""
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from zoo.app.train import main as train
+from zoo.data.images.digits import Digits
+from zoo.data.tabular.diabetes import Diabetes
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ["data=digits", "data.image_size=8", "data.augment=false"]
+
+
+@pytest.fixture(scope="module")
+def program():
+    path = ROOT / "scripts" / "baseline.py"
+    spec = importlib.util.spec_from_file_location("baseline", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def table(path):
+    with path.open() as file:
+        return {
+            row.pop("model"): {k: float(v) for k, v in row.items()} for row in csv.DictReader(file)
+        }
+
+
+def arrays(module):
+    module.setup()
+    found = {}
+    for split in module.splits:
+        ((x, y),) = module.batches(split, 0)
+        found[split] = x.flatten(1).numpy(), y.numpy()
+    return found
+
+
+def test_figures_are_scikit_learns_own_of_the_same_samples(program, tmp_path, capsys):
+    out = tmp_path / "digits.csv"
+    words = [
+        *DIGITS,
+        "data.batch_size=2000",
+        "fit=dummy,logistic,forest,knn",
+        f"out={out}",
+        "seed=3",
+    ]
+    assert program.main(words) == 0
+    found = table(out)
+    data = arrays(Digits(image_size=8, augment=False, batch_size=2000))
+    for name, model in (
+        ("logistic", LogisticRegression(max_iter=1_000)),
+        ("forest", RandomForestClassifier(random_state=3)),
+    ):
+        model.fit(*data["train"])
+        for split in ("val", "test"):
+            expected = pytest.approx(model.score(*data[split]), abs=1e-6)
+            assert found[name][f"{split}_accuracy"] == expected
+    assert found["dummy"]["test_accuracy"] < 0.15 < 0.9 < found["logistic"]["test_accuracy"]
+    printed = capsys.readouterr().out
+    assert printed.startswith("1,258 train, 269 val, 270 test; 64 features a sample")
+    best = max(found, key=lambda name: found[name]["val_accuracy"])
+    assert printed.count(" * ") == 1 and f"| {best} * " in printed
+
+
+def test_numbers_are_judged_by_the_metrics_of_a_regression(program, tmp_path):
+    out = tmp_path / "diabetes.csv"
+    assert program.main(["data=diabetes", "fit=ridge,boosting,svm", f"out={out}"]) == 0
+    data = arrays(Diabetes())
+    ridge = Ridge().fit(*data["train"])
+    found = table(out)
+    assert found["ridge"]["test_r2"] == pytest.approx(ridge.score(*data["test"]), abs=1e-5)
+    assert all(row["test_r2"] > 0.4 for row in found.values())
+
+
+def test_data_are_those_of_a_stored_run(program, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["experiment=linear_diabetes", "data.split_seed=4", "trainer.epochs=1"]
+    assert train([*words, "logger=off"]) == 0
+    (run,) = (tmp_path / "runs" / "linear_diabetes").iterdir()
+    assert program.main([f"run={run}", "fit=linear", "out=a.csv"]) == 0
+    assert program.main(["data=diabetes", "data.split_seed=4", "fit=linear", "out=b.csv"]) == 0
+    assert program.main(["data=diabetes", "fit=linear", "out=c.csv"]) == 0
+    rmse = [table(Path(f"{name}.csv"))["linear"]["test_rmse"] for name in "abc"]
+    assert rmse[0] == rmse[1] != rmse[2]
+
+
+def test_fewer_samples_are_the_first(program, capsys):
+    assert program.main([*DIGITS, "fit=knn", "limit=100"]) == 0
+    assert capsys.readouterr().out.startswith("100 train, 269 val, 270 test")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data=diabetes", "fit=logistic"], "fit=logistic: for numbers there are dummy, linear"),
+        ([*DIGITS, "fit=ridge"], "fit=ridge: for classes there are dummy, logistic"),
+        (["data=karate"], "KarateClub has other batches than features with a class or numbers"),
+        (["run=nowhere"], "run=nowhere: there is no such folder"),
+        (["data=diabetes", "limit=-1"], "limit=-1"),
+        (["data=diabetes", "fit=knn", "limit=3"], "fit=knn: knn cannot be fitted: "),
+    ],
+)
+def test_what_cannot_be_fitted_is_one_sentence(program, capsys, words, message):
+    assert program.main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1

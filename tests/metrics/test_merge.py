@@ -12,7 +12,7 @@ from zoo.metrics.mistakes import ConfidentMistakes
 from zoo.metrics.modes import ModeCoverage, ModeScores
 from zoo.metrics.perplexity import Perplexity
 from zoo.metrics.segmentation import SegmentationScores
-from zoo.metrics.sums import R2, Accuracy, ConfusionMatrix, Mean
+from zoo.metrics.sums import R2, Accuracy, ConfusionMatrix, Intervals, Mean, Residuals
 from zoo.tasks.sequence_classification import SequenceAccuracy
 
 TEXTS = ["a dog runs fast today", "the man sleeps", "a man runs", "the dog sleeps", "so it is"]
@@ -30,7 +30,9 @@ def _update(name, metric, part):
     scores, targets = _scores(part)
     if name in ("mean", "perplexity"):
         metric.update(torch.nn.functional.cross_entropy(scores, targets), len(targets))
-    elif name == "r2":
+    elif name == "intervals":
+        metric.update(scores - 0.3, scores + targets.unsqueeze(1), scores.roll(1, 1))
+    elif name in ("r2", "residuals"):
         metric.update(scores, scores.roll(1, 1) + 0.1 * targets.unsqueeze(1))
     elif name == "modes":
         metric.update(scores)
@@ -59,6 +61,8 @@ METRICS = {
     "confusion matrix": lambda: ConfusionMatrix(3),
     "sequence accuracy": SequenceAccuracy,
     "r2": R2,
+    "residuals": Residuals,
+    "intervals": Intervals,
     "frechet": FrechetDistance,
     "segmentation": lambda: SegmentationScores(3),
     "mistakes": lambda: ConfidentMistakes(4),

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.metrics.sums import R2, Accuracy, ConfusionMatrix, Mean
+from zoo.metrics.sums import R2, Accuracy, ConfusionMatrix, Mean, Residuals
 from zoo.tasks.classification import Classification
 from zoo.tasks.generative.adversarial import Adversarial
 from zoo.tasks.language_modeling import LanguageModeling
@@ -113,6 +113,26 @@ def test_r2_equals_torchmetrics(torchmetrics, shape):
     torch.testing.assert_close(ours.compute().float(), theirs.compute(), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parity
+@pytest.mark.parametrize("shape", [(6,), (6, 3)])
+def test_residuals_equal_torchmetrics(torchmetrics, shape):
+    torch.manual_seed(0)
+    ours, rmse, mae = (
+        Residuals(),
+        torchmetrics.MeanSquaredError(squared=False),
+        torchmetrics.MeanAbsoluteError(),
+    )
+    batches = [(torch.randn(shape), torch.randn(shape)) for _ in range(3)]
+    for predictions, targets in batches:
+        for metric in (ours, rmse, mae):
+            metric.update(predictions, targets)
+    found = ours.compute()
+    torch.testing.assert_close(found["rmse"].float(), rmse.compute())
+    torch.testing.assert_close(found["mae"].float(), mae.compute())
+    bias = torch.cat([predictions - targets for predictions, targets in batches]).mean()
+    torch.testing.assert_close(found["bias"].float(), bias)
+
+
 def test_r2_is_one_for_the_targets_and_zero_for_their_mean():
     targets = torch.tensor([1.0, 2.0, 6.0])
     r2 = R2()
@@ -216,10 +236,14 @@ def every_task():
         (LanguageModeling(Language()), (tokens, tokens, True)),
         (NodeClassification(Graph(), num_classes=2), graph),
         (Adversarial(Pair()), (images, targets)),
+        *(
+            (Regression(nn.Linear(3, n), loss=loss), (torch.zeros(5, 3), torch.zeros(5)))
+            for loss, n in (("quantile", 3), ("gaussian_nll", 2), ("log_cosh", 1))
+        ),
     ]
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(8))
 def test_neither_training_nor_evaluation_waits_for_the_device(number):
     # The meta device has no values, so whatever would read one fails on it.
     task, batch = every_task()[number]
@@ -235,7 +259,7 @@ def test_neither_training_nor_evaluation_waits_for_the_device(number):
         assert all(total.is_meta for total in getattr(metric, "sums", {}).values())
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(8))
 def test_evaluation_in_inference_mode_and_bfloat16_gives_finite_numbers_and_is_repeatable(number):
     task, batch = every_task()[number]
     task.prepare([batch])

@@ -122,9 +122,12 @@ class QuantileLoss(RegressionLoss):
 
     def each(self, output: Tensor, targets: Tensor) -> Tensor:
         output = output.unsqueeze(-1) if self.outputs == 1 else output  # (*targets, quantiles)
-        residual = output - targets.unsqueeze(-1)
-        below = torch.tensor(self.quantiles, dtype=output.dtype, device=output.device)
-        return torch.maximum(-below * residual, (1 - below) * residual).mean(-1)
+        residuals = (output - targets.unsqueeze(-1)).unbind(-1)
+        each = [
+            torch.maximum(-quantile * residual, (1 - quantile) * residual)
+            for quantile, residual in zip(self.quantiles, residuals, strict=True)
+        ]
+        return torch.stack(each).mean(0)
 
     def value(self, output: Tensor) -> Tensor:
         return output if self.outputs == 1 else output[..., self._middle]

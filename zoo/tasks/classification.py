@@ -1,10 +1,10 @@
-"""Classification: one class a sample, learned by cross-entropy."""
+"""Classification: one class a sample, learned by cross-entropy or another loss."""
 
 import math
 import warnings
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from zoo.figures.grids import (
 )
 from zoo.metrics.mistakes import ConfidentMistakes
 from zoo.metrics.sums import Accuracy, ConfusionMatrix, Mean, class_scores
+from zoo.tasks.classification_losses import ClassificationLoss, focal_loss, hinge_loss
 from zoo.tasks.prediction import Classes, Table
 from zoo.tasks.task import Image, Loss, Shown, Task, inputs_of
 
@@ -56,6 +57,11 @@ class Classification(Task):
         aux_weight: weight of the losses of auxiliary heads (0.3: Szegedy et al., 2015, section 5).
         top_k: for each k, a metric counts the samples whose class is among the k best guesses.
         class_names: for the tables and images; the class numbers if None.
+        loss: ``cross_entropy``, or ``hinge``, ``squared_hinge`` (a linear model is then a support
+            vector machine) or ``focal``: see ``zoo/tasks/classification_losses.py``. These take no
+            shares of classes. Of the hinge losses the logits are no logarithms: the largest tells
+            the class, and the probabilities of ``predict`` are a guess.
+        gamma: of ``focal``.
 
     Shape:
         - inputs: ``(batch, *)``
@@ -76,8 +82,20 @@ class Classification(Task):
         aux_weight: float = AUX_WEIGHT,
         top_k: tuple[int, ...] = (),
         class_names: tuple[str, ...] | None = None,
+        loss: ClassificationLoss = "cross_entropy",
+        gamma: float = 2.0,
     ) -> None:
         super().__init__(model)
+        if loss not in get_args(ClassificationLoss):
+            names = ", ".join(get_args(ClassificationLoss))
+            raise ValueError(f"loss must be one of {names}, not {loss!r}")
+        if not 0 <= gamma < math.inf:
+            raise ValueError(f"gamma must be at least 0, not {gamma}")
+        if loss != "cross_entropy" and label_smoothing:
+            raise ValueError(
+                f"label_smoothing must be 0 with loss={loss}, which takes no shares of classes, "
+                f"not {label_smoothing}"
+            )
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, not {num_classes}")
         if not 0 <= label_smoothing < 1:
@@ -94,6 +112,7 @@ class Classification(Task):
             raise ValueError(
                 f"class_names must name {num_classes} classes (num_classes), not {len(class_names)}"
             )
+        self.loss_name, self.gamma = loss, gamma
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self.is_balanced = class_weights == "balanced"
@@ -228,6 +247,8 @@ class Classification(Task):
 
     def _loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | int]:
         """The loss, and the sum of weights that it is the mean over."""
+        if self.loss_name != "cross_entropy":
+            return self._other_loss(logits, targets)
         smoothing = self.label_smoothing
         if self.class_weights is None:
             return F.cross_entropy(logits, targets, label_smoothing=smoothing), targets.size(0)
@@ -242,6 +263,23 @@ class Classification(Task):
             logits, targets.to(dtype), weight=weights, reduction="sum", label_smoothing=smoothing
         )
         return total / count, count
+
+    def _other_loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | int]:
+        if targets.is_floating_point():
+            raise ValueError(
+                f"loss={self.loss_name} takes one class for each sample, and these are mixed: set "
+                "loss=cross_entropy, or mix no images"
+            )
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        logits = logits.to(dtype)
+        if self.loss_name == "focal":
+            losses = focal_loss(logits, targets, self.gamma)
+        else:
+            losses = hinge_loss(logits, targets, squared=self.loss_name == "squared_hinge")
+        if self.class_weights is None:
+            return losses.mean(), len(losses)
+        weights = self.class_weights.to(dtype)[targets]  # (batch,)
+        return (losses * weights).sum() / weights.sum(), weights.sum()
 
     def _name(self, index: int) -> str:
         return str(index) if self.class_names is None else self.class_names[index]

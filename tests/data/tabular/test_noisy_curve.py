@@ -5,7 +5,7 @@ from zoo.data.tabular.noisy_curve import NoisyCurve, deviation, mean
 
 
 def points(split="test", **options):
-    module = NoisyCurve(**{"batch_size": None, "eval_samples": 20_000} | options)
+    module = NoisyCurve(**{"batch_size": 20_000, "eval_samples": 20_000} | options)
     module.setup()
     ((x, y),) = module.batches(split, 0)
     return x, y
@@ -27,7 +27,7 @@ def test_noise_has_the_stated_deviation_and_kind(noise, fourth):
 
 
 def test_points_are_a_function_of_their_own_seed():
-    again = NoisyCurve(num_samples=10, batch_size=None)
+    again = NoisyCurve(num_samples=10, batch_size=10)
     again.setup(seed=3)
     ((x, _),) = again.batches("train", 0)
     first, other = points("train", num_samples=10), points("train", num_samples=10, data_seed=1)

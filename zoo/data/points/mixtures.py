@@ -10,10 +10,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from zoo.data.loading.tensor import TensorLoader
-from zoo.data.module import DataModule, Part, check_batch_size
-from zoo.data.sampling import seeded_generator
-from zoo.data.splits import SPLITS
+from zoo.data.drawn import DrawnTensors
 
 
 class MixtureOptions(TypedDict, total=False):
@@ -26,7 +23,7 @@ class MixtureOptions(TypedDict, total=False):
     drop_last: bool
 
 
-class Mixture(DataModule):
+class Mixture(DrawnTensors):
     """Batches ``(points, modes)``: float32 ``(batch, 2)``, and the number of each point's mode.
 
     Every mode has the same share. The points are drawn once, from a seed of their own.
@@ -40,7 +37,7 @@ class Mixture(DataModule):
         drop_last: omit the last training batch of an epoch if it is smaller.
     """
 
-    splits = SPLITS
+    kind = "mixture"
 
     def __init__(
         self,
@@ -52,37 +49,21 @@ class Mixture(DataModule):
         data_seed: int = 0,
         drop_last: bool = False,
     ) -> None:
-        super().__init__()
-        check_batch_size(batch_size)
+        super().__init__(
+            batch_size=batch_size,
+            num_samples=num_samples,
+            eval_samples=eval_samples,
+            data_seed=data_seed,
+            drop_last=drop_last,
+        )
         if not 0 < std < math.inf:
             raise ValueError(f"std must be greater than 0, not {std}")
-        for name, value in (("num_samples", num_samples), ("eval_samples", eval_samples)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
         self.std = std
-        self.batch_size = batch_size
-        self.counts = {"train": num_samples, "val": eval_samples, "test": eval_samples}
-        self.data_seed = data_seed
-        self.drop_last = drop_last
 
     @property
     @abstractmethod
     def centres(self) -> list[list[float]]:
         """Of the modes."""
-
-    def setup(
-        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
-    ) -> None:
-        for split, count in self.counts.items():
-            self.loaders[split] = TensorLoader(
-                self._draw(count, seeded_generator("mixture", self.data_seed, split)),
-                batch_size=self.batch_size,
-                shuffle=split == "train",
-                seed=seed,
-                drop_last=self.drop_last and split == "train",
-                device=device,
-                part=part,
-            )
 
     def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         centres = torch.tensor(self.centres)

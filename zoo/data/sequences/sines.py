@@ -1,49 +1,17 @@
 """Synthetic waves: to be continued from a noisy beginning, or to be made from their description."""
 
 import math
-from abc import abstractmethod
-from typing import Any, ClassVar, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from zoo.data.loading.tensor import TensorLoader
-from zoo.data.module import Part
-from zoo.data.sampling import seeded_generator
-from zoo.data.sequences.base import DrawnOptions, DrawnSequences
+from zoo.data.drawn import DrawnOptions, DrawnTensors
 
 AMPLITUDES = (0.5, 1.5)
 
 
-class Waves(DrawnSequences):
-    """Waves in batches ``(inputs, targets)``.
-
-    Attributes:
-        kind: names the random numbers of the draw.
-    """
-
-    kind: ClassVar[str]
-
-    @abstractmethod
-    def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws inputs and targets."""
-
-    def setup(
-        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
-    ) -> None:
-        for split, count in self.counts.items():
-            self.loaders[split] = TensorLoader(
-                self._draw(count, seeded_generator(self.kind, self.data_seed, split)),
-                batch_size=self.batch_size,
-                shuffle=split == "train",
-                seed=seed,
-                drop_last=self.drop_last and split == "train",
-                device=device,
-                part=part,
-            )
-
-
-class NoisySine(Waves):
+class NoisySine(DrawnTensors):
     r"""A window of a noisy sine wave, and its next values: forecasting.
 
     .. math:: x_t = A \sin(2 \pi t / P + \varphi) + \sigma \varepsilon_t
@@ -63,7 +31,7 @@ class NoisySine(Waves):
         max_period: steps of the longest.
         noise: standard deviation of the noise.
         num_samples: windows to train on.
-        options: see :class:`~zoo.data.sequences.base.DrawnSequences`.
+        options: see :class:`~zoo.data.drawn.DrawnSamples`.
     """
 
     kind = "noisy sine"
@@ -113,7 +81,7 @@ class NoisySine(Waves):
         return {"in_features": 1, "out_features": self.horizon}
 
 
-class SineSynthesis(Waves):
+class SineSynthesis(DrawnTensors):
     r"""The description of a sine wave, and the wave: a sequence to be made from one vector.
 
     .. math:: x = (A, f, \cos \varphi, \sin \varphi), \qquad
@@ -129,7 +97,7 @@ class SineSynthesis(Waves):
         length: steps T of each wave.
         max_periods: most periods in a sequence; the fewest are half of one.
         num_samples: waves to train on.
-        options: see :class:`~zoo.data.sequences.base.DrawnSequences`.
+        options: see :class:`~zoo.data.drawn.DrawnSamples`.
     """
 
     kind = "sine synthesis"

@@ -15,17 +15,17 @@ from typing import Any, Literal, Unpack
 import torch
 from torch import Tensor
 
+from zoo.data.drawn import DrawnOptions, DrawnSamples
 from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import Part
 from zoo.data.sampling import seeded_generator
-from zoo.data.sequences.base import DrawnOptions, DrawnSequences
 from zoo.data.sequences.batches import sequence_loader
 from zoo.data.sequences.pairs import pair_loader
 from zoo.data.sequences.special import SPECIAL
 from zoo.data.splits import SPLITS
 
 
-class AddingProblem(DrawnSequences):
+class AddingProblem(DrawnSamples):
     r"""Two of many numbers are marked: add them up (Hochreiter and Schmidhuber, 1997, section 5.4).
 
     https://doi.org/10.1162/neco.1997.9.8.1735, in the form of Le, Jaitly and Hinton 2015,
@@ -45,7 +45,7 @@ class AddingProblem(DrawnSequences):
         batch_size: sequences a batch.
         length: steps of each sequence.
         num_samples: sequences to train on.
-        options: see :class:`~zoo.data.sequences.base.DrawnSequences`.
+        options: see :class:`~zoo.data.drawn.DrawnSamples`.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class AddingProblem(DrawnSequences):
         return {"in_features": 2, "out_features": 1}
 
 
-class Parity(DrawnSequences):
+class Parity(DrawnSamples):
     """Whether the number of ones in a sequence of bits is odd, said at its end or at every step.
 
     One bit of memory is enough, but it must be right after every step, and guessing from anything
@@ -104,7 +104,7 @@ class Parity(DrawnSequences):
         test_length: bits of all test sequences, more than ``max_length``; null: as for the others.
         every_step: the target is the parity so far, of each step.
         num_samples: sequences to train on.
-        options: see :class:`~zoo.data.sequences.base.DrawnSequences`.
+        options: see :class:`~zoo.data.drawn.DrawnSamples`.
     """
 
     class_names = ("even", "odd")
@@ -158,7 +158,7 @@ class Parity(DrawnSequences):
         return {"num_classes": 2, "class_names": list(self.class_names), "vocab_size": 2}
 
 
-class TokenPairs(DrawnSequences):
+class TokenPairs(DrawnSamples):
     """A sequence of symbols and the same symbols in another order: copied, reversed or sorted.
 
     A batch is a :class:`~zoo.data.sequences.pairs.PairBatch` whose symbols are the tokens from 4
@@ -171,7 +171,7 @@ class TokenPairs(DrawnSequences):
         max_length: symbols of the longest.
         num_symbols: different symbols.
         num_samples: pairs to train on.
-        options: see :class:`~zoo.data.sequences.base.DrawnSequences`.
+        options: see :class:`~zoo.data.drawn.DrawnSamples`.
     """
 
     def __init__(

@@ -13,19 +13,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from zoo.data.loading.tensor import TensorLoader
-from zoo.data.module import DataModule, Part, check_batch_size
-from zoo.data.sampling import seeded_generator
-from zoo.data.splits import SPLITS
+from zoo.data.drawn import DrawnTensors
 
 Noise = Literal["normal", "laplace"]
 
 
-class NoisyCurve(DataModule):
+class NoisyCurve(DrawnTensors):
     """Batches ``(x, y)``, float32 ``(batch, 1)`` each, drawn once from a seed of their own.
 
     Args:
-        batch_size: points a batch; None for the whole split in one batch.
+        batch_size: points a batch.
         num_samples: points to train on.
         eval_samples: points of val, and of test.
         noise: ``normal`` or ``laplace``.
@@ -36,44 +33,28 @@ class NoisyCurve(DataModule):
         ValueError: there is no such noise, or a number is smaller than 1.
     """
 
-    splits = SPLITS
+    kind = "noisy curve"
 
     def __init__(
         self,
         *,
-        batch_size: int | None = 100,
+        batch_size: int = 100,
         num_samples: int = 2_000,
         eval_samples: int = 2_000,
         noise: Noise = "normal",
         data_seed: int = 0,
         drop_last: bool = False,
     ) -> None:
-        super().__init__()
-        check_batch_size(batch_size, optional=True)
-        for name, value in (("num_samples", num_samples), ("eval_samples", eval_samples)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        super().__init__(
+            batch_size=batch_size,
+            num_samples=num_samples,
+            eval_samples=eval_samples,
+            data_seed=data_seed,
+            drop_last=drop_last,
+        )
         if noise not in get_args(Noise):
             raise ValueError(f"noise must be normal or laplace, not {noise!r}")
-        self.batch_size = batch_size
-        self.counts = {"train": num_samples, "val": eval_samples, "test": eval_samples}
         self.noise = noise
-        self.data_seed = data_seed
-        self.drop_last = drop_last
-
-    def setup(
-        self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
-    ) -> None:
-        for split, count in self.counts.items():
-            self.loaders[split] = TensorLoader(
-                self._draw(count, seeded_generator("noisy curve", split, self.data_seed)),
-                batch_size=self.batch_size,
-                shuffle=split == "train",
-                seed=seed,
-                drop_last=self.drop_last and split == "train",
-                device=device,
-                part=part,
-            )
 
     def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         x = torch.rand(count, 1, generator=generator)

@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from zoo.data.drawn import DrawnTensors
+from zoo.data.loading.drawn import DrawnTensors
 
 
 class MixtureOptions(TypedDict, total=False):

@@ -6,7 +6,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from zoo.data.drawn import DrawnOptions, DrawnTensors
+from zoo.data.loading.drawn import DrawnOptions, DrawnTensors
 
 AMPLITUDES = (0.5, 1.5)
 
@@ -31,7 +31,7 @@ class NoisySine(DrawnTensors):
         max_period: steps of the longest.
         noise: standard deviation of the noise.
         num_samples: windows to train on.
-        options: see :class:`~zoo.data.drawn.DrawnSamples`.
+        options: see :class:`~zoo.data.loading.drawn.DrawnSamples`.
     """
 
     kind = "noisy sine"
@@ -97,7 +97,7 @@ class SineSynthesis(DrawnTensors):
         length: steps T of each wave.
         max_periods: most periods in a sequence; the fewest are half of one.
         num_samples: waves to train on.
-        options: see :class:`~zoo.data.drawn.DrawnSamples`.
+        options: see :class:`~zoo.data.loading.drawn.DrawnSamples`.
     """
 
     kind = "sine synthesis"

@@ -15,7 +15,7 @@ from typing import Any, Literal, Unpack
 import torch
 from torch import Tensor
 
-from zoo.data.drawn import DrawnOptions, DrawnSamples
+from zoo.data.loading.drawn import DrawnOptions, DrawnSamples
 from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import Part
 from zoo.data.sampling import seeded_generator
@@ -45,7 +45,7 @@ class AddingProblem(DrawnSamples):
         batch_size: sequences a batch.
         length: steps of each sequence.
         num_samples: sequences to train on.
-        options: see :class:`~zoo.data.drawn.DrawnSamples`.
+        options: see :class:`~zoo.data.loading.drawn.DrawnSamples`.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Parity(DrawnSamples):
         test_length: bits of all test sequences, more than ``max_length``; null: as for the others.
         every_step: the target is the parity so far, of each step.
         num_samples: sequences to train on.
-        options: see :class:`~zoo.data.drawn.DrawnSamples`.
+        options: see :class:`~zoo.data.loading.drawn.DrawnSamples`.
     """
 
     class_names = ("even", "odd")
@@ -171,7 +171,7 @@ class TokenPairs(DrawnSamples):
         max_length: symbols of the longest.
         num_symbols: different symbols.
         num_samples: pairs to train on.
-        options: see :class:`~zoo.data.drawn.DrawnSamples`.
+        options: see :class:`~zoo.data.loading.drawn.DrawnSamples`.
     """
 
     def __init__(

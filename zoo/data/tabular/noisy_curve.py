@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from zoo.data.drawn import DrawnTensors
+from zoo.data.loading.drawn import DrawnTensors
 
 Noise = Literal["normal", "laplace"]
 

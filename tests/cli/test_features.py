@@ -44,6 +44,9 @@ def test_every_evaluation_has_the_scores_of_generated_and_of_real_images(generat
         assert {f"real_{name}" for name in SCORES} <= set(row)
     assert rows[-1]["real_recognised"] > rows[-1]["recognised"]
     assert rows[-1]["real_feature_distance"] < rows[-1]["feature_distance"]
+    results = json.loads((generator / "results.json").read_text())
+    assert results["monitor"] == "feature_distance"
+    assert results["val"]["feature_distance"] == min(row["feature_distance"] for row in rows)
 
 
 @pytest.mark.parametrize("task", ["gan", "ddpm", "vae"])

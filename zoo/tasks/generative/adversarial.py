@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
 from zoo.metrics.frechet import FrechetDistance, PrincipalComponents
+from zoo.metrics.modes import ModeScores
+from zoo.metrics.sample_scores import SampleScores
 from zoo.tasks.generative.adversarial_losses import LOSSES, LossName, gradient_penalty, pack
 from zoo.tasks.generative.base import GRID, Generative, sample_grid
 from zoo.tasks.generative.opponents import Opponents
@@ -258,6 +260,12 @@ class Adversarial(Opponents, Generative):
             loss = self.discriminator_loss(real, fake, classes)
             self.metrics["discriminator_loss"].update(loss, count)
             self.metrics["generator_loss"].update(self.generator_loss(fake, classes), count)
+
+    def judge_by(self, scores: SampleScores | ModeScores) -> None:
+        """Judges samples; a classifier's features, if these are known, select checkpoints too."""
+        super().judge_by(scores)
+        if isinstance(scores, SampleScores):
+            self.monitor = "feature_distance"
 
     def compare(self, real: Tensor, fake: Tensor) -> None:
         """Updates the metrics of samples that need no classifier's features."""

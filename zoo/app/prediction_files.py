@@ -18,7 +18,7 @@ from zoo.data.download import DataError
 from zoo.data.images.opening import opened
 from zoo.figures.grids import are_images, image_grid, rescale
 from zoo.figures.palette import voc_colours
-from zoo.tasks.prediction import Classes, Prediction, Table, Texts, Values
+from zoo.tasks.prediction import Classes, Labels, Prediction, Table, Texts, Values
 from zoo.tasks.task import Image as Picture
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def rows_of(prediction: Prediction) -> list[dict[str, str | float]]:
     match prediction:
         case Classes(probabilities) if probabilities.ndim == 2:
             return [{"class": name, "probability": value} for name, value in prediction.best()]
+        case Labels():
+            return prediction.rows()
         case Values():
             return _rows_of_values(prediction)
         case Texts(texts):

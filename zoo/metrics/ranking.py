@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -19,10 +19,11 @@ class Ranking:
       the highest score down, with precision :math:`P` and recall :math:`R`; equal scores are one
       threshold.
 
-    Scores are kept, not counted in bins. Without positives or without negatives both are NaN.
+    Of several labels both are means over those that have positives and negatives; without any they
+    are NaN. Scores are kept, not counted in bins.
 
     Shape:
-        - scores, targets: ``(batch,)``; a target is 1 (positive) or 0
+        - scores, targets: ``(batch,)`` or ``(batch, labels)``; a target is 1 (positive) or 0
     """
 
     higher_is_better: Mapping[str, bool] = MappingProxyType(
@@ -51,21 +52,55 @@ class Ranking:
         return self
 
     def compute(self) -> dict[str, Tensor]:
+        return {name: values.nanmean() for name, values in self.by_label().items()}
+
+    def by_label(self) -> dict[str, Tensor]:
+        """Both numbers of each label, ``(labels,)``; NaN without positives or negatives."""
+        found = [curve.summary() for curve in self.curves()]
+        return {name: torch.stack([each[name] for each in found]) for name in found[0]}
+
+    def curves(self) -> list["Curve"]:
+        """What either curve is drawn of, for each label."""
         scores = torch.cat(self.scores) if self.scores else torch.zeros(0)
         targets = torch.cat(self.targets) if self.targets else torch.zeros(0)
-        dtype = float64_on(scores.device)
+        if scores.ndim == 1:
+            scores, targets = scores.unsqueeze(1), targets.unsqueeze(1)  # (samples, 1)
+        return [Curve.of(*column) for column in zip(scores.mT, targets.mT, strict=True)]
+
+
+class Curve(NamedTuple):
+    """How many positives and samples there are down to each threshold, from the highest on.
+
+    Attributes:
+        thresholds: different scores, descending, ``(thresholds,)``.
+        hits: positives with at least such a score.
+        seen: samples with at least such a score.
+    """
+
+    thresholds: Tensor
+    hits: Tensor
+    seen: Tensor
+
+    @classmethod
+    def of(cls, scores: Tensor, targets: Tensor) -> Self:
+        """That of scores ``(samples,)``, whose targets are 1 or 0."""
         ordered, order = scores.sort(descending=True)
-        hits = targets[order].to(dtype).cumsum(0)
+        hits = targets[order].to(float64_on(scores.device)).cumsum(0)
         ends = torch.ones(len(ordered), dtype=torch.bool, device=ordered.device)
         ends[:-1] = ordered[1:] != ordered[:-1]  # the last of equal scores
-        hits = hits[ends]  # positives down to each threshold, (thresholds,)
-        seen = ends.nonzero().squeeze(1) + 1  # all samples down to it
-        zero = hits.new_zeros(1)
-        positives = hits[-1:].sum()
-        steps = torch.diff(hits, prepend=zero)
-        misses = torch.diff(seen - hits, prepend=zero)
-        area = (misses * (hits - steps / 2)).sum()  # trapezoids: equal scores count half
+        seen = ends.nonzero().squeeze(1) + 1
+        return cls(ordered[ends], hits[ends], seen.to(hits))
+
+    def summary(self) -> dict[str, Tensor]:
+        """The area under the ROC curve and the average precision."""
+        positives, samples = self.hits[-1:].sum(), self.seen[-1:].sum()
+        negatives = samples - positives
+        zero = self.hits.new_zeros(1)
+        steps = torch.diff(self.hits, prepend=zero)
+        misses = torch.diff(self.seen - self.hits, prepend=zero)
+        area = (misses * (self.hits - steps / 2)).sum()  # trapezoids: equal scores count half
+        precision = (steps * self.hits / self.seen).sum() / positives
         return {
-            "auc": area / (positives * (len(ordered) - positives)),
-            "average_precision": (steps * hits / seen).sum() / positives,
+            "auc": area / (positives * negatives),
+            "average_precision": precision.where(negatives > 0, torch.nan),
         }

@@ -16,13 +16,15 @@ class Classes(NamedTuple):
     Attributes:
         probabilities: ``(batch, classes)``, or ``(batch, time, classes)``.
         class_names: their names; the class numbers if None.
+        chosen: the class of each sample, ``(batch,)``; the most probable one if None.
     """
 
     probabilities: Tensor
     class_names: Sequence[str] | None = None
+    chosen: Tensor | None = None
 
     def best(self) -> list[tuple[str, float]]:
-        """The most probable class of each sample by name, with its probability.
+        """The class chosen for each sample by name, with its probability.
 
         Raises:
             ValueError: there is a class for each step.
@@ -31,11 +33,41 @@ class Classes(NamedTuple):
             raise ValueError(
                 f"probabilities must be (batch, classes), not {tuple(self.probabilities.shape)}"
             )
-        highest, indices = self.probabilities.float().max(1)  # (batch,)
+        probabilities = self.probabilities.float()
+        indices = probabilities.argmax(1) if self.chosen is None else self.chosen  # (batch,)
+        found = probabilities.gather(1, indices.unsqueeze(1)).squeeze(1)
         names = [
             str(i) if self.class_names is None else self.class_names[i] for i in indices.tolist()
         ]
-        return list(zip(names, highest.tolist(), strict=True))
+        return list(zip(names, found.tolist(), strict=True))
+
+
+class Labels(NamedTuple):
+    """Any number of labels for each sample.
+
+    Attributes:
+        probabilities: ``(batch, labels)``.
+        chosen: which of them a sample is said to have, bool ``(batch, labels)``.
+        label_names: their names; the label numbers if None.
+    """
+
+    probabilities: Tensor
+    chosen: Tensor
+    label_names: Sequence[str] | None = None
+
+    def rows(self) -> list[dict[str, str | float]]:
+        """For each sample the names of its labels, and the probability of every label."""
+        count = self.probabilities.size(1)
+        names = list(self.label_names or map(str, range(count)))
+        return [
+            {
+                "labels": "; ".join(name for name, has in zip(names, chosen, strict=True) if has),
+                **dict(zip(names, values, strict=True)),
+            }
+            for values, chosen in zip(
+                self.probabilities.float().tolist(), self.chosen.tolist(), strict=True
+            )
+        ]
 
 
 class Values(NamedTuple):
@@ -106,4 +138,4 @@ class Table(NamedTuple):
         return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
 
 
-Prediction = Classes | Values | Masks | Images | Texts | Samples | Table
+Prediction = Classes | Labels | Values | Masks | Images | Texts | Samples | Table

@@ -8,9 +8,12 @@ import torch
 from zoo.metrics.bleu import Bleu
 from zoo.metrics.first_samples import FirstSamples
 from zoo.metrics.frechet import FrechetDistance
+from zoo.metrics.labels import LabelScores
 from zoo.metrics.mistakes import ConfidentMistakes
 from zoo.metrics.modes import ModeCoverage, ModeScores
+from zoo.metrics.ordinal import OrdinalScores
 from zoo.metrics.perplexity import Perplexity
+from zoo.metrics.ranking import Ranking
 from zoo.metrics.segmentation import SegmentationScores
 from zoo.metrics.sums import R2, Accuracy, ConfusionMatrix, Intervals, Mean, Residuals
 from zoo.tasks.sequence_classification import SequenceAccuracy
@@ -34,6 +37,8 @@ def _update(name, metric, part):
         metric.update(scores - 0.3, scores + targets.unsqueeze(1), scores.roll(1, 1))
     elif name in ("r2", "residuals"):
         metric.update(scores, scores.roll(1, 1) + 0.1 * targets.unsqueeze(1))
+    elif name in ("labels", "ranking"):
+        metric.update(scores > 0 if name == "labels" else scores, scores.roll(1, 1) > 0)
     elif name == "modes":
         metric.update(scores)
     elif name == "mode scores":
@@ -59,6 +64,9 @@ METRICS = {
     "perplexity": Perplexity,
     "accuracy": lambda: Accuracy(2),
     "confusion matrix": lambda: ConfusionMatrix(3),
+    "ordinal": lambda: OrdinalScores(3),
+    "labels": lambda: LabelScores(3),
+    "ranking": Ranking,
     "sequence accuracy": SequenceAccuracy,
     "r2": R2,
     "residuals": Residuals,

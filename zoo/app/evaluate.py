@@ -3,6 +3,8 @@
     python evaluate.py run=<run folder> [split=<split>] [checkpoint=best|last|<file>]
     python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
     python evaluate.py run=<run folder> predict=<graph folder or table> [out=<file.csv>]
+    python evaluate.py run=<run folder> threshold=best [metric=f1] [split=<split>]
+    python evaluate.py run=<run folder> [costs=[[0,1],[1000,0]]] [prior=0.01] [split=<split>]
     python evaluate.py run=<run folder> sample=<count> [out=<file.png or file.pt>]
     python evaluate.py run=<run folder> neighbours=<count> [out=<file.png or file.pt>]
     python evaluate.py run=<run folder> over_training=<count> [out=<file.png>]
@@ -20,6 +22,12 @@ augmentation of a classifier: tta=flip (mean over the image and its mirror image
 For a graph of your own, nodes.csv and edges.csv in a folder, a node classification predicts a table
 of all nodes, whether it has seen them or not. Link prediction takes a table of pairs of its graph's
 nodes (source, target) and adds the probability of a link.
+
+Of two classes, or of labels, threshold=best finds on val the probability from which on a sample is
+best called positive, by metric=accuracy, balanced_accuracy or f<beta> (f1, f2, ...), and judges it
+on the split. costs= has a row for each true class, and in it what each decision costs; prior= says
+which shares the classes have where the model is used (of two, the second's): both change the
+decisions, and their mean cost and accuracy, those of such shares, stand beside the plain ones.
 
 A generative model draws samples; seed=<number> draws others. neighbours=<count> puts the training
 images that are nearest to each below it, where copies would show; over_training=<count> has a row
@@ -39,6 +47,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.app import decisions
 from zoo.app.commands import printable, relative
 from zoo.app.failures import report
 from zoo.app.generative import actions
@@ -62,7 +71,10 @@ ACTIONS = (
     "interpolate",
     "traverse",
 )
-PATHS = ("run", "split", "checkpoint", *ACTIONS, "seed", "steps", "out", "tta", "crop")
+PATHS = (
+    *("run", "split", "checkpoint", *ACTIONS, *decisions.OPTIONS),
+    *("seed", "steps", "out", "tta", "crop"),
+)
 LONGEST = 40
 """Rows of a table that are printed; a longer one is in the JSON file alone, but for its last."""
 
@@ -189,10 +201,14 @@ def check_options(line: CommandLine) -> None:
     given = set(line.options)
     if actions := sorted(given & set(ACTIONS)):
         action = actions[-1]
-        excluded = {"split", *actions[:-1]} | ({"tta", "crop"} if action != "predict" else set())
+        excluded = {"split", *decisions.OPTIONS, *actions[:-1]}
+        excluded |= {"tta", "crop"} if action != "predict" else set()
         if other := given & excluded:
             raise ConfigError(f"{min(other)} and {action} exclude each other")
+    if given & {"tta", "crop"} and (asked := sorted(given & set(decisions.OPTIONS))):
+        raise ConfigError(f"{asked[0]} and tta exclude each other")
     for option, needed, what in (
+        ("metric", {"threshold"}, "threshold=best"),
         ("seed", {"sample", "neighbours"}, "sample=<count> or neighbours=<count>"),
         ("steps", {"interpolate", "traverse"}, "interpolate=<image>,<image> or traverse=<image>"),
         ("out", set(ACTIONS), ", ".join(f"{action}=" for action in ACTIONS)),
@@ -223,9 +239,12 @@ def _main(words: Sequence[str] | None) -> int:
             find_run(line, "run")
             check_options(line)
             action = next((name for name in ACTIONS if name in line.options), None)
+            if action is None and set(line.options) & set(decisions.OPTIONS):
+                action = "decide"
             {
                 None: evaluate_run,
                 "predict": predict_with_run,
+                "decide": decisions.decide_with_run,
                 "sample": actions.sample_from_run,
                 "neighbours": actions.neighbours_with_run,
                 "over_training": actions.over_training_of_run,

@@ -5,9 +5,13 @@ any process, on any device and after any number of other draws.
 """
 
 import hashlib
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Balance = Literal["none", "undersample", "oversample", "resample"]
+"""Whether every class comes equally often in training, and how: see :func:`balanced_order`."""
 
 
 def mix_seed(*parts: int | str) -> int:
@@ -28,6 +32,37 @@ def seeded_generator(*parts: int | str) -> torch.Generator:
 def epoch_order(num_samples: int, *, seed: int, epoch: int) -> Tensor:
     """The permutation in which an epoch visits the samples: a pure function of seed and epoch."""
     return torch.randperm(num_samples, generator=seeded_generator("order", seed, epoch))
+
+
+def balanced_order(classes: Tensor, balance: Balance, *, seed: int, epoch: int) -> Tensor:
+    """The samples that an epoch visits where every class comes equally often, in random order.
+
+    Args:
+        classes: the class of each sample, int64 ``(samples,)``.
+        balance: ``undersample``: of every class as many as the rarest has, others each epoch;
+            ``oversample``: as many as the most frequent has, each sample about equally often;
+            ``resample``: as many samples as there are, drawn with replacement.
+        seed: another seed, other samples.
+        epoch: another epoch, other samples.
+    """
+    generator = seeded_generator("balance", seed, epoch)
+    members = [(classes == label).nonzero().squeeze(1) for label in classes.unique().tolist()]
+    if balance == "resample":
+        drawn = torch.randint(len(members), (len(classes),), generator=generator)
+        counts = torch.bincount(drawn, minlength=len(members)).tolist()
+        parts = [
+            own[torch.randint(len(own), (count,), generator=generator)]
+            for own, count in zip(members, counts, strict=True)
+        ]
+    else:
+        size = (min if balance == "undersample" else max)(map(len, members))
+        parts = []
+        for own in members:
+            whole, rest = divmod(size, len(own))
+            more = own[torch.randperm(len(own), generator=generator)[:rest]]
+            parts.append(torch.cat([own.repeat(whole), more]))
+    found = torch.cat(parts)
+    return found[torch.randperm(len(found), generator=generator)]
 
 
 def evaluation_order(num_samples: int) -> Tensor:

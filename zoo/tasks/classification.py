@@ -18,6 +18,7 @@ from zoo.figures.grids import (
     rescale,
 )
 from zoo.metrics.mistakes import ConfidentMistakes
+from zoo.metrics.ordinal import OrdinalScores
 from zoo.metrics.sums import Accuracy, ConfusionMatrix, Mean, class_scores
 from zoo.tasks.classification_losses import ClassificationLoss, focal_loss, hinge_loss
 from zoo.tasks.prediction import Classes, Table
@@ -62,6 +63,9 @@ class Classification(Task):
             shares of classes. Of the hinge losses the logits are no logarithms: the largest tells
             the class, and the probabilities of ``predict`` are a guess.
         gamma: of ``focal``.
+        ordinal: whether the classes have an order, which is that of their numbers: adds metrics
+            that weigh how far off a guess is, ``class_mae`` and ``quadratic_kappa``
+            (:class:`~zoo.metrics.ordinal.OrdinalScores`).
 
     Shape:
         - inputs: ``(batch, *)``
@@ -84,6 +88,7 @@ class Classification(Task):
         class_names: tuple[str, ...] | None = None,
         loss: ClassificationLoss = "cross_entropy",
         gamma: float = 2.0,
+        ordinal: bool = False,
     ) -> None:
         super().__init__(model)
         if loss not in get_args(ClassificationLoss):
@@ -126,6 +131,7 @@ class Classification(Task):
             "loss": Mean(higher_is_better=False),
             "accuracy": Accuracy(),
             **{f"top{k}_accuracy": Accuracy(k) for k in top_k},
+            **({"ordinal": OrdinalScores(num_classes)} if ordinal else {}),
             "confusion_matrix": self.confusion_matrix,
             "mistakes": self.mistakes,
         }
@@ -171,9 +177,8 @@ class Classification(Task):
         if targets.is_floating_point():
             targets = targets.argmax(1)  # (batch,)
         for metric in self.metrics.values():
-            if isinstance(metric, Accuracy):
+            if isinstance(metric, Accuracy | ConfusionMatrix):
                 metric.update(logits, targets)
-        self.confusion_matrix.update(logits, targets)
         if are_images(inputs):
             self.mistakes.update(inputs, logits, targets)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule, Part, check_batch_size
-from zoo.data.sampling import seeded_generator
+from zoo.data.sampling import Balance, seeded_generator
 from zoo.data.splits import SPLITS
 
 
@@ -29,9 +29,14 @@ class DrawnSamples(DataModule):
         eval_samples: samples of val, and of test.
         data_seed: another seed, other samples.
         drop_last: omit the last training batch of an epoch if it is smaller.
+
+    Attributes:
+        balance: whether classes come equally often in training, see
+            :func:`~zoo.data.sampling.balanced_order`.
     """
 
     splits = SPLITS
+    balance: Balance = "none"
 
     def __init__(
         self,
@@ -78,4 +83,5 @@ class DrawnTensors(DrawnSamples):
                 drop_last=self.drop_last and split == "train",
                 device=device,
                 part=part,
+                balance=self.balance,
             )

@@ -14,12 +14,13 @@ batch, and its mean loss would be NaN.
 """
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from zoo.data.module import Part, check_batch_size
-from zoo.data.sampling import epoch_order
+from zoo.data.sampling import Balance, balanced_order, epoch_order
 
 
 def share(size: int, part: Part) -> slice:
@@ -41,6 +42,12 @@ def check_part(part: Part, batch_size: int | None = None) -> None:
         )
 
 
+def check_balance(balance: str) -> None:
+    """Refuses what is no way to balance classes."""
+    if balance not in get_args(Balance):
+        raise ValueError(f"balance must be one of {', '.join(get_args(Balance))}, not {balance!r}")
+
+
 class BatchOrder:
     """The batches of each epoch, as numbers of samples, and this part's slice of them.
 
@@ -51,6 +58,11 @@ class BatchOrder:
         seed: together with the epoch, all that the order depends on.
         drop_last: omit the last batch of an epoch if it is smaller. Not for evaluation.
         part: ``(rank, world)``.
+        balance: visit every class equally often (`zoo.data.sampling.balanced_order`).
+        classes: of the samples, on the CPU, where they are balanced.
+
+    Attributes:
+        num_samples: samples an epoch, which are others than the split's where they are balanced.
 
     Raises:
         ValueError: a size is too small or too large, or there is no such part.
@@ -65,8 +77,20 @@ class BatchOrder:
         seed: int,
         drop_last: bool = False,
         part: Part = (0, 1),
+        balance: Balance = "none",
+        classes: Tensor | None = None,
     ) -> None:
         check_batch_size(batch_size)
+        check_balance(balance)
+        self.balance = balance if shuffle else "none"
+        self.classes = classes
+        if self.balance != "none":
+            if classes is None or classes.ndim != 1 or classes.is_floating_point():
+                raise ValueError(
+                    f"balance={balance} needs one class a sample, which these data do not have: "
+                    "omit it"
+                )
+            num_samples = len(balanced_order(classes, self.balance, seed=seed, epoch=0))
         check_part(part, batch_size if shuffle else None)
         if drop_last and batch_size > num_samples:
             raise ValueError(
@@ -94,7 +118,10 @@ class BatchOrder:
         """
         if start >= len(self):
             return ()
-        if self.shuffle:
+        if self.balance != "none":
+            assert self.classes is not None
+            order = balanced_order(self.classes, self.balance, seed=self.seed, epoch=epoch)
+        elif self.shuffle:
             order = epoch_order(self.num_samples, seed=self.seed, epoch=epoch)
         else:
             order = torch.arange(self.num_samples)

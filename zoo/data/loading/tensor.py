@@ -8,6 +8,7 @@ from torch import Tensor
 from zoo.data.augmentation.base import Augmentation, AugmentationSequence, RandomCrop
 from zoo.data.loading.order import BatchOrder, share
 from zoo.data.module import Part, check_batch_size
+from zoo.data.sampling import Balance
 
 Transform = Callable[[Tensor], Tensor]
 Batch = tuple[Tensor, ...]
@@ -30,6 +31,7 @@ class TensorLoader:
         drop_last: omit the last batch of an epoch if it is smaller. Not for evaluation.
         device: where the tensors are put.
         part: ``(rank, world)``: give this slice of each batch, ``None`` where it is empty.
+        balance: in training, let every class of the last tensor come equally often.
     """
 
     def __init__(
@@ -44,8 +46,14 @@ class TensorLoader:
         drop_last: bool = False,
         device: torch.device | str = "cpu",
         part: Part = (0, 1),
+        balance: Balance = "none",
     ) -> None:
         check_batch_size(batch_size, optional=True)
+        if batch_size is None and balance != "none":
+            raise ValueError(
+                f"balance={balance} needs a batch_size: all samples in one batch (null) are what "
+                "they are; weigh the classes instead (task.class_weights or task.pos_weight)"
+            )
         lengths = [len(tensor) for tensor in tensors]
         if not lengths or lengths[0] == 0 or len(set(lengths)) > 1:
             raise ValueError(f"tensors must have one length greater than 0, not {lengths}")
@@ -60,6 +68,8 @@ class TensorLoader:
             seed=seed,
             drop_last=drop_last,
             part=part,
+            balance=balance,
+            classes=tensors[-1].cpu() if balance != "none" else None,
         )
         self._transform = transform
         self._augment = (

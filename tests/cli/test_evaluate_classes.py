@@ -65,7 +65,8 @@ def stored(run, name):
 def test_record_has_the_metrics_and_a_report_of_every_class(run, here, capsys):
     assert judge(run) == 0
     found = stored(run, "evaluation-test.json")
-    assert list(found) == ["split", "step", "loss", "accuracy", "top3_accuracy", "classes"]
+    metrics = ["loss", "accuracy", "top3_accuracy", "calibration_error"]
+    assert list(found) == ["split", "step", *metrics, "classes"]
     assert found["accuracy"] <= found["top3_accuracy"] <= 1
     assert [row["class"] for row in found["classes"]] == [*"0123456789", "macro mean"]
     assert all(

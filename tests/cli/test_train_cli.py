@@ -148,7 +148,7 @@ def test_status_and_results_are_those_of_a_finished_run(finished):
     assert {"pid", "heartbeat", "started"} <= set(status)
     results = json.loads((folder / "results.json").read_text())
     assert {"val", "test", "parameters", "steps", "seconds", "samples_per_second"} <= set(results)
-    assert set(results["val"]) == set(results["test"]) == {"loss", "accuracy"}
+    assert set(results["val"]) == set(results["test"]) == {"loss", "accuracy", "calibration_error"}
     assert (results["parameters"], results["steps"]) == (61_706, 2)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from zoo.metrics.bleu import Bleu
+from zoo.metrics.calibration import CalibrationError
 from zoo.metrics.first_samples import FirstSamples
 from zoo.metrics.frechet import FrechetDistance
 from zoo.metrics.labels import LabelScores
@@ -63,6 +64,7 @@ METRICS = {
     "mean": Mean,
     "perplexity": Perplexity,
     "accuracy": lambda: Accuracy(2),
+    "calibration": CalibrationError,
     "confusion matrix": lambda: ConfusionMatrix(3),
     "ordinal": lambda: OrdinalScores(3),
     "labels": lambda: LabelScores(3),

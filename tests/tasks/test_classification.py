@@ -51,6 +51,7 @@ def test_metrics_weigh_uneven_batches_by_their_samples():
     for part in (slice(0, 5), slice(5, 7)):
         task.evaluate((x[part], targets[part]))
     values = task.compute()
+    assert values.pop("calibration_error") > 0
     assert values == {
         "loss": pytest.approx(nn.functional.cross_entropy(logits, targets).item()),
         "accuracy": pytest.approx((logits.argmax(1) == targets).float().mean().item()),
@@ -96,24 +97,24 @@ def test_kept_images_do_not_hold_on_to_their_batch():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_of_an_evaluation_are_the_confusion_matrix_and_the_mistakes(channels):
+def test_images_of_an_evaluation_are_confusions_reliability_and_mistakes(channels):
     task = Classification(
         Given(torch.eye(3)), num_classes=3, class_names=("cat", "dog", "price in $")
     )
     with torch.inference_mode():
         task.evaluate((numbered_images(3, channels), torch.tensor([0, 2, 1])))
         images = images_of(task)
-    assert set(images) == {"confusion_matrix", "mistakes"}
+    assert set(images) == {"confusion_matrix", "reliability", "mistakes"}
     for image in images.values():
         assert image.shape[0] == 3 and image.min() >= 0 and image.max() <= 1
 
 
-def test_without_mistakes_or_image_inputs_there_is_the_confusion_matrix_alone():
+def test_without_mistakes_or_image_inputs_there_are_none_of_mistakes():
     task = Classification(Given(torch.eye(3)), num_classes=3)
     task.evaluate((numbered_images(3), torch.arange(3)))
-    assert set(images_of(task)) == {"confusion_matrix"}
+    assert set(images_of(task)) == {"confusion_matrix", "reliability"}
     task.evaluate((numbered_images(3).flatten(1), torch.zeros(3, dtype=torch.int64)))
-    assert set(images_of(task)) == {"confusion_matrix"}
+    assert set(images_of(task)) == {"confusion_matrix", "reliability"}
 
 
 def test_predictions_are_probabilities_and_need_no_targets():
@@ -273,7 +274,9 @@ def test_mixed_targets_are_judged_by_their_largest_share():
     task = Classification(Given(logits), num_classes=3)
     mixed = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.3, 0.5], [0.0, 0.0, 1.0]])
     task.evaluate((numbered_images(3), mixed))
-    assert task.compute() == {
+    values = task.compute()
+    assert values.pop("calibration_error") == pytest.approx(2 / 3 - logits.softmax(1)[0, 0].item())
+    assert values == {
         "loss": pytest.approx(-(mixed * logits.log_softmax(1)).sum().item() / 3),
         "accuracy": pytest.approx(2 / 3),
     }
@@ -351,7 +354,13 @@ def test_top_k_accuracy_is_torchmetrics():
     task = Classification(Given(logits), num_classes=6, top_k=(2, 5))
     task.evaluate((numbered_images(50), targets))
     values = task.compute()
-    assert list(values) == ["loss", "accuracy", "top2_accuracy", "top5_accuracy"]
+    assert list(values) == [
+        "loss",
+        "accuracy",
+        "top2_accuracy",
+        "top5_accuracy",
+        "calibration_error",
+    ]
     for k, name in ((1, "accuracy"), (2, "top2_accuracy"), (5, "top5_accuracy")):
         expected = functional.classification.multiclass_accuracy(
             logits, targets, num_classes=6, top_k=k, average="micro"

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.tasks.seen import images_of, tables_of, vectors_of
+from zoo.metrics.calibration import CalibrationError
 from zoo.tasks.sequence_classification import SequenceClassification
 
 
@@ -111,7 +112,11 @@ def test_metrics_over_uneven_batches_are_those_of_all_steps():
         task.evaluate((inputs()[part], STEPS[part], LENGTHS[part]))
     counted = STEPS >= 0
     right = logits.argmax(-1) == STEPS
-    assert task.compute() == {
+    values = task.compute()
+    expected = CalibrationError()
+    expected.update(logits[counted], STEPS[counted])
+    assert values.pop("calibration_error") == pytest.approx(expected.compute().item())
+    assert values == {
         "loss": pytest.approx(F.cross_entropy(logits[counted], STEPS[counted]).item()),
         "accuracy": pytest.approx(right[counted].double().mean().item()),
         "sequence_accuracy": pytest.approx((right | ~counted).all(1).double().mean().item()),
@@ -128,12 +133,14 @@ def test_one_class_a_sequence_has_the_metrics_of_classification():
     )
     task.evaluate((inputs(), targets, LENGTHS))
     top = logits.topk(2).indices
-    assert task.compute() == {
+    values = task.compute()
+    assert values.pop("calibration_error") > 0
+    assert values == {
         "loss": pytest.approx(F.cross_entropy(logits, targets).item()),
         "accuracy": pytest.approx((logits.argmax(1) == targets).double().mean().item()),
         "top2_accuracy": pytest.approx((top == targets[:, None]).any(1).double().mean().item()),
     }
-    assert set(images_of(task)) == {"confusion_matrix"}
+    assert set(images_of(task)) == {"confusion_matrix", "reliability"}
     assert [row["class"] for row in tables_of(task)["classes"]] == [
         "a",
         "b",

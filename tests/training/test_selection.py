@@ -41,7 +41,7 @@ def test_results_say_what_was_reached_and_with_what(tmp_path):
         "seconds",
         "samples_per_second",
     }
-    assert set(results["val"]) == set(results["test"]) == {"loss", "accuracy"}
+    assert set(results["val"]) == set(results["test"]) == {"loss", "accuracy", "calibration_error"}
     assert results["parameters"] == 6 * 8 + 8 + 8 * 3 + 3
     assert (results["monitor"], results["mode"]) == ("accuracy", "max")
     assert results == folder.read("results.json")
@@ -66,7 +66,7 @@ def test_without_a_validation_split_the_last_weights_are_what_counts(tmp_path):
     folder = new_folder(tmp_path)
     results = trainer_of(data=Samples(splits=("train", "test")).setup()).fit(folder=folder)
     assert "val" not in results
-    assert set(results["test"]) == {"loss", "accuracy"}
+    assert set(results["test"]) == {"loss", "accuracy", "calibration_error"}
     assert results["selected_step"] == 12
     assert not (folder.path / "checkpoints" / "best.pt").exists()
 

@@ -80,9 +80,14 @@ def test_rates_norms_speed_memory_and_waiting_are_curves_of_training(tmp_path):
     logged(trainer_of(epochs=1), folder)
     tags = set(seen(folder).Tags()["scalars"])
     timings = {f"system/{name}" for name in TIMINGS if name != "seconds"}
-    selected = {f"selected/{s}_{m}" for s in ("val", "test") for m in ("loss", "accuracy")}
+    metrics = ("loss", "accuracy", "calibration_error")
+    selected = {f"selected/{s}_{m}" for s in ("val", "test") for m in metrics}
     assert tags == {"loss", "optimizer/lr", "optimizer/grad_norm"} | timings | selected
-    assert set(seen(folder, "val").Tags()["scalars"]) == {"loss", "metrics/accuracy"}
+    assert set(seen(folder, "val").Tags()["scalars"]) == {
+        "loss",
+        "metrics/accuracy",
+        "metrics/calibration_error",
+    }
 
 
 def test_two_networks_have_curves_of_their_own(tmp_path):
@@ -193,13 +198,14 @@ def images(folder, split=""):
     return {tag: [event.step for event in found.Images(tag)] for tag in found.Tags()["images"]}
 
 
-def test_a_classifier_shows_inputs_confusions_and_mistakes(tmp_path):
+def test_a_classifier_shows_inputs_confusions_reliability_and_mistakes(tmp_path):
     folder = new_folder(tmp_path)
     trainer, callbacks = build("classification")
     logged(trainer, folder, callbacks=callbacks)
     assert images(folder) == {"inputs": [0]}
-    assert images(folder, "val") == {"confusion_matrix": [4, 10], "mistakes": [4, 10]}
-    assert images(folder, "test") == {"confusion_matrix": [10], "mistakes": [10]}
+    shown = ("confusion_matrix", "reliability", "mistakes")
+    assert images(folder, "val") == {name: [4, 10] for name in shown}
+    assert images(folder, "test") == {name: [10] for name in shown}
 
 
 @pytest.mark.parametrize(
@@ -209,7 +215,7 @@ def test_a_classifier_shows_inputs_confusions_and_mistakes(tmp_path):
 def test_images_come_every_so_many_evaluations_and_at_the_last(every, steps, tmp_path):
     folder = new_folder(tmp_path)
     logged(trainer_of(epochs=2, evaluate_every=2), folder, images_every=every)
-    assert images(folder, "val") == {"confusion_matrix": steps}
+    assert images(folder, "val") == {"confusion_matrix": steps, "reliability": steps}
 
 
 def test_a_gan_shows_samples_of_the_same_noise(tmp_path):

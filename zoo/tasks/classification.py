@@ -17,6 +17,8 @@ from zoo.figures.grids import (
     labelled_image_grid,
     rescale,
 )
+from zoo.figures.reliability import reliability_image
+from zoo.metrics.calibration import CalibrationError
 from zoo.metrics.mistakes import ConfidentMistakes
 from zoo.metrics.ordinal import OrdinalScores
 from zoo.metrics.sums import Accuracy, ConfusionMatrix, Mean, class_scores
@@ -40,9 +42,10 @@ class Classification(Task):
 
     A batch is ``(inputs, targets)``, where the targets are class numbers or, where training
     images are mixed (mixup, CutMix), the share :math:`t` of every class. The metrics are ``loss``
-    and ``accuracy`` (for mixed targets: of the largest share) and ``top<k>_accuracy``. After an
-    evaluation there are a table of the classes, images of the confusion matrix and, of image
-    inputs, of the most confident mistakes.
+    and ``accuracy`` (for mixed targets: of the largest share), ``top<k>_accuracy`` and
+    ``calibration_error``. After an evaluation there are a table of the classes, images of the
+    confusion matrix, of how reliable the probabilities are and, of image inputs, of the most
+    confident mistakes.
 
     A model may have auxiliary heads: in training it returns a tuple whose first field is the
     logits, and the loss of each further field is added with ``aux_weight``. The training curve then
@@ -61,7 +64,8 @@ class Classification(Task):
         loss: ``cross_entropy``, or ``hinge``, ``squared_hinge`` (a linear model is then a support
             vector machine) or ``focal``: see ``zoo/tasks/classification_losses.py``. These take no
             shares of classes. Of the hinge losses the logits are no logarithms: the largest tells
-            the class, and the probabilities of ``predict`` are a guess.
+            the class, the probabilities of ``predict`` are a guess, and there is no
+            ``calibration_error``.
         gamma: of ``focal``.
         ordinal: whether the classes have an order, which is that of their numbers: adds metrics
             that weigh how far off a guess is, ``class_mae`` and ``quadratic_kappa``
@@ -127,11 +131,13 @@ class Classification(Task):
         self.class_names = class_names
         self.confusion_matrix = ConfusionMatrix(num_classes)
         self.mistakes = ConfidentMistakes()
+        self.calibration = None if "hinge" in loss else CalibrationError()
         self.metrics = {
             "loss": Mean(higher_is_better=False),
             "accuracy": Accuracy(),
             **{f"top{k}_accuracy": Accuracy(k) for k in top_k},
             **({"ordinal": OrdinalScores(num_classes)} if ordinal else {}),
+            **({} if self.calibration is None else {"calibration_error": self.calibration}),
             "confusion_matrix": self.confusion_matrix,
             "mistakes": self.mistakes,
         }
@@ -171,16 +177,22 @@ class Classification(Task):
         return loss, count, terms
 
     def evaluate(self, batch: Any) -> None:
-        inputs, targets = inputs_of(batch), self.targets_of(batch)
-        logits = self._outputs(batch)[0]
+        logits, targets = self.outputs(batch)
+        self.judge(logits, targets)
+        if are_images(inputs := inputs_of(batch)):
+            self.mistakes.update(inputs, logits, _classes(targets))
+
+    def outputs(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Logits and targets, a row for each sample: what :meth:`judge` takes."""
+        return self._outputs(batch)[0], self.targets_of(batch)
+
+    def judge(self, logits: Tensor, targets: Tensor) -> None:
+        """Adds samples to the metrics."""
         self.metrics["loss"].update(*self._loss(logits, targets))
-        if targets.is_floating_point():
-            targets = targets.argmax(1)  # (batch,)
+        classes = _classes(targets)
         for metric in self.metrics.values():
-            if isinstance(metric, Accuracy | ConfusionMatrix):
-                metric.update(logits, targets)
-        if are_images(inputs):
-            self.mistakes.update(inputs, logits, targets)
+            if isinstance(metric, Accuracy | CalibrationError | ConfusionMatrix):
+                metric.update(logits, classes)
 
     def predict(self, batch: Any) -> Classes:
         """Probabilities of the classes: ``(batch, classes)``."""
@@ -192,16 +204,20 @@ class Classification(Task):
         return {"inputs": Image(input_grid(inputs))} if are_images(inputs) else {}
 
     def show(self) -> dict[str, Shown]:
-        """The confusion matrix, the mistakes, and a report of the classes.
+        """The confusion matrix, the reliability, the mistakes, and a report of the classes.
 
         Returns:
-            ``confusion_matrix``; ``mistakes``, if the inputs are images and there are any; and
-            ``classes``: precision, recall, F1 and support of each, in the last row their means.
+            ``confusion_matrix``; ``reliability``, unless the loss is a hinge loss; ``mistakes``, if
+            the inputs are images and there are any; and ``classes``: precision, recall, F1 and
+            support of each, in the last row their means.
         """
         matrix = self.confusion_matrix.compute()
         shown: dict[str, Shown] = {
             "confusion_matrix": Image(partial(confusion_matrix_image, matrix, self.class_names))
         }
+        if self.calibration is not None:
+            reliability = self.calibration.reliability()
+            shown["reliability"] = Image(partial(reliability_image, *reliability))
         if (mistakes := self.mistakes.compute()) is not None:
             labels = [
                 f"{self._name(target)} → {self._name(predicted)}, {confidence:.2f}"
@@ -288,6 +304,11 @@ class Classification(Task):
 
     def _name(self, index: int) -> str:
         return str(index) if self.class_names is None else self.class_names[index]
+
+
+def _classes(targets: Tensor) -> Tensor:
+    """Class numbers, of mixed targets those of the largest share: ``(batch,)``."""
+    return targets.argmax(1) if targets.is_floating_point() else targets
 
 
 def _weights(given: str | tuple[float, ...] | None, num_classes: int) -> Tensor | None:

@@ -80,11 +80,11 @@ class Regression(Task):
         self._num_points = 0
 
     def loss(self, batch: Any) -> tuple[Tensor, int]:
-        output, targets = self._outputs(batch)
+        output, targets = self.outputs(batch)
         return self.criterion.each(output, targets).mean(), targets.numel()
 
     def evaluate(self, batch: Any) -> None:
-        output, targets = self._outputs(batch)
+        output, targets = self.outputs(batch)
         predictions = self.judge(output, targets)
         left = MOST_POINTS - self._num_points
         if left > 0:
@@ -123,8 +123,8 @@ class Regression(Task):
         interval = self.criterion.interval(output)
         return Values(self.criterion.value(output), *(interval or ()))
 
-    def _outputs(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """What the model returns, as the loss takes it, and the targets."""
+    def outputs(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """What the model returns, as the loss takes it, and the targets: see :meth:`judge`."""
         targets = self.targets_of(batch)
         output = self.model(*self.example_inputs(batch))
         return matched(output, targets, self.criterion.outputs), targets

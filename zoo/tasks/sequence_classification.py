@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.metrics.sums import IGNORED, Accuracy, Mean
+from zoo.metrics.sums import IGNORED, Mean
 from zoo.tasks.classification import Classification
 from zoo.tasks.prediction import Classes
 from zoo.tasks.task import Shown, inputs_of, mean_over
@@ -76,18 +76,16 @@ class SequenceClassification(Classification):
         super().prepare((None, those[those != IGNORED]) for those in targets)
 
     def loss(self, batch: Any) -> tuple[Tensor, Tensor | int]:
-        logits, targets = self._logits_and_targets(batch)
+        logits, targets = self.outputs(batch)
         return self._loss(logits.flatten(0, -2), targets.flatten())
 
     def evaluate(self, batch: Any) -> None:
-        logits, targets = self._logits_and_targets(batch)
+        self.judge(*self.outputs(batch))
+
+    def judge(self, logits: Tensor, targets: Tensor) -> None:
+        """Adds sequences to the metrics."""
         self.metrics["sequence_accuracy"].update(logits, targets)
-        logits, targets = logits.flatten(0, -2), targets.flatten()  # (steps, classes), (steps,)
-        self.metrics["loss"].update(*self._loss(logits, targets))
-        self.confusion_matrix.update(logits, targets)
-        for metric in self.metrics.values():
-            if isinstance(metric, Accuracy):
-                metric.update(logits, targets)
+        super().judge(logits.flatten(0, -2), targets.flatten())  # (steps, classes), (steps,)
 
     def compute(self) -> dict[str, float]:
         values = super().compute()
@@ -109,7 +107,8 @@ class SequenceClassification(Classification):
         logits: Tensor = self.model(inputs_of(batch), lengths)
         return logits
 
-    def _logits_and_targets(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def outputs(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Logits and targets, a row for each sequence: what :meth:`judge` takes."""
         logits, targets = self._logits(batch), batch[1]
         if logits.shape != (*targets.shape, self.num_classes):
             raise ValueError(

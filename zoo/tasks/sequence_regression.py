@@ -75,7 +75,7 @@ class SequenceRegression(Regression):
 
     def evaluate(self, batch: tuple[Tensor, Tensor]) -> None:
         inputs, targets = batch
-        predictions = self.judge(*self._outputs(batch))
+        predictions = self.judge(*self.outputs(batch))
         if self.curves is None and self.num_curves > 0 and targets.ndim > 1:
             given = inputs if inputs.ndim == 3 else None
             shown = (_first_feature(x, self.num_curves) for x in (given, targets, predictions))

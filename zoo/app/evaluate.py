@@ -1,6 +1,8 @@
 """Evaluates a run, or predicts with it, from its folder alone.
 
     python evaluate.py run=<run folder> [split=<split>] [checkpoint=best|last|<file>]
+    python evaluate.py run=<run folder> bootstrap=<resamples> [seed=0]
+    python evaluate.py run=<run folder> calibrate=true
     python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
     python evaluate.py run=<run folder> predict=<graph folder or table> [out=<file.csv>]
     python evaluate.py run=<run folder> threshold=best [metric=f1] [split=<split>]
@@ -13,6 +15,11 @@
     python evaluate.py run=<run folder> traverse=<image> [steps=7] [out=<file>]
 
 The split is test or, where the data have none, val.
+
+bootstrap= adds 95 % intervals, from so many draws of the samples with replacement. calibrate=true
+finds the temperature of a classifier on val and keeps it in calibration.json. Evaluations and
+predictions divide the logits by it, or by another, where they are told to: temperature=stored,
+temperature=1.5.
 
 For images, a classifier predicts a table, predictions.csv, as a regression does; a segmentation
 predicts a mask for each, an image translation an image, in the folder predictions. Test-time
@@ -51,6 +58,7 @@ from zoo.app import decisions
 from zoo.app.commands import printable, relative
 from zoo.app.failures import report
 from zoo.app.generative import actions
+from zoo.app.judging import calibrate_run, intervals, temper
 from zoo.app.main import show_version
 from zoo.app.named_runs import find_run
 from zoo.app.stored_runs import OmittedError, rebuilt, set_up_data
@@ -64,6 +72,7 @@ if TYPE_CHECKING:
 
 ACTIONS = (
     "predict",
+    "calibrate",
     "sample",
     "neighbours",
     "over_training",
@@ -71,23 +80,26 @@ ACTIONS = (
     "interpolate",
     "traverse",
 )
+VIEWED = ("temperature", "tta", "crop")
+"""What changes the outputs of a classifier."""
 PATHS = (
-    *("run", "split", "checkpoint", *ACTIONS, *decisions.OPTIONS),
-    *("seed", "steps", "out", "tta", "crop"),
+    *("run", "split", "checkpoint", *ACTIONS, *decisions.OPTIONS, "bootstrap"),
+    *("seed", "steps", "out", *VIEWED),
 )
 LONGEST = 40
 """Rows of a table that are printed; a longer one is in the JSON file alone, but for its last."""
 
 
 def augment(parts: "Evaluation", line: CommandLine) -> dict[str, Any]:
-    """Puts the test-time augmentation asked for into the task; returns what to note of it."""
+    """Puts temperature and test-time augmentation asked for into the task, and returns them."""
     from zoo.tasks.prediction import Classes
 
+    temperature = temper(parts, line)
     views, crop = line.options.get("tta"), line.options.get("crop")
     if views is None:
         if crop is not None:
             raise ConfigError(f"crop={crop}: goes with tta=ten_crop")
-        return {}
+        return temperature
     if parts.task.predicts is not Classes or not hasattr(parts.data, "preprocess"):
         raise ConfigError(f"tta={views}: this run does not classify images")
     if crop is not None and not crop.isdecimal():
@@ -97,7 +109,7 @@ def augment(parts: "Evaluation", line: CommandLine) -> dict[str, Any]:
     size = None if crop is None else int(crop)
     with as_config_error():
         parts.task.model = AveragedViews(parts.task.model, views, crop=size).eval()  # type: ignore[arg-type]
-    return {"tta": views} | ({} if crop is None else {"crop": size})
+    return temperature | {"tta": views} | ({} if crop is None else {"crop": size})
 
 
 def evaluate_run(line: CommandLine) -> None:
@@ -118,6 +130,7 @@ def evaluate_run(line: CommandLine) -> None:
     folder = RunFolder(line.options["run"])
     set_up_data(parts, folder)
     limit = parts.settings.trainer.limit_eval_batches
+    bounds = intervals(parts, line, split, limit)
     batches = islice(parts.data.batches(split, 0), limit)
     found: dict[str, Shown] = {}
     with as_config_error() if augmentation else nullcontext():
@@ -128,11 +141,14 @@ def evaluate_run(line: CommandLine) -> None:
             then=lambda _: found.update(parts.task.show()),
         )
     tables = {name: table.rows for name, table in found.items() if isinstance(table, Table)}
-    file = "-".join(["evaluation", split, *map(str, augmentation.values())]) + ".json"
-    with_tta = "".join(f", {name}={value}" for name, value in augmentation.items())
-    print(f"{split}{_extent(folder, limit)}, weights of step {parts.step:,}{with_tta}")
+    words = {"temperature": f"temperature-{line.options.get('temperature')}"}
+    file = "-".join(["evaluation", split, *(words.get(n, str(v)) for n, v in augmentation.items())])
+    file += ".json"
+    changed = "".join(f", {name}={value}" for name, value in augmentation.items())
+    print(f"{split}{_extent(folder, limit)}, weights of step {parts.step:,}{changed}")
     for name, value in metrics.items():
-        print(f"{name:<24}{value:>12.4f}")
+        low_and_high = f"  {bounds[name][0]:.4f} to {bounds[name][1]:.4f}" if name in bounds else ""
+        print(f"{name:<24}{value:>12.4f}{low_and_high}")
     for name, entry in found.items():
         match entry:
             case Table(rows):
@@ -143,6 +159,8 @@ def evaluate_run(line: CommandLine) -> None:
     # Last: they may be somebody else's folders, in which one must not write.
     part = {} if limit is None else {"limit_eval_batches": limit}
     content = {"split": split, "step": parts.step, **part, **augmentation, **metrics, **tables}
+    if bounds:
+        content["intervals"] = bounds
     try:
         folder.write(file, content)
     except OSError as error:
@@ -201,17 +219,22 @@ def check_options(line: CommandLine) -> None:
     given = set(line.options)
     if actions := sorted(given & set(ACTIONS)):
         action = actions[-1]
-        excluded = {"split", *decisions.OPTIONS, *actions[:-1]}
-        excluded |= {"tta", "crop"} if action != "predict" else set()
+        excluded = {"split", "bootstrap", *decisions.OPTIONS, *actions[:-1]}
+        excluded |= set() if action == "predict" else set(VIEWED)
         if other := given & excluded:
             raise ConfigError(f"{min(other)} and {action} exclude each other")
-    if given & {"tta", "crop"} and (asked := sorted(given & set(decisions.OPTIONS))):
-        raise ConfigError(f"{asked[0]} and tta exclude each other")
+    if (asked := given & set(decisions.OPTIONS)) and (other := given & {"bootstrap", *VIEWED}):
+        raise ConfigError(f"{min(asked)} and {min(other)} exclude each other")
+    writing = set(ACTIONS) - {"calibrate"}
     for option, needed, what in (
         ("metric", {"threshold"}, "threshold=best"),
-        ("seed", {"sample", "neighbours"}, "sample=<count> or neighbours=<count>"),
+        (
+            "seed",
+            {"sample", "neighbours", "bootstrap"},
+            "sample=<count> or neighbours=<count> or bootstrap=<resamples>",
+        ),
         ("steps", {"interpolate", "traverse"}, "interpolate=<image>,<image> or traverse=<image>"),
-        ("out", set(ACTIONS), ", ".join(f"{action}=" for action in ACTIONS)),
+        ("out", writing, ", ".join(f"{action}=" for action in ACTIONS if action in writing)),
     ):
         if option in given and not given & needed:
             raise ConfigError(f"{option} goes with {what}")
@@ -245,6 +268,7 @@ def _main(words: Sequence[str] | None) -> int:
                 None: evaluate_run,
                 "predict": predict_with_run,
                 "decide": decisions.decide_with_run,
+                "calibrate": calibrate_run,
                 "sample": actions.sample_from_run,
                 "neighbours": actions.neighbours_with_run,
                 "over_training": actions.over_training_of_run,

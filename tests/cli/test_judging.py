@@ -68,7 +68,7 @@ def test_temperature_is_used_where_it_is_asked_for(calibrated, tmp_path, capsys)
     found = stored(run, "calibration.json")
     assert evaluate.main([f"run={run}"]) == 0
     assert evaluate.main([f"run={run}", "temperature=stored"]) == 0
-    assert f"temperature={found['temperature']}" in capsys.readouterr().out
+    assert f"temperature={found['temperature']:.6g}\n" in capsys.readouterr().out
     plain = stored(run, "evaluation-test.json")
     tempered = stored(run, "evaluation-test-temperature-stored.json")
     assert "temperature" not in plain and tempered["temperature"] == found["temperature"]
@@ -111,6 +111,7 @@ def test_temperature_of_other_weights_is_refused(calibrated, capsys):
 def test_intervals_stand_beside_the_metrics_and_in_the_file(run, capsys):
     assert evaluate.main([f"run={run}", "bootstrap=200"]) == 0
     out = capsys.readouterr().out
+    assert ", with 95 % intervals\n" in out
     found = stored(run, "evaluation-test.json")
     assert set(found["intervals"]) == {"loss", "accuracy"}
     for name, (low, high) in found["intervals"].items():

@@ -144,7 +144,9 @@ def evaluate_run(line: CommandLine) -> None:
     words = {"temperature": f"temperature-{line.options.get('temperature')}"}
     file = "-".join(["evaluation", split, *(words.get(n, str(v)) for n, v in augmentation.items())])
     file += ".json"
-    changed = "".join(f", {name}={value}" for name, value in augmentation.items())
+    shown = {n: f"{v:.6g}" if isinstance(v, float) else v for n, v in augmentation.items()}
+    changed = "".join(f", {name}={value}" for name, value in shown.items())
+    changed += ", with 95 % intervals" if bounds else ""
     print(f"{split}{_extent(folder, limit)}, weights of step {parts.step:,}{changed}")
     for name, value in metrics.items():
         low_and_high = f"  {bounds[name][0]:.4f} to {bounds[name][1]:.4f}" if name in bounds else ""

@@ -316,7 +316,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 values = [row[metric] for row in group if metric in row]
                 if values:
                     mean, deviation = statistics.fmean(values), statistics.stdev(values)
-                    lines.append(f"  {metric:<22}{mean:.4f} ± {deviation:.4f}")
+                    lines.append(f"  {metric:<24}{mean:.4f} ± {deviation:.4f}")
     lines += [
         f"job {r['job']} is job {r['repeats']} again, seed included: counted once"
         for r in rows

@@ -98,10 +98,17 @@ class MultiLabelClassification(Task):
         self.pos_weight = weights.where(usable, 1.0).to(self.pos_weight)
 
     def loss(self, batch: Any) -> Loss:
-        return self._loss(self._logits(batch), self._targets(batch))
+        return self._loss(*self.outputs(batch))
 
     def evaluate(self, batch: Any) -> None:
-        logits, targets = self._logits(batch), self._targets(batch)
+        self.judge(*self.outputs(batch))
+
+    def outputs(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Logits and targets, ``(batch, labels)``: what :meth:`judge` takes."""
+        return self._logits(batch), self._targets(batch)
+
+    def judge(self, logits: Tensor, targets: Tensor) -> None:
+        """Adds samples to the metrics."""
         self.metrics["loss"].update(*self._loss(logits, targets))
         self.scores.update(self._decide(logits.float().sigmoid()), targets)
         self.ranking.update(logits.float(), targets)

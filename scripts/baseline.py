@@ -12,7 +12,8 @@ besides them:
 run=<folder>   the data of a stored run
 fit=<names>    instead of all. For classes: dummy, logistic, linear_svm, svm, knn, naive_bayes,
                tree, forest, boosting. For numbers: dummy, linear, ridge, lasso, svm, knn, tree,
-               forest, boosting
+               forest, boosting. For series also, fitted to nothing: naive (the last value goes on)
+               and seasonal_naive (that of data.period steps before)
 limit=0        training samples, the first of the first epoch; 0 for all. Kernel machines take hours
                for more than some ten thousand
 seed=0         of the models that draw random numbers
@@ -23,6 +24,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +79,28 @@ def regressors() -> dict[str, Maker]:
     }
 
 
+class Forecaster:
+    """A forecast that the data module makes of a window alone, in the manner of scikit-learn."""
+
+    def __init__(self, data: Any, name: str, seed: int) -> None:
+        self.data, self.name = data, name  # and nothing is drawn
+
+    def fit(self, inputs: Any, targets: Any) -> None:
+        """There is nothing to fit."""
+
+    def predict(self, inputs: Any) -> Any:
+        """The forecasts, ``(samples, *)``."""
+        import torch
+
+        return self.data.naive_forecasts(torch.from_numpy(inputs))[self.name].numpy()
+
+
+def forecasters(data: Any, inputs: "Tensor") -> dict[str, Maker]:
+    """Those of a series; no others have any."""
+    names = data.naive_forecasts(inputs) if hasattr(data, "naive_forecasts") else ()
+    return {name: partial(Forecaster, data, name) for name in names}
+
+
 def baseline(line: CommandLine) -> None:
     """Prints a line for each model."""
     limit, seed = line.integer("limit", 0, least=0), line.integer("seed", 0, least=0)
@@ -88,9 +112,10 @@ def baseline(line: CommandLine) -> None:
     out = Path(line.options["out"]) if "out" in line.options else None
     if out is not None:
         check_new(out)
-    splits = samples(line, limit)
+    data, splits = samples(line, limit)
     is_classified = not splits["train"][1].is_floating_point()
     makers = classifiers() if is_classified else regressors()
+    makers |= forecasters(data, splits["train"][0])
     names = line.options["fit"].split(",") if "fit" in line.options else list(makers)
     for name in names:
         if name not in makers:
@@ -114,8 +139,8 @@ def baseline(line: CommandLine) -> None:
         write_table(rows, out)
 
 
-def samples(line: CommandLine, limit: int) -> dict[str, Split]:
-    """Features ``(samples, features)`` and targets of each split.
+def samples(line: CommandLine, limit: int) -> tuple[Any, dict[str, Split]]:
+    """The data module; features ``(samples, features)`` and targets of each split.
 
     Raises:
         ConfigError: there is no such run, or its data are not pairs of features and targets.
@@ -145,11 +170,11 @@ def samples(line: CommandLine, limit: int) -> dict[str, Split]:
                     "numbers for each sample, which is all that these models take"
                 )
             inputs.append(batch[0].flatten(1).float())
-            targets.append(batch[1])
+            targets.append(batch[1].flatten(1) if batch[1].ndim > 2 else batch[1])
         found[split] = torch.cat(inputs), torch.cat(targets)
     if limit:
         found["train"] = found["train"][0][:limit], found["train"][1][:limit]
-    return found
+    return data, found
 
 
 def _is_pair(batch: Any) -> bool:
@@ -157,7 +182,7 @@ def _is_pair(batch: Any) -> bool:
     if not isinstance(batch, tuple) or len(batch) != 2:
         return False
     inputs, targets = batch
-    dimensions = (1, 2) if targets.is_floating_point() else (1,)
+    dimensions = (1, 2, 3) if targets.is_floating_point() else (1,)
     return inputs.is_floating_point() and inputs.ndim > 1 and targets.ndim in dimensions
 
 

@@ -28,7 +28,8 @@ augmentation of a classifier: tta=flip (mean over the image and its mirror image
 
 For a graph of your own, nodes.csv and edges.csv in a folder, a node classification predicts a table
 of all nodes, whether it has seen them or not. Link prediction takes a table of pairs of its graph's
-nodes (source, target) and adds the probability of a link.
+nodes (source, target) and adds the probability of a link. A forecast takes a table that ends where
+it is to begin, and is a table of the steps after it, in the units of the columns.
 
 Of two classes, or of labels, threshold=best finds on val the probability from which on a sample is
 best called positive, by metric=accuracy, balanced_accuracy or f<beta> (f1, f2, ...), and judges it

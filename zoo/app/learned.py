@@ -16,7 +16,7 @@ def digest(text: str) -> str:
 
 
 def check_learned(folder: Path) -> None:
-    """Refuses a vocabulary whose tokens have other numbers than those that the run was trained on.
+    """Refuses a vocabulary, or a scale, that is another than that which the run was trained with.
 
     Raises:
         ConfigError: a file has been altered; runs of versions that kept no digests are not checked.
@@ -26,6 +26,6 @@ def check_learned(folder: Path) -> None:
         path = folder / Path(name).name
         if path.is_file() and digest(path.read_text(encoding="utf-8")) != expected:
             raise ConfigError(
-                f"{path} is not as this run wrote it, and its model would be given other tokens: "
+                f"{path} is not as this run wrote it, and its model would be given other inputs: "
                 "restore it"
             )

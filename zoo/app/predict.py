@@ -244,7 +244,9 @@ def predict_own(
     """Writes a table of what a run predicts for files of a user, all of them one batch.
 
     The data module knows how to read them: `read_inputs(path)` gives the batch and, for each row of
-    the prediction, what it is called (`zoo/data/graphs/graph_folder.py` has one).
+    the prediction, what it is called (`zoo/data/graphs/graph_folder.py` has one). If it trains in
+    other units than the user's, `in_units(prediction)` turns a prediction into theirs, and
+    `value_names` are the names of the values of a row (`zoo/data/sequences/series.py` has both).
 
     Args:
         parts: of the run.
@@ -265,7 +267,10 @@ def predict_own(
         batch, names = parts.data.read_inputs(source)
     except DataError as error:
         raise ConfigError(f"predict: {error}") from error
-    found = rows_of(predicted(parts, batch))
+    prediction, value_names = predicted(parts, batch), ()
+    if hasattr(parts.data, "in_units"):
+        prediction, value_names = parts.data.in_units(prediction), parts.data.value_names
+    found = rows_of(prediction, value_names)
     rows = [{**name, **row} for name, row in zip(names, found, strict=True)]
     write_table(rows, out)
     return [_line(row) for row in rows], out

@@ -31,8 +31,14 @@ COLUMNS = 8
 """Images a row of a grid."""
 
 
-def rows_of(prediction: Prediction) -> list[dict[str, str | float]]:
+def rows_of(
+    prediction: Prediction, value_names: Sequence[str] = ()
+) -> list[dict[str, str | float]]:
     """A prediction as the rows of a table, one for each sample.
+
+    Args:
+        prediction: one row for each sample.
+        value_names: what the values of a row are called, if they have names.
 
     Raises:
         ConfigError: it is not one row for each sample.
@@ -43,7 +49,7 @@ def rows_of(prediction: Prediction) -> list[dict[str, str | float]]:
         case Labels():
             return prediction.rows()
         case Values():
-            return _rows_of_values(prediction)
+            return _rows_of_values(prediction, value_names)
         case Texts(texts):
             return [{"text": text} for text in texts]
         case Table(rows):
@@ -51,7 +57,7 @@ def rows_of(prediction: Prediction) -> list[dict[str, str | float]]:
     raise ConfigError(f"predict: {type(prediction).__name__} cannot be written as a table")
 
 
-def _rows_of_values(values: Values) -> list[dict[str, str | float]]:
+def _rows_of_values(values: Values, names: Sequence[str]) -> list[dict[str, str | float]]:
     """A column for each value, and with intervals one for either end behind it."""
     columns: dict[str, list[float]] = {}
     parts = {"value": values.values, "low": values.low, "high": values.high}
@@ -59,7 +65,10 @@ def _rows_of_values(values: Values) -> list[dict[str, str | float]]:
     width = flat["value"].size(1)
     for number in range(width):
         for name, part in flat.items():
-            columns[name if width == 1 else f"{name}_{number}"] = part[:, number].tolist()
+            column = name if width == 1 else f"{name}_{number}"
+            if names:
+                column = names[number] if name == "value" else f"{names[number]}_{name}"
+            columns[column] = part[:, number].tolist()
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

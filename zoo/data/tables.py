@@ -1,6 +1,7 @@
 """Tables with a header in text files, CSV or TSV: what is wrong is told with file, line and fix."""
 
 import csv
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -64,6 +65,26 @@ def column(path: Path, header: list[str], name: str) -> int:
         f"{path}, line 1: there must be one column {name!r}, not {header.count(name)}; the "
         f"columns are {', '.join(map(repr, header)) or 'none'}{hint}"
     )
+
+
+def finite_number(text: str, where: str, fix: str) -> float:
+    """The number that a field holds.
+
+    Args:
+        text: the field.
+        where: file, line and column, for the message.
+        fix: what to do about it, likewise.
+
+    Raises:
+        DataError: it is not a finite number.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{where} has {text!r}, which is not a finite number: {fix}")
+    return value
 
 
 def read_table(path: Path, *columns: str, quoted: bool = True, unquote: str = "") -> Table:

@@ -52,7 +52,8 @@ class Regression(Task):
         - inputs: ``(batch, *)``
         - targets: ``(batch, *)``
         - predictions: as the targets, where ``(batch,)`` also goes with ``(batch, 1)``; of several
-          numbers a target ``(*targets, numbers)``, or those of the last dimension side by side
+          numbers a target ``(*targets, numbers)``, or those of the last dimension side by side; of
+          targets of more than two dimensions also all of a sample's side by side
     """
 
     predicts = Values
@@ -114,6 +115,9 @@ class Regression(Task):
         targets, predictions = map(torch.cat, zip(*self._points, strict=True))
         return {"fit": Image(partial(fit_image, targets, predictions))}
 
+    def next_steps(self, data: Any) -> list[str]:
+        return ["evaluate.py run={run} predict=<table.csv>"] if hasattr(data, "read_inputs") else []
+
     def predict(self, batch: Any) -> Values:
         """The model's predictions, ``(batch, *)``, with their intervals where there are any."""
         output = self.model(*self.example_inputs(batch))
@@ -144,6 +148,8 @@ def unfolded(output: Tensor, numbers: int) -> Tensor:
 def matched(output: Tensor, targets: Tensor, numbers: int = 1) -> Tensor:
     """Predictions of the targets' shape; others would broadcast to all pairs of samples.
 
+    A model that returns vectors may have targets of more dimensions, if the numbers are as many.
+
     Args:
         output: what the model returns.
         targets: what it is compared with.
@@ -152,7 +158,10 @@ def matched(output: Tensor, targets: Tensor, numbers: int = 1) -> Tensor:
     Raises:
         ValueError: the output has another shape, and not merely a last dimension of 1 too many.
     """
-    if numbers > 1 and output.shape != (*targets.shape, numbers):
+    sizes = targets.shape[1:]
+    if len(sizes) > 1 and output.shape[1:] == (numbers * sizes.numel(),):
+        output = output.reshape(*targets.shape, *((numbers,) if numbers > 1 else ()))
+    elif numbers > 1 and output.shape != (*targets.shape, numbers):
         output = unfolded(output, numbers)
         if output.shape == (*targets.shape, 1, numbers):
             output = output.squeeze(-2)

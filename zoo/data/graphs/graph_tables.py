@@ -8,7 +8,6 @@ Both have a header and are CSV or, if their names end in ``.tsv``, separated by 
 identifiers of nodes are texts: ``7`` and ``07`` are two nodes.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from zoo.data.download import DataError
 from zoo.data.graphs.batches import undirected
-from zoo.data.tables import Table, read_table
+from zoo.data.tables import Table, finite_number, read_table
 
 
 class NodeTable:
@@ -73,7 +72,7 @@ class NodeTable:
         return torch.tensor(
             [
                 [
-                    _number(
+                    finite_number(
                         row.fields[place],
                         f"{self.path}, line {row.line}: the column {name!r}",
                         "write a number there, or name the columns to use with data.features=[...]",
@@ -185,7 +184,7 @@ def _edges(
         value = 1.0
         if place is not None:
             where = f"{table.path}, line {line}: the column {weight!r}"
-            value = _number(fields[place], where, "write one, or set data.weight=null")
+            value = finite_number(fields[place], where, "write one, or set data.weight=null")
             if value <= 0:
                 raise DataError(f"{where} has {fields[place]!r}: a weight must be above 0")
         yield (a, b), value, line
@@ -211,13 +210,3 @@ def _sorted(links: Tensor, num_nodes: int) -> Tensor:
     """The same edges by target, then source."""
     order = (links[1] * num_nodes + links[0]).argsort()
     return links[:, order]
-
-
-def _number(text: str, where: str, fix: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise DataError(f"{where} has {text!r}, which is not a finite number: {fix}")
-    return value

@@ -186,7 +186,8 @@ class Reader:
             key, _, value = word.partition("=")
             if key in ("predict", "reconstruct", "interpolate"):
                 for name in value.split(","):
-                    if not name.isdecimal():  # the seed of an interpolation
+                    # The seed of an interpolation, or a file of the page.
+                    if not name.isdecimal() and not Path(name).is_file():
                         draw(Path(name) if Path(name).suffix else Path(name, "0.png"))
         return evaluate.main(words)
 

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from zoo.app.train import main as train
 from zoo.data.images.digits import Digits
+from zoo.data.sequences.sunspots import Sunspots
 from zoo.data.tabular.diabetes import Diabetes
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +77,24 @@ def test_numbers_are_judged_by_the_metrics_of_a_regression(program, tmp_path):
     found = table(out)
     assert found["ridge"]["test_r2"] == pytest.approx(ridge.score(*data["test"]), abs=1e-5)
     assert all(row["test_r2"] > 0.4 for row in found.values())
+
+
+def test_of_series_there_are_forecasts_that_are_not_fitted(program, tmp_path, capsys):
+    out = tmp_path / "sunspots.csv"
+    words = ["data=sunspots", "data.context=22", "data.horizon=11", "data.batch_size=null"]
+    fit = "fit=naive,seasonal_naive,linear,ridge,forest,knn"
+    assert program.main([*words, fit, f"out={out}"]) == 0
+    found = table(out)
+    data = arrays(Sunspots(context=22, horizon=11, batch_size=None))
+    years, targets = data["test"]
+    for name, forecast in (("naive", years[:, -1:]), ("seasonal_naive", years[:, -11:])):
+        error = ((forecast - targets) ** 2).mean() ** 0.5
+        assert found[name]["test_rmse"] == pytest.approx(error, abs=1e-5)
+    ridge = Ridge().fit(*data["train"])
+    assert found["ridge"]["val_r2"] == pytest.approx(ridge.score(*data["val"]), abs=1e-5)
+    assert capsys.readouterr().out.startswith("184 train, 37 val, 36 test; 22 features a sample")
+    assert program.main(["data=sunspots", "data.period=null", "fit=seasonal_naive"]) == 2
+    assert "boosting, naive\n" in capsys.readouterr().err
 
 
 def test_data_are_those_of_a_stored_run(program, tmp_path, monkeypatch, capsys):

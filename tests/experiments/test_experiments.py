@@ -8,6 +8,7 @@ import torch
 from train import train
 from zoo.app.main import main
 from zoo.data.images.digits import Digits
+from zoo.data.sequences.sunspots import Sunspots
 from zoo.data.tabular.diabetes import Diabetes
 from zoo.training.checkpoint import read
 
@@ -53,6 +54,25 @@ def test_ridge_is_scikit_learns_with_alpha_n_lambda_over_two():
     ((inputs, targets),) = data.batches("train", 0)
     ridge = Ridge(alpha=len(inputs) * 0.02 / 2).fit(inputs.numpy(), targets.numpy()[:, 0])
     np.testing.assert_allclose(ridge.coef_, closed_form(0.02)[0], rtol=1e-4, atol=1e-6)
+
+
+def test_linear_forecast_of_sunspots_ends_at_least_squares(tmp_path):
+    from sklearn.linear_model import LinearRegression
+
+    words = ["model=linear_regression", "data.flatten=true", "data.batch_size=null"]
+    words += ["optimizer=sgd", "optimizer.lr=0.1", "optimizer.momentum=0.95", "schedule=constant"]
+    words += ["trainer.epochs=1500", "trainer.evaluate_every=1500", "trainer.clip_norm=null"]
+    folder = run(tmp_path, "experiment=forecast_sunspots", *words)
+    data = Sunspots(flatten=True, batch_size=None)
+    data.setup()
+    (x, y), (test_x, test_y) = (next(iter(data.batches(split, 0))) for split in ("train", "test"))
+    fit = LinearRegression().fit(x.double().numpy(), y[:, 0].double().numpy())
+    model = read(folder / "checkpoints" / "last.pt")["model"]
+    np.testing.assert_allclose(model["linear.weight"][0], fit.coef_, atol=2e-3)
+    assert model["linear.bias"].item() == pytest.approx(fit.intercept_, abs=2e-3)
+    error = np.square(fit.predict(test_x.numpy()) - test_y[:, 0].numpy()).mean()
+    found = json.loads((folder / "results.json").read_text())["test"]["loss"]
+    assert found == pytest.approx(error, rel=5e-3)
 
 
 @pytest.mark.slow

@@ -49,6 +49,20 @@ def test_one_output_is_compared_with_its_own_target_and_not_with_all():
         Regression(nn.Linear(4, 2).double()).evaluate((x, y))
 
 
+def test_vectors_are_compared_with_targets_of_more_dimensions_number_by_number():
+    x, y = data(outputs=6)
+    model = nn.Linear(4, 6).double()
+    flat, folded = (Regression(model).loss((x, t)) for t in (y, y.unflatten(1, (3, 2))))
+    assert torch.equal(flat[0], folded[0]) and flat[1] == folded[1] == 180
+    model = nn.Linear(4, 12).double()
+    tasks = [Regression(model, loss="gaussian_nll") for _ in range(2)]
+    for task, targets in zip(tasks, (y, y.unflatten(1, (3, 2))), strict=True):
+        task.evaluate((x, targets))
+    assert tasks[0].compute() == tasks[1].compute()
+    with pytest.raises(ValueError, match=r"targets' shape \(30, 2, 3\).* not \(30, 12\)"):
+        Regression(model).loss((x, y.unflatten(1, (2, 3))))
+
+
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_weight_decay_is_ridge_with_alpha_n_p_lambda_over_two(outputs):
     x, y = data(outputs=outputs)

@@ -166,6 +166,10 @@ class Series(DataModule):
         in_features = len(self.columns or ()) * (self.context if self.flatten else 1)
         return {"in_features": in_features, "out_features": out_features}
 
+    def lacks(self) -> dict[str, str]:
+        numbers = self.facts()["out_features"]
+        return {"num_classes": f"what is forecast are numbers and no classes: set it to {numbers}"}
+
     def resolved(self) -> dict[str, Any]:
         if self.columns is None:
             return {}

@@ -101,7 +101,8 @@ def test_training_has_the_metrics_of_validation_on_as_many_of_its_batches(limits
     trainer = trainer_of(model, task=task, epochs=1, log_every=50, train_metrics=True, **limits)
     trainer.fit(callbacks=[rows])
     row = next(row for row in rows.of("train") if "accuracy" in row)
-    assert set(row) == {"step", "epoch", "split", "accuracy"}  # the loss has a curve already
+    # The loss has a curve already.
+    assert set(row) == {"step", "epoch", "split", "accuracy", "calibration_error"}
     first = islice(Samples().setup().batches("train", 0), batches)
     assert differences(evaluated[:batches], list(first)) == []
 
@@ -111,6 +112,7 @@ def test_the_metrics_of_training_change_nothing_else():
     for wanted in (False, True):
         model, rows = mlp(dropout=0.3), Rows()
         trainer_of(model, train_metrics=wanted, ema_decay=0.8).fit(callbacks=[rows])
-        others = [row for row in rows.rows if set(row) - {"step", "epoch", "split"} != {"accuracy"}]
+        wanted_only = {"accuracy", "calibration_error"}
+        others = [r for r in rows.rows if set(r) - {"step", "epoch", "split"} != wanted_only]
         found.append((weights(model).tolist(), others))
     assert found[0] == found[1]

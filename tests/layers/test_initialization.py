@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.layers.initialization import deferred_init, reset
+from zoo.layers.initialization import deferred_init, reset, start_
 
 
 class Net(nn.Module):
@@ -96,3 +96,44 @@ def test_tensors_that_nothing_resets_are_refused_by_name():
 
     with pytest.raises(TypeError, match=r"Scale must have reset_parameters\(\).*scale, shift"):
         reset(nn.Sequential(nn.Linear(2, 2), Scale()))
+
+
+@pytest.mark.parametrize(
+    ("start", "variance"),
+    [
+        ("glorot", 0.005),  # 2 / (100 + 300)
+        ("he", 0.02),  # 2 / 100
+        ("lecun", 0.01),  # 1 / 100
+        ("normal", 0.09),
+        ("uniform", 0.09),
+        ("zeros", 0),
+    ],
+)
+def test_starts_have_the_variances_that_they_are_known_for(start, variance):
+    torch.manual_seed(0)
+    weight = torch.empty(300, 100)
+    start_(weight, start, std=0.3)
+    assert weight.var().item() == pytest.approx(variance, rel=0.02)
+    assert weight.mean().abs() < 0.01
+
+
+def test_a_leak_makes_the_variance_of_he_smaller():
+    torch.manual_seed(0)
+    weight = torch.empty(300, 100)
+    start_(weight, "he", slope=1.0)
+    assert weight.var().item() == pytest.approx(0.01, rel=0.02)
+
+
+def test_orthogonal_starts_have_orthonormal_columns_or_rows():
+    weight = torch.empty(30, 10, dtype=torch.double)
+    start_(weight, "orthogonal")
+    torch.testing.assert_close(weight.T @ weight, torch.eye(10, dtype=torch.double))
+    start_(wide := torch.empty(4, 3, 2, 2, dtype=torch.double), "orthogonal")
+    torch.testing.assert_close(wide.flatten(1) @ wide.flatten(1).T, torch.eye(4).double())
+
+
+def test_the_fan_in_of_a_convolution_is_what_a_unit_sees():
+    torch.manual_seed(0)
+    weight = torch.empty(200, 8, 5, 5)
+    start_(weight, "he")
+    assert weight.var().item() == pytest.approx(2 / (8 * 25), rel=0.02)

@@ -17,12 +17,15 @@ its value, computed buffers included, and ties weights that are tied.
 
 import functools
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, Literal, ParamSpec, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 P = ParamSpec("P")
+
+Start = Literal["he", "glorot", "lecun", "orthogonal", "normal", "uniform", "zeros"]
+"""Names of distributions of first weights, see :func:`start_`."""
 
 
 def deferred_init(
@@ -85,6 +88,54 @@ def reset(module: nn.Module) -> None:
             f"{type(module).__qualname__} must have reset_parameters(), which gives "
             f"{', '.join(own)} a first value"
         )
+
+
+def start_(weight: Tensor, start: Start, *, std: float = 0.01, slope: float = 0.0) -> None:
+    r"""Draws the first weights of a linear layer or a convolution.
+
+    - ``he``: normal with variance :math:`2 / ((1 + a^2)\,\mathrm{fan\_in})`, where :math:`a` is the
+      slope below zero (He et al. 2015, https://arxiv.org/abs/1502.01852, equations 10 and 15)
+    - ``glorot``: uniform with variance :math:`2 / (\mathrm{fan\_in} + \mathrm{fan\_out})` (Glorot
+      and Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html, equation 16)
+    - ``lecun``: normal with variance :math:`1 / \mathrm{fan\_in}` (LeCun et al. 1998,
+      https://doi.org/10.1007/3-540-49430-8_2, section 4.6)
+    - ``orthogonal``: orthonormal rows or columns, whichever are fewer (Saxe et al. 2014,
+      https://arxiv.org/abs/1312.6120)
+    - ``normal``, ``uniform``: of mean zero and the given standard deviation
+    - ``zeros``: by which the units of a hidden layer stay equal to one another for ever
+
+    Args:
+        weight: of at least two dimensions, outputs first; filled in place.
+        start: one of these.
+        std: of ``normal`` and ``uniform``.
+        slope: of ``he``.
+    """
+    if start == "he":
+        nn.init.kaiming_normal_(weight, a=slope, nonlinearity="leaky_relu")
+    elif start == "glorot":
+        nn.init.xavier_uniform_(weight)
+    elif start == "lecun":
+        nn.init.kaiming_normal_(weight, nonlinearity="linear")
+    elif start == "orthogonal":
+        nn.init.orthogonal_(weight)
+    elif start == "normal":
+        nn.init.normal_(weight, std=std)
+    elif start == "uniform":
+        nn.init.uniform_(weight, -(3**0.5) * std, 3**0.5 * std)
+    else:
+        nn.init.zeros_(weight)
+
+
+def check_start(start: str | None, std: float) -> None:
+    """Refuses names that `start_` does not know, and standard deviations below zero.
+
+    Raises:
+        ValueError: naming the argument `init` or `init_std`, and its value.
+    """
+    if start is not None and start not in get_args(Start):
+        raise ValueError(f"init must be one of {', '.join(get_args(Start))}, not {start!r}")
+    if not std >= 0:
+        raise ValueError(f"init_std must be at least 0, not {std}")
 
 
 def _own_tensors(module: nn.Module) -> list[str]:

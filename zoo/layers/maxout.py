@@ -26,3 +26,22 @@ class Maxout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         values = self.linear(x).unflatten(-1, (-1, self.pieces))  # (..., out_features, pieces)
         return values.amax(-1)  # (..., out_features)
+
+
+class LargestPiece(nn.Module):
+    """The largest of every few neighbouring features or maps: a maxout unit without its weights.
+
+    Args:
+        pieces: how many belong to one unit.
+
+    Shape:
+        - input: ``(batch, units * pieces, *)``
+        - output: ``(batch, units, *)``
+    """
+
+    def __init__(self, pieces: int = 2) -> None:
+        super().__init__()
+        self.pieces = pieces
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (-1, self.pieces)).amax(2)  # (batch, units, *)

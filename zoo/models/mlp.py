@@ -6,9 +6,10 @@ Layers of weighted sums and a non-linearity, trained by sending the error's deri
 through them. The hidden units come to stand for features of the task that nobody wrote down.
 
 Differences from the paper: its units are logistic, with weights that start uniform in +-0.3; here
-they are rectified, tanh or GELU, and start as the papers named under :class:`MLP` say. The two
-builders are the plain networks of two MNIST papers, without their elastic distortions (Simard) and
-without dropout of the pixels and the bound on the weights' norms (Hinton).
+they are what the user names (rectified, unless told otherwise), and start as the papers named
+under :class:`MLP` say. The two builders are the plain networks of two MNIST papers, without their
+elastic distortions (Simard) and without dropout of the pixels and the bound on the weights' norms
+(Hinton).
 
 | builder | hidden layers | source | parameters (784 inputs, 10 classes) |
 |---|---|---|---|
@@ -17,15 +18,16 @@ without dropout of the pixels and the bound on the weights' norms (Hinton).
 | `mlp_800_800` | 800, 800 | Hinton et al. 2012 | 1,276,810 |
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.layers.checks import check_at_least_one, check_probability
-from zoo.layers.initialization import deferred_init, reset
-
-Activation = Literal["relu", "tanh", "gelu"]
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
+from zoo.layers.activations import Activation
+from zoo.layers.checks import check_at_least_one
+from zoo.layers.hidden import Hidden, Placement, unused_options
+from zoo.layers.initialization import Start, deferred_init, reset
 
 
 class MLP(nn.Module):
@@ -33,9 +35,11 @@ class MLP(nn.Module):
 
     .. math:: h_0 = x, \qquad h_l = \phi(W_l h_{l-1} + b_l), \qquad y = W_{L+1} h_L + b_{L+1}
 
-    Weights before a ReLU or GELU start as :math:`\mathcal N(0, 2/\mathrm{fan\_in})` (He et al.
-    2015, https://arxiv.org/abs/1502.01852, equation 10: GELU is taken for the ReLU it resembles);
-    weights before a tanh and those of the classifier as
+    Weights before a ReLU, or a unit that resembles it (leaky and parametric ReLU, ELU, GELU, SiLU),
+    start as :math:`\mathcal N(0, 2/\mathrm{fan\_in})` (He et al. 2015,
+    https://arxiv.org/abs/1502.01852, equation 10, with the slope below zero equation 15); before
+    SELU and maxout of two pieces as :math:`\mathcal N(0, 1/\mathrm{fan\_in})`; before the others
+    (tanh, sigmoid, softplus, none) and those of the classifier as
     :math:`\mathcal U(\pm\sqrt{6/(\mathrm{fan\_in} + \mathrm{fan\_out})})` (Glorot and Bengio 2010,
     https://proceedings.mlr.press/v9/glorot10a.html, equation 16). Biases start at zero.
 
@@ -43,16 +47,21 @@ class MLP(nn.Module):
         in_features: elements of one sample once flattened.
         num_classes: width of the output.
         hidden_sizes: width of each hidden layer; none at all gives softmax regression.
-        activation: non-linearity after each hidden layer.
+        activation: non-linearity after each hidden layer (``zoo/layers/activations.py``).
+        slope: below zero, of ``leaky_relu``, and the first one of ``prelu``; None: 0.01 and 0.25.
+        batch_norm: ``none``, or batch normalisation ``before`` or ``after`` each non-linearity.
         dropout: probability with which each hidden unit is silenced during training.
+        init: how all weights start instead, the classifier's too: ``he``, ``glorot``, ``lecun``,
+            ``orthogonal``, ``normal``, ``uniform`` or ``zeros`` (``zoo/layers/initialization.py``).
+        init_std: standard deviation of ``normal`` and ``uniform``.
 
     Shape:
         - input: ``(batch, *)`` with ``in_features`` elements per sample
         - output: logits ``(batch, num_classes)``
 
     Raises:
-        ValueError: if a size is smaller than 1, ``activation`` is unknown or ``dropout`` is
-            outside [0, 1).
+        ValueError: if a size is smaller than 1, a name is unknown, ``dropout`` is outside [0, 1)
+            or ``init_std`` is negative.
     """
 
     @deferred_init
@@ -63,35 +72,39 @@ class MLP(nn.Module):
         *,
         hidden_sizes: tuple[int, ...] = (256,),
         activation: Activation = "relu",
+        slope: float | None = None,
+        batch_norm: Placement = "none",
         dropout: float = 0.0,
+        init: Start | None = None,
+        init_std: float = 0.01,
     ) -> None:
         super().__init__()
         check_at_least_one(in_features=in_features, num_classes=num_classes)
         if any(size < 1 for size in hidden_sizes):
             raise ValueError(f"hidden_sizes must all be at least 1, not {tuple(hidden_sizes)}")
-        if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation must be relu, tanh or gelu, not {activation!r}")
-        check_probability(dropout=dropout)
-        self.activation = activation
-        layers: list[nn.Module] = []
-        width = in_features
-        for size in hidden_sizes:
-            layers += [nn.Linear(width, size), _ACTIVATIONS[activation]()]
-            if dropout > 0:
-                layers.append(nn.Dropout(dropout))
-            width = size
+        self.hidden = Hidden(
+            activation=activation,
+            slope=slope,
+            batch_norm=batch_norm,
+            dropout=dropout,
+            init=init,
+            init_std=init_std,
+        )
+        sizes = (in_features, *hidden_sizes)
+        layers = [layer for pair in pairwise(sizes) for layer in self.hidden.linear(*pair)]
         self.layers = nn.Sequential(*layers)
-        self.classifier = nn.Linear(width, num_classes)
+        self.classifier = nn.Linear(sizes[-1], num_classes)
 
     def init_weights(self) -> None:
         for layer in (*self.layers, self.classifier):
+            reset(layer)
             if isinstance(layer, nn.Linear):
-                reset(layer)
-                if layer is self.classifier or self.activation == "tanh":
-                    nn.init.xavier_uniform_(layer.weight)
-                else:
-                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
+                self.hidden.start(layer, is_output=layer is self.classifier)
+
+    @classmethod
+    def without_effect(cls, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """Arguments that nothing reads beside the others, and why."""
+        return unused_options(arguments)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.layers(x.flatten(1))  # (batch, last of hidden_sizes)

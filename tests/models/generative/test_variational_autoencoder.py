@@ -140,7 +140,7 @@ def test_bound_is_made_in_single_precision_under_autocast():
         ({"channels": (0,)}, r"channels must be at least 1, not \(0,\)"),
         ({"channels": (1, 1, 1)}, "image_size must be a multiple of 8 for 3 convolutions .* not 4"),
         ({"num_classes": 0}, "num_classes must be at least 1, not 0"),
-        ({"activation": "elu"}, "activation must be tanh or relu, not 'elu'"),
+        ({"activation": "maxout"}, "activation must be one of .*, softplus, not 'maxout'"),
         ({"likelihood": "poisson"}, "likelihood must be bernoulli or gaussian, not 'poisson'"),
         ({"variance": 0.0}, "variance must be a number above 0 or 'learned', not 0.0"),
         ({"variance": "given"}, "variance must be a number above 0 or 'learned', not 'given'"),

@@ -30,19 +30,18 @@ Differences from the paper:
 | convolutions of 32 and 64, 256 hidden, 20 latent | 1,691,369 |
 """
 
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from zoo.layers.activations import Elementwise, check_activation, make_activation
 from zoo.layers.checks import check_at_least_one, check_shape
 from zoo.layers.initialization import deferred_init
 
-Activation = Literal["tanh", "relu"]
 Likelihood = Literal["bernoulli", "gaussian"]
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 class Autoencoding(NamedTuple):
@@ -90,11 +89,11 @@ class Encoder(nn.Module):
         *,
         channels: tuple[int, ...],
         hidden_sizes: tuple[int, ...],
-        activation: Activation,
+        activation: Elementwise,
         num_classes: int,
     ) -> None:
         super().__init__()
-        act = _ACTIVATIONS[activation]
+        act = partial(make_activation, activation)
         convolutions: list[nn.Module] = []
         for ins, outs in pairwise((image_shape[0], *channels)):
             convolutions += [nn.Conv2d(ins, outs, 4, stride=2, padding=1), act()]
@@ -131,11 +130,11 @@ class Decoder(nn.Module):
         *,
         channels: tuple[int, ...],
         hidden_sizes: tuple[int, ...],
-        activation: Activation,
+        activation: Elementwise,
         num_classes: int,
     ) -> None:
         super().__init__()
-        act = _ACTIVATIONS[activation]
+        act = partial(make_activation, activation)
         shape = _inner_shape(image_shape, channels)
         sizes = (latent_dim + num_classes, *hidden_sizes[::-1])
         hidden = [nn.Linear(*pair) for pair in pairwise(sizes)]
@@ -173,7 +172,7 @@ class VariationalAutoencoder(nn.Module):
         hidden_sizes: width of each hidden layer of the encoder; the decoder has them in reverse.
         channels: of each convolution before them (stride 2); none for a network of layers that are
             all fully connected.
-        activation: ``tanh`` or ``relu``.
+        activation: ``tanh``, ``relu`` or another (``zoo/layers/activations.py``).
         likelihood: of pixels given the latent variables: ``bernoulli`` (pixels in [0, 1], to be 0
             or 1) or ``gaussian``.
         variance: of a Gaussian decoder, one for all pixels: a number, or ``learned``.
@@ -199,7 +198,7 @@ class VariationalAutoencoder(nn.Module):
         latent_dim: int = 50,
         hidden_sizes: tuple[int, ...] = (200, 200),
         channels: tuple[int, ...] = (),
-        activation: Activation = "tanh",
+        activation: Elementwise = "tanh",
         likelihood: Likelihood = "bernoulli",
         variance: float | Literal["learned"] = "learned",
         num_classes: int | None = None,
@@ -218,8 +217,7 @@ class VariationalAutoencoder(nn.Module):
                 f"image_size must be a multiple of {2 ** len(channels)} for {len(channels)} "
                 f"convolutions that halve it, not {image_size}"
             )
-        if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation must be tanh or relu, not {activation!r}")
+        check_activation(activation, Elementwise)
         if likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"likelihood must be bernoulli or gaussian, not {likelihood!r}")
         if variance != "learned" and not (isinstance(variance, int | float) and variance > 0):
@@ -339,3 +337,5 @@ def _initialise(network: nn.Module) -> None:
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.PReLU):
+            layer.reset_parameters()

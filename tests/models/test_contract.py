@@ -57,6 +57,7 @@ from zoo.models.transformer.bert import bert_classifier, char_bert
 from zoo.models.transformer.gpt import gpt_char
 from zoo.models.transformer.llama import llama_char
 from zoo.models.transformer.transformer import transformer_multi30k
+from zoo.models.vision.cnn import CNN
 from zoo.models.vision.convnext import ConvNeXt
 from zoo.models.vision.densenet import densenet121, densenet_cifar
 from zoo.models.vision.fractalnet import FractalNet
@@ -165,6 +166,15 @@ CASES = {
     "mlp": Case(lambda: MLP(192, 5, hidden_sizes=(16, 8)), images(3, 8), num_classes=5),
     "mlp_tanh": Case(
         lambda: MLP(192, 5, activation="tanh", dropout=0.2), images(3, 8), num_classes=5
+    ),
+    "mlp_maxout": Case(
+        lambda: MLP(192, 5, activation="maxout", batch_norm="before"), images(3, 8), num_classes=5
+    ),
+    "cnn": Case(lambda: CNN(5, 3, image_size=8), images(3, 8), num_classes=5),
+    "cnn_prelu": Case(
+        lambda: CNN(5, 3, image_size=8, activation="prelu", batch_norm="after", dropout=0.2),
+        images(3, 8),
+        num_classes=5,
     ),
     "mlp_800": Case(lambda: mlp_800(64), images(1, 8), num_classes=10),
     "mlp_800_800": Case(lambda: mlp_800_800(64), images(1, 8), num_classes=10),

@@ -10,6 +10,7 @@ from torch import nn
 from zoo.models.segmentation.fcn import fcn8s, fcn16s, fcn32s
 from zoo.models.segmentation.unet import unet, unet_padded
 from zoo.models.vision.alexnet import alexnet, alexnet_2012
+from zoo.models.vision.cnn import CNN
 from zoo.models.vision.convnext import ConvNeXt
 from zoo.models.vision.densenet import IMAGENET, DenseNet, densenet_cifar
 from zoo.models.vision.fractalnet import FractalNet
@@ -52,6 +53,7 @@ NETWORKS = {
     "alexnet_2012": Network(partial(narrow, alexnet_2012), (3, 67, 67)),
     "convnext": Network(partial(ConvNeXt, (8, 16, 24, 32), (1, 1, 2, 1)), (3, 32, 32)),
     "densenet": Network(partial(DenseNet, (2, 3, 2, 1), IMAGENET, growth_rate=6), (3, 32, 32)),
+    "cnn": Network(partial(CNN, in_channels=3, image_size=8), (3, 8, 8)),
     "densenet_cifar": Network(partial(densenet_cifar, depth=10), (3, 8, 8)),
     "fcn8s": Network(partial(fcn8s, classifier_channels=16), (3, 8, 20)),
     "fcn16s": Network(partial(fcn16s, classifier_channels=16), (3, 8, 20)),

@@ -46,6 +46,30 @@ def test_linear_diabetes_ends_at_the_closed_form_solution(tmp_path, weight_decay
     assert abs(model["linear.bias"].item() - bias) <= 1e-4 * np.abs(weights).max()
 
 
+def test_lbfgs_diabetes_is_there_in_twenty_steps(tmp_path):
+    folder = run(tmp_path, "experiment=lbfgs_diabetes")
+    state = read(folder / "checkpoints" / "last.pt")
+    weights, bias = closed_form(0.0)
+    assert state["position"]["step"] == 20
+    assert np.abs(state["model"]["linear.weight"][0].double().numpy() - weights).max() <= 5e-6
+    assert abs(state["model"]["linear.bias"].item() - bias) <= 5e-6
+
+
+def test_lasso_diabetes_has_the_coefficients_of_scikit_learn_zeros_included(tmp_path):
+    from sklearn.linear_model import Lasso
+
+    folder = run(tmp_path, "experiment=lasso_diabetes")
+    model = read(folder / "checkpoints" / "last.pt")["model"]
+    data = Diabetes()
+    data.setup()
+    ((inputs, targets),) = data.batches("train", 0)
+    lasso = Lasso(alpha=0.05, tol=1e-9).fit(inputs.double().numpy(), targets.double().numpy())
+    found = model["linear.weight"][0].double().numpy()
+    np.testing.assert_allclose(found, lasso.coef_, atol=1e-5)
+    assert 0 < (found == 0).sum() < 10
+    assert ((found == 0) == (lasso.coef_ == 0)).all()
+
+
 def test_ridge_is_scikit_learns_with_alpha_n_lambda_over_two():
     from sklearn.linear_model import Ridge
 

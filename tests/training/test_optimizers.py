@@ -15,6 +15,7 @@ from zoo.training.optimizers import (
     MuonWithAdamW,
     load_optimizer,
     make_optimizer,
+    takes_closure,
     takes_found_inf,
 )
 from zoo.training.update import Updater
@@ -26,7 +27,7 @@ CLASSES = sorted(
     and issubclass(kind, torch.optim.Optimizer)
     and kind is not torch.optim.Optimizer
 )
-REFUSED = {"LBFGS": "adamw", "SparseAdam": "adam", "Muon": "optimizer=muon"}
+REFUSED = {"SparseAdam": "adam", "Muon": "optimizer=muon"}
 
 
 class Net(nn.Module):
@@ -53,11 +54,18 @@ def train(network, optimizer, steps=3):
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
         tokens = torch.randint(5, (8, 2), generator=generator)
-        loss = nn.functional.cross_entropy(network(tokens), tokens.sum(1) % 3)
-        for parameter in network.parameters():
-            parameter.grad = None
-        loss.backward()
-        optimizer.step()
+
+        def closure(tokens=tokens):
+            loss = nn.functional.cross_entropy(network(tokens), tokens.sum(1) % 3)
+            network.zero_grad()
+            loss.backward()
+            return loss
+
+        if takes_closure(optimizer):
+            optimizer.step(closure)
+        else:
+            closure()
+            optimizer.step()
 
 
 def names_of(group, network):

@@ -16,13 +16,21 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy, deepcopy
 from fnmatch import fnmatchcase
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from zoo.training.penalties import (
+    NO_PENALTY,
+    PenaltyOptions,
+    add_penalties,
+    check_penalties,
+    forget_start,
+)
 
-class OptimizerOptions(TypedDict, total=False):
+
+class OptimizerOptions(PenaltyOptions, total=False):
     """What a configuration may say of any optimizer, besides the arguments of its class."""
 
     decay_norms_and_biases: bool
@@ -131,21 +139,23 @@ def _parameter_groups(
     network: nn.Module,
     *,
     decay: float,
+    penalties: Mapping[str, float | None],
     decay_norms_and_biases: bool,
     groups: Mapping[str, Mapping[str, Any]],
     mark_hidden: bool,
 ) -> list[dict[str, Any]]:
     """Parameters that are updated alike, in the order of the network."""
-    spared = set() if decay_norms_and_biases or not decay else _undecayed(network)
+    none = ({"weight_decay": 0.0} if decay else {}) | {name: NO_PENALTY[name] for name in penalties}
+    spared = set() if decay_norms_and_biases or not none else _undecayed(network)
     outer = _outer(network)
     made: dict[Any, dict[str, Any]] = {}
     unused = set(groups)
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = dict(penalties)
         if id(parameter) in spared:
-            options["weight_decay"] = 0.0
+            options |= none
         if mark_hidden:
             options["hidden"] = parameter.ndim == 2 and id(parameter) not in outer
         for pattern, changes in groups.items():
@@ -166,6 +176,9 @@ def make_optimizer(
     *,
     decay_norms_and_biases: bool = False,
     groups: Mapping[str, Mapping[str, Any]] | None = None,
+    l1: float = 0.0,
+    towards_start: float = 0.0,
+    max_norm: float | None = None,
     **arguments: Any,
 ) -> torch.optim.Optimizer:
     """An optimizer of a network's trainable parameters.
@@ -173,10 +186,13 @@ def make_optimizer(
     Args:
         kind: an optimizer class.
         network: whose parameters to update.
-        decay_norms_and_biases: whether weight decay reaches normalisation weights, biases and what
-            the network's `no_weight_decay()` names too.
+        decay_norms_and_biases: whether weight decay, and the penalties below, reach normalisation
+            weights, biases and what the network's `no_weight_decay()` names too.
         groups: other values for some parameters: pattern of their names (`*` stands for anything)
-            to arguments of the class, such as `{"convs.1.*": {"weight_decay": 0.0}}`.
+            to arguments of the class or penalties, such as `{"convs.1.*": {"weight_decay": 0.0}}`.
+        l1: penalty on the sum of the weights' magnitudes, see `zoo/training/penalties.py`.
+        towards_start: penalty on half the squared distance from the weights of now.
+        max_norm: largest norm of the weights that lead to one unit; None: no bound.
         arguments: of the class.
 
     Returns:
@@ -187,9 +203,7 @@ def make_optimizer(
             `groups` has a pattern that matches nothing or a value that the class does not take.
     """
     name = getattr(kind, "__name__", str(kind))
-    step = getattr(kind, "step", None)
-    closure = inspect.signature(step).parameters.get("closure") if step else None
-    if closure is not None and closure.default is inspect.Parameter.empty:
+    if kind is not torch.optim.LBFGS and _wants_closure(kind):
         raise ValueError(
             f"{name} needs a closure that evaluates the loss several times a step, which this "
             "trainer does not give; use optimizer=adamw or optimizer=sgd"
@@ -206,9 +220,22 @@ def make_optimizer(
         )
     signature = inspect.signature(kind).parameters
     default = signature["weight_decay"].default if "weight_decay" in signature else 0.0
+    penalties: dict[str, Any] = {"l1": l1, "towards_start": towards_start, "max_norm": max_norm}
+    asked = [penalties, *(groups or {}).values()]
+    for values in asked:
+        check_penalties(dict(values))
+    is_penalised = any(
+        v.get(name, none) != none for v in asked for name, none in NO_PENALTY.items()
+    )
+    if kind is torch.optim.LBFGS and (groups or is_penalised):
+        raise ValueError(
+            "LBFGS minimises one smooth function of all parameters alike: it takes no groups, l1, "
+            "towards_start or max_norm; use optimizer=sgd"
+        )
     parameters = _parameter_groups(
         network,
         decay=arguments.get("weight_decay", default),
+        penalties=penalties if is_penalised else {},
         decay_norms_and_biases=decay_norms_and_biases,
         groups=groups or {},
         mark_hidden=kind is MuonWithAdamW,
@@ -228,12 +255,23 @@ def make_optimizer(
     if optimizer is None:
         optimizer = kind(parameters, **arguments)
     for pattern, changes in (groups or {}).items():
-        if unknown := sorted(set(changes) - set(optimizer.defaults)):
+        known = [*optimizer.defaults, *NO_PENALTY]
+        if unknown := sorted(set(changes) - set(known)):
             raise ValueError(
-                f"groups: {pattern!r} sets {unknown[0]!r}; groups of {name} have "
-                f"{', '.join(optimizer.defaults)}"
+                f"groups: {pattern!r} sets {unknown[0]!r}; groups of {name} have {', '.join(known)}"
             )
+    if is_penalised:
+        add_penalties(optimizer)
+    else:
+        forget_start(optimizer)
     return optimizer
+
+
+def _wants_closure(kind: Callable[..., torch.optim.Optimizer]) -> bool:
+    """Whether a class's steps need a function that evaluates the loss."""
+    step = getattr(kind, "step", None)
+    closure = inspect.signature(step).parameters.get("closure") if step else None
+    return closure is not None and closure.default is inspect.Parameter.empty
 
 
 def by_network(
@@ -268,6 +306,11 @@ def by_network(
                     "network's parameters, or switch requires_grad of this one off"
                 )
     return dict(optimizers)
+
+
+def takes_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a step evaluates the loss itself, perhaps several times: L-BFGS."""
+    return isinstance(optimizer, torch.optim.LBFGS)
 
 
 def takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:
@@ -397,6 +440,8 @@ def require_gathered(optimizer: torch.optim.Optimizer) -> None:
     Raises:
         ValueError: a step fails.
     """
+    if takes_closure(optimizer):
+        return  # Every argument is for what has been gathered.
     for part in getattr(optimizer, "parts", [optimizer]):
         for group in part.param_groups:
             with_state = [p for p in group["params"] if part.state.get(p)]

@@ -50,7 +50,7 @@ def rehearse(
     sizes = [len(data.loaders["train"].indices(0, b)) for b in (0, num_batches - 1)]
     where, fits = "", True
     try:
-        with isolated(SEED), _untouched(task.model), _watched(task.model) as differentiated:
+        with isolated(SEED), untouched(task.model), _watched(task.model) as differentiated:
             training_mode(task.model)
             _try(task, next(iter(data.batches("train", 0))), autocast)
             if sizes[1] < sizes[0]:
@@ -58,7 +58,7 @@ def rehearse(
                 _try(task, next(iter(data.batches("train", 0, num_batches - 1))), autocast)
                 fits, where = True, ""
         where = "in evaluation: "
-        with isolated(SEED), _untouched(task.model):
+        with isolated(SEED), untouched(task.model):
             return bool(differentiated), _evaluate(task, data, autocast)
     except Exception as error:
         if isinstance(error, RuntimeError) and type(error).__module__.startswith("zoo."):
@@ -100,7 +100,7 @@ def _evaluate(task: Task, data: Any, autocast: Any) -> dict[str, float]:
 
 
 @contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module) -> Iterator[None]:
     """Puts modes and whatever a forward pass may write back afterwards.
 
     That is buffers, and parameters next to them (layers that initialise themselves with the first

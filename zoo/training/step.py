@@ -64,6 +64,8 @@ class Stepper:
         """
         updater, strategy = self._updater, self._strategy
         updater.begin_step()
+        if updater.searches:
+            return self._search(window, measure=measure)
         runs = [self._task.objectives(batch) for batch in window]
         # Unless there are several batches, the mean over the count is the loss itself.
         weigh, taken, is_first = len(window) > 1 or strategy.world > 1, True, True
@@ -90,6 +92,21 @@ class Stepper:
             taken, is_first = taken and stepped, False
         updater.end_step()
         return taken
+
+    def _search(self, window: Sequence[Any], *, measure: bool) -> bool:
+        """A step of an optimizer that asks for the objective at several points itself."""
+        (batch,), (network,) = window, self._networks
+
+        def evaluate() -> Objective:
+            with self._updater.autocast:
+                (objective,) = self._task.objectives(batch)
+            return objective
+
+        loss, count, _, terms = self._updater.search(network, evaluate, measure=measure)
+        self._task.after_update(network)
+        self._curve.add(network, loss, count)
+        self._curve.add_terms(network, dict(terms or {}), count)
+        return True
 
     def _backward(
         self, runs: list[Iterator[Objective]], *, weigh: bool, is_first: bool

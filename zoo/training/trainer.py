@@ -35,6 +35,7 @@ from zoo.training.reproducibility import SEED, backends, isolated, seed_everythi
 from zoo.training.run_folder import RunFolder
 from zoo.training.saving import Saving
 from zoo.training.schedules import Constant, Schedule
+from zoo.training.searching import require_full_batch, require_same_objective
 from zoo.training.selection import Selection
 from zoo.training.settings import CheckpointSettings, TrainerSettings
 from zoo.training.state import Position, RunState
@@ -61,7 +62,8 @@ class Trainer:
 
     Raises:
         ValueError: the optimizers are not those of the task's networks, the data have no training
-            split, the device is not there, or the strategy cannot do what the settings ask for.
+            split, the device is not there, or strategy or optimizer cannot do what the settings
+            ask for.
     """
 
     def __init__(
@@ -113,6 +115,8 @@ class Trainer:
             config=config,
         )
         self.plan = Plan(settings, self.data)
+        if self.updater.searches:
+            require_full_batch(task, settings, self.plan, dtype, self.strategy)
         self.rates.bind(
             total_steps=self.plan.total_steps, steps_per_epoch=self.plan.steps_per_epoch
         )
@@ -304,14 +308,17 @@ class Trainer:
             Whether the task itself differentiates inside its objectives.
 
         Raises:
-            ValueError: data, model and task do not fit together, or there is no metric of the name
-                that selects checkpoints.
+            ValueError: data, model and task do not fit together, there is no metric of the name
+                that selects checkpoints, or the optimizer needs an objective that is always the
+                same and this is not.
         """
         differentiates, metrics = rehearse(
             self.task, self.data, self.plan.batches_per_epoch, self.updater.autocast
         )
         if "val" in self.data.splits:
             self.selection.value(metrics)
+        if self.updater.searches:
+            require_same_objective(self.task, self.data, self.updater.autocast)
         return differentiates
 
     def _train(self) -> None:

@@ -5,15 +5,16 @@ before clipping because a clipped infinity looks finite. Where nothing counts in
 update (all their targets are ignored ones), weights and optimizer stay as they are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from zoo.tasks.task import Objective
 from zoo.training.distributed import OneProcess, Strategy
-from zoo.training.optimizers import prepare_for_skips, takes_found_inf
+from zoo.training.optimizers import prepare_for_skips, takes_closure, takes_found_inf
 
 SMALLEST_SCALE = 2.0**-14
 """An fp16 loss scale below this no longer protects anything: the run is stopped."""
@@ -70,6 +71,7 @@ class Updater:
         layers: gradient norm of each parameter by name, likewise, if wanted.
         masked: updates that were masked on the device because nothing counted in them.
         empty: those of which that was known at once.
+        searches: whether an optimizer asks for the loss several times a step.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Updater:
             name for name, o in self.optimizers.items() if at_once or not takes_found_inf(o)
         }
         self._is_checked_later = len(self._checked_at_once) < len(self.optimizers)
+        self.searches = any(map(takes_closure, self.optimizers.values()))
         self.empty, self.masked = 0, torch.zeros((), device=device)
         self.norms: dict[str, Tensor] = {}
         self.layers: dict[str, Tensor] = {}
@@ -173,10 +176,7 @@ class Updater:
         if not at_once:
             self._mask(optimizer, is_empty)
         if measure or self.clip_norm is not None:
-            norm = torch.nn.utils.get_total_norm(gradients)
-            self.norms[network] = self.strategy.whole(norm)
-            if measure and self.layer_gradients:
-                self._measure_layers(parameters)
+            norm = self._measure(network, gradients, layers=measure)
             if self.clip_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
         if self.clip_value is not None:
@@ -194,6 +194,62 @@ class Updater:
         for parameter in parameters:
             parameter.grad = None
         return stepped
+
+    def search(
+        self, network: str, evaluate: Callable[[], Objective], *, measure: bool = False
+    ) -> Objective:
+        """Takes one step of an optimizer that itself asks for losses and gradients (L-BFGS).
+
+        It looks at several points along a direction; where the step begins and where it ends,
+        everything must be finite.
+
+        Args:
+            network: its name.
+            evaluate: the objective at the weights of the moment.
+            measure: whether to note the gradient norms.
+
+        Returns:
+            The objective where the step began, detached.
+
+        Raises:
+            NonFiniteError: loss or gradient is not finite where the step began, or loss or weights
+                where it ended, in which case the weights are put back.
+        """
+        parameters = self.parameters[network]
+        before = [parameter.detach().clone() for parameter in parameters]
+        first: list[Objective] = []
+
+        def closure() -> float:
+            for parameter in parameters:
+                parameter.grad = None
+            objective = evaluate()
+            self.backward(objective.loss, network)
+            loss = objective.loss.detach()
+            if not first:
+                first.append(objective._replace(loss=loss.clone()))
+                gradients = [p.grad for p in parameters if p.grad is not None]
+                self._divide(network, gradients, loss, None)
+                if measure:
+                    self._measure(network, gradients, layers=True)
+            return loss.item()
+
+        self.optimizers[network].step(closure)
+        for parameter in parameters:
+            parameter.grad = None
+        _check([evaluate().loss.detach(), *(p.detach() for p in parameters)], self._flag, self._one)
+        if self._flag.item():
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, before)
+            raise NonFiniteError("the loss to which L-BFGS came")
+        return first[0]
+
+    def _measure(self, network: str, gradients: list[Tensor], *, layers: bool) -> Tensor:
+        """Notes the norm of a network's gradient, which it returns, and of its parameters'."""
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self.norms[network] = self.strategy.whole(norm)
+        if layers and self.layer_gradients:
+            self._measure_layers(self.parameters[network])
+        return norm
 
     def _divide(
         self, network: str, gradients: list[Tensor], loss: Tensor, count: Tensor | float | None

@@ -6,6 +6,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.linear_model import ElasticNet, Lasso
 from torch import nn
 
+from tests.training.tiny import Rows, trainer_of
 from zoo.training.optimizers import MuonWithAdamW, load_optimizer, make_optimizer
 from zoo.training.update import Updater
 
@@ -80,6 +81,18 @@ def test_with_weight_decay_they_are_those_of_the_elastic_net(diabetes):
     fit(network, optimizer, x, y, 3000)
     theirs = ElasticNet(alpha=alpha, l1_ratio=ratio, tol=1e-10).fit(x, y).coef_
     torch.testing.assert_close(network.weight[0], torch.from_numpy(theirs), atol=1e-6, rtol=0)
+
+
+def test_the_curve_has_the_share_of_exact_zeros_where_they_are_aimed_at():
+    def curve(**options):
+        rows = Rows()
+        trainer_of(kind=torch.optim.SGD, optimizer=options, epochs=1).fit(callbacks=[rows])
+        return rows.of("train")
+
+    assert all("zero_weights" not in row for row in curve())
+    shares = [row["zero_weights"] for row in curve(l1=5.0)]
+    assert shares[0] < shares[-1] and 0 < shares[-1] <= 1
+    assert all(share * 72 == pytest.approx(round(share * 72)) for share in shares)  # no biases
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 TAKEN = (
-    *("step", "epoch", "split", "loss", "lr", "grad_norm"),
+    *("step", "epoch", "split", "loss", "lr", "grad_norm", "zero_weights"),
     *("samples_per_second", "data_wait", "memory_mib"),
 )
 """Names in a line that a part of a loss must not have."""
@@ -75,7 +75,11 @@ class TrainingCurve:
         return scalar.item() if self._reads_at_once else scalar.detach().to(self._dtype)
 
     def read(
-        self, rates: dict[str, float], norms: dict[str, Tensor], layers: dict[str, Tensor]
+        self,
+        rates: dict[str, float],
+        norms: dict[str, Tensor],
+        layers: dict[str, Tensor],
+        zeros: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Any]:
         """The line of the curve, which the device is made to wait for; the sums begin anew.
 
@@ -83,6 +87,7 @@ class TrainingCurve:
             rates: learning rate of each network.
             norms: global gradient norm of each network.
             layers: gradient norm of each parameter by name.
+            zeros: share of the weights that are zero, of networks where that is aimed at.
 
         Returns:
             Name to value: mean losses and parts of losses over the window, the rates and norms of
@@ -103,6 +108,8 @@ class TrainingCurve:
             row[f"{prefix}lr"] = rates[name]
             if name in norms:
                 row[f"{prefix}grad_norm"] = float(norms[name])
+            if zeros and name in zeros:
+                row[f"{prefix}zero_weights"] = float(zeros[name])
         row |= {f"grad_norm/{name}": float(norm) for name, norm in layers.items()}
         items, seconds = max(counts.values()), max(time.perf_counter() - self._began, 1e-9)
         row["samples_per_second"] = items / seconds

@@ -60,7 +60,9 @@ class Reporter:
         self.tick()
         updater = self._updater
         rates = {name: o.param_groups[0]["lr"] for name, o in updater.optimizers.items()}
-        self.report({"split": "train", **self._curve.read(rates, updater.norms, updater.layers)})
+        zeros = updater.zero_weights()
+        row = self._curve.read(rates, updater.norms, updater.layers, zeros)
+        self.report({"split": "train", **row})
 
     def check(self) -> None:
         """Reads what the device noted: something not finite, or that nothing counted.

@@ -28,7 +28,7 @@ def chart(name: str) -> str:
     last = name.rpartition("_")[2]
     if name in TIMINGS:
         return f"system/{name}"
-    if name.endswith("grad_norm") or last == "lr":
+    if name.endswith(("grad_norm", "zero_weights")) or last == "lr":
         return f"optimizer/{name}"
     if "/" in name or name == "loss":
         return name

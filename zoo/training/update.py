@@ -286,6 +286,16 @@ class Updater:
                 norm = self.strategy.whole(torch.linalg.vector_norm(parameter.grad))
                 self.layers[self._names[id(parameter)]] = norm
 
+    def zero_weights(self) -> dict[str, Tensor]:
+        """The share of exact zeros among the weights of each network that L1 draws there."""
+        shares = {}
+        for name, optimizer in self.optimizers.items():
+            drawn = [p for g in optimizer.param_groups if g.get("l1") for p in g["params"]]
+            if drawn:
+                zeros = [self.strategy.whole((p.detach() == 0).sum()) for p in drawn]
+                shares[name] = torch.stack(zeros).sum() / sum(p.numel() for p in drawn)
+        return shares
+
     def begin_step(self) -> None:
         """Forgets what was measured in the step before, in which other networks had their turn."""
         self.norms.clear()

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from tests.tasks.seen import images_of, tables_of
 from zoo.metrics.mistakes import ConfidentMistakes
+from zoo.metrics.sums import class_scores
 from zoo.tasks.classification import Classification
 
 
@@ -422,3 +423,59 @@ def test_model_with_another_number_of_classes_is_refused():
     task = Classification(nn.Linear(2, 4), num_classes=3)
     with pytest.raises(ValueError, match=r"num_classes is 3, .*\(batch, 3\), not \(5, 4\)"):
         task.predict(torch.zeros(5, 2))
+
+
+# ------------------------------------------------------------------------ numbers by hand
+
+
+def test_a_softmax_and_its_loss_are_what_a_hand_computes():
+    task = Classification(Given(torch.tensor([[1.0, 2.0, 3.0]])), num_classes=3)
+    (probabilities,) = task.predict(numbered_images(1)).probabilities.tolist()
+    assert probabilities == pytest.approx([0.0900, 0.2447, 0.6652], abs=5e-5)
+    loss, _ = task.loss((numbered_images(1), torch.tensor([2])))
+    assert loss.item() == pytest.approx(0.4076, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "target", "others"), [(1 / 9, 0.9, 1 / 90), (0.1, 0.91, 0.01)]
+)
+def test_the_label_that_is_smoothed_keeps_its_own_part_of_the_smoothing(smoothing, target, others):
+    logits = torch.zeros(1, 10, requires_grad=True)
+    task = Classification(Given(logits), num_classes=10, label_smoothing=smoothing)
+    task.loss((numbered_images(1), torch.tensor([3])))[0].backward()
+    wanted = (0.1 - logits.grad[0]).tolist()  # the gradient is probabilities less targets
+    assert (wanted[3], wanted[0]) == pytest.approx((target, others), abs=1e-6)
+
+
+def test_a_class_of_weight_three_is_each_of_its_samples_three_times():
+    torch.manual_seed(0)
+    labels, found = torch.tensor([0, 1, 2, 1, 0]), []
+    each = torch.where(labels == 1, 3, 1)
+    first = torch.randn(5, 3)
+    for rows, weights in (
+        (torch.arange(5), [1.0, 3.0, 1.0]),
+        (torch.arange(5).repeat_interleave(each), None),
+    ):
+        logits = first.clone().requires_grad_()
+        task = Classification(Given(logits), num_classes=3, class_weights=weights)
+        images = numbered_images(5)[rows]
+        loss, _ = task.loss((images, labels[rows]))
+        loss.backward()
+        found.append((loss.detach(), logits.grad))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize(
+    ("answer", "accuracy", "precision", "recall", "f1"),
+    [(0, 0.99, 0, 0, 0), (1, 0.01, 0.01, 1, 0.01980)],
+)
+def test_constant_answers_to_one_positive_in_a_hundred(answer, accuracy, precision, recall, f1):
+    labels = torch.zeros(100, dtype=torch.long)
+    labels[0] = 1
+    logits = F.one_hot(torch.tensor([answer]), 2).float().expand(100, -1)
+    task = Classification(Given(logits), num_classes=2)
+    task.evaluate((numbered_images(100), labels))
+    assert task.compute()["accuracy"] == pytest.approx(accuracy)
+    scores = class_scores(task.confusion_matrix.compute())
+    found = [scores[name][1].item() for name in ("precision", "recall", "f1")]
+    assert found == pytest.approx([precision, recall, f1], abs=5e-6)

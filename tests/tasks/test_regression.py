@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from zoo.tasks.regression import Regression
+from zoo.training.optimizers import make_optimizer
 
 
 def data(n=30, features=4, outputs=1):
@@ -109,3 +110,46 @@ def test_predictions_need_no_targets():
     model = nn.Linear(3, 1)
     x = torch.randn(2, 3)
     assert torch.equal(Regression(model).predict(x).values, model(x))
+
+
+def four_points():
+    """Numbers to compute by hand, and a line that begins at 5 x + 1."""
+    line = nn.Linear(1, 1)
+    with torch.no_grad():
+        line.weight.fill_(5)
+        line.bias.fill_(1)
+    x, y = torch.tensor([1.0, 3, 6, 5])[:, None], torch.tensor([4.0, 8, 14, 13])[:, None]
+    return line, Regression(line), (x, y)
+
+
+def losses_of(rate, steps):
+    """Of gradient descent on half the squared error; the half is not in the task's loss."""
+    line, task, batch = four_points()
+    optimizer = make_optimizer(torch.optim.SGD, line, lr=rate / 2)
+    found = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss, _ = task.loss(batch)
+        loss.backward()
+        found.append((loss.item() / 2, line.weight.item(), line.bias.item()))
+        optimizer.step()
+    return found
+
+
+def test_gradient_descent_on_four_points_is_what_a_hand_computes():
+    line, task, (x, y) = four_points()
+    assert line(x).flatten().tolist() == [6, 16, 31, 26]
+    assert (line(x) - y).flatten().tolist() == [2, 8, 17, 13]
+    task.loss((x, y))[0].backward()
+    assert (line.weight.grad.item() / 2, line.bias.grad.item() / 2) == (48.25, 10)
+    losses, weights, biases = zip(*losses_of(0.01, 5), strict=True)
+    assert losses == pytest.approx((65.75, 43.7215, 29.1076, 19.4127, 12.9808), abs=5e-5)
+    assert (weights[1], biases[1]) == pytest.approx((4.5175, 0.9))
+    least = torch.linalg.lstsq(torch.cat([x, torch.ones_like(x)], 1).double(), y.double())
+    assert least.solution.flatten().tolist() == pytest.approx([123 / 59, 114 / 59])
+
+
+def test_it_diverges_just_above_two_over_the_largest_curvature():
+    below, above = (losses_of(rate, 3) for rate in (0.107, 0.11))
+    assert [loss for loss, *_ in above] == pytest.approx([65.75, 71.17, 77.03], abs=0.005)
+    assert below[0][0] > below[1][0] > below[2][0]

@@ -7,6 +7,7 @@ from torch import nn
 from tests.training.tiny import Samples, normed, trainer_of
 from zoo.data.images.digits import Digits
 from zoo.models.generative.gan import GAN
+from zoo.models.vision.mobilenet_v2 import mobilenet_v2
 from zoo.tasks.generative.adversarial import Adversarial
 from zoo.training.freezing import freeze, training_mode
 from zoo.training.optimizers import make_optimizer
@@ -165,3 +166,11 @@ class Named(nn.Module):
 def test_patterns_that_cannot_be_meant_are_refused(patterns, message):
     with pytest.raises(ValueError, match=message):
         freeze(Named(), patterns)
+
+
+def test_a_classifier_on_frozen_features_has_the_parameters_of_its_layer():
+    network = mobilenet_v2(5)
+    note = freeze(network, ["*", "!classifier.*"])
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert trained == 5 * 1280 + 5 == 6_405
+    assert note.startswith("frozen: 2,223,872 of 2,230,277 parameters")

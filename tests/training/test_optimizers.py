@@ -417,3 +417,66 @@ def test_a_state_of_other_parameters_is_refused():
     state = make_optimizer(torch.optim.AdamW, network).state_dict()
     with pytest.raises(ValueError, match="group"):
         load_optimizer(make_optimizer(torch.optim.AdamW, nn.Linear(2, 2)), state)
+
+
+def moved(optimizer, weight, gradients):
+    """How far a weight has come after each of some gradients."""
+    begin, found = weight.item(), []
+    for gradient in gradients:
+        weight.grad = torch.full_like(weight, gradient)
+        optimizer.step()
+        found.append(weight.item() - begin)
+    return found
+
+
+def single(kind, value=0.0, **arguments):
+    network = nn.Linear(1, 1).double()
+    nn.init.constant_(network.weight, value)
+    return make_optimizer(kind, network, **arguments), network.weight
+
+
+@pytest.mark.parametrize("gradient", [1e-3, 1.0, 1e3])
+def test_the_first_step_of_adam_is_the_rate_whatever_the_gradient(gradient):
+    (step,) = moved(*single(torch.optim.Adam, lr=0.1), [gradient])
+    assert step == pytest.approx(-0.1, rel=1e-4)
+
+
+def test_adam_has_its_epsilon_outside_of_the_root():
+    (step,) = moved(*single(torch.optim.Adam, lr=1e-3, eps=1e-7), [1e-3])
+    assert step == pytest.approx(-0.00099990, abs=5e-9)  # inside, it would be 0.00095346
+
+
+def test_rmsprop_takes_a_long_step_from_a_large_gradient_after_small_ones():
+    steps = moved(*single(torch.optim.RMSprop, lr=0.01), [1e-3] * 400 + [1e3])
+    assert steps[-2] - steps[-1] == pytest.approx(10 * 0.01, rel=1e-3)
+
+
+def test_momentum_of_nine_tenths_makes_steps_ten_times_as_long_in_the_end():
+    steps = moved(*single(torch.optim.SGD, lr=0.01, momentum=0.9), [2.0] * 200)
+    assert steps[-2] - steps[-1] == pytest.approx(10 * 0.01 * 2)
+
+
+def test_a_running_mean_of_gradients_is_momentum_with_a_tenth_of_the_rate():
+    gradients, mean, weight = [1, -2, 0.5, 3, -1], 0.0, 0.0
+    for gradient in gradients:
+        mean = 0.9 * mean + 0.1 * gradient
+        weight -= mean
+    assert moved(*single(torch.optim.SGD, lr=0.1, momentum=0.9), gradients)[-1] == pytest.approx(
+        weight
+    )
+    assert weight == pytest.approx(-0.32721)
+
+
+def test_weight_decay_alone_shrinks_weights_by_a_factor_and_leaves_biases():
+    optimizer, weight = single(torch.optim.SGD, value=1.0, lr=0.1, weight_decay=0.5)
+    assert moved(optimizer, weight, [0.0]) == pytest.approx([0.95 - 1])
+    for kind in (torch.optim.SGD, torch.optim.AdamW):
+        network = nn.Linear(1, 1).double()
+        nn.init.ones_(network.weight), nn.init.ones_(network.bias)
+        optimizer = make_optimizer(kind, network, lr=0.1, weight_decay=0.1)
+        for _ in range(10):
+            for parameter in network.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+        assert network.weight.item() == pytest.approx(0.904382, abs=5e-7)
+        assert network.bias.item() == 1

@@ -218,3 +218,9 @@ def test_a_run_that_ends_in_its_warm_up_rises_all_the_way_and_warns(kind):
 def test_a_value_out_of_range_is_refused_by_name(make, word):
     with pytest.raises(ValueError, match=rf"^{word} must .*not "):
         make()
+
+
+def test_four_percent_every_eight_epochs_are_a_third_after_eighty():
+    steps = ours(Step(milestones=range(8, 81, 8), gamma=0.96), steps=81, total=100, per_epoch=1)
+    assert 0.01 * steps[80] == pytest.approx(0.006648, abs=5e-7)
+    assert [0.01 * steps[step] for step in (7, 8)] == pytest.approx([0.01, 0.0096])

@@ -110,3 +110,10 @@ def test_the_two_cross_entropies_are_those_of_torch():
     expected = criterion(logits, torch.ones(3)) + criterion(logits, torch.zeros(3))
     assert torch.equal(LOSSES["non_saturating"].discriminator(logits, logits), expected)
     assert torch.equal(LOSSES["non_saturating"].generator(logits), F.softplus(-logits).mean())
+
+
+@pytest.mark.parametrize(("loss", "slope"), [("minimax", 0.0066929), ("non_saturating", 0.9933071)])
+def test_what_a_rejected_generator_learns_from(loss, slope):
+    logits = torch.tensor([-5.0], requires_grad=True)
+    LOSSES[loss].generator(logits).backward()
+    assert -logits.grad.item() == pytest.approx(slope, abs=1e-7)

@@ -1,11 +1,14 @@
 import pytest
 import torch
+from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 from zoo.data.download import DataError
 from zoo.data.splits import (
+    SHARES,
     check_folds,
     cross_validation,
     divide,
+    divide_or_fold,
     hold_out,
     split_indices,
 )
@@ -94,3 +97,78 @@ def test_folds_that_do_not_exist_are_refused():
         check_folds(0, 1)
     with pytest.raises(DataError, match="mine holds 4 samples, too few for 5 folds"):
         cross_validation(4, fold=0, num_folds=5, val_fraction=0.1, seed=0, source="mine")
+
+
+def all_folds(given, num_folds, **options):
+    options = {"val_fraction": 0.2, "seed": 1} | options
+    return [
+        cross_validation(given, fold=fold, num_folds=num_folds, **options)["test"]
+        for fold in range(num_folds)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_folds_have_the_class_counts_of_scikit_learns(seed):
+    generator = torch.Generator().manual_seed(seed)
+    count, classes, folds = (
+        int(torch.randint(*bounds, (), generator=generator))
+        for bounds in ((60, 300), (2, 8), (3, 11))
+    )
+    labels = torch.cat([torch.randint(classes, (count,), generator=generator), torch.zeros(11)])
+    labels = labels.long()
+    theirs = StratifiedKFold(folds).split(labels, labels)
+    expected = [labels[torch.from_numpy(test)].bincount(minlength=classes) for _, test in theirs]
+    found = all_folds(labels, folds, seed=seed)
+    assert torch.cat(found).sort().values.tolist() == list(range(len(labels)))
+    ours = [labels[part].bincount(minlength=classes) for part in found]
+    for one in range(classes):  # which fold has one more is another draw
+        assert sorted(c[one].item() for c in ours) == sorted(c[one].item() for c in expected)
+    sizes = [len(part) for part in found]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_as_many_folds_as_samples_leave_one_out():
+    assert sorted(part.item() for part in all_folds(37, 37)) == list(range(37))
+
+
+def test_no_group_is_in_two_folds_or_on_both_sides_of_val():
+    groups = torch.randint(17, (90,), generator=torch.Generator().manual_seed(0))
+    found = all_folds(90, 5, groups=groups)
+    assert torch.cat(found).sort().values.tolist() == list(range(90))
+    members = [set(groups[part].tolist()) for part in found]
+    assert sum(map(len, members)) == len(set().union(*members)) == 17
+    theirs = GroupKFold(5).split(groups, groups, groups.numpy())
+    assert sorted(map(len, found)) == sorted(len(test) for _, test in theirs)
+    options = {"num_folds": 5, "val_fraction": 0.2, "seed": 1, "groups": groups}
+    parts = cross_validation(90, fold=2, **options)
+    assert torch.cat(list(parts.values())).sort().values.tolist() == list(range(90))
+    members = [set(groups[part].tolist()) for part in parts.values()]
+    assert sum(map(len, members)) == 17 and all(members)
+    with pytest.raises(DataError, match="mine holds 2 groups, too few for 5 folds"):
+        cross_validation(90, fold=0, **options | {"groups": groups % 2, "source": "mine"})
+
+
+def test_groups_are_divided_near_the_shares_or_refused():
+    groups = torch.arange(200) // 5
+    parts = divide(200, {"val": 0.15, "test": 0.15}, seed=0, groups=groups)
+    assert {split: len(part) for split, part in parts.items()} == {
+        "train": 140,
+        "val": 30,
+        "test": 30,
+    }
+    other = divide(200, {"val": 0.15, "test": 0.15}, seed=1, groups=groups)
+    assert not torch.equal(parts["test"], other["test"])
+    with pytest.raises(DataError, match=r"too few groups \(2\) to set some aside for val"):
+        divide(200, {"val": 0.15, "test": 0.15}, seed=0, groups=groups // 20)
+
+
+def test_without_a_fold_the_shares_divide():
+    options = {"num_folds": 4, "seed": 3}
+    plain = divide_or_fold(80, fold=None, **options)
+    assert all(torch.equal(plain[s], part) for s, part in divide(80, SHARES, seed=3).items())
+    folded = divide_or_fold(80, fold=1, **options)
+    assert {split: len(part) for split, part in folded.items()} == {
+        "train": 51,
+        "val": 9,
+        "test": 20,
+    }

@@ -46,3 +46,15 @@ def test_splits_are_disjoint_and_complete():
 def test_nonsense_is_refused_with_the_value():
     with pytest.raises(ValueError, match="batch_size must be at least 1 or None, not -3"):
         Diabetes(batch_size=-3)
+
+
+def test_folds_are_tested_once_each():
+    seen = []
+    for fold in range(5):
+        module = Diabetes(standardize=False, fold=fold, num_folds=5)
+        module.setup()
+        ((_, targets),) = module.batches("test", 0)
+        seen += targets.flatten().tolist()
+    assert sorted(seen) == sorted(load_diabetes(scaled=False).target)
+    with pytest.raises(ValueError, match=r"fold must be from 0 to 4 \(num_folds\), not 5"):
+        Diabetes(fold=5, num_folds=5)

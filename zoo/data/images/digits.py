@@ -1,7 +1,7 @@
 """Handwritten digits of 8x8 pixels that come with scikit-learn: nothing to download.
 
 1,797 images from the test set of "Optical Recognition of Handwritten Digits" (Alpaydin and
-Kaynak, 1998), https://archive.ics.uci.edu/dataset/80. Divided 70/15/15, stratified.
+Kaynak, 1998), https://archive.ics.uci.edu/dataset/80. Divided 70/15/15 or into folds, stratified.
 """
 
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from zoo.data.images.base import (
 )
 from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import Part, check_batch_size
-from zoo.data.splits import SHARES, divide
+from zoo.data.splits import check_folds, divide_or_fold
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,9 +53,12 @@ class Digits(ImageModule):
             `zoo.data.augmentation.binarization`).
         split_seed: another seed, another division into train, val and test.
         drop_last: omit the last training batch of an epoch if it is smaller.
+        fold: which fold of a cross-validation is the test; None: there are no folds.
+        num_folds: how many there are.
     """
 
     splits = ("train", "val", "test")
+    repeated = ("fold",)
     in_channels = 1
     raw_size = GRID
     class_names = tuple("0123456789")
@@ -71,9 +74,13 @@ class Digits(ImageModule):
         binarize: Binarization = "none",
         split_seed: int = 0,
         drop_last: bool = False,
+        fold: int | None = None,
+        num_folds: int = 10,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
+        check_folds(fold, num_folds)
+        self.fold, self.num_folds = fold, num_folds
         check_scaling(scaling)
         check_binarization(binarize, scaling)
         if image_size < GRID:
@@ -104,7 +111,10 @@ class Digits(ImageModule):
         images = torch.from_numpy(table).float().view(-1, GRID, GRID)
         labels = torch.from_numpy(classes).long()
         images = self.framed(images.unsqueeze(1) / 16)  # (n, 1, image_size, image_size)
-        for split, index in divide(labels, SHARES, seed=self.split_seed).items():
+        divided = divide_or_fold(
+            labels, fold=self.fold, num_folds=self.num_folds, seed=self.split_seed
+        )
+        for split, index in divided.items():
             pixels = settled(images[index], self.binarize, split)
             augment = self._augmentations() if split == "train" else ()
             self.loaders[split] = TensorLoader(

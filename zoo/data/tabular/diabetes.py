@@ -3,7 +3,7 @@
 Efron, Hastie, Johnstone and Tibshirani, 2004, "Least angle regression", section 1:
 https://www4.stat.ncsu.edu/~boos/var.select/diabetes.html. Ten measurements of each patient (age,
 sex, body mass index, blood pressure, six of blood serum), and how far the disease has gone a year
-later. Divided 70/15/15.
+later. Divided 70/15/15, or into folds.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule, Part, check_batch_size
-from zoo.data.splits import SHARES, divide
+from zoo.data.splits import check_folds, divide_or_fold
 
 
 class Diabetes(DataModule):
@@ -27,6 +27,8 @@ class Diabetes(DataModule):
             target_mean`` in the target's own units, and a mean squared error is the unexplained
             share of the variance. Else both are in their own units.
         drop_last: omit the last training batch of an epoch if it is smaller.
+        fold: which fold of a cross-validation is the test; None: there are no folds.
+        num_folds: how many there are.
 
     Attributes:
         target_mean: what was subtracted from the targets (0 where they are left alone).
@@ -34,6 +36,7 @@ class Diabetes(DataModule):
     """
 
     splits = ("train", "val", "test")
+    repeated = ("fold",)
     feature_names = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
 
     def __init__(
@@ -43,9 +46,13 @@ class Diabetes(DataModule):
         split_seed: int = 0,
         standardize: bool = True,
         drop_last: bool = False,
+        fold: int | None = None,
+        num_folds: int = 10,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size, optional=True)
+        check_folds(fold, num_folds)
+        self.fold, self.num_folds = fold, num_folds
         self.batch_size = batch_size
         self.split_seed = split_seed
         self.standardize = standardize
@@ -60,7 +67,9 @@ class Diabetes(DataModule):
 
         table, progression = load_diabetes(return_X_y=True, scaled=False)
         features, targets = torch.from_numpy(table), torch.from_numpy(progression)  # (n, 10), (n,)
-        indices = divide(len(targets), SHARES, seed=self.split_seed)
+        indices = divide_or_fold(
+            len(targets), fold=self.fold, num_folds=self.num_folds, seed=self.split_seed
+        )
         if self.standardize:
             train = indices["train"]
             features = _standardized(features, features[train])

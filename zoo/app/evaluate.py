@@ -4,7 +4,7 @@
     python evaluate.py run=<run folder> bootstrap=<resamples> [seed=0]
     python evaluate.py run=<run folder> calibrate=true
     python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
-    python evaluate.py run=<run folder> predict=<graph folder or table> [out=<file.csv>]
+    python evaluate.py run=<run folder> predict=<table or graph folder> [out=<file.csv>]
     python evaluate.py run=<run folder> threshold=best [metric=f1] [split=<split>]
     python evaluate.py run=<run folder> [costs=[[0,1],[1000,0]]] [prior=0.01] [split=<split>]
     python evaluate.py run=<run folder> sample=<count> [out=<file.png or file.pt>]
@@ -25,6 +25,9 @@ For images, a classifier predicts a table, predictions.csv, as a regression does
 predicts a mask for each, an image translation an image, in the folder predictions. Test-time
 augmentation of a classifier: tta=flip (mean over the image and its mirror image) or tta=ten_crop
 (over ten crops, crop=<pixels>; default: 7/8 of the image).
+
+For a table of your own (CSV, TSV, Parquet) a prediction for each row is written, numbers in the
+target's own units.
 
 For a graph of your own, nodes.csv and edges.csv in a folder, a node classification predicts a table
 of all nodes, whether it has seen them or not. Link prediction takes a table of pairs of its graph's
@@ -199,6 +202,8 @@ def predict_with_run(line: CommandLine) -> None:
     augmentation = augment(parts, line)
     if hasattr(parts.data, "read_inputs"):
         done, out = predict_own(parts, source, out=out, run=run)
+        for note in parts.data.notes:
+            print(printable(note), file=sys.stderr)
     else:
         image_files(source)
         with as_config_error() if augmentation else nullcontext():

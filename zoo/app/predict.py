@@ -244,9 +244,10 @@ def predict_own(
     """Writes a table of what a run predicts for files of a user, all of them one batch.
 
     The data module knows how to read them: `read_inputs(path)` gives the batch and, for each row of
-    the prediction, what it is called (`zoo/data/graphs/graph_folder.py` has one). If it trains in
-    other units than the user's, `in_units(prediction)` turns a prediction into theirs, and
-    `value_names` are the names of the values of a row (`zoo/data/sequences/series.py` has both).
+    the prediction, what it is called (`zoo/data/graphs/graph_folder.py` has one); what there is to
+    say of the files is in its `notes`. If it trains in other units than the user's,
+    `in_units(prediction)` turns a prediction into theirs, and `value_names` are the names of the
+    values of a row (`zoo/data/sequences/series.py` has both).
 
     Args:
         parts: of the run.

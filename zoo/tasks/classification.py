@@ -308,7 +308,14 @@ class Classification(Task):
 
 def _classes(targets: Tensor) -> Tensor:
     """Class numbers, of mixed targets those of the largest share: ``(batch,)``."""
-    return targets.argmax(1) if targets.is_floating_point() else targets
+    if not targets.is_floating_point():
+        return targets
+    if not (targets.sum(1) - 1).abs().max() < 0.01:
+        raise ValueError(
+            "the targets are neither classes nor shares of them that add up to 1: set "
+            "task=multi_label_classification for labels, task=regression for numbers"
+        )
+    return targets.argmax(1)
 
 
 def _weights(given: str | tuple[float, ...] | None, num_classes: int) -> Tensor | None:

@@ -130,6 +130,8 @@ class Regression(Task):
     def outputs(self, batch: Any) -> tuple[Tensor, Tensor]:
         """What the model returns, as the loss takes it, and the targets: see :meth:`judge`."""
         targets = self.targets_of(batch)
+        if not targets.is_floating_point():
+            raise ValueError("the targets are classes: set task=classification")
         output = self.model(*self.example_inputs(batch))
         return matched(output, targets, self.criterion.outputs), targets
 

@@ -283,7 +283,7 @@ class Task:
         Args:
             data: the data module of the run.
         """
-        return []
+        return ["evaluate.py run={run} predict=<table>"] if hasattr(data, "read_inputs") else []
 
     def example_inputs(self, batch: Any) -> tuple[Any, ...]:
         """Arguments of the model for a batch: all but its targets, for tracing its graph too."""

@@ -162,3 +162,24 @@ def test_gin_wl_tells_what_messages_tell_and_no_more(words, accuracy, tmp_path):
     small = ["data.num_samples=400", "data.eval_samples=100", "trainer.epochs=8"]
     folder = run(tmp_path, "experiment=gin_wl", *small, *words)
     assert json.loads((folder / "results.json").read_text())["test"]["accuracy"] == accuracy
+
+
+def test_logistic_breast_cancer_ends_at_scikit_learns_coefficients(tmp_path):
+    from sklearn.linear_model import LogisticRegression
+
+    from zoo.data.tabular.named_tables import NamedTable
+
+    decay = 0.05  # quicker than that of the experiment
+    words = ["trainer.epochs=1500", "trainer.evaluate_every=1500", "trainer.log_every=1500"]
+    folder = run(
+        tmp_path, "experiment=logistic_breast_cancer", f"optimizer.weight_decay={decay}", *words
+    )
+    model = read(folder / "checkpoints" / "last.pt")["model"]
+    data = NamedTable("breast_cancer", batch_size=None)
+    data.setup()
+    ((inputs, targets),) = data.batches("train", 0)
+    theirs = LogisticRegression(C=2 / (len(inputs) * decay), tol=1e-8, max_iter=10_000)
+    theirs.fit(inputs.double().numpy(), targets.numpy())
+    weights, biases = model["linear.weight"].double(), model["linear.bias"].double()
+    np.testing.assert_allclose((weights[1] - weights[0]).numpy(), theirs.coef_[0], atol=1e-3)
+    np.testing.assert_allclose((biases[1] - biases[0]).item(), theirs.intercept_[0], atol=1e-3)

@@ -30,7 +30,7 @@ ALIKE = {  # Another experiment has the same parts, in other sizes or on other d
     *("flow_matching_ring", "real_nvp_ring", "gan_grid", "pacgan_grid", "pixel_cnn_digits"),
     "joint_autoencoder_digits",
     *("huber_diabetes", "quantile_diabetes", "gaussian_nll_diabetes", "quantile_noisy_curve"),
-    *("svm_digits", "kernel_svm_digits", "cnn_digits", "lasso_diabetes"),
+    *("svm_digits", "kernel_svm_digits", "cnn_digits", "lasso_diabetes", "logistic_breast_cancer"),
 }
 EXPERIMENTS = sorted(
     {path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml")} - ALIKE

@@ -41,6 +41,11 @@ class Frame:
     def __len__(self) -> int:
         return self.columns.height
 
+    @property
+    def is_text(self) -> bool:
+        """Whether it is from a text file, in which all columns are text."""
+        return self.lines is not None
+
     def row(self, index: int) -> str:
         """Where a row stands."""
         if self.lines is None:

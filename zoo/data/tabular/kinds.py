@@ -2,7 +2,7 @@
 
 | a column | is |
 |---|---|
-| numbers | ``number`` |
+| numbers (of Parquet: what it says are numbers) | ``number`` |
 | yes and no, true and false | ``boolean``: a number, 1 or 0 |
 | text | ``category`` |
 | text of which more than half of the values differ from all others | left out |
@@ -142,7 +142,7 @@ def are_numbers(frame: Frame, name: str, fix: str) -> bool:
         DataError: most values are numbers, but not all.
     """
     series = frame.columns[name]
-    if series.dtype != pl.String:
+    if series.dtype != pl.String or not frame.is_text:
         return series.dtype.is_numeric()
     wrong = series.is_not_null() & series.cast(pl.Float64, strict=False).is_null()
     if not wrong.any():

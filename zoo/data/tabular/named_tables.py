@@ -76,15 +76,16 @@ class NamedTable(TableFile):
 
     def _read(self, path: str) -> Frame:
         if path == "penguins":
-            return Frame(path, read_frame(PENGUINS).columns)
+            found = read_frame(PENGUINS)
+            return Frame(path, found.columns, found.lines)
         from sklearn import datasets  # here, because importing it takes a second
 
-        found = getattr(datasets, f"load_{path}")()
+        stored = getattr(datasets, f"load_{path}")()
         columns = {
             str(name): pl.Series(values)
-            for name, values in zip(found.feature_names, found.data.T, strict=True)
+            for name, values in zip(stored.feature_names, stored.data.T, strict=True)
         }
-        classes = [str(found.target_names[number]) for number in found.target]
+        classes = [str(stored.target_names[number]) for number in stored.target]
         return Frame(path, pl.DataFrame(columns | {"class": classes}))
 
     def resolved(self) -> dict[str, Any]:

@@ -47,14 +47,14 @@ def find_kind(frame: Frame, names: Sequence[str]) -> TargetKind:
         most = min(MOST_CLASSES, len(values) // ROWS_A_CLASS)
         is_few = (values % 1 == 0).all() and values.n_unique() <= most
         return "classes" if is_few else "numbers"
-    if all(found.is_in([0, 1]).all() for found in numbers):
-        return "labels"
     for name, column, found in zip(names, columns, numbers, strict=True):
         if found.null_count() > column.null_count():
             raise DataError(
                 f"{frame.name}: of several targets each must be numbers, or each 0 or 1, and "
                 f"{name!r} is text: predict it alone (data.target={name})"
             )
+    if all(found.is_in([0.0, 1.0]).all() for found in numbers):
+        return "labels"
     return "numbers"
 
 
@@ -100,10 +100,11 @@ class Targets:
                     f"{frame.name}: all training rows have the {names[0]} "
                     f"{found.class_names[0]!r}: there must be two or more to tell apart"
                 )
-        elif kind == "numbers" and scale:
-            values = found._numbers(frame)[train]
+            return found
+        values = found._numbers(frame)
+        if kind == "numbers" and scale:
             for place, name in enumerate(names):
-                column = values[:, place].contiguous()
+                column = values[train, place]
                 found.mean[place] = column.mean().item()
                 found.std[place] = column.std(correction=0).item()
                 if not found.std[place]:

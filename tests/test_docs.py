@@ -186,8 +186,8 @@ class Reader:
             key, _, value = word.partition("=")
             if key in ("predict", "reconstruct", "interpolate"):
                 for name in value.split(","):
-                    # The seed of an interpolation, or a file of the page.
-                    if not name.isdecimal() and not Path(name).is_file():
+                    # Neither the seed of an interpolation nor a file of the page.
+                    if not name.isdecimal() and not Path(name).exists():
                         draw(Path(name) if Path(name).suffix else Path(name, "0.png"))
         return evaluate.main(words)
 

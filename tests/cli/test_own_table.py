@@ -136,14 +136,14 @@ def test_numbers_are_predicted_in_their_own_units(here, capsys):
     (run,) = here.glob("runs/*/*")
     assert evaluate.main([f"run={run}", "predict=new.csv", "out=found.csv"]) == 0
     found = predictions("found.csv")
-    assert [list(row) for row in found] == [["row", "value"]] * 2
-    assert [float(row["value"]) for row in found] == pytest.approx([15, -5], abs=1e-5)
+    assert [list(row) for row in found] == [["row", "price"]] * 2
+    assert [float(row["price"]) for row in found] == pytest.approx([15, -5], abs=1e-5)
     interval = ("model.out_features=2", "task.loss=gaussian_nll", "trainer.epochs=3")
     assert train.main((*words, *interval)) == 0
     run = max(here.glob("runs/*/*"), key=lambda path: path.stat().st_mtime_ns)
     assert evaluate.main([f"run={run}", "predict=new.csv", "out=intervals.csv"]) == 0
     for row in predictions("intervals.csv"):
-        low, value, high = (float(row[name]) for name in ("low", "value", "high"))
+        low, value, high = (float(row[name]) for name in ("price_low", "price", "price_high"))
         assert value - low == pytest.approx(high - value, rel=1e-3) and value - low > 1
 
 
@@ -156,3 +156,20 @@ def test_a_run_goes_on_with_what_it_has_learned(here):
     assert (whole / "table.json").read_text() == (parts / "table.json").read_text()
     first, second = (read(run / "checkpoints" / "last.pt")["model"] for run in (whole, parts))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_codes_are_for_a_model_with_embeddings(here, capsys):
+    words = ("data=penguins", "data.categories=codes", "task=classification", "trainer.epochs=1")
+    assert train.main((*words, *QUIET, "model=entity_embeddings", "model.hidden_sizes=[8]")) == 0
+    (run,) = here.glob("runs/*/*")
+    (here / "new.csv").write_text(
+        "bill_length_mm,bill_depth_mm,flipper_length_mm,body_mass_g,year,island,sex\n"
+        "39.1,18.7,181,3750,2007,Biscoe,NA\n,,,,2008,Atlantis,male\n"
+    )
+    assert evaluate.main([f"run={run}", "predict=new.csv"]) == 0
+    assert "('Atlantis'): code 0" in capsys.readouterr().err
+    assert len(predictions(run / "predictions.csv")) == 2
+    assert train.main((*words, *QUIET, "model=mlp")) == 2
+    assert "model.in_features=auto: the categories are codes: set" in capsys.readouterr().err
+    assert train.main((*words[:1], *words[2:], *QUIET, "model=entity_embeddings")) == 2
+    assert "set data.categories=codes" in capsys.readouterr().err

@@ -53,6 +53,7 @@ from zoo.models.recurrent.tcn import tcn_classifier, tcn_regressor
 from zoo.models.recurrent.tcn_language_model import char_tcn
 from zoo.models.recurrent.vector_to_sequence import vector_to_sequence
 from zoo.models.segmentation.unet import unet, unet_padded
+from zoo.models.tabular.entity_embeddings import EntityEmbeddings
 from zoo.models.transformer.bert import bert_classifier, char_bert
 from zoo.models.transformer.gpt import gpt_char
 from zoo.models.transformer.llama import llama_char
@@ -174,6 +175,11 @@ CASES = {
     "cnn_prelu": Case(
         lambda: CNN(5, 3, image_size=8, activation="prelu", batch_norm="after", dropout=0.2),
         images(3, 8),
+        num_classes=5,
+    ),
+    "entity_embeddings": Case(
+        lambda: EntityEmbeddings((5, 3), 5, num_numbers=2, hidden_sizes=(16, 8)),
+        lambda: (torch.cat([torch.randn(4, 2), torch.randint(1, 3, (4, 2))], 1),),
         num_classes=5,
     ),
     "mlp_800": Case(lambda: mlp_800(64), images(1, 8), num_classes=10),

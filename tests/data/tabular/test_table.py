@@ -11,6 +11,7 @@ from zoo.data.download import DataError
 from zoo.data.tabular.diabetes import Diabetes
 from zoo.data.tabular.table import TableFile
 from zoo.models.linear import LinearRegression
+from zoo.tasks.prediction import Values
 from zoo.tasks.regression import Regression
 
 
@@ -98,8 +99,8 @@ def test_numbers_are_filled_and_scaled_by_the_training_rows_alone(table):
     torch.testing.assert_close(val, torch.tensor([[(100 - mean) / std, 0.0]]).float())
     test, last = all_of(module, "test")
     torch.testing.assert_close(test, torch.tensor([[(5 - mean) / std, 1.0]]).float())
-    torch.testing.assert_close(module.own_units(last), torch.tensor([[9.5]]))
-    assert table("\n".join(lines), split="split", standardize=False).own_units(last) is last
+    torch.testing.assert_close(module.in_units(Values(last)).values, torch.tensor([[9.5]]))
+    assert module.value_names == ("y",)
 
 
 def test_what_training_has_not_seen_is_zeros_and_said(table):

@@ -27,6 +27,21 @@ def test_splits_are_disjoint_complete_and_stratified():
         torch.testing.assert_close(shares, torch.full((10,), 0.1), atol=0.012, rtol=0)
 
 
+def test_folds_are_tested_once_each():
+    seen = []
+    for fold in range(3):
+        module = Digits(image_size=8, batch_size=1000, fold=fold, num_folds=3)
+        module.setup()
+        images, labels = everything(module, "test")
+        seen.append(images.flatten(1))
+        assert len(labels) == 599 and labels.bincount().tolist() == pytest.approx([60] * 10, abs=2)
+    whole = Digits(image_size=8, batch_size=1000)
+    whole.setup()
+    parts = [everything(whole, split)[0].flatten(1) for split in whole.splits]
+    rows, expected = torch.cat(seen), torch.cat(parts)
+    assert torch.equal(rows[_order(rows)], expected[_order(expected)])
+
+
 def _order(rows):
     keys = rows.double() * torch.rand(64, generator=torch.Generator().manual_seed(0)).double()
     return keys.sum(1).argsort()

@@ -54,6 +54,7 @@ from zoo.models.recurrent.tcn_language_model import char_tcn
 from zoo.models.recurrent.vector_to_sequence import vector_to_sequence
 from zoo.models.segmentation.unet import unet, unet_padded
 from zoo.models.tabular.entity_embeddings import EntityEmbeddings
+from zoo.models.text.text_cnn import text_cnn
 from zoo.models.transformer.bert import bert_classifier, char_bert
 from zoo.models.transformer.gpt import gpt_char
 from zoo.models.transformer.llama import llama_char
@@ -324,6 +325,11 @@ CASES = {
     "char_bert": Case(char_bert, lambda: (torch.randint(70, (4, 64)),), num_classes=70),
     "bert_classifier": Case(
         lambda: bert_classifier(9, 5, sequence_length=12),
+        lambda: (torch.randint(9, (4, 12)),),
+        num_classes=5,
+    ),
+    "text_cnn": Case(
+        lambda: text_cnn(9, 5, embed_dim=8),
         lambda: (torch.randint(9, (4, 12)),),
         num_classes=5,
     ),

@@ -5,6 +5,7 @@
     python evaluate.py run=<run folder> calibrate=true
     python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
     python evaluate.py run=<run folder> predict=<table or graph folder> [out=<file.csv>]
+    python evaluate.py run=<run folder> predict=<table or lines of texts> [out=<file.csv>]
     python evaluate.py run=<run folder> threshold=best [metric=f1] [split=<split>]
     python evaluate.py run=<run folder> [costs=[[0,1],[1000,0]]] [prior=0.01] [split=<split>]
     python evaluate.py run=<run folder> sample=<count> [out=<file.png or file.pt>]
@@ -39,6 +40,9 @@ best called positive, by metric=accuracy, balanced_accuracy or f<beta> (f1, f2, 
 on the split. costs= has a row for each true class, and in it what each decision costs; prior= says
 which shares the classes have where the model is used (of two, the second's): both change the
 decisions, and their mean cost and accuracy, those of such shares, stand beside the plain ones.
+
+For texts, a CSV or TSV file with the column of texts that the run was trained on or a .txt file of
+one text a line, a classification predicts a table of text, class and probability.
 
 A generative model draws samples; seed=<number> draws others. neighbours=<count> puts the training
 images that are nearest to each below it, where copies would show; over_training=<count> has a row

@@ -241,13 +241,14 @@ def predict_images(
 def predict_own(
     parts: Evaluation, source: Path, *, out: Path | None, run: Path
 ) -> tuple[list[str], Path]:
-    """Writes a table of what a run predicts for files of a user, all of them one batch.
+    """Writes a table of what a run predicts for files of a user.
 
-    The data module knows how to read them: `read_inputs(path)` gives the batch and, for each row of
-    the prediction, what it is called (`zoo/data/graphs/graph_folder.py` has one); what there is to
-    say of the files is in its `notes`. If it trains in other units than the user's,
-    `in_units(prediction)` turns a prediction into theirs, and `value_names` are the names of the
-    values of a row (`zoo/data/sequences/series.py` has both).
+    The data module knows how to read them: `read_inputs(path)` gives a batch and, for each row of
+    its prediction, what it is called (`zoo/data/graphs/graph_folder.py` has one), or pairs of
+    these, one after the other (`zoo/data/text/labelled_text.py`); what there is to say of the files
+    is in its `notes`. If it trains in other units than the user's, `in_units(prediction)` turns a
+    prediction into theirs, and `value_names` are the names of the values of a row
+    (`zoo/data/sequences/series.py` has both).
 
     Args:
         parts: of the run.
@@ -264,15 +265,17 @@ def predict_own(
     if out is not None:
         check_new(out)
     out = out or run / "predictions.csv"
+    rows = []
     try:
-        batch, names = parts.data.read_inputs(source)
+        given = parts.data.read_inputs(source)
+        for batch, names in [given] if isinstance(given, tuple) else given:
+            prediction, value_names = predicted(parts, batch), ()
+            if hasattr(parts.data, "in_units"):
+                prediction, value_names = parts.data.in_units(prediction), parts.data.value_names
+            found = rows_of(prediction, value_names)
+            rows += [{**name, **row} for name, row in zip(names, found, strict=True)]
     except DataError as error:
         raise ConfigError(f"predict: {error}") from error
-    prediction, value_names = predicted(parts, batch), ()
-    if hasattr(parts.data, "in_units"):
-        prediction, value_names = parts.data.in_units(prediction), parts.data.value_names
-    found = rows_of(prediction, value_names)
-    rows = [{**name, **row} for name, row in zip(names, found, strict=True)]
     write_table(rows, out)
     return [_line(row) for row in rows], out
 

@@ -102,6 +102,9 @@ class SequenceClassification(Classification):
         """As for classification, and ``tokens``: the vectors of the vocabulary."""
         return super().show() | token_vectors(self.model, self.vocabulary)
 
+    def next_steps(self, data: Any) -> list[str]:
+        return ["evaluate.py run={run} predict=<texts.csv>"] if hasattr(data, "read_inputs") else []
+
     def _logits(self, batch: Any) -> Tensor:
         lengths = None if isinstance(batch, Tensor) or len(batch) < 3 else batch[2]
         logits: Tensor = self.model(inputs_of(batch), lengths)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from zoo.data.download import DataError
+from zoo.data.splits import cross_validation
 from zoo.data.text.labelled_text import LabelledText
 from zoo.data.text.vocabularies import load_vocabulary
 from zoo.data.text.vocabulary import Vocabulary
@@ -171,6 +172,58 @@ def test_no_share_for_test_means_no_test_split(table):
     assert module.splits == tuple(module.loaders) == ("train", "val")
 
 
+def test_folds_of_one_file_are_those_that_its_labels_and_the_seed_give(table):
+    folds = [made(train=table, num_folds=4, fold=fold, test_fraction=0.0) for fold in range(4)]
+    assert folds[0].splits == ("train", "val", "test")
+    found = [{split: some for split, (some, _) in fold.texts().items()} for fold in folds]
+    lines = [text.strip('"') for text, _ in rows()]
+    labels = [int(label == "pos") for _, label in rows()]
+    for number, parts in enumerate(found):
+        expected = cross_validation(labels, fold=number, num_folds=4, val_fraction=0.15, seed=0)
+        assert parts == {split: [lines[i] for i in index] for split, index in expected.items()}
+    assert sorted(text for parts in found for text in parts["test"]) == sorted(lines)
+
+
+def test_new_texts_are_read_in_their_order_as_the_training_texts_were(table, tmp_path):
+    module = made(train=table, batch_size=3, max_length=6)
+    new = ["bad film", "good", "a very good film , and a very funny one", 'say "a"', "unheard of"]
+    files = [tmp_path / "new.csv", tmp_path / "new.tsv", tmp_path / "new.txt"]
+    quoted = ['"' + text.replace('"', '""') + '"' for text in new]
+    written(files[0], [("x", text) for text in quoted], header="id,text")
+    written(files[1], [(text, "pos") for text in new], header="text\tlabel", separator="\t")
+    files[2].write_text("\n\n".join([*new, ""]), "utf-8")
+    tokens = [module.vocabularies["vocabulary"].encode(text)[:6] for text in new]
+    for file in files:
+        batches = list(module.read_inputs(file))
+        assert [len(batch.inputs) for batch, _ in batches] == [3, 2]
+        assert [name["text"] for _, names in batches for name in names] == new
+        rows_read = [
+            row[:length].tolist()
+            for batch, _ in batches
+            for row, length in zip(batch.inputs, batch.lengths, strict=True)
+        ]
+        assert rows_read == tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "words\na\n", "t.csv, line 1: there must be one column 'text', not 0"),
+        ("t.csv", 'text\na\n" "\n', "t.csv, line 3: the column 'text' is empty"),
+        ("t.csv", "text\n", "t.csv holds no text below its header"),
+        ("t.txt", " \n\n", "t.txt holds no text"),
+        ("t.txt", "", "t.txt is empty"),
+        ("none.txt", None, "none.txt cannot be read"),
+    ],
+)
+def test_texts_that_cannot_be_read_are_told_with_the_line(table, tmp_path, name, content, message):
+    module = made(train=table)
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        next(module.read_inputs(tmp_path / name))
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -221,6 +274,9 @@ def test_missing_and_undecodable_files_are_refused(tmp_path):
         ({"val_fraction": 0.0}, "val_fraction must be between 0 and 1, not 0.0"),
         ({"test_fraction": 0.9}, "test_fraction must be in .* not 0.9"),
         ({"test": "t.csv"}, "test must be null unless val names a file too"),
+        ({"num_folds": 1}, "num_folds must be at least 2, not 1"),
+        ({"num_folds": 5, "fold": 5}, r"fold must be from 0 to 4 \(num_folds\), not 5"),
+        ({"num_folds": 5, "val": "v.csv"}, "num_folds must be null where val names a file, not 5"),
         ({"label_column": "text"}, "label_column must not be the text_column 'text'"),
     ],
 )

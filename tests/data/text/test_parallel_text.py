@@ -162,7 +162,7 @@ def test_what_is_wrong_in_a_file_is_said_with_its_line(content, said, tmp_path):
     file = tmp_path / "a.txt"
     file.write_bytes(content)
     with pytest.raises(DataError, match=f"a.txt, {said}"):
-        read_lines(file)
+        read_pairs(file, file)
 
 
 def test_an_empty_file_is_told(tmp_path):

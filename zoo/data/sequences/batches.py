@@ -1,7 +1,7 @@
 """Sequences with a class, or with one for every step, in padded batches."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -27,6 +27,10 @@ class SequenceBatch(NamedTuple):
     inputs: Tensor
     targets: Tensor
     lengths: Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        """The batch on another device, but for the lengths."""
+        return self._replace(inputs=self.inputs.to(device), targets=self.targets.to(device))
 
 
 def sequence_loader(

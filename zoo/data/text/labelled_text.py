@@ -1,40 +1,41 @@
-"""Labelled texts from tables of comma- or tab-separated values, for sequence classification.
+"""Texts of one's own with a label each, for sequence classification."""
 
-    text,label
-    "A fine film, and funny.",positive
-
-A file with a header and one text per row, in UTF-8. Files that end in ``.tsv`` or ``.tab`` are
-separated by tabs, and quotation marks in them are characters like any other; all others are quoted
-as in CSV (RFC 4180).
-"""
-
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, TypedDict
 
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from zoo.data.download import DataError
 from zoo.data.files import locate
 from zoo.data.module import Part, check_batch_size
-from zoo.data.sequences.batches import sequence_loader
-from zoo.data.splits import SPLITS, check_fractions, divide
-from zoo.data.tables import TABS, read_table
+from zoo.data.sequences.batches import SequenceBatch, sequence_loader
+from zoo.data.splits import SPLITS, check_folds, check_fractions, cross_validation, divide
 from zoo.data.text.base import TextModule
+from zoo.data.text.text_tables import Row, TextTables
 from zoo.data.text.vocabularies import learn_vocabulary
 from zoo.data.text.vocabulary import VocabularyKind
 
 
-class Row(NamedTuple):
-    """A text, its label, and the lines where it begins and ends."""
+class LabelledTextOptions(TypedDict, total=False):
+    """See :class:`LabelledText`: what goes with texts from anywhere."""
 
-    text: str
-    label: str
-    line: int
-    end: int
+    batch_size: int
+    vocabulary: VocabularyKind
+    vocab_size: int | None
+    min_frequency: int
+    lower_case: bool
+    max_length: int | None
+    split_seed: int
+    drop_last: bool
 
 
 class LabelledText(TextModule):
     """Batches of tokens and classes, see :class:`~zoo.data.sequences.batches.SequenceBatch`.
+
+    Files are tables with a header and one text per row, see :mod:`zoo.data.text.text_tables`.
 
     The classes are the labels of the training texts, sorted; the vocabulary is learned from the
     training texts alone. Texts of similar length are batched together.
@@ -59,6 +60,9 @@ class LabelledText(TextModule):
         max_length: longer texts are cut after so many tokens; null for no limit.
         val_fraction: share of the training file for val, if it has no file.
         test_fraction: share for test, if neither has a file; 0: there is no test split.
+        fold: which of the folds is the test.
+        num_folds: divide the training file into so many folds (`zoo.data.splits.cross_validation`),
+            with val taken from those that are not the test; null: no folds.
         split_seed: determines how the training file is divided; classes keep their proportions.
         drop_last: omit a smaller batch at the end of a training epoch.
 
@@ -67,6 +71,7 @@ class LabelledText(TextModule):
     """
 
     changeable = ("root",)
+    repeated = ("fold",)
 
     def __init__(
         self,
@@ -86,6 +91,8 @@ class LabelledText(TextModule):
         max_length: int | None = None,
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
+        fold: int = 0,
+        num_folds: int | None = None,
         split_seed: int = 0,
         drop_last: bool = False,
     ) -> None:
@@ -96,12 +103,15 @@ class LabelledText(TextModule):
         check_fractions(val_fraction, test_fraction)
         if test is not None and val is None:
             raise ValueError("test must be null unless val names a file too")
+        if num_folds is not None:
+            check_folds(fold, num_folds)
+            if val is not None:
+                raise ValueError(f"num_folds must be null where val names a file, not {num_folds}")
         if text_column == label_column:
             raise ValueError(f"label_column must not be the text_column {text_column!r}")
         self.files = {"train": train, "val": val, "test": test}
         self.root = root
-        self.quoting = quoting
-        self.text_column, self.label_column = text_column, label_column
+        self.tables = TextTables(text_column, label_column, quoting)
         self.batch_size = batch_size
         self.vocabulary: VocabularyKind = vocabulary
         self.vocab_size = vocab_size
@@ -109,6 +119,7 @@ class LabelledText(TextModule):
         self.lower_case = lower_case
         self.max_length = max_length
         self.shares = {"val": val_fraction} | ({"test": test_fraction} if test_fraction else {})
+        self.fold, self.num_folds = fold, num_folds
         self.split_seed = split_seed
         self.drop_last = drop_last
         self.class_names: tuple[str, ...] | None = None
@@ -116,13 +127,13 @@ class LabelledText(TextModule):
     @property
     def splits(self) -> tuple[str, ...]:
         has_test = self.files["test"] is not None if self.files["val"] else "test" in self.shares
+        has_test = has_test or self.num_folds is not None
         return SPLITS if has_test else SPLITS[:2]
 
     def setup(
         self, *, seed: int = 0, device: torch.device | str = "cpu", part: Part = (0, 1)
     ) -> None:
-        self.notes = []
-        rows = self._rows()
+        rows = self.rows()
         self.class_names = tuple(sorted({row.label for row in rows["train"]}))
         if len(self.class_names) < 2:
             raise DataError(
@@ -148,12 +159,8 @@ class LabelledText(TextModule):
                         f"{file}, line {row.line}: the label {row.label!r} of this {split} text is "
                         f"not one of the training texts' ({', '.join(self.class_names[:20])})"
                     )
-            encoded = self.vocabularies["vocabulary"].encode_batch([row.text for row in texts])
-            for row, tokens in zip(texts, encoded, strict=True):
-                if not tokens:
-                    raise DataError(f"{file}, line {row.line}: the text {row.text!r} has no tokens")
             self.loaders[split] = sequence_loader(
-                [torch.tensor(tokens[: self.max_length]) for tokens in encoded],
+                self._tokens(texts, file),
                 [numbers[row.label] for row in texts],
                 batch_size=self.batch_size,
                 shuffle=split == "train",
@@ -172,49 +179,74 @@ class LabelledText(TextModule):
             "vocab_size": len(self.vocabularies["vocabulary"]),
         }
 
-    def _rows(self) -> dict[str, list[Row]]:
-        """The rows of each split."""
-        files = {split: file for split, file in self.files.items() if file is not None}
-        rows = {split: self._read(locate(file, self.root)) for split, file in files.items()}
+    def read_inputs(self, path: Path) -> Iterator[tuple[SequenceBatch, list[dict[str, str]]]]:
+        """Other texts in batches, in their order, each text with its name: itself.
+
+        Args:
+            path: a table that has the column of texts, or a `.txt` file of one text a line.
+
+        Raises:
+            DataError: something is wrong with the file.
+        """
+        rows = self.tables.read_unlabelled(path)
+        for start in range(0, len(rows), self.batch_size):
+            some = rows[start : start + self.batch_size]
+            tokens = self._tokens(some, path)
+            lengths = torch.tensor([len(sequence) for sequence in tokens])
+            inputs = pad_sequence(tokens, batch_first=True)  # (batch, time)
+            batch = SequenceBatch(inputs, torch.zeros_like(lengths), lengths)
+            yield batch, [{"text": row.text} for row in some]
+
+    def texts(self) -> dict[str, tuple[list[str], Tensor]]:
+        """The texts of each split and their classes ``(texts,)``, for models that read no tokens.
+
+        Raises:
+            DataError: something is wrong with a file.
+        """
+        names = self.facts()["class_names"]
+        return {
+            split: ([row.text for row in rows], torch.tensor([names.index(r.label) for r in rows]))
+            for split, rows in self.rows().items()
+        }
+
+    def rows(self) -> dict[str, list[Row]]:
+        """The texts of each split and their labels, read anew.
+
+        Raises:
+            DataError: something is wrong with a file.
+        """
+        rows, self.notes = {}, []
+        for split, file in self.files.items():
+            if file is not None:
+                path = locate(file, self.root)
+                rows[split] = self.tables.read(path)
+                self.notes.append(self.tables.note(path, rows[split]))
         if self.files["val"] is not None:
             return rows
         whole = rows["train"]
         names = sorted({row.label for row in whole})
         labels = [names.index(row.label) for row in whole]
-        parts = divide(labels, self.shares, seed=self.split_seed, source=self.files["train"])
+        parts = self._divided(labels)
         return {split: [whole[i] for i in indices.tolist()] for split, indices in parts.items()}
 
-    def _read(self, path: Path) -> list[Row]:
-        table = read_table(
-            path,
-            self.text_column,
-            self.label_column,
-            quoted=self._is_quoted(path),
-            unquote=", or set data.quoting=false if they mean nothing",
+    def _divided(self, labels: list[int]) -> dict[str, Tensor]:
+        """The numbers of each split's rows of the training file."""
+        source, seed = self.files["train"], self.split_seed
+        if self.num_folds is None:
+            return divide(labels, self.shares, seed=seed, source=source)
+        return cross_validation(
+            labels,
+            fold=self.fold,
+            num_folds=self.num_folds,
+            val_fraction=self.shares["val"],
+            seed=seed,
+            source=source,
         )
-        places = [table.column(name) for name in (self.text_column, self.label_column)]
-        rows = []
-        for fields, line, end in table.rows:
-            text, label = (fields[place] for place in places)
-            if not text or not label:
-                name = self.label_column if text else self.text_column
-                raise DataError(f"{path}, line {line}: the column {name!r} is empty")
-            rows.append(Row(text, label, line, end))
-        if not rows:
-            raise DataError(f"{path} holds no text below its header")
-        self.notes.append(self._summary(path, rows))
-        return rows
 
-    def _is_quoted(self, path: Path) -> bool:
-        return path.suffix.lower() not in TABS if self.quoting == "auto" else self.quoting
-
-    def _summary(self, path: Path, rows: list[Row]) -> str:
-        """How many rows were read, and what quotation marks may have done to them."""
-        note = f"{path}: {len(rows):,} {'row' if len(rows) == 1 else 'rows'}"
-        if long := [row for row in rows if row.end > row.line]:
-            count = f"{len(long):,} of them over several lines"
-            note += f", {count} (first: lines {long[0].line} to {long[0].end})"
-        quoted = [row for row in rows if len(row.text) > 1 and row.text[0] == row.text[-1] == '"']
-        if quoted and not self._is_quoted(path):
-            note += f", {len(quoted):,} in quotation marks, which stay (unless data.quoting=true)"
-        return note
+    def _tokens(self, rows: Sequence[Row], file: object) -> list[Tensor]:
+        """The tokens of each text, int64 ``(time,)``."""
+        encoded = self.vocabularies["vocabulary"].encode_batch([row.text for row in rows])
+        for row, tokens in zip(rows, encoded, strict=True):
+            if not tokens:
+                raise DataError(f"{file}, line {row.line}: the text {row.text!r} has no tokens")
+        return [torch.tensor(tokens[: self.max_length]) for tokens in encoded]

@@ -250,11 +250,15 @@ def read_pairs(source: Path, target: Path) -> tuple[list[str], list[str]]:
             f"{source} has {len(sources):,} lines and {target} {len(targets):,}: line n of one "
             "must be the translation of line n of the other"
         )
+    for path, lines in ((source, sources), (target, targets)):
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                raise DataError(f"{path}, line {number:,} is empty: remove it and its translation")
     return sources, targets
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file in UTF-8, plain or compressed (``.gz``); none of them is empty.
+    """The lines of a text file in UTF-8, plain or compressed (``.gz``).
 
     Raises:
         DataError: naming the file and the line.
@@ -279,6 +283,4 @@ def read_lines(path: Path) -> list[str]:
                 f"{path}, line {number:,} is not UTF-8 (byte {error.start + 1}: "
                 f"0x{line[error.start]:02x}): convert the file"
             ) from error
-        if not texts[-1].strip():
-            raise DataError(f"{path}, line {number:,} is empty: remove it and its translation")
     return texts

@@ -5,15 +5,17 @@
 
 Fitted to the training split, judged on val and test by the metrics of this project, with each
 model's own defaults but for a seed. The samples are those of the data module, flattened: scaled as
-the network gets them, and of training images those of the first epoch, augmented if they are. What
-is best on val has a star. Configuration words are those of train.py, of which only the data matter;
+the network gets them, and of training images those of the first epoch, augmented if they are. Of
+labelled texts it is the TF-IDF of words and pairs of words, known from the training texts. What is
+best on val has a star. Configuration words are those of train.py, of which only the data matter;
 besides them:
 
 run=<folder>   the data of a stored run
 fit=<names>    instead of all. For classes: dummy, logistic, linear_svm, svm, knn, naive_bayes,
-               tree, forest, boosting. For numbers: dummy, linear, ridge, lasso, svm, knn, tree,
-               forest, boosting. For series also, fitted to nothing: naive (the last value goes on)
-               and seasonal_naive (that of data.period steps before)
+               tree, forest, boosting. For texts: dummy, logistic, linear_svm, naive_bayes. For
+               numbers: dummy, linear, ridge, lasso, svm, knn, tree, forest, boosting. For series
+               also, fitted to nothing: naive (the last value goes on) and seasonal_naive (that of
+               data.period steps before)
 limit=0        training samples, the first of the first epoch; 0 for all. Kernel machines take hours
                for more than some ten thousand
 seed=0         of the models that draw random numbers
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 PATHS = ("run", "fit", "limit", "seed", "out")
 Maker = Callable[[int], Any]
-Split = tuple["Tensor", "Tensor"]
+Split = tuple[Any, "Tensor"]
 
 
 def classifiers() -> dict[str, Maker]:
@@ -57,6 +59,22 @@ def classifiers() -> dict[str, Maker]:
         "forest": lambda seed: ensemble.RandomForestClassifier(random_state=seed),
         "boosting": lambda seed: ensemble.HistGradientBoostingClassifier(random_state=seed),
     }
+
+
+def text_classifiers() -> dict[str, Maker]:
+    """scikit-learn's classifiers of texts: of those above, what suits many sparse features."""
+    from sklearn import naive_bayes
+
+    makers = {name: classifiers()[name] for name in ("dummy", "logistic", "linear_svm")}
+    makers["naive_bayes"] = lambda seed: naive_bayes.MultinomialNB()
+    return {name: partial(_of_texts, make) for name, make in makers.items()}
+
+
+def _of_texts(make: Maker, seed: int) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), make(seed))
 
 
 def regressors() -> dict[str, Maker]:
@@ -95,9 +113,13 @@ class Forecaster:
         return self.data.naive_forecasts(torch.from_numpy(inputs))[self.name].numpy()
 
 
-def forecasters(data: Any, inputs: "Tensor") -> dict[str, Maker]:
+def forecasters(data: Any, inputs: Any) -> dict[str, Maker]:
     """Those of a series; no others have any."""
-    names = data.naive_forecasts(inputs) if hasattr(data, "naive_forecasts") else ()
+    import torch
+
+    if not hasattr(data, "naive_forecasts"):
+        return {}
+    names = data.naive_forecasts(torch.from_numpy(inputs))
     return {name: partial(Forecaster, data, name) for name in names}
 
 
@@ -113,13 +135,14 @@ def baseline(line: CommandLine) -> None:
     if out is not None:
         check_new(out)
     data, splits = samples(line, limit)
-    is_classified = not splits["train"][1].is_floating_point()
-    makers = classifiers() if is_classified else regressors()
-    makers |= forecasters(data, splits["train"][0])
+    x, y = splits["train"]
+    is_classified, is_text = not y.is_floating_point(), isinstance(x[0], str)
+    kinds = text_classifiers if is_text else classifiers if is_classified else regressors
+    makers = kinds() | forecasters(data, x)
     names = line.options["fit"].split(",") if "fit" in line.options else list(makers)
     for name in names:
         if name not in makers:
-            what = "classes" if is_classified else "numbers"
+            what = "texts" if is_text else "classes" if is_classified else "numbers"
             raise ConfigError(f"fit={name}: for {what} there are {', '.join(makers)}")
     rows, notes = [], []
     for name in names:
@@ -133,20 +156,19 @@ def baseline(line: CommandLine) -> None:
     best = max(rows, key=lambda row: sign * float(row[f"val_{metric}"]))
     starred = [row | {"model": f"{row['model']} *"} if row is best else row for row in rows]
     counts = ", ".join(f"{len(y):,} {split}" for split, (_, y) in splits.items())
-    print(f"{counts}; {splits['train'][0].size(1):,} features a sample")
+    print(counts if is_text else f"{counts}; {x.shape[1]:,} features a sample")
     print("\n".join([Table(starred).markdown(), *notes]))
     if out is not None:
         write_table(rows, out)
 
 
 def samples(line: CommandLine, limit: int) -> tuple[Any, dict[str, Split]]:
-    """The data module; features ``(samples, features)`` and targets of each split.
+    """The data module; features ``(samples, features)``, or texts, and targets of each split.
 
     Raises:
-        ConfigError: there is no such run, or its data are not pairs of features and targets.
+        ConfigError: there is no such run, or its data are neither texts with classes nor pairs of
+            features and targets.
     """
-    import torch
-
     from zoo.app.rebuild import stored_recipe
     from zoo.config.compose import compose
 
@@ -159,22 +181,28 @@ def samples(line: CommandLine, limit: int) -> tuple[Any, dict[str, Split]]:
     data = recipe.data.build()
     with as_config_error("data"):
         data.setup(seed=recipe.settings.seed)
-    found: dict[str, Split] = {}
-    for split in data.splits:
-        inputs: list[Tensor] = []
-        targets: list[Tensor] = []
-        for batch in data.batches(split, 0):
-            if not _is_pair(batch):
-                raise ConfigError(
-                    f"data: {type(data).__name__} has other batches than features with a class or "
-                    "numbers for each sample, which is all that these models take"
-                )
-            inputs.append(batch[0].flatten(1).float())
-            targets.append(batch[1].flatten(1) if batch[1].ndim > 2 else batch[1])
-        found[split] = torch.cat(inputs), torch.cat(targets)
+    is_text = hasattr(data, "texts")
+    found = data.texts() if is_text else {split: _pairs(data, split) for split in data.splits}
     if limit:
         found["train"] = found["train"][0][:limit], found["train"][1][:limit]
     return data, found
+
+
+def _pairs(data: Any, split: str) -> Split:
+    """The features and targets of all batches of a split."""
+    import torch
+
+    inputs: list[Tensor] = []
+    targets: list[Tensor] = []
+    for batch in data.batches(split, 0):
+        if not _is_pair(batch):
+            raise ConfigError(
+                f"data: {type(data).__name__} has other batches than features with a class or "
+                "numbers for each sample, which is all that these models take"
+            )
+        inputs.append(batch[0].flatten(1).float())
+        targets.append(batch[1].flatten(1) if batch[1].ndim > 2 else batch[1])
+    return torch.cat(inputs).numpy(), torch.cat(targets)
 
 
 def _is_pair(batch: Any) -> bool:
@@ -193,11 +221,11 @@ def fitted(name: str, model: Any, splits: dict[str, Split]) -> dict[str, str | f
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="sklearn")  # of solvers that stop early
         single = y.squeeze(1) if y.ndim == 2 and not _wants_columns(model) else y
-        model.fit(x.numpy(), single.numpy())
+        model.fit(x, single.numpy())
     row: dict[str, str | float] = {"model": name}
     for split, (inputs, targets) in splits.items():
         if split != "train":
-            scores = judged(model.predict(inputs.numpy()), targets)
+            scores = judged(model.predict(inputs), targets)
             row |= {f"{split}_{metric}": value for metric, value in scores.items()}
     return row | {"seconds": time.perf_counter() - began}
 

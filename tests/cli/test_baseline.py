@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from zoo.app.train import main as train
 from zoo.data.images.digits import Digits
 from zoo.data.sequences.sunspots import Sunspots
 from zoo.data.tabular.diabetes import Diabetes
+from zoo.data.text.labelled_text import LabelledText
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ["data=digits", "data.image_size=8", "data.augment=false"]
@@ -112,6 +114,30 @@ def test_data_are_those_of_a_stored_run(program, tmp_path, monkeypatch, capsys):
 def test_fewer_samples_are_the_first(program, capsys):
     assert program.main([*DIGITS, "fit=knn", "limit=100"]) == 0
     assert capsys.readouterr().out.startswith("100 train, 269 val, 270 test")
+
+
+def test_texts_are_those_of_the_network_and_judged_as_scikit_learn_does(program, tmp_path, capsys):
+    lines = [
+        f"{'good' if n % 2 else 'bad'} {['film', 'play', 'book'][n % 3]} {n},{n % 2}"
+        for n in range(60)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *lines, ""]))
+    words = ["data=labelled_text", f"data.train={tmp_path / 't.csv'}", "data.num_folds=5"]
+    out = tmp_path / "texts.csv"
+    assert program.main([*words, "data.fold=2", f"out={out}"]) == 0
+    found = table(out)
+    data = LabelledText(train=str(tmp_path / "t.csv"), num_folds=5, fold=2)
+    data.setup()
+    splits = data.texts()
+    features = TfidfVectorizer(ngram_range=(1, 2)).fit(splits["train"][0])
+    x, y = ({split: part[i] for split, part in splits.items()} for i in (0, 1))
+    model = LogisticRegression(max_iter=1_000).fit(features.transform(x["train"]), y["train"])
+    for split in ("val", "test"):
+        expected = pytest.approx(model.score(features.transform(x[split]), y[split]), abs=1e-6)
+        assert found["logistic"][f"{split}_accuracy"] == expected
+    assert set(found) == {"dummy", "logistic", "linear_svm", "naive_bayes"}
+    assert found["dummy"]["test_accuracy"] == 0.5 < found["naive_bayes"]["test_accuracy"]
+    assert capsys.readouterr().out.startswith("41 train, 7 val, 12 test\n")
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ class Reader:
             key, _, value = word.partition("=")
             if key in ("predict", "reconstruct", "interpolate"):
                 for name in value.split(","):
-                    # Neither the seed of an interpolation nor a file of the page.
+                    # Neither the seed of an interpolation nor a file that the page has.
                     if not name.isdecimal() and not Path(name).exists():
                         draw(Path(name) if Path(name).suffix else Path(name, "0.png"))
         return evaluate.main(words)

@@ -30,7 +30,14 @@ ALIKE = {  # Another experiment has the same parts, in other sizes or on other d
     *("flow_matching_ring", "real_nvp_ring", "gan_grid", "pacgan_grid", "pixel_cnn_digits"),
     "joint_autoencoder_digits",
     *("huber_diabetes", "quantile_diabetes", "gaussian_nll_diabetes", "quantile_noisy_curve"),
-    *("svm_digits", "kernel_svm_digits", "cnn_digits", "lasso_diabetes", "logistic_breast_cancer"),
+    *(
+        "svm_digits",
+        "kernel_svm_digits",
+        "cnn_digits",
+        "lasso_diabetes",
+        "logistic_breast_cancer",
+        "rnn_sentence_polarity",
+    ),
 }
 EXPERIMENTS = sorted(
     {path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml")} - ALIKE
@@ -151,6 +158,9 @@ SMALLER = {
     "sage_large": [
         *("data.num_nodes=3000", "data.num_links=9000", "data.train_size=600"),
         *("data.val_size=100", "data.test_size=100", "data.batch_size=32"),
+    ],
+    "textcnn_sentence_polarity": [
+        *("model.embed_dim=8", "model.num_filters=4", "data.batch_size=8", "data.min_frequency=20"),
     ],
     "unet_isbi2012": ["model.base_channels=2", "data.tile_size=32", "data.batch_size=4"],
     "unet_shapes": ["model.base_channels=2", "data.batch_size=4"],

@@ -61,8 +61,9 @@ class LabelledText(TextModule):
         val_fraction: share of the training file for val, if it has no file.
         test_fraction: share for test, if neither has a file; 0: there is no test split.
         fold: which of the folds is the test.
-        num_folds: divide the training file into so many folds (`zoo.data.splits.cross_validation`),
-            with val taken from those that are not the test; null: no folds.
+        num_folds: divide the training file into so many folds (`zoo.data.splits.cross_validation`);
+            ``val_fraction`` is then a share of those that are not the test, and ``test_fraction``
+            has no effect. Null: no folds.
         split_seed: determines how the training file is divided; classes keep their proportions.
         drop_last: omit a smaller batch at the end of a training epoch.
 

@@ -30,8 +30,8 @@ class SentencePolarity(LabelledText):
 
         python train.py -m experiment=textcnn_sentence_polarity "data.fold=range(10)"
 
-    The authors' archive is downloaded and made into a table, ``root/sentence_polarity.csv`` in a
-    folder ``sentence_polarity``, where positive and negative sentences alternate.
+    The authors' archive is downloaded and made into a table in which positive and negative
+    sentences alternate: ``root/sentence_polarity/sentence_polarity.csv``.
 
     Args:
         root: folder of all downloads.

@@ -1,0 +1,293 @@
+"""What `evaluate.py` does with several runs together: `run=<a>,<b> ensemble=mean`.
+
+The members are the runs that a list names, or all that are finished in a folder of runs, such as a
+sweep's. The first one's task judges them together, and its data are those of all.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.app.commands import relative
+from zoo.app.named_runs import find_run, runs_below
+from zoo.app.other_runs import difference_of_data
+from zoo.app.output import check_new, completed
+from zoo.app.rebuild import Evaluation
+from zoo.app.stored_runs import rebuilt, set_up_data, split_of
+from zoo.config.command_line import CommandLine
+from zoo.config.errors import ConfigError, as_config_error
+from zoo.inference.ensemble import Ensemble, best_weights
+from zoo.metrics.ensembles import Disagreement, Spread
+from zoo.metrics.sums import IGNORED
+from zoo.tasks.prediction import Classes
+from zoo.training.evaluation import measure
+from zoo.training.own_files import to_json
+from zoo.training.run_folder import RunFolder
+
+RULES = ("mean", "vote", "weighted")
+OPTIONS = {"run", "ensemble", "split", "checkpoint", "predict", "out"}
+
+
+@dataclass
+class Members:
+    """The runs of an ensemble, and what they are together.
+
+    Attributes:
+        folders: of the runs.
+        parts: of each.
+        place: the folder that holds them; None: they were listed.
+        ensemble: their models as one.
+    """
+
+    folders: list[Path]
+    parts: list[Evaluation]
+    place: Path | None
+    ensemble: Ensemble
+
+    @property
+    def first(self) -> Evaluation:
+        """The one whose task and data are used."""
+        return self.parts[0]
+
+
+def lines_of(line: CommandLine) -> tuple[list[CommandLine], Path | None]:
+    """A command line for each member, and the folder that holds them if that was named.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    text = line.options["run"]
+    path, place, names = Path(text), None, text.split(",")
+    if path.exists():
+        names = [text]
+        if path.is_dir() and not (path / "config.yaml").exists() and path.name != "checkpoints":
+            place, names = path, [str(run) for run in _finished(path)]
+            if not names:
+                raise ConfigError(f"run={text}: holds no finished run")
+    kept = {name: line.options[name] for name in ("checkpoint",) if name in line.options}
+    lines = []
+    for name in names:
+        member = CommandLine(line.overrides, {"run": name, **kept}, line.trusted)
+        find_run(member, "run")
+        lines.append(member)
+    return lines, place
+
+
+def _finished(folder: Path) -> list[Path]:
+    """The finished runs below a folder, in the order of their numbers."""
+    found = [run for run in runs_below(folder) if _state(run) == "finished"]
+    return sorted(found, key=lambda run: [*map(_number, re.split(r"(\d+)", str(run)))])
+
+
+def _number(text: str) -> tuple[int, str]:
+    return (int(text), "") if text.isdigit() else (0, text)
+
+
+def _state(run: Path) -> Any:
+    return RunFolder(run).read("status.json").get("state")
+
+
+def joined(line: CommandLine) -> Members:
+    """Rebuilds the members of an ensemble and joins them; the first one's task holds them all.
+
+    Raises:
+        ConfigError: they cannot be joined: their data, classes or outputs are not the same.
+    """
+    rule = line.options["ensemble"]
+    if rule not in RULES:
+        raise ConfigError(f"ensemble={rule}: must be one of {', '.join(RULES)}")
+    if other := set(line.options) - OPTIONS:
+        raise ConfigError(f"ensemble and {min(other)} exclude each other")
+    lines, place = lines_of(line)
+    folders = [Path(member.options["run"]) for member in lines]
+    parts = [rebuilt(member) for member in lines]
+    first = parts[0]
+    if first.task.output_kind is None:
+        raise ConfigError(
+            f"run={relative(folders[0])}: the outputs of {type(first.task).__name__} cannot be "
+            "joined; an ensemble is of classifications, or of regressions to values"
+        )
+    for folder, part in zip(folders[1:], parts[1:], strict=True):
+        if difference := _difference(first, part):
+            raise ConfigError(
+                f"run={relative(folder)}: cannot be joined with {relative(folders[0])}: "
+                f"{difference}"
+            )
+    if rule == "vote" and first.task.predicts is not Classes:
+        raise ConfigError("ensemble=vote: these runs predict no classes; write ensemble=mean")
+    models = [part.task.model for part in parts]
+    ensemble = Ensemble(models, rule=rule, kind=first.task.output_kind)  # type: ignore[arg-type]
+    first.task.model = ensemble.eval()
+    members = Members(folders, parts, place, ensemble)
+    if rule == "weighted":
+        set_up_data(first, RunFolder(folders[0]))
+        with as_config_error():
+            ensemble.weights = _weights(first, ensemble)
+    return members
+
+
+def _difference(a: Evaluation, b: Evaluation) -> str:
+    """Why two runs cannot be joined; "" if they can."""
+    if difference := difference_of_data(a.config["data"], a.data, b.config["data"], b.data):
+        return difference
+    if a.task.output_kind != b.task.output_kind or a.task.predicts is not b.task.predicts:
+        return f"{type(a.task).__name__} and {type(b.task).__name__} have outputs of other kinds"
+    names = [getattr(part.task, "class_names", None) for part in (a, b)]
+    return "" if names[0] == names[1] else "their classes have other names"
+
+
+class _Replay(nn.Module):
+    """Returns what an ensemble of given weights says where the members' outputs are known."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        super().__init__()
+        self.ensemble, self.outputs, self.weights = ensemble, torch.empty(0), torch.empty(0)
+
+    def forward(self, *inputs: object) -> Tensor:
+        return self.ensemble.joined(self.outputs, self.weights)
+
+
+def _weights(parts: Evaluation, ensemble: Ensemble) -> Tensor:
+    """The weights with the smallest loss on val, where they are found."""
+    if "val" not in parts.data.splits:
+        raise ConfigError("ensemble=weighted: these data have no val to find the weights on")
+    batches, outputs = list(_limited(parts, "val")), []
+    with torch.no_grad(), parts.autocast:
+        for batch in batches:
+            ensemble(*parts.task.example_inputs(batch))
+            assert ensemble.outputs is not None
+            outputs.append(ensemble.outputs)
+    parts.task.model = replay = _Replay(ensemble).eval()
+
+    def loss(weights: Tensor) -> Tensor:
+        total: Any = 0
+        terms: Any = 0
+        for batch, known in zip(batches, outputs, strict=True):
+            replay.outputs, replay.weights = known, weights
+            value, count, *_ = parts.task.loss(batch)
+            total, terms = total + value.to(weights) * float(count), terms + float(count)
+        mean: Tensor = total / terms
+        return mean
+
+    found = best_weights(loss, len(ensemble.members))
+    parts.task.model = ensemble
+    return found.float()
+
+
+def _limited(parts: Evaluation, split: str) -> Iterator[Any]:
+    return islice(parts.data.batches(split, 0), parts.settings.trainer.limit_eval_batches)
+
+
+def evaluate_ensemble(line: CommandLine) -> None:
+    """Prints the metrics of the members and of the ensemble, and writes them where asked.
+
+    They go to `out=`, or to `evaluation-<split>-ensemble-<rule>.json` in the folder that holds the
+    members; where these are listed, nothing is written unless `out=` says so.
+    """
+    out = Path(line.options["out"]) if "out" in line.options else None
+    if out is not None:
+        check_new(out)
+    members = joined(line)
+    rule, first = line.options["ensemble"], members.first
+    split = split_of(line, first.data)
+    if not first.data.loaders:
+        set_up_data(first, RunFolder(members.folders[0]))
+    with as_config_error():
+        alone = []
+        for part, model in zip(members.parts, members.ensemble.members, strict=True):
+            part.task.model = model
+            found = measure(
+                part.task.to(part.device), _limited(first, split), autocast=part.autocast
+            )
+            alone.append(found)
+        first.task.model = members.ensemble
+        apart = _Apart(members)
+        together = measure(
+            first.task, apart.watched(_limited(first, split)), autocast=first.autocast
+        )
+    if rule == "vote":  # Shares of votes are no probabilities to take the logarithm of.
+        together.pop("loss", None)
+    together |= apart.compute()
+    rows = [
+        {"run": relative(folder), "step": part.step, "weight": weight, **found}
+        for folder, part, weight, found in zip(
+            members.folders, members.parts, members.ensemble.weights.tolist(), alone, strict=True
+        )
+    ]
+    _show(split, rule, rows, together, members.place)
+    if out is None and members.place is not None:
+        out = members.place / f"evaluation-{split}-ensemble-{rule}.json"
+    if out is None:
+        print("not written anywhere: name a file with out=<file.json>")
+        return
+    content = {"split": split, "ensemble": rule, **together, "members": rows}
+    with completed(out) as file:
+        file.write_text(to_json(content, indent=2) + "\n", encoding="utf-8")
+    print(relative(out))
+
+
+class _Apart:
+    """How far the members are apart, on what the ensemble is judged by."""
+
+    def __init__(self, members: Members) -> None:
+        self.task, self.ensemble = members.first.task, members.ensemble
+        self.metric = Disagreement() if self.task.predicts is Classes else Spread()
+        self.metric.to(members.first.device)
+
+    def watched(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches; the outputs for each are looked at when the next one is asked for."""
+        for batch in batches:
+            yield batch
+            outputs, targets = self.ensemble.outputs, self.task.targets_of(batch)
+            assert outputs is not None
+            if isinstance(self.metric, Spread):
+                self.metric.update(outputs, self.ensemble.weights)
+            elif targets.shape == outputs.shape[1:-1]:
+                self.metric.update(outputs, targets != IGNORED)
+            else:  # shares of classes
+                self.metric.update(outputs)
+
+    def compute(self) -> dict[str, float]:
+        name = "spread" if isinstance(self.metric, Spread) else "disagreement"
+        return {name: self.metric.compute().item()}
+
+
+def _show(
+    split: str,
+    rule: str,
+    rows: list[dict[str, Any]],
+    together: dict[str, float],
+    place: Path | None,
+) -> None:
+    """Prints a line for each member, for their mean and for the ensemble."""
+    names = list(dict.fromkeys([*rows[0], *together]))[2:]
+    if rule != "weighted":
+        names.remove("weight")
+    mean = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if name in names}
+    before = 0 if place is None else len(relative(place)) + 1
+    lines = [*((row["run"][before:], row) for row in rows), ("mean of members", mean)]
+    lines.append((f"ensemble={rule}", together))
+    width = max(len(label) for label, _ in lines)
+    print(f"{split}, {len(rows)} members")
+    print(f"{'':<{width}}" + "".join(f"  {name:>12}" for name in names))
+    for label, values in lines:
+        cells = (f"{values[name]:.4f}" if name in values else "" for name in names)
+        print(f"{label:<{width}}" + "".join(f"  {cell:>12}" for cell in cells))
+
+
+def rebuilt_ensemble(line: CommandLine) -> Evaluation:
+    """The parts of a run whose model is an ensemble, to predict with.
+
+    Raises:
+        ConfigError: they cannot be joined, or it is not said where the predictions go.
+    """
+    members = joined(line)
+    if members.place is None and "out" not in line.options:
+        raise ConfigError("predict with listed runs belongs into none of their folders: add out=")
+    return members.first

@@ -1,0 +1,135 @@
+r"""Ensembles: several trained models that answer as one.
+
+Of classifiers the probabilities are averaged, of regressions the values:
+
+.. math:: p(x) = \sum_m w_m\, \mathrm{softmax}(f_m(x)), \qquad \hat y(x) = \sum_m w_m f_m(x)
+
+Where the errors of M members have one variance and the correlation :math:`\rho`, the squared error
+of their mean is :math:`1/M + \rho\,(M - 1)/M` of a member's (Krogh and Vedelsby, 1995, "Neural
+network ensembles, cross validation, and active learning"; Lakshminarayanan, Pritzel and Blundell,
+2017, https://arxiv.org/abs/1612.01474).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Rule = Literal["mean", "vote", "weighted"]
+OutputKind = Literal["logits", "values"]
+
+
+class Ensemble(nn.Module):
+    r"""Stands in for a model in a task: its output is what the members together say.
+
+    - ``mean`` and ``weighted``: :math:`\log p` of classifiers, whose softmax is :math:`p`; of
+      others the mean of the outputs.
+    - ``vote``: the class that most members choose; of equally many votes the one with the larger
+      mean probability. The output is the logarithm of
+      :math:`(\mathrm{votes}_k + \bar p_k) / (M + 1)`, which has that order.
+
+    Args:
+        members: models of the same inputs and outputs.
+        rule: how they are joined.
+        kind: whether the outputs are ``logits``, classes in the last dimension, or ``values``.
+        weights: of ``weighted``, positive or 0 with sum 1; None: all alike.
+
+    Shape:
+        - input: the members'
+        - output: ``(batch, *)``, as of one member
+
+    Attributes:
+        outputs: what the members returned at last, ``(members, batch, *)``.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        *,
+        rule: Rule = "mean",
+        kind: OutputKind = "logits",
+        weights: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        if not members:
+            raise ValueError("members must be at least one model")
+        if rule not in get_args(Rule):
+            raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, not {rule!r}")
+        if weights is None:
+            weights = torch.full((len(members),), 1 / len(members))
+        if weights.shape != (len(members),) or not _on_simplex(weights):
+            raise ValueError(
+                f"weights must be {len(members)} numbers from 0 on with sum 1, one for each "
+                f"member, not {weights.tolist()}"
+            )
+        self.members = nn.ModuleList(members)
+        self.rule, self.kind = rule, kind
+        self.weights = weights
+        self.outputs: Tensor | None = None
+
+    def forward(self, *inputs: object) -> Tensor:
+        found = [member(*inputs) for member in self.members]
+        if len({output.shape for output in found}) > 1:
+            shapes = ", ".join(str(tuple(output.shape)) for output in found)
+            raise ValueError(f"the members' outputs must have one shape, not {shapes}")
+        self.outputs = torch.stack(found)  # (members, batch, *)
+        return self.joined(self.outputs, self.weights)
+
+    def joined(self, outputs: Tensor, weights: Tensor) -> Tensor:
+        """What members together say.
+
+        Args:
+            outputs: of each, ``(members, batch, *)``.
+            weights: ``(members,)``.
+        """
+        dtype = torch.promote_types(outputs.dtype, weights.dtype)
+        outputs = outputs.to(dtype)
+        weights = weights.to(outputs).view(-1, *[1] * (outputs.ndim - 1))  # (members, 1, ...)
+        if self.rule == "vote":
+            return _votes(outputs)
+        if self.kind == "values":
+            return (outputs * weights).sum(0)
+        return torch.logsumexp(outputs.log_softmax(-1) + weights.log(), 0)
+
+
+def _on_simplex(weights: Tensor) -> bool:
+    return bool((weights >= 0).all()) and math.isclose(weights.sum().item(), 1, abs_tol=1e-5)
+
+
+def _votes(outputs: Tensor) -> Tensor:
+    ballots = F.one_hot(outputs.argmax(-1), outputs.size(-1)).sum(0)  # (batch, classes)
+    mean = outputs.softmax(-1).mean(0)
+    share = (ballots + mean) / (len(outputs) + 1)
+    return share.clamp_min(torch.finfo(share.dtype).tiny).log()
+
+
+def best_weights(loss: Callable[[Tensor], Tensor], members: int) -> Tensor:
+    """The weights with the smallest loss among those from 0 on with sum 1, in double precision.
+
+    They are the softmax of what L-BFGS moves. The negative log-likelihood and the squared error of
+    a weighted mean are convex in the weights, so that where it ends there is nothing better.
+
+    Args:
+        loss: a differentiable function of the weights ``(members,)``.
+        members: how many weights there are.
+    """
+    scores = torch.zeros(members, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [scores],
+        max_iter=200,
+        tolerance_grad=1e-9,
+        tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(scores.softmax(0))
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    return scores.detach().softmax(0)

@@ -140,7 +140,7 @@ class RunLocation:
         """
         import yaml
 
-        from zoo.app.generative.features import keep_features
+        from zoo.app.other_runs import keep_other_runs
         from zoo.config.run_config import add_words, dump
         from zoo.training.run_folder import environment
 
@@ -149,7 +149,7 @@ class RunLocation:
         learned = {name: digest(text) for name, text in data.artifacts().items()}
         self.folder.write("data.json", {**samples(data), LEARNED: learned})
         if not self.resume:
-            keep_features(recipe.task.options.get("features"), self.folder.path)
+            keep_other_runs(recipe.task.options, self.folder.path)
             words = yaml.safe_dump(list(self.overrides), sort_keys=False)
             self.folder.write("overrides.yaml", words)
         if self.checkpoint != "last":

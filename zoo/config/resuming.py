@@ -105,7 +105,7 @@ def check_changes(
     Raises:
         ConfigError: a word changes a setting that a run keeps.
     """
-    was, changed = dict(_flat(stored)), _differences(stored, now)
+    was, changed = dict(flat(stored)), _differences(stored, now)
     found: dict[str, str] = {}
     for word in words:
         key = word.lstrip("+").partition("=")[0]
@@ -124,14 +124,15 @@ def check_changes(
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     """The values of `b`, by full key, that are not those of `a`."""
-    flat = dict(_flat(a))
+    was = dict(flat(a))
     missing = object()
-    return {key: value for key, value in _flat(b) if flat.get(key, missing) != value}
+    return {key: value for key, value in flat(b) if was.get(key, missing) != value}
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a configuration with its full key."""
     for name, value in node.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

@@ -3,6 +3,7 @@
     python evaluate.py run=<run folder> [split=<split>] [checkpoint=best|last|<file>]
     python evaluate.py run=<run folder> bootstrap=<resamples> [seed=0]
     python evaluate.py run=<run folder> calibrate=true
+    python evaluate.py run=<run>,<run> ensemble=mean|vote|weighted [split=<split>] [out=<file.json>]
     python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
     python evaluate.py run=<run folder> predict=<table or graph folder> [out=<file.csv>]
     python evaluate.py run=<run folder> predict=<table or lines of texts> [out=<file.csv>]
@@ -21,6 +22,12 @@ bootstrap= adds 95 % intervals, from so many draws of the samples with replaceme
 finds the temperature of a classifier on val and keeps it in calibration.json. Evaluations and
 predictions divide the logits by it, or by another, where they are told to: temperature=stored,
 temperature=1.5.
+
+Several runs on the same data, or a sweep's folder, answer together: with the mean of their
+probabilities (of a regression, of their values), by a vote, or with the weights that do best on
+val. Their metrics stand beside each member's, and with them how often members disagree (of a
+regression, the mean squared distance from their mean). They are written into the sweep's folder or
+to out=<file.json>. predict= takes an ensemble too.
 
 For images, a classifier predicts a table, predictions.csv, as a regression does; a segmentation
 predicts a mask for each, an image translation an image, in the folder predictions. Test-time
@@ -69,7 +76,7 @@ from zoo.app.generative import actions
 from zoo.app.judging import calibrate_run, intervals, temper
 from zoo.app.main import show_version
 from zoo.app.named_runs import find_run
-from zoo.app.stored_runs import OmittedError, rebuilt, set_up_data
+from zoo.app.stored_runs import OmittedError, rebuilt, set_up_data, split_of
 from zoo.app.streams import lasting_output
 from zoo.config.command_line import CommandLine, parse_words
 from zoo.config.errors import ConfigError, as_config_error, did_you_mean
@@ -91,7 +98,7 @@ ACTIONS = (
 VIEWED = ("temperature", "tta", "crop")
 """What changes the outputs of a classifier."""
 PATHS = (
-    *("run", "split", "checkpoint", *ACTIONS, *decisions.OPTIONS, "bootstrap"),
+    *("run", "ensemble", "split", "checkpoint", *ACTIONS, *decisions.OPTIONS, "bootstrap"),
     *("seed", "steps", "out", *VIEWED),
 )
 LONGEST = 40
@@ -131,10 +138,7 @@ def evaluate_run(line: CommandLine) -> None:
     attach_features(parts.features, parts.task, parts.data, run=Path(line.options["run"]))
     parts.task.to(parts.device)
     augmentation = augment(parts, line)
-    split = line.options.get("split", "test" if "test" in parts.data.splits else "val")
-    if split not in parts.data.splits:
-        known = ", ".join(parts.data.splits)
-        raise ConfigError(f"split={split}: these data have {known}")
+    split = split_of(line, parts.data)
     folder = RunFolder(line.options["run"])
     set_up_data(parts, folder)
     limit = parts.settings.trainer.limit_eval_batches
@@ -200,7 +204,12 @@ def predict_with_run(line: CommandLine) -> None:
     run, source = Path(line.options["run"]), Path(line.options["predict"])
     if not source.exists():  # A wrong path is refused before the run is rebuilt.
         raise ConfigError(f"predict={source}: there is no such file or folder")
-    parts = rebuilt(line)
+    if "ensemble" in line.options:
+        from zoo.app.ensemble import rebuilt_ensemble
+
+        parts = rebuilt_ensemble(line)
+    else:
+        parts = rebuilt(line)
     out = Path(line.options["out"]) if "out" in line.options else None
     omitted: list[str] = []
     augmentation = augment(parts, line)
@@ -220,6 +229,29 @@ def predict_with_run(line: CommandLine) -> None:
         print(printable("\n".join(omitted)), file=sys.stderr)
         total = len(done) + len(omitted)
         raise OmittedError(f"{len(omitted)} of {total} images cannot be used and were omitted")
+
+
+def evaluate_together(line: CommandLine) -> None:
+    """Prints the metrics of an ensemble and of its members."""
+    from zoo.app.ensemble import evaluate_ensemble
+
+    evaluate_ensemble(line)
+
+
+def find_runs(line: CommandLine) -> None:
+    """Finds the run that is named; those of an ensemble are found where they are joined.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    if "ensemble" in line.options:
+        return
+    try:
+        find_run(line, "run")
+    except ConfigError as error:
+        if "," in line.options["run"]:
+            raise ConfigError(f"{error}; of several runs say ensemble=mean") from error
+        raise
 
 
 def check_options(line: CommandLine) -> None:
@@ -246,7 +278,11 @@ def check_options(line: CommandLine) -> None:
             "sample=<count> or neighbours=<count> or bootstrap=<resamples>",
         ),
         ("steps", {"interpolate", "traverse"}, "interpolate=<image>,<image> or traverse=<image>"),
-        ("out", writing, ", ".join(f"{action}=" for action in ACTIONS if action in writing)),
+        (
+            "out",
+            {*writing, "ensemble"},
+            ", ".join(f"{action}=" for action in (*ACTIONS, "ensemble") if action != "calibrate"),
+        ),
     ):
         if option in given and not given & needed:
             raise ConfigError(f"{option} goes with {what}")
@@ -271,13 +307,13 @@ def _main(words: Sequence[str] | None) -> int:
             hint = f"; {unknown}: {did_you_mean(unknown, PATHS)}" if unknown else ""
             raise ConfigError(f"run=<run folder> is required{hint}")
         else:
-            find_run(line, "run")
+            find_runs(line)
             check_options(line)
             action = next((name for name in ACTIONS if name in line.options), None)
             if action is None and set(line.options) & set(decisions.OPTIONS):
                 action = "decide"
             {
-                None: evaluate_run,
+                None: evaluate_together if "ensemble" in line.options else evaluate_run,
                 "predict": predict_with_run,
                 "decide": decisions.decide_with_run,
                 "calibrate": calibrate_run,

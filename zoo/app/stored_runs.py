@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.app.place import change_of_data
 from zoo.config.command_line import CommandLine
@@ -43,6 +43,18 @@ def set_up_data(parts: "Evaluation", folder: "RunFolder") -> None:
         parts.data.setup(seed=parts.settings.seed, device=parts.device)
     if change := change_of_data(folder, parts.data):
         print(f"warning: {change}, if they are to be the same", file=sys.stderr)
+
+
+def split_of(line: CommandLine, data: Any) -> str:
+    """The split that a command line names; else test or, where the data have none, val.
+
+    Raises:
+        ConfigError: the data have no such split.
+    """
+    split = line.options.get("split", "test" if "test" in data.splits else "val")
+    if split not in data.splits:
+        raise ConfigError(f"split={split}: these data have {', '.join(data.splits)}")
+    return split
 
 
 def seed_of(line: CommandLine) -> int:

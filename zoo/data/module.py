@@ -54,6 +54,8 @@ class DataModule(ABC):
         changeable: constructor arguments that a stored run may change, since they change nothing
             about its batches: where the data lie and how they are read. One of a component within
             this one is written with a dot (``text.root``).
+        for_training: constructor arguments that change nothing but the training batches: runs that
+            differ in no others are evaluated on the same samples, prepared alike.
         repeated: constructor arguments of which each value is a repetition of the same experiment
             (a fold of a cross-validation): sweeps give means over them, as over seeds.
         vocabularies: those of a text, by the name of the task's argument that takes one.
@@ -62,6 +64,7 @@ class DataModule(ABC):
     """
 
     changeable: ClassVar[tuple[str, ...]] = ()
+    for_training: ClassVar[tuple[str, ...]] = ("batch_size", "drop_last")
     repeated: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:

@@ -41,6 +41,7 @@ class NodeClassification(Task):
     monitor = "accuracy"
     mode: Literal["min", "max"] = "max"
     predicts = Classes
+    output_kind = "logits"
     unit = "nodes"
 
     def __init__(
@@ -102,6 +103,10 @@ class NodeClassification(Task):
 
     def example_inputs(self, batch: Any) -> tuple[Any, ...]:
         return graph_of(batch)
+
+    def targets_of(self, batch: Any) -> Tensor:
+        """The labels of the mask's nodes, and -100 for all others."""
+        return _targets(*batch[-2:] if hasattr(batch, "starts") else batch[2:4])
 
     def predict(self, batch: Any) -> Classes:
         """Probabilities of the classes for every node: ``(nodes, classes)``."""

@@ -77,6 +77,8 @@ class Regression(Task):
         }
         if self.criterion.has_interval:
             self.metrics["intervals"] = Intervals()
+        # The mean of logarithms of scales is the scale of nothing.
+        self.output_kind = None if loss in ("gaussian_nll", "laplace_nll") else "values"
         self._points: list[tuple[Tensor, Tensor]] = []  # targets and predictions
         self._num_points = 0
 

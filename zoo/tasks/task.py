@@ -101,6 +101,7 @@ class TaskOptions(TypedDict, total=False):
     """What a configuration may say of any task, besides the arguments of its target."""
 
     features: str | None
+    teacher: str | None
 
 
 class Task:
@@ -127,6 +128,8 @@ class Task:
         predicts: the kind of what :meth:`predict` returns; None for a task that predicts nothing.
         given: arguments of the constructor that the run hands over besides the model.
         changeable: arguments of the constructor that a stored run may change.
+        output_kind: what the model returns, so that several models' outputs can be joined:
+            ``logits`` with the classes in the last dimension, or ``values``; None: they cannot be.
         update_every: networks that are not updated in every step, by name: in every how many-th.
         differentiates: whether a loss holds a derivative itself (a gradient penalty).
     """
@@ -137,6 +140,7 @@ class Task:
     predicts: ClassVar[type[Prediction] | None] = None
     given: ClassVar[tuple[str, ...]] = ()
     changeable: ClassVar[tuple[str, ...]] = ()
+    output_kind: Literal["logits", "values"] | None = None
     update_every: Mapping[str, int] = MappingProxyType({})
     differentiates: bool = False
 

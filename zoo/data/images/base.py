@@ -101,6 +101,7 @@ class ImageModule(DataModule):
     normalize: Normalize
     raw_size: int | None = None
     reader = ImageReader()
+    for_training = (*DataModule.for_training, "augment", "mixup", "cutmix")
 
     def facts(self) -> dict[str, Any]:
         return {

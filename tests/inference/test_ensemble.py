@@ -1,0 +1,153 @@
+"""Ensembles: what must hold of any, and the numbers of independent and correlated errors."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from torch import nn
+from torch.nn import functional as F
+
+from zoo.inference.ensemble import Ensemble, best_weights
+from zoo.metrics.ensembles import Disagreement, Spread
+
+RULES = ("mean", "vote", "weighted")
+
+
+def linear(count, outputs=4):
+    torch.manual_seed(0)
+    return [nn.Linear(3, outputs).double() for _ in range(count)]
+
+
+def inputs(count=50):
+    return torch.randn(count, 3, generator=torch.Generator().manual_seed(1)).double()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("copies", [1, 5])
+def test_members_that_are_all_one_answer_as_that_one(rule, copies):
+    (model,), x = linear(1), inputs()
+    ensemble = Ensemble([model] * copies, rule=rule)
+    expected, found = model(x), ensemble(x)
+    assert torch.equal(found.argmax(1), expected.argmax(1))
+    if rule != "vote":
+        torch.testing.assert_close(found.softmax(1), expected.softmax(1))
+        torch.testing.assert_close(found, expected.log_softmax(1))
+    values = Ensemble([model] * copies, kind="values")(x)
+    torch.testing.assert_close(values, expected, rtol=0 if copies == 1 else 1e-6, atol=1e-12)
+
+
+def test_mean_is_the_mean_of_probabilities_and_weights_weigh_it():
+    models, x = linear(3), inputs()
+    p = torch.stack([model(x).softmax(1) for model in models])
+    torch.testing.assert_close(Ensemble(models)(x).exp(), p.mean(0), rtol=1e-6, atol=0)
+    weights = torch.tensor([0.5, 0.0, 0.5])
+    found = Ensemble(models, rule="weighted", weights=weights)(x).exp()
+    torch.testing.assert_close(found, (p[0] + p[2]) / 2)
+
+
+def test_probabilities_that_underflow_keep_their_logarithms():
+    fixed = [nn.Identity(), nn.Identity()]
+    found = Ensemble(fixed)(torch.tensor([[0.0, -300.0]]))
+    torch.testing.assert_close(found, torch.tensor([[0.0, -300.0]]))
+
+
+def test_cross_entropy_of_the_mean_is_at_most_the_mean_cross_entropy():
+    models, x = linear(6), inputs(200)
+    y = torch.randint(4, (200,), generator=torch.Generator().manual_seed(2))
+    each = [F.cross_entropy(model(x), y).item() for model in models]
+    assert F.cross_entropy(Ensemble(models)(x), y) < sum(each) / 6
+
+
+def test_squared_error_of_the_mean_is_the_mean_squared_error_minus_the_spread():
+    models, x = linear(5, outputs=2), inputs()
+    y = torch.randn(50, 2, generator=torch.Generator().manual_seed(3)).double()
+    weights = torch.tensor([0.1, 0.2, 0.3, 0.15, 0.25], dtype=torch.float64)
+    ensemble, spread = Ensemble(models, kind="values", weights=weights), Spread()
+    error = F.mse_loss(ensemble(x), y)
+    for part in ensemble.outputs.split(20, dim=1):
+        spread.update(part, weights)
+    each = torch.stack([F.mse_loss(model(x), y) for model in models])
+    assert error.item() == pytest.approx((weights @ each - spread.compute()).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(("correlation", "expected"), [(0.0, 1 / 5), (0.4, 0.52)])
+def test_error_of_five_members_is_1_of_k_and_what_they_share(correlation, expected):
+    torch.manual_seed(0)
+    shared, own = torch.randn(200_000, 1), torch.randn(200_000, 5)
+    errors = correlation**0.5 * shared + (1 - correlation) ** 0.5 * own
+    members = [_Column(number) for number in range(5)]
+    found = Ensemble(members, kind="values")(errors).square().mean() / errors.square().mean()
+    assert found.item() == pytest.approx(expected, abs=0.005)
+
+
+class _Column(nn.Module):
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def forward(self, x):
+        return x[..., self.number]
+
+
+def test_vote_is_for_the_most_votes_and_of_equally_many_for_the_larger_mean():
+    # Two of three say 0 hardly, one says 1 firmly: the vote is 0, the mean is 1.
+    outputs = torch.tensor([[[0.1, 0.0, -9]], [[0.1, 0.0, -9]], [[-9, 9.0, -9]]])
+    members = [_Column(number) for number in range(3)]
+    x = outputs.permute(1, 2, 0)
+    vote, mean = (Ensemble(members, rule=rule)(x) for rule in ("vote", "mean"))
+    assert (vote.argmax(1).item(), mean.argmax(1).item()) == (0, 1)
+    pair = Ensemble(members[1:], rule="vote")(x)  # one vote each
+    assert pair.argmax(1).item() == 1
+    assert vote.exp().sum().item() == pytest.approx(1)
+
+
+def test_best_weights_are_those_that_scipy_finds():
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(3, (400,), generator=generator)
+    noise = torch.randn(4, 400, 3, generator=generator, dtype=torch.float64)
+    signal = F.one_hot(targets, 3) * torch.tensor([0.2, 1.0, 1.5, -1.0]).view(4, 1, 1)
+    outputs = noise + signal
+    ensemble = Ensemble([nn.Identity()] * 4, rule="weighted")
+
+    def loss(weights):
+        return F.cross_entropy(ensemble.joined(outputs, weights), targets)
+
+    found = best_weights(loss, 4)
+    p = outputs.softmax(-1)[:, torch.arange(400), targets].numpy()
+    theirs = minimize(
+        lambda w: -np.log(w @ p).mean(),
+        np.full(4, 0.25),
+        bounds=[(0, 1)] * 4,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+        options={"ftol": 1e-12},
+    )
+    np.testing.assert_allclose(found.numpy(), theirs.x, atol=2e-3)
+    assert loss(found).item() <= theirs.fun + 1e-8
+    assert found[3] < 1e-3 and found.sum().item() == pytest.approx(1)
+
+
+def test_disagreement_is_the_share_of_pairs_that_differ():
+    votes = torch.tensor(
+        [[0, 0, 1], [0, 1, 1], [0, 2, 1], [0, 2, 0]]
+    )  # four members, three samples
+    metric = Disagreement()
+    metric.update(F.one_hot(votes, 3).float())
+    pairs = [(votes[i] != votes[j]).double().mean() for i in range(4) for j in range(i + 1, 4)]
+    assert metric.compute().item() == pytest.approx((sum(pairs) / 6).item())
+    metric.reset()
+    metric.update(F.one_hot(votes, 3).float(), torch.tensor([True, False, False]))
+    assert metric.compute() == 0
+    metric.reset()
+    metric.update(F.one_hot(votes[:1], 3).float())
+    assert metric.compute() == 0
+
+
+def test_what_makes_no_ensemble_is_refused():
+    with pytest.raises(ValueError, match="at least one model"):
+        Ensemble([])
+    with pytest.raises(ValueError, match="rule must be one of mean, vote, weighted, not 'max'"):
+        Ensemble(linear(2), rule="max")
+    with pytest.raises(ValueError, match="weights must be 2 numbers from 0 on with sum 1"):
+        Ensemble(linear(2), weights=torch.tensor([0.5, 0.6]))
+    with pytest.raises(ValueError, match=r"one shape, not \(50, 4\), \(50, 2\)"):
+        Ensemble([*linear(1), *linear(1, outputs=2)])(inputs())

@@ -9,8 +9,9 @@ from zoo.training.run_folder import RunFolder
 
 
 def only_run(runs: Path) -> Path:
-    """The one run folder below a folder of runs."""
-    (path,) = (status.parent for status in runs.rglob("config.yaml"))
+    """The one run folder below a folder of runs, in which there may be a copy of another run."""
+    found = (config.parent for config in runs.rglob("config.yaml"))
+    (path,) = (path for path in found if not (path / "origin.json").exists())
     return path
 
 

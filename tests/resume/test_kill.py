@@ -37,6 +37,7 @@ ALIKE = {  # Another experiment has the same parts, in other sizes or on other d
         "lasso_diabetes",
         "logistic_breast_cancer",
         "rnn_sentence_polarity",
+        "distil_mnist",
     ),
 }
 EXPERIMENTS = sorted(
@@ -177,6 +178,11 @@ def needs_files(name):
     return "root" in data | data.get("graph", {}) | experiment.get("data", {})
 
 
+TEACHERS = {  # Of these the run of another experiment is the teacher.
+    "distil_digits": ["experiment=lenet_digits", "data.image_size=8", "model=softmax_regression"]
+}
+
+
 def words(name, runs):
     return [f"experiment={name}", *SHRUNK, *SMALLER.get(name, []), f"paths.runs_dir={runs}"]
 
@@ -187,12 +193,22 @@ class Uninterrupted:
     def __init__(self, run, folder):
         self.run, self.folder = run, folder
         self.found = {}
+        self.teachers = {}
+
+    def words(self, name, runs):
+        """The words of a run, with its teacher where it has one."""
+        if name in TEACHERS and name not in self.teachers:
+            place, log = self.folder / f"{name}.teacher", self.folder / f"{name}.teacher.log"
+            code = self.run([*TEACHERS[name], *SHRUNK, f"paths.runs_dir={place}"], log)
+            assert code == 0, log.read_text("utf-8")
+            self.teachers[name] = [f"task.teacher={only_run(place)}"]
+        return [*words(name, runs), *self.teachers.get(name, [])]
 
     def __call__(self, name):
         if name not in self.found:
             runs, log = self.folder / name, self.folder / f"{name}.log"
             files = self.folder / f"{name}.files"
-            code = self.run(words(name, runs), log, files=str(files), below=str(runs))
+            code = self.run(self.words(name, runs), log, files=str(files), below=str(runs))
             text = log.read_text("utf-8")
             if needs_files(name) and "zoo.data" not in text and code == 1:
                 self.found[name] = text.strip().splitlines()[-1]
@@ -246,7 +262,7 @@ def test_an_experiment_killed_at_a_random_moment_and_resumed_equals_one_never_ki
     choice = random.Random(f"{name} {kill}")
     first = moment(choice, (EXPERIMENTS.index(name) + kill) % 3, files)
     runs, log = tmp_path / "runs", tmp_path / "log"
-    code = run(words(name, runs), log, **first, below=str(runs))
+    code = run(uninterrupted.words(name, runs), log, **first, below=str(runs))
     assert code == -signal.SIGKILL, log.read_text("utf-8")
     path = only_run(runs)
     assert state_of(path) == "dead"

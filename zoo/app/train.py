@@ -27,8 +27,8 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
         The results, as in `results.json`.
     """
     # Heavy imports stand here, so that `--help` and mistakes are answered before torch is loaded.
+    from zoo.app.attached_runs import attach_other_runs
     from zoo.app.build import build_optimizers, load_initial_weights, standard_callbacks
-    from zoo.app.generative.features import attach_features
     from zoo.training.precision import resolve_device
     from zoo.training.reproducibility import seed_everything
     from zoo.training.trainer import Trainer
@@ -42,7 +42,7 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
     model = recipe.model.build()
     notes = [*data.notes, *load_initial_weights(model, recipe, fresh=not place.resume)]
     task = recipe.task.build(model.to(device), **data.vocabularies)
-    attach_features(recipe.task.options.get("features"), task, data, run=place.kept)
+    attach_other_runs(recipe, task, data, run=place.kept)
     optimizers = build_optimizers(recipe, task)
     with as_config_error("trainer"):
         trainer = Trainer(

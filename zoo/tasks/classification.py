@@ -122,6 +122,7 @@ class Classification(Task):
                 f"class_names must name {num_classes} classes (num_classes), not {len(class_names)}"
             )
         self.loss_name, self.gamma = loss, gamma
+        self.output_kind = "values" if loss in ("hinge", "squared_hinge") else "logits"
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self.is_balanced = class_weights == "balanced"
@@ -156,8 +157,11 @@ class Classification(Task):
         self.class_weights = weights.where(counts > 0, 1.0).to(self.class_weights)
 
     def loss(self, batch: Any) -> Loss:
-        targets = self.targets_of(batch)
-        logits, *auxiliary = self._outputs(batch)
+        return self._loss_of(self._outputs(batch), self.targets_of(batch))
+
+    def _loss_of(self, outputs: list[Tensor], targets: Tensor) -> Loss:
+        """The loss of the logits, and of those of auxiliary heads behind them."""
+        logits, *auxiliary = outputs
         main, count = self._loss(logits, targets)
         if not auxiliary:
             # Only its outputs tell what a model has, and only in training.

@@ -12,7 +12,7 @@ from torch import nn
 from zoo.app.rebuild import prepare_evaluation
 from zoo.metrics.sums import ConfusionMatrix, Mean
 from zoo.tasks.prediction import Prediction
-from zoo.tasks.task import Image, Objective, Task, evaluation_mode, inputs_of
+from zoo.tasks.task import Image, Objective, Task, TaskOptions, evaluation_mode, inputs_of
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "task").glob("*.yaml"))
 
@@ -112,6 +112,7 @@ def test_config_names_a_task_and_arguments_that_it_has(path):
     assert path.read_text().startswith("# ")
     config = yaml.safe_load(path.read_text())
     module, name = config.pop("_target_").rsplit(".", 1)
+    config = {key: config[key] for key in config if key not in TaskOptions.__annotations__}
     task = getattr(import_module(module), name)
     assert issubclass(task, Task) and path.stem == module.rsplit(".", 1)[1]
     parameters = dict(inspect.signature(task).parameters)

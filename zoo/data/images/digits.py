@@ -4,6 +4,8 @@
 Kaynak, 1998), https://archive.ics.uci.edu/dataset/80. Divided 70/15/15 or into folds, stratified.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,8 +28,9 @@ from zoo.data.images.base import (
     check_scaling,
     fit_square,
 )
+from zoo.data.loading.partly_labelled import PartlyLabelled
 from zoo.data.loading.tensor import TensorLoader
-from zoo.data.module import Part, check_batch_size
+from zoo.data.module import Loader, Part, check_batch_size
 from zoo.data.splits import check_folds, divide_or_fold
 
 if TYPE_CHECKING:
@@ -55,6 +58,9 @@ class Digits(ImageModule):
         drop_last: omit the last training batch of an epoch if it is smaller.
         fold: which fold of a cross-validation is the test; None: there are no folds.
         num_folds: how many there are.
+        labelled: so many training images keep their labels; the training batches then have as
+            many images without one besides (see `zoo.data.loading.partly_labelled`). ``None``:
+            all.
     """
 
     splits = ("train", "val", "test")
@@ -62,6 +68,7 @@ class Digits(ImageModule):
     in_channels = 1
     raw_size = GRID
     class_names = tuple("0123456789")
+    for_training = (*ImageModule.for_training, "labelled")
 
     def __init__(
         self,
@@ -76,6 +83,7 @@ class Digits(ImageModule):
         drop_last: bool = False,
         fold: int | None = None,
         num_folds: int = 10,
+        labelled: int | None = None,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
@@ -98,6 +106,7 @@ class Digits(ImageModule):
         self.augment = augment
         self.split_seed = split_seed
         self.drop_last = drop_last
+        self.labelled = labelled
         self.binarize = binarize
         mean, std = RANGES.get(scaling, (MEAN, STD))
         self.normalize = Normalize([mean], [std], max_value=1.0)
@@ -117,7 +126,10 @@ class Digits(ImageModule):
         for split, index in divided.items():
             pixels = settled(images[index], self.binarize, split)
             augment = self._augmentations() if split == "train" else ()
-            self.loaders[split] = TensorLoader(
+            make: Callable[..., Loader] = TensorLoader
+            if split == "train" and self.labelled is not None:
+                make = partial(PartlyLabelled, labelled=self.labelled, split_seed=self.split_seed)
+            self.loaders[split] = make(
                 (pixels if augment else self.normalize(pixels), labels[index]),
                 batch_size=self.batch_size,
                 shuffle=split == "train",

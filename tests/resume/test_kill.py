@@ -38,6 +38,7 @@ ALIKE = {  # Another experiment has the same parts, in other sizes or on other d
         "logistic_breast_cancer",
         "rnn_sentence_polarity",
         "distil_mnist",
+        "ensemble_digits",
     ),
 }
 EXPERIMENTS = sorted(

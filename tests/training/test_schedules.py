@@ -8,6 +8,7 @@ from torch.optim import lr_scheduler
 from zoo.training.schedules import (
     Constant,
     Cosine,
+    CosineRestarts,
     Exponential,
     InverseSquareRoot,
     Linear,
@@ -61,6 +62,18 @@ def test_exponential_equals_exponential_lr_of_torch():
 def test_cosine_equals_cosine_annealing_lr_of_torch(final):
     expected = torchs(lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS, eta_min=final))
     assert ours(Cosine(final=final)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("period", "multiplier", "final"), [(2, 1, 0.0), (1, 2, 0.1), (0.5, 3, 0)])
+def test_cosine_with_restarts_equals_that_of_torch(period, multiplier, final):
+    steps = round(period * PER_EPOCH)
+    expected = torchs(
+        lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, steps, multiplier, eta_min=final)
+    )
+    found = ours(CosineRestarts(period=period, multiplier=multiplier, final=final))
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert found.count(1.0) == {1: 5, 2: 4, 3: 4}[multiplier]
 
 
 @pytest.mark.parity

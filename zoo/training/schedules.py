@@ -160,6 +160,53 @@ class Cosine(Falling):
         return (1 + math.cos(math.pi * share)) / 2
 
 
+class CosineRestarts(Schedule):
+    r"""Falls along half a cosine again and again: :math:`f + (1 - f)(1 + \cos(\pi t / T_i)) / 2`.
+
+    Here :math:`f` is `final`, :math:`t` counts the steps since the last restart, and the period
+    :math:`T_i` is `multiplier` times the one before. Loshchilov and Hutter, 2017,
+    https://arxiv.org/abs/1608.03983 (SGDR). The weights at the end of each period are as good as
+    those of a run of their own, and together an ensemble (Huang et al., 2017,
+    https://arxiv.org/abs/1704.00109): `callbacks.checkpoint.keep_every` keeps them.
+
+    Args:
+        period: epochs (fractions allowed) until the first restart.
+        multiplier: by which each period is longer than the one before.
+        final: the factor at the end of a period.
+        warmup_steps: see `Schedule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        period: float = 10.0,
+        multiplier: int = 1,
+        final: float = 0.0,
+        warmup_steps: int = 0,
+    ) -> None:
+        super().__init__(warmup_steps=warmup_steps)
+        if period <= 0:
+            raise ValueError(f"period must be greater than 0, not {period}")
+        if multiplier < 1:
+            raise ValueError(f"multiplier must be at least 1, not {multiplier}")
+        if not 0 <= final <= 1:
+            raise ValueError(f"final must be in [0, 1], not {final}")
+        self.period, self.multiplier, self.final = period, multiplier, final
+        self._first = 1
+
+    def bind(self, *, total_steps: int, steps_per_epoch: int | Fraction) -> None:
+        super().bind(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        self._first = math.ceil(Fraction(str(self.period)) * steps_per_epoch)
+
+    def factor(self, step: int, total: int) -> float:
+        length = self._first
+        if self.multiplier == 1:
+            step %= length
+        while step >= length:
+            step, length = step - length, length * self.multiplier
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * step / length)) / 2
+
+
 class Linear(Falling):
     r"""Falls in a straight line: :math:`f + (1 - f)(1 - t / T)`, :math:`f` is `final`."""
 

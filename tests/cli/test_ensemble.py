@@ -98,6 +98,17 @@ def test_listed_runs_are_written_only_where_it_is_said(sweep, here, capsys):
     assert "already exists" in capsys.readouterr().err
 
 
+def test_snapshots_of_one_run_answer_together(here):
+    words = ("schedule=cosine_restarts", "schedule.period=1", "callbacks.checkpoint.keep_every=1")
+    assert train.main([*DIGITS, *words, "paths.runs_dir=runs"]) == 0
+    (run,) = here.glob("runs/*/*")
+    kept = sorted((run / "checkpoints").glob("kept-*.pt"))
+    assert evaluate.main([f"run={run}/checkpoints", "ensemble=mean"]) == 0
+    members = stored(run / "evaluation-test-ensemble-mean.json")["members"]
+    assert [member["run"] for member in members] == [str(file.relative_to(here)) for file in kept]
+    assert [member["step"] for member in members] == [20, 40]
+
+
 def test_regressions_are_averaged_and_the_spread_is_what_that_gains(regressions, here):
     assert evaluate.main([f"run={regressions}", "ensemble=mean", "out=all.json"]) == 0
     found = stored(here / "all.json")

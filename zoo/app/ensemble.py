@@ -1,7 +1,8 @@
 """What `evaluate.py` does with several runs together: `run=<a>,<b> ensemble=mean`.
 
-The members are the runs that a list names, or all that are finished in a folder of runs, such as a
-sweep's. The first one's task judges them together, and its data are those of all.
+The members are the runs that a list names, all that are finished in a folder of runs, such as a
+sweep's, or the checkpoints that one run has kept, where its folder `checkpoints` is named. The
+first one's task judges them together, and its data are those of all.
 """
 
 import re
@@ -40,12 +41,14 @@ class Members:
 
     Attributes:
         folders: of the runs.
+        names: what tells them apart: their folders, or the checkpoints that were named.
         parts: of each.
         place: the folder that holds them; None: they were listed.
         ensemble: their models as one.
     """
 
     folders: list[Path]
+    names: list[str]
     parts: list[Evaluation]
     place: Path | None
     ensemble: Ensemble
@@ -66,14 +69,16 @@ def lines_of(line: CommandLine) -> tuple[list[CommandLine], Path | None]:
     path, place, names = Path(text), None, text.split(",")
     if path.exists():
         names = [text]
-        if path.is_dir() and not (path / "config.yaml").exists() and path.name != "checkpoints":
+        if path.name == "checkpoints" and (kept := sorted(map(str, path.glob("kept-*.pt")))):
+            place, names = path.parent, kept
+        elif path.is_dir() and not (path / "config.yaml").exists() and path.name != "checkpoints":
             place, names = path, [str(run) for run in _finished(path)]
             if not names:
                 raise ConfigError(f"run={text}: holds no finished run")
-    kept = {name: line.options[name] for name in ("checkpoint",) if name in line.options}
+    which = {name: line.options[name] for name in ("checkpoint",) if name in line.options}
     lines = []
     for name in names:
-        member = CommandLine(line.overrides, {"run": name, **kept}, line.trusted)
+        member = CommandLine(line.overrides, {"run": name, **which}, line.trusted)
         find_run(member, "run")
         lines.append(member)
     return lines, place
@@ -124,7 +129,12 @@ def joined(line: CommandLine) -> Members:
     models = [part.task.model for part in parts]
     ensemble = Ensemble(models, rule=rule, kind=first.task.output_kind)  # type: ignore[arg-type]
     first.task.model = ensemble.eval()
-    members = Members(folders, parts, place, ensemble)
+    named = [Path(member.options.get("checkpoint", "")) for member in lines]
+    names = [
+        relative(file if file.suffix == ".pt" else folder)
+        for file, folder in zip(named, folders, strict=True)
+    ]
+    members = Members(folders, names, parts, place, ensemble)
     if rule == "weighted":
         set_up_data(first, RunFolder(folders[0]))
         with as_config_error():
@@ -215,9 +225,9 @@ def evaluate_ensemble(line: CommandLine) -> None:
         together.pop("loss", None)
     together |= apart.compute()
     rows = [
-        {"run": relative(folder), "step": part.step, "weight": weight, **found}
-        for folder, part, weight, found in zip(
-            members.folders, members.parts, members.ensemble.weights.tolist(), alone, strict=True
+        {"run": name, "step": part.step, "weight": weight, **found}
+        for name, part, weight, found in zip(
+            members.names, members.parts, members.ensemble.weights.tolist(), alone, strict=True
         )
     ]
     _show(split, rule, rows, together, members.place)

@@ -52,7 +52,7 @@ def test_wrong_names_and_values_are_refused_in_a_sentence(name, arguments, fragm
 SIZES = {
     **{"in_features": 8, "out_features": 2, "num_classes": 3, "in_channels": 3},
     **{"image_size": 32, "input_length": 250, "vocab_size": 11, "sequence_length": 16},
-    **{"source_vocab_size": 11, "target_vocab_size": 12},
+    **{"source_vocab_size": 11, "target_vocab_size": 12, "cardinalities": [4, 3]},
 }
 """For what has no default, since only the data know it."""
 

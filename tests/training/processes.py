@@ -111,10 +111,10 @@ def gan():
     return model
 
 
-def trainer_of(strategy, task, data, **settings):
+def trainer_of(strategy, task, data, *, penalties=None, **settings):
     strategy.wrap(task)
     optimizers = {
-        name: make_optimizer(torch.optim.SGD, network, lr=0.1, momentum=0.9)
+        name: make_optimizer(torch.optim.SGD, network, lr=0.1, momentum=0.9, **(penalties or {}))
         for name, network in task.networks().items()
     }
     settings = {"steps": 4, "epochs": None, "log_every": 1, **settings}
@@ -153,6 +153,7 @@ KINDS = {
 SETTINGS = {
     "plain": {},
     "accumulated": {"accumulate": 2, "clip_norm": 0.1},
+    "penalised": {"penalties": {"l1": 1e-3, "towards_start": 0.05, "max_norm": 0.9}},
 }
 
 

@@ -59,8 +59,9 @@ def test_uneven_parts_of_two_processes_equal_one_large_batch(strategy, kind, set
     for name, optimizer in expected["optimizers"].items():
         state = ours["optimizers"][name]["state"]
         for number, entry in optimizer["state"].items():
-            moment = state[number]["momentum_buffer"]
-            assert torch.allclose(moment, entry["momentum_buffer"], rtol=1e-5, atol=1e-6)
+            assert state[number].keys() == entry.keys()
+            for part, value in entry.items():
+                assert torch.allclose(state[number][part], value, rtol=1e-5, atol=1e-6), part
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

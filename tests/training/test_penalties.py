@@ -6,7 +6,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.linear_model import ElasticNet, Lasso
 from torch import nn
 
-from tests.training.tiny import Rows, trainer_of
+from tests.training.tiny import At, Rows, differences, new_folder, trainer_of, without_timings
 from zoo.training.optimizers import MuonWithAdamW, load_optimizer, make_optimizer
 from zoo.training.update import Updater
 
@@ -229,6 +229,28 @@ def test_a_run_goes_on_from_its_state_towards_its_own_start(kind, steps):
     train(other, again, steps=3, seed=2)
     for ours, theirs in zip(network.parameters(), other.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_killed_run_goes_on_towards_the_start_of_the_run(tmp_path):
+    def make():
+        options = {"l1": 0.01, "towards_start": 0.5, "max_norm": 0.5}
+        return trainer_of(epochs=1, optimizer=options, checkpoints={"every_steps": 1})
+
+    whole, first, second = make(), make(), make()
+    whole.fit(folder=new_folder(tmp_path / "whole"))
+
+    def kill(trainer):
+        raise KeyboardInterrupt
+
+    folder = new_folder(tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt):
+        first.fit(folder=folder, callbacks=[At(4, kill)])
+    with torch.no_grad():
+        for parameter in second.task.model.parameters():
+            parameter.zero_()
+    second.fit(folder=folder, callbacks=[At(0, kill)], resume=True)
+    states = [without_timings(trainer.state_dict()) for trainer in (whole, second)]
+    assert not differences(*states)
 
 
 def test_a_start_that_was_not_kept_is_refused_and_one_that_is_not_wanted_dropped():

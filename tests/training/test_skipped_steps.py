@@ -17,18 +17,21 @@ CLASSES = {
     for name, kind in vars(torch.optim).items()
     if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)
 } | {"MuonWithAdamW": MuonWithAdamW}
-REFUSED = ("Optimizer", "LBFGS", "SparseAdam")  # `make_optimizer` says what to use.
+REFUSED = ("Optimizer", "SparseAdam")  # `make_optimizer` says what to use.
+SEARCHING = ("LBFGS",)  # takes no update but searches
+PENALTIES = {"l1": 0.1, "towards_start": 0.5, "max_norm": 0.5}
 OPTIONS = {
-    **{name: [{}] for name in sorted(set(CLASSES) - set(REFUSED))},
+    **{name: [{}] for name in sorted(set(CLASSES) - {*REFUSED, *SEARCHING})},
     "SGD": [
         {},
         {"momentum": 0.9},
         {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
         {"momentum": 0.9, "dampening": 0.5},
         {"momentum": 0.9, "maximize": True},
+        {"momentum": 0.9, **PENALTIES},
     ],
     "Adam": [{}, {"amsgrad": True}],
-    "AdamW": [{}, {"amsgrad": True}],
+    "AdamW": [{}, {"amsgrad": True}, PENALTIES],
 }
 
 

@@ -276,7 +276,7 @@ def test_missing_and_undecodable_files_are_refused(tmp_path):
         ({"test": "t.csv"}, "test must be null unless val names a file too"),
         ({"num_folds": 1}, "num_folds must be at least 2, not 1"),
         ({"num_folds": 5, "fold": 5}, r"fold must be from 0 to 4 \(num_folds\), not 5"),
-        ({"num_folds": 5, "val": "v.csv"}, "num_folds must be null where val names a file, not 5"),
+        ({"fold": 4, "val": "v.csv"}, "fold must be null where val names a file, not 4"),
         ({"label_column": "text"}, "label_column must not be the text_column 'text'"),
     ],
 )

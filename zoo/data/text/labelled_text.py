@@ -12,7 +12,7 @@ from zoo.data.download import DataError
 from zoo.data.files import locate
 from zoo.data.module import Part, check_batch_size
 from zoo.data.sequences.batches import SequenceBatch, sequence_loader
-from zoo.data.splits import SPLITS, check_folds, check_fractions, cross_validation, divide
+from zoo.data.splits import SPLITS, check_folds, check_fractions, divide_or_fold
 from zoo.data.text.base import TextModule
 from zoo.data.text.text_tables import Row, TextTables
 from zoo.data.text.vocabularies import learn_vocabulary
@@ -60,10 +60,10 @@ class LabelledText(TextModule):
         max_length: longer texts are cut after so many tokens; null for no limit.
         val_fraction: share of the training file for val, if it has no file.
         test_fraction: share for test, if neither has a file; 0: there is no test split.
-        fold: which of the folds is the test.
-        num_folds: divide the training file into so many folds (`zoo.data.splits.cross_validation`);
-            ``val_fraction`` is then a share of those that are not the test, and ``test_fraction``
-            has no effect. Null: no folds.
+        fold: which fold of the training file is the test (`zoo.data.splits.cross_validation`);
+            ``val_fraction`` is then a share of the others, and ``test_fraction`` has no effect.
+            Null: there are no folds.
+        num_folds: how many there are.
         split_seed: determines how the training file is divided; classes keep their proportions.
         drop_last: omit a smaller batch at the end of a training epoch.
 
@@ -92,8 +92,8 @@ class LabelledText(TextModule):
         max_length: int | None = None,
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
-        fold: int = 0,
-        num_folds: int | None = None,
+        fold: int | None = None,
+        num_folds: int = 10,
         split_seed: int = 0,
         drop_last: bool = False,
     ) -> None:
@@ -104,10 +104,9 @@ class LabelledText(TextModule):
         check_fractions(val_fraction, test_fraction)
         if test is not None and val is None:
             raise ValueError("test must be null unless val names a file too")
-        if num_folds is not None:
-            check_folds(fold, num_folds)
-            if val is not None:
-                raise ValueError(f"num_folds must be null where val names a file, not {num_folds}")
+        check_folds(fold, num_folds)
+        if fold is not None and val is not None:
+            raise ValueError(f"fold must be null where val names a file, not {fold}")
         if text_column == label_column:
             raise ValueError(f"label_column must not be the text_column {text_column!r}")
         self.files = {"train": train, "val": val, "test": test}
@@ -128,7 +127,7 @@ class LabelledText(TextModule):
     @property
     def splits(self) -> tuple[str, ...]:
         has_test = self.files["test"] is not None if self.files["val"] else "test" in self.shares
-        has_test = has_test or self.num_folds is not None
+        has_test = has_test or self.fold is not None
         return SPLITS if has_test else SPLITS[:2]
 
     def setup(
@@ -227,22 +226,15 @@ class LabelledText(TextModule):
         whole = rows["train"]
         names = sorted({row.label for row in whole})
         labels = [names.index(row.label) for row in whole]
-        parts = self._divided(labels)
-        return {split: [whole[i] for i in indices.tolist()] for split, indices in parts.items()}
-
-    def _divided(self, labels: list[int]) -> dict[str, Tensor]:
-        """The numbers of each split's rows of the training file."""
-        source, seed = self.files["train"], self.split_seed
-        if self.num_folds is None:
-            return divide(labels, self.shares, seed=seed, source=source)
-        return cross_validation(
+        parts = divide_or_fold(
             labels,
+            self.shares,
             fold=self.fold,
             num_folds=self.num_folds,
-            val_fraction=self.shares["val"],
-            seed=seed,
-            source=source,
+            seed=self.split_seed,
+            source=self.files["train"],
         )
+        return {split: [whole[i] for i in indices.tolist()] for split, indices in parts.items()}
 
     def _tokens(self, rows: Sequence[Row], file: object) -> list[Tensor]:
         """The tokens of each text, int64 ``(time,)``."""

@@ -308,7 +308,7 @@ def parts_of_run(
         batch = next(iter(data.batches("train", 0)))
         if size:
             batch = (torch.zeros(1, *size), *batch[1:])
-    recipe = recipe.fill_auto(facts, data.resolved())
+    recipe = recipe.fill_auto({"train_samples": 1} | facts, data.resolved())
     return recipe.model, lambda m: recipe.task.build(m, **data.vocabularies), batch, single
 
 

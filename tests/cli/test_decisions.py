@@ -82,14 +82,14 @@ def test_equal_shares_where_one_in_a_hundred_was_trained(run):
     [
         (["threshold=0.3"], "task.threshold=0.3"),
         (["threshold=best", "metric=f"], "metric must be accuracy"),
-        (["threshold=best", "costs=[[0,1],[1,0]]"], "threshold excludes costs"),
+        (["threshold=best", "costs=[[0,1],[1,0]]"], "costs and threshold exclude each other"),
         (["metric=f1"], "metric goes with threshold=best"),
         (["costs=[[0,1]]"], "must be 2 rows of 2 numbers"),
         (["costs=nan"], "must be 2 rows of 2 numbers"),
         (["prior=1.5"], "must be the shares of 2 classes"),
         (["prior=[0.2,0.2]"], "must be the shares of 2 classes"),
-        (["prior=0.5", "tta=flip"], "prior and tta exclude each other"),
-        (["prior=0.5", "predict=x.png"], "prior and predict exclude each other"),
+        (["prior=0.5", "tta=flip"], "tta and prior exclude each other"),
+        (["prior=0.5", "predict=x.png"], "predict and prior exclude each other"),
         (["prior=0.5", "split=dev"], "split=dev: these data have train, val, test"),
     ],
 )

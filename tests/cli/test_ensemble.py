@@ -50,7 +50,8 @@ def runs_of(sweep):
 def test_a_sweep_is_judged_beside_its_members(sweep, here, capsys):
     assert evaluate.main([f"run={sweep}", "ensemble=mean"]) == 0
     found = stored(sweep / "evaluation-test-ensemble-mean.json")
-    assert list(found) == ["split", "ensemble", "loss", "accuracy", "disagreement", "members"]
+    metrics = ["loss", "accuracy", "calibration_error", "disagreement"]
+    assert list(found) == ["split", "ensemble", *metrics, "members"]
     results = [stored(run / "results.json")["test"] for run in runs_of(sweep)]
     for member, result in zip(found["members"], results, strict=True):
         assert {name: member[name] for name in result} == pytest.approx(result)

@@ -195,7 +195,7 @@ def test_estimate_with_many_samples_is_made_of_a_stored_run(run, capsys):
         (["reconstruct=in", "out=a.jpg"], "out=a.jpg: must end in .png (images in a grid) or .pt"),
         (["reconstruct=in", "sample=3"], "reconstruct and sample exclude each other"),
         (["reconstruct=in", "split=val"], "split and reconstruct exclude each other"),
-        (["reconstruct=in", "seed=3"], "seed goes with sample=<count> or neighbours=<count>"),
+        (["reconstruct=in", "seed=3"], "seed goes with sample=<count>, neighbours=<count>"),
         (["reconstruct=in", "steps=3"], "steps goes with interpolate="),
         (["interpolate=in/00.png"], "interpolate=in/00.png: must be two image files or two seeds"),
         (["interpolate=1,"], "interpolate=1,: must be two image files or two seeds, with a comma"),

@@ -119,7 +119,7 @@ def test_a_run_without_images_of_samples_says_so(name, said, tmp_path, capsys):
         (["over_training=0"], "over_training=0: must be a whole number, at least 1"),
         (["over_training=65"], "over_training=65: this run shows only 64 samples"),
         (["over_training=4", "out=a.pt"], "out=a.pt: must end in .png"),
-        (["over_training=4", "seed=1"], "seed goes with sample=<count> or neighbours=<count>"),
+        (["over_training=4", "seed=1"], "seed goes with sample=<count>, neighbours=<count>"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_a_sentence(words, said, finished, capsys):

@@ -201,7 +201,7 @@ def parameters_of(recipe):
     data = recipe.data.build()
     data.setup(seed=0, device="cpu")
     with torch.device("meta"):
-        model = recipe.fill_auto(data.facts(), data.resolved()).model.build()
+        model = recipe.fill_auto(data.all_facts(), data.resolved()).model.build()
     return sum(p.numel() for p in model.parameters())
 
 
@@ -212,6 +212,7 @@ GAN = "data=digits data.image_size=8 task=adversarial optimizer=gan"
 KARATE = "data=karate task=node_classification"
 RUNS = {  # One for each file of a model that takes no images, and three that do.
     "embedding.word2vec": f"model=cbow data.kind=cbow {WORDS}",
+    "bayesian": "experiment=bnn_diabetes",
     "generative.autoencoder": "experiment=autoencoder_digits",
     "generative.conditional_gan": f"model=conditional_gan {GAN}",
     "generative.dcgan": f"model=dcgan model.base_channels=4 {GAN}",

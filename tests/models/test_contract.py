@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from zoo.models.bayesian import BayesianCNN, BayesianMLP
 from zoo.models.embedding.word2vec import cbow, skip_gram
 from zoo.models.generative.autoencoder import (
     Autoencoder,
@@ -185,6 +186,12 @@ CASES = {
     ),
     "mlp_800": Case(lambda: mlp_800(64), images(1, 8), num_classes=10),
     "mlp_800_800": Case(lambda: mlp_800_800(64), images(1, 8), num_classes=10),
+    "bayesian_mlp": Case(
+        lambda: BayesianMLP(192, 5, hidden_sizes=(16, 8)), images(3, 8), num_classes=5
+    ),
+    "bayesian_cnn": Case(
+        lambda: BayesianCNN(7, in_channels=3, image_size=16), images(3, 16), num_classes=7
+    ),
     "lenet5": Case(lambda: lenet5(7, in_channels=3), images(3, 32), num_classes=7),
     "lenet5_28": Case(lambda: lenet5(image_size=28), images(1, 28), num_classes=10),
     "lenet5_1998": Case(lenet5_1998, images(1, 32), num_classes=10),

@@ -30,16 +30,9 @@ ALIKE = {  # Another experiment has the same parts, in other sizes or on other d
     *("flow_matching_ring", "real_nvp_ring", "gan_grid", "pacgan_grid", "pixel_cnn_digits"),
     "joint_autoencoder_digits",
     *("huber_diabetes", "quantile_diabetes", "gaussian_nll_diabetes", "quantile_noisy_curve"),
-    *(
-        "svm_digits",
-        "kernel_svm_digits",
-        "cnn_digits",
-        "lasso_diabetes",
-        "logistic_breast_cancer",
-        "rnn_sentence_polarity",
-        "distil_mnist",
-        "ensemble_digits",
-    ),
+    *("svm_digits", "kernel_svm_digits", "cnn_digits", "lasso_diabetes", "logistic_breast_cancer"),
+    *("rnn_sentence_polarity", "distil_mnist", "ensemble_digits", "mlp_diabetes"),
+    "mc_dropout_digits",
 }
 EXPERIMENTS = sorted(
     {path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml")} - ALIKE
@@ -146,6 +139,7 @@ SMALLER = {
     "pix2pix_shapes": ["model.base_channels=2", "data.train_size=40", "data.batch_size=2"],
     "resnet20_cifar10": ["data.batch_size=8", "data.folder=cifar10_images"],
     "resnet_mnist": ["data.batch_size=8"],
+    "pgd_mnist": ["data.batch_size=8", "task.steps=2"],
     "shallow_convnet_synthetic": ["model.hidden_channels=4", "data.num_samples=96"],
     "iwae_mnist": ["task.samples=3"],
     "conditional_gan_mnist": [

@@ -6,7 +6,7 @@ Thresholds are found on val and judged on the split that is asked for.
 from typing import TYPE_CHECKING, NamedTuple
 
 from zoo.app.commands import command, relative
-from zoo.app.stored_runs import rebuilt, set_up_data
+from zoo.app.stored_runs import rebuilt, set_up_data, split_of
 from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError, as_config_error
 
@@ -30,8 +30,6 @@ def decide_with_run(line: CommandLine) -> None:
     from zoo.tasks.prediction import Classes, Labels, Table
     from zoo.training.run_folder import RunFolder
 
-    if "threshold" in line.options and {"costs", "prior"} & set(line.options):
-        raise ConfigError("threshold excludes costs and prior, which settle the decision")
     if line.options.get("threshold", "best") != "best":
         raise ConfigError(
             f"threshold={line.options['threshold']}: must be best; a number is a setting of the "
@@ -41,9 +39,7 @@ def decide_with_run(line: CommandLine) -> None:
     if parts.task.predicts not in (Classes, Labels):
         first = next(name for name in OPTIONS if name in line.options)
         raise ConfigError(f"{first}: this run does not tell classes; name a classifier's")
-    split = line.options.get("split", "test" if "test" in parts.data.splits else "val")
-    if split not in parts.data.splits:
-        raise ConfigError(f"split={split}: these data have {', '.join(parts.data.splits)}")
+    split = split_of(line, parts.data)
     folder = RunFolder(line.options["run"])
     set_up_data(parts, folder)
     if "threshold" in line.options:

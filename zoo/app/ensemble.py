@@ -32,7 +32,6 @@ from zoo.training.own_files import to_json
 from zoo.training.run_folder import RunFolder
 
 RULES = ("mean", "vote", "weighted")
-OPTIONS = {"run", "ensemble", "split", "checkpoint", "predict", "out"}
 
 
 @dataclass
@@ -107,8 +106,6 @@ def joined(line: CommandLine) -> Members:
     rule = line.options["ensemble"]
     if rule not in RULES:
         raise ConfigError(f"ensemble={rule}: must be one of {', '.join(RULES)}")
-    if other := set(line.options) - OPTIONS:
-        raise ConfigError(f"ensemble and {min(other)} exclude each other")
     lines, place = lines_of(line)
     folders = [Path(member.options["run"]) for member in lines]
     parts = [rebuilt(member) for member in lines]

@@ -9,6 +9,9 @@
     python evaluate.py run=<run folder> predict=<table or lines of texts> [out=<file.csv>]
     python evaluate.py run=<run folder> threshold=best [metric=f1] [split=<split>]
     python evaluate.py run=<run folder> [costs=[[0,1],[1000,0]]] [prior=0.01] [split=<split>]
+    python evaluate.py run=<run folder> mc_dropout=<count> [seed=0] [split=<split>]
+    python evaluate.py run=<run folder> attack=fgsm|bim|pgd eps=0,8/255 [steps=10] [split=<split>]
+    python evaluate.py run=<run folder> corrupt=all [severity=1,2,3,4,5] [split=<split>]
     python evaluate.py run=<run folder> sample=<count> [out=<file.png or file.pt>]
     python evaluate.py run=<run folder> neighbours=<count> [out=<file.png or file.pt>]
     python evaluate.py run=<run folder> over_training=<count> [out=<file.png>]
@@ -33,6 +36,17 @@ For images, a classifier predicts a table, predictions.csv, as a regression does
 predicts a mask for each, an image translation an image, in the folder predictions. Test-time
 augmentation of a classifier: tta=flip (mean over the image and its mirror image) or tta=ten_crop
 (over ten crops, crop=<pixels>; default: 7/8 of the image).
+
+mc_dropout=50 judges or predicts with the mean of a classifier's probabilities over 50 passes with
+its dropout layers at work (Monte Carlo dropout), as seed=0 draws it.
+
+attack= judges a classifier of images that are changed against it, each pixel by at most eps, where
+black is 0 and white 1; several eps make a table. fgsm takes one step, bim steps=10 of
+step_size=<2.5 eps / steps>, pgd likewise from a place that seed=0 draws; target=least_likely leads
+towards the class that was least likely, not away from the true one.
+
+corrupt= judges it of images that are made worse, in degrees of severity: noise, blur, contrast,
+jpeg, several of them, or all.
 
 For a table of your own (CSV, TSV, Parquet) a prediction for each row is written, numbers in the
 target's own units.
@@ -63,19 +77,21 @@ Values of the stored configuration that do not make another run may be overridde
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.app import decisions
 from zoo.app.commands import printable, relative
+from zoo.app.decisions import decide_with_run
+from zoo.app.evaluate_options import NAMES, action_of
 from zoo.app.failures import report
 from zoo.app.generative import actions
 from zoo.app.judging import calibrate_run, intervals, temper
 from zoo.app.main import show_version
 from zoo.app.named_runs import find_run
+from zoo.app.robustness import attack_run, corrupt_run, draw_dropout
 from zoo.app.stored_runs import OmittedError, rebuilt, set_up_data, split_of
 from zoo.app.streams import lasting_output
 from zoo.config.command_line import CommandLine, parse_words
@@ -85,22 +101,6 @@ if TYPE_CHECKING:
     from zoo.app.rebuild import Evaluation
     from zoo.training.run_folder import RunFolder
 
-ACTIONS = (
-    "predict",
-    "calibrate",
-    "sample",
-    "neighbours",
-    "over_training",
-    "reconstruct",
-    "interpolate",
-    "traverse",
-)
-VIEWED = ("temperature", "tta", "crop")
-"""What changes the outputs of a classifier."""
-PATHS = (
-    *("run", "ensemble", "split", "checkpoint", *ACTIONS, *decisions.OPTIONS, "bootstrap"),
-    *("seed", "steps", "out", *VIEWED),
-)
 LONGEST = 40
 """Rows of a table that are printed; a longer one is in the JSON file alone, but for its last."""
 
@@ -110,6 +110,8 @@ def augment(parts: "Evaluation", line: CommandLine) -> dict[str, Any]:
     from zoo.tasks.prediction import Classes
 
     temperature = temper(parts, line)
+    if "mc_dropout" in line.options:
+        return temperature | draw_dropout(parts, line)
     views, crop = line.options.get("tta"), line.options.get("crop")
     if views is None:
         if crop is not None:
@@ -153,9 +155,13 @@ def evaluate_run(line: CommandLine) -> None:
             then=lambda _: found.update(parts.task.show()),
         )
     tables = {name: table.rows for name, table in found.items() if isinstance(table, Table)}
-    words = {"temperature": f"temperature-{line.options.get('temperature')}"}
-    file = "-".join(["evaluation", split, *(words.get(n, str(v)) for n, v in augmentation.items())])
-    file += ".json"
+    words = {
+        "temperature": f"temperature-{line.options.get('temperature')}",
+        "mc_dropout": "mc_dropout",
+        "seed": "",
+    }
+    names = [words.get(name, str(value)) for name, value in augmentation.items()]
+    file = "-".join(filter(None, ["evaluation", split, *names])) + ".json"
     shown = {n: f"{v:.6g}" if isinstance(v, float) else v for n, v in augmentation.items()}
     changed = "".join(f", {name}={value}" for name, value in shown.items())
     changed += ", with 95 % intervals" if bounds else ""
@@ -254,40 +260,6 @@ def find_runs(line: CommandLine) -> None:
         raise
 
 
-def check_options(line: CommandLine) -> None:
-    """Refuses options that do not go together.
-
-    Raises:
-        ConfigError: it is so.
-    """
-    given = set(line.options)
-    if actions := sorted(given & set(ACTIONS)):
-        action = actions[-1]
-        excluded = {"split", "bootstrap", *decisions.OPTIONS, *actions[:-1]}
-        excluded |= set() if action == "predict" else set(VIEWED)
-        if other := given & excluded:
-            raise ConfigError(f"{min(other)} and {action} exclude each other")
-    if (asked := given & set(decisions.OPTIONS)) and (other := given & {"bootstrap", *VIEWED}):
-        raise ConfigError(f"{min(asked)} and {min(other)} exclude each other")
-    writing = set(ACTIONS) - {"calibrate"}
-    for option, needed, what in (
-        ("metric", {"threshold"}, "threshold=best"),
-        (
-            "seed",
-            {"sample", "neighbours", "bootstrap"},
-            "sample=<count> or neighbours=<count> or bootstrap=<resamples>",
-        ),
-        ("steps", {"interpolate", "traverse"}, "interpolate=<image>,<image> or traverse=<image>"),
-        (
-            "out",
-            {*writing, "ensemble"},
-            ", ".join(f"{action}=" for action in (*ACTIONS, "ensemble") if action != "calibrate"),
-        ),
-    ):
-        if option in given and not given & needed:
-            raise ConfigError(f"{option} goes with {what}")
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the program; returns the exit code."""
     with lasting_output():
@@ -297,33 +269,33 @@ def main(words: Sequence[str] | None = None) -> int:
 def _main(words: Sequence[str] | None) -> int:
     try:
         words = sys.argv[1:] if words is None else words
-        line = parse_words(words, options=PATHS, flags=("--help", "--version"))
+        line = parse_words(words, options=NAMES, flags=("--help", "--version"))
         if "--help" in line.flags:
             print(__doc__)
         elif "--version" in line.flags:
             show_version()
         elif "run" not in line.options:
             unknown = line.overrides[0].partition("=")[0] if line.overrides else ""
-            hint = f"; {unknown}: {did_you_mean(unknown, PATHS)}" if unknown else ""
+            hint = f"; {unknown}: {did_you_mean(unknown, NAMES)}" if unknown else ""
             raise ConfigError(f"run=<run folder> is required{hint}")
         else:
             find_runs(line)
-            check_options(line)
-            action = next((name for name in ACTIONS if name in line.options), None)
-            if action is None and set(line.options) & set(decisions.OPTIONS):
-                action = "decide"
-            {
+            action = action_of(line)
+            programs: dict[str | None, Callable[[CommandLine], None]] = {
                 None: evaluate_together if "ensemble" in line.options else evaluate_run,
                 "predict": predict_with_run,
-                "decide": decisions.decide_with_run,
                 "calibrate": calibrate_run,
+                **dict.fromkeys(("threshold", "costs", "prior"), decide_with_run),
+                "attack": attack_run,
+                "corrupt": corrupt_run,
                 "sample": actions.sample_from_run,
                 "neighbours": actions.neighbours_with_run,
                 "over_training": actions.over_training_of_run,
                 "reconstruct": actions.reconstruct_with_run,
                 "interpolate": actions.interpolate_with_run,
                 "traverse": actions.traverse_with_run,
-            }[action](line)
+            }
+            programs[action](line)
     except (Exception, KeyboardInterrupt) as error:
         return report(error)
     return 0

@@ -37,7 +37,7 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
     with as_config_error("trainer"):
         device = resolve_device(run.trainer.device)
     data = place.set_up_data(recipe, device)
-    recipe = recipe.fill_auto(data.facts(), data.resolved(), data.lacks())
+    recipe = recipe.fill_auto(data.all_facts(), data.resolved(), data.lacks())
     seed_everything(run.seed)
     model = recipe.model.build()
     notes = [*data.notes, *load_initial_weights(model, recipe, fresh=not place.resume)]

@@ -98,6 +98,10 @@ class DataModule(ABC):
         and fills ``null``.
         """
 
+    def all_facts(self) -> dict[str, Any]:
+        """Those of :meth:`facts`, and ``train_samples``, which every data set has once set up."""
+        return {"train_samples": self._loader("train").num_samples} | self.facts()
+
     def lacks(self) -> dict[str, str]:
         """Why a fact that such data usually have is not in :meth:`facts`, by its name."""
         return {}

@@ -192,6 +192,8 @@ def test_facts_are_known_without_the_data():
         "in_channels": 3,
         "image_size": 32,
         "in_features": 3072,
+        "pixel_mean": [0.4914, 0.4822, 0.4465],
+        "pixel_std": [0.2470, 0.2435, 0.2616],
     }
     names = CIFAR100().class_names
     assert len(names) == 100 and list(names) == sorted(set(names))

@@ -73,6 +73,8 @@ def test_images_are_scaled_up_and_framed_in_black():
         "in_channels": 1,
         "image_size": 32,
         "in_features": 1024,
+        "pixel_mean": [0.3053],
+        "pixel_std": [0.3760],
     }
 
 

@@ -110,6 +110,8 @@ class ImageModule(DataModule):
             "in_channels": self.in_channels,
             "image_size": self.image_size,
             "in_features": self.in_channels * self.image_size**2,
+            "pixel_mean": list(self.normalize.mean),
+            "pixel_std": list(self.normalize.std),
         }
 
     def converter(self, other: "ImageModule") -> Callable[[Tensor], Tensor]:

@@ -191,9 +191,10 @@ def test_back_propagation_by_hand_equals_autograd(activation):
 
 
 def test_options_that_the_others_leave_without_effect_are_known():
-    arguments = {"activation": "relu", "init": None}
+    arguments = {"activation": "relu", "slope": None, "init": None, "init_std": 0.01}
     assert set(MLP.without_effect(arguments)) == {"slope", "init_std"}
-    assert not MLP.without_effect({"activation": "prelu", "init": "uniform"})
+    assert not MLP.without_effect(arguments | {"activation": "prelu", "init": "uniform"})
+    assert not MLP.without_effect({"in_features": 784})  # as of `mlp_800`
 
 
 @pytest.mark.parametrize(

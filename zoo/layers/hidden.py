@@ -82,9 +82,9 @@ class Hidden:
 
 def unused_options(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Options of `Hidden` that the others leave without effect, and why."""
-    unused = {}
-    if arguments["activation"] not in ("leaky_relu", "prelu"):
+    unused = {}  # A builder may not have them.
+    if "slope" in arguments and arguments["activation"] not in ("leaky_relu", "prelu"):
         unused["slope"] = f"{arguments['activation']} has none"
-    if arguments["init"] not in ("normal", "uniform"):
+    if "init_std" in arguments and arguments["init"] not in ("normal", "uniform"):
         unused["init_std"] = "model.init is neither normal nor uniform"
     return unused

@@ -10,7 +10,8 @@ labelled texts it is the TF-IDF of words and pairs of words, known from the trai
 best on val has a star. Configuration words are those of train.py, of which only the data matter;
 besides them:
 
-run=<folder>   the data of a stored run
+run=<folder>   the data of a stored run, or of each run of a sweep; all models together are then
+               written to baselines.json in its folder, from which scripts/results.py takes the best
 fit=<names>    instead of all. For classes: dummy, logistic, linear_svm, svm, knn, naive_bayes,
                tree, forest, boosting. For texts: dummy, logistic, linear_svm, naive_bayes. For
                numbers: dummy, linear, ridge, lasso, svm, knn, tree, forest, boosting. For series
@@ -26,6 +27,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PATHS = ("run", "fit", "limit", "seed", "out")
+FILE = "baselines.json"
 Maker = Callable[[int], Any]
 Split = tuple[Any, "Tensor"]
 
@@ -124,16 +127,42 @@ def forecasters(data: Any, inputs: Any) -> dict[str, Maker]:
 
 
 def baseline(line: CommandLine) -> None:
-    """Prints a line for each model."""
-    limit, seed = line.integer("limit", 0, least=0), line.integer("seed", 0, least=0)
-
+    """Prints a line for each model, of every run that is named."""
+    from zoo.app.commands import relative
     from zoo.app.output import check_new
     from zoo.app.prediction_files import write_table
-    from zoo.tasks.prediction import Table
+    from zoo.training.run_folder import RunFolder
 
     out = Path(line.options["out"]) if "out" in line.options else None
     if out is not None:
         check_new(out)
+    runs = _runs(line)
+    if len(runs) > 1 and out is not None:
+        raise ConfigError(f"out={out}: is for one run, and {line.options['run']} is a sweep")
+    for run in runs:
+        given = line if run is None else replace(line, options=line.options | {"run": str(run)})
+        rows = judge_models(given)
+        if out is not None:
+            write_table(rows, out)
+        if run is not None and not {"fit", "limit"} & set(line.options):
+            RunFolder(run).write(FILE, {"seed": line.integer("seed", 0, least=0), "models": rows})
+            print(relative(run / FILE))
+
+
+def _runs(line: CommandLine) -> list[Path | None]:
+    """The run that is named, or those of a sweep; None: there is an experiment instead."""
+    if "run" not in line.options:
+        return [None]
+    path = Path(line.options["run"])
+    members = [file.parent for file in sorted(path.glob("*/config.yaml"))]
+    return [path] if (path / "config.yaml").exists() or not members else [*members]
+
+
+def judge_models(line: CommandLine) -> list[dict[str, str | float]]:
+    """What each model reaches; it is printed too."""
+    from zoo.tasks.prediction import Table
+
+    limit, seed = line.integer("limit", 0, least=0), line.integer("seed", 0, least=0)
     data, splits = samples(line, limit)
     x, y = splits["train"]
     is_classified, is_text = not y.is_floating_point(), isinstance(x[0], str)
@@ -158,8 +187,7 @@ def baseline(line: CommandLine) -> None:
     counts = ", ".join(f"{len(y):,} {split}" for split, (_, y) in splits.items())
     print(counts if is_text else f"{counts}; {x.shape[1]:,} features a sample")
     print("\n".join([Table(starred).markdown(), *notes]))
-    if out is not None:
-        write_table(rows, out)
+    return rows
 
 
 def samples(line: CommandLine, limit: int) -> tuple[Any, dict[str, Split]]:

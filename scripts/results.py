@@ -3,9 +3,10 @@
     python scripts/results.py record runs/lenet_digits/sweep-<time>   one run or a whole sweep
     python scripts/results.py                                        fill README and configs
 
-A record, `docs/results/<experiment>.json`, holds the command, every run's seed and metrics, and the
-environment. From the records come the tables between the markers in README.md and the `Result:`
-line in the header comment of each experiment.
+A record, `docs/results/<experiment>.json`, holds the command, every run's seed and metrics, what
+`scripts/baseline.py run=<run folder>` found beside them, and the environment. From the records come
+the tables between the markers in README.md and the `Result:` line in the header comment of each
+experiment.
 """
 
 import clone  # noqa: F401
@@ -51,6 +52,8 @@ def record(folder: Path) -> Path:
         entries.append(repetition | {k: results[k] for k in kept if k in results})
         if bounds := _later_bounds(run, results):
             entries[-1]["test"] |= bounds
+        if (baselines := run / "baselines.json").exists():  # of scripts/baseline.py run=<run>
+            entries[-1]["baselines"] = _read(baselines)["models"]
         given = stored_words(run)
         ours = ("paths.", "logger.", *(f"{key}=" for key in keys))
         # The name of another run, that this one took weights from, says nothing elsewhere.
@@ -130,6 +133,7 @@ def summary(content: dict[str, Any]) -> dict[str, str]:
         if name in runs[0][split] and name != metric:
             other = statistics.fmean(run[split][name] for run in runs)
             mean += f", {name.replace('_', ' ')} {other:.4f}"
+    mean += _baseline(runs, split, shown={metric, *BESIDE})
     environment = content["environment"]
     threads = environment["threads"]
     device = environment["gpu"] or f"CPU, {threads} thread{'s' if threads > 1 else ''}"
@@ -143,6 +147,26 @@ def summary(content: dict[str, Any]) -> dict[str, str]:
         "parameters": f"{runs[0]['parameters']:,}",
         "command": content["command"],
     }
+
+
+def _baseline(runs: list[dict[str, Any]], split: str, *, shown: set[str]) -> str:
+    """The best of scikit-learn's models on the same samples, chosen on val as the network is."""
+    if not all("baselines" in run for run in runs):
+        return ""
+    models: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        for row in run["baselines"]:
+            models.setdefault(row["model"], []).append(row)
+    whole = {name: rows for name, rows in models.items() if len(rows) == len(runs)}
+    metric, sign = ("accuracy", 1) if "accuracy" in runs[0][split] else ("rmse", -1)
+
+    def reached(name: str, split: str) -> float:
+        return statistics.fmean(row[f"{split}_{metric}"] for row in whole[name])
+
+    best = max(whole, key=lambda name: sign * reached(name, "val"))
+    said = f"; scikit-learn's best ({best.replace('_', ' ')}) {metric} {reached(best, split):.4f}"
+    own = statistics.fmean(run[split][metric] for run in runs)
+    return said if metric in shown else f", {metric} {own:.4f}{said}"
 
 
 def _records() -> list[dict[str, Any]]:

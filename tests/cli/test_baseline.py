@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,18 @@ def test_what_cannot_be_fitted_is_one_sentence(program, capsys, words, message):
     assert program.main(words) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_models_of_a_run_are_kept_in_its_folder(program, tmp_path, capsys):
+    words = ("experiment=lasso_diabetes", "trainer.epochs=2", "logger=off")
+    assert train([*words, f"paths.runs_dir={tmp_path}", "-m", "seed=0,1"]) == 0
+    (sweep,) = tmp_path.glob("*/*")
+    assert program.main([f"run={sweep}", "fit=dummy"]) == 0
+    assert not list(sweep.rglob("baselines.json"))  # not all models: nothing to choose the best of
+    (first, *_) = sorted(sweep.glob("*/config.yaml"))
+    assert program.main([f"run={first.parent}"]) == 0
+    (kept,) = sweep.rglob("baselines.json")
+    found = json.loads(kept.read_text())
+    assert [row["model"] for row in found["models"]][:2] == ["dummy", "linear"]
+    assert program.main([f"run={sweep}", f"out={tmp_path / 'x.csv'}"]) == 2
+    assert "is for one run" in capsys.readouterr().err

@@ -130,3 +130,28 @@ def test_runs_that_differ_in_something_else_are_not_recorded(results, tmp_path):
         finished(tmp_path / "sweep" / str(number), seed=0, fold=3)
     with pytest.raises(SystemExit, match=r"must differ in seed or data\.fold and nothing else"):
         results.record(tmp_path / "sweep")
+
+
+def test_the_baseline_that_val_chooses_stands_beside_a_network(results):
+    def row(model, val, test, metric="accuracy"):
+        return {"model": model, f"val_{metric}": val, f"test_{metric}": test}
+
+    runs = [
+        {"test": {"accuracy": 0.8}, "baselines": [row("svm", 0.9, 0.7), row("knn", 0.8, 0.9)]},
+        {"test": {"accuracy": 0.9}, "baselines": [row("svm", 0.9, 0.8), row("knn", 0.9, 0.9)]},
+    ]
+    add(results, "net", [{"accuracy": 0.8}])
+    content = json.loads((results.RECORDS / "net.json").read_text())
+    content["runs"] = [content["runs"][0] | run for run in runs]
+    said = results.summary(content)["value"]
+    assert said.startswith("0.8500") and said.endswith(
+        "; scikit-learn's best (svm) accuracy 0.7500"
+    )
+    del content["runs"][1]["baselines"]
+    assert "scikit-learn" not in results.summary(content)["value"]
+    numbers = [row("ridge", 0.7, 0.6, "rmse"), row("lasso", 0.6, 0.65, "rmse")]
+    content["runs"] = [content["runs"][0] | {"test": {"loss": 0.2, "rmse": 0.5}}]
+    content["runs"][0]["baselines"] = numbers
+    content["monitor"] = "loss"
+    said = results.summary(content)["value"]
+    assert said == "0.2000, rmse 0.5000; scikit-learn's best (lasso) rmse 0.6500"

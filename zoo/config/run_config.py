@@ -110,12 +110,17 @@ def _changeable(config: dict[str, Any], group: str, trusted: Sequence[str]) -> t
 
 
 def repetition_keys(config: dict[str, Any]) -> tuple[str, ...]:
-    """The keys in which repetitions of a run differ: the seed, and those that its data name."""
+    """The keys in which repetitions of a run differ: the seed, and those that its data name.
+
+    One that is null is none: these data are divided otherwise.
+    """
+    data = config.get("data", {})
     try:
-        source = made_by(locate(config.get("data", {}).get("_target_"), "data"))
+        source = made_by(locate(data.get("_target_"), "data"))
     except ConfigError:  # none, or in a package of the user's own
         return ("seed",)
-    return ("seed", *(f"data.{name}" for name in getattr(source, "repeated", ())))
+    repeated = getattr(source, "repeated", ())
+    return ("seed", *(f"data.{name}" for name in repeated if data.get(name) is not None))
 
 
 def _targets(node: Any, key: str = "") -> dict[str, Any]:

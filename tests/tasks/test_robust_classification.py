@@ -76,17 +76,19 @@ def test_shares_of_classes_are_attacked_at_their_largest():
 
 
 def test_evaluation_judges_the_images_as_they_are_and_as_attacked():
-    task = RobustClassification(network(), num_classes=3, eps=0.3, **PIXELS)
-    plain = Classification(task.model, num_classes=3)
+    task = RobustClassification(network(), num_classes=3, attack="bim", eps=0.3, **PIXELS)
+    plain, attacked = (Classification(task.model, num_classes=3) for _ in range(2))
     trained(plain)
     task.model.eval()
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
-    for batch in batches():
-        task.evaluate(batch)
-        plain.evaluate(batch)
+    attack, pixels = Attack("bim", 0.3), Pixels((0.4,), (0.25,))
+    for images, classes in batches():
+        task.evaluate((images, classes))
+        plain.evaluate((images, classes))
+        attacked.evaluate((attack(task.model, images, classes, pixels), classes))
     values = task.compute()
-    assert {name: values[name] for name in ("loss", "accuracy")} == plain.compute()
-    assert values["robust_accuracy"] < values["accuracy"]
+    assert {name: values[name] for name in plain.compute()} == plain.compute()
+    assert values["robust_accuracy"] == attacked.compute()["accuracy"] < values["accuracy"]
     assert (task.monitor, task.directions()["robust_accuracy"]) == ("robust_accuracy", "max")
     assert all(torch.equal(task.model.state_dict()[name], v) for name, v in before.items())
 

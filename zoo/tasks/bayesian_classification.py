@@ -52,6 +52,7 @@ class BayesianClassification(Classification):
         super().__init__(model, num_classes=num_classes, top_k=top_k, class_names=class_names)
         check_samples(model, train_samples, samples)
         self.train_samples, self.samples = train_samples, samples
+        self.output_kind = None  # An ensemble would join the means of the weights alone.
 
     def loss(self, batch: Any) -> tuple[Tensor, Tensor | int, dict[str, Tensor]]:
         nll, count, *_ = super().loss(batch)

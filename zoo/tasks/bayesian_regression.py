@@ -73,7 +73,7 @@ class BayesianRegression(Regression):
         output = self._mixture(batch)
         return Values(self.criterion.value(output), *(self.criterion.interval(output) or ()))
 
-    def _outputs(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def outputs(self, batch: Any) -> tuple[Tensor, Tensor]:
         targets = self.targets_of(batch)
         return self._mixture(batch, targets), targets
 

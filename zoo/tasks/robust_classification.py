@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.inference.attacks import Attack, Kind, Pixels
-from zoo.metrics.sums import Accuracy
+from zoo.metrics.sums import Mean
 from zoo.tasks.classification import Classification
 from zoo.tasks.task import Loss, evaluation_mode
 
@@ -64,8 +64,8 @@ class RobustClassification(Classification):
         super().__init__(model, num_classes=num_classes, top_k=top_k, class_names=class_names)
         self.attack = Attack(attack, eps, steps=steps, step_size=step_size)
         self.pixels = Pixels(pixel_mean, pixel_std)
-        self.robust_accuracy = Accuracy()
-        self.metrics["robust_accuracy"] = self.robust_accuracy
+        # No Accuracy, all of which are updated with the images as they are.
+        self.metrics["robust_accuracy"] = Mean(higher_is_better=True)
 
     def loss(self, batch: Any) -> Loss:
         return super().loss(self._attacked(batch))
@@ -74,7 +74,9 @@ class RobustClassification(Classification):
         super().evaluate(batch)
         images, targets, *_ = self._attacked(batch)
         targets = targets.argmax(1) if targets.is_floating_point() else targets  # (batch,)
-        self.robust_accuracy.update(self._outputs((images, targets))[0], targets)
+        guesses = self._outputs((images, targets))[0].argmax(1)  # (batch,)
+        hits = (guesses == targets).float().mean()
+        self.metrics["robust_accuracy"].update(hits, len(targets))
 
     def _attacked(self, batch: Any) -> tuple[Tensor, ...]:
         """The batch with images changed to mislead the network as it is."""

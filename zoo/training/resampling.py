@@ -92,4 +92,5 @@ def bootstrap(
         name: tuple(np.quantile(values, tails).tolist())
         for name, values in found.items()
         if not getattr(task.metrics.get(name), "grows_with_noise", False)
+        and not np.isnan(values).all()  # one that outputs and targets do not tell
     }

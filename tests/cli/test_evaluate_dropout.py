@@ -55,7 +55,7 @@ def test_predictions_are_the_mean_over_the_draws(run, tmp_path):
     ("words", "said"),
     [
         (["mc_dropout=0"], "mc_dropout=0: must be a whole number, at least 1"),
-        (["mc_dropout=5", "tta=flip"], "tta and mc_dropout exclude each other"),
+        (["mc_dropout=5", "tta=flip"], "mc_dropout and tta exclude each other"),
         (["mc_dropout=5", "attack=fgsm", "eps=0.1"], "mc_dropout and attack exclude each other"),
     ],
 )

@@ -20,7 +20,7 @@ OPTIONS = [
     ("model=lenet", "model=lenet", "did you mean one of lenet5, lenet5_1998?"),
     ("task=clasification", "task=clasification", "did you mean 'classification'?"),
     ("optimizer=adamm", "optimizer=adamm", "did you mean 'adam'?"),
-    ("schedule=cosin", "schedule=cosin", "did you mean 'cosine'?"),
+    ("schedule=cosin", "schedule=cosin", "did you mean one of cosine, cosine_restarts?"),
     ("trainer=defualt", "trainer=defualt", "did you mean 'default'?"),
     ("callbacks=defaults", "callbacks=defaults", "did you mean 'default'?"),
     ("logger=of", "logger=of", "did you mean 'off'?"),

@@ -3,6 +3,7 @@
 Thresholds are found on val and judged on the split that is asked for.
 """
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from zoo.app.commands import command, relative
@@ -103,8 +104,13 @@ def _by_threshold(
         test.targets.mT,
         strict=True,
     ):
-        with as_config_error(f"threshold=best, {label}"):
+        try:
             threshold, reached = best_threshold(p, y, metric)
+        except ValueError as error:
+            if len(names) == 1:
+                raise ConfigError(f"threshold=best: {error}") from error
+            print(f"{label} keeps 0.5: {error}")
+            threshold, reached = 0.5, math.nan
         row: dict[str, str | float] = {"positive": label, "threshold": threshold}
         row |= {f"val {name}": reached}
         for word, at in (("", threshold), (" at 0.5", 0.5)):

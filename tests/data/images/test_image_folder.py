@@ -59,6 +59,8 @@ def test_class_folders_are_divided_disjointly_completely_and_stratified(tmp_path
         "in_channels": 3,
         "image_size": 8,
         "in_features": 192,
+        "pixel_mean": [0.485, 0.456, 0.406],
+        "pixel_std": [0.229, 0.224, 0.225],
     }
 
 

@@ -25,11 +25,14 @@ STREAMED: tuple[str, ...] = get_args(StreamedPreset)
 WHOLE = "."
 """In place of the names of class folders: images of no class, that lie in the folder itself."""
 LARGE_FILE = 20_000  # bytes from which on threads pay
-Sample = tuple[str, int]  # path of the file, label
+Sample = tuple[str, Any]
+"""Path of the file, and its class, or its labels or numbers as a tuple."""
 
 
 class ImageFiles:
     """A map-style data set ``(image, label)``, image uint8 ``(channels, height, width)``.
+
+    A label is a class, or float32 ``(columns,)`` where a sample has several numbers.
 
     Args:
         samples: file and label of each image.
@@ -65,10 +68,11 @@ class ImageFiles:
         """How many images there are."""
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
         """Reads one image."""
         path, label = self.samples[index]
-        return self.pixels(path).permute(2, 0, 1), label  # (channels, height, width)
+        pixels = self.pixels(path).permute(2, 0, 1)  # (channels, height, width)
+        return pixels, label if isinstance(label, int) else torch.tensor(label)
 
     def pixels(self, path: str) -> Tensor:
         """Reads a file as uint8 ``(height, width, channels)``."""

@@ -7,8 +7,8 @@ Fitted to the training split, judged on val and test by the metrics of this proj
 model's own defaults but for a seed. The samples are those of the data module, flattened: scaled as
 the network gets them, and of training images those of the first epoch, augmented if they are. Of
 labelled texts it is the TF-IDF of words and pairs of words, known from the training texts. What is
-best on val has a star. Configuration words are those of train.py, of which only the data matter;
-besides them:
+best on val has a star: by the area under the ROC curve of two classes, else by accuracy or rmse.
+Configuration words are those of train.py, of which only the data matter; besides them:
 
 run=<folder>   the data of a stored run, or of each run of a sweep; all models together are then
                written to baselines.json in its folder, from which scripts/results.py takes the best
@@ -181,13 +181,20 @@ def judge_models(line: CommandLine) -> list[dict[str, str | float]]:
             notes.append(f"{name} cannot be fitted: {str(error).partition('. ')[0]}")
     if not rows:
         raise ConfigError(f"fit={','.join(names)}: {notes[0]}")
-    metric, sign = ("accuracy", 1) if is_classified else ("rmse", -1)
-    best = max(rows, key=lambda row: sign * float(row[f"val_{metric}"]))
+    best = max(rows, key=lambda row: goodness(row, "val"))
     starred = [row | {"model": f"{row['model']} *"} if row is best else row for row in rows]
     counts = ", ".join(f"{len(y):,} {split}" for split, (_, y) in splits.items())
     print(counts if is_text else f"{counts}; {x.shape[1]:,} features a sample")
     print("\n".join([Table(starred).markdown(), *notes]))
     return rows
+
+
+def goodness(row: dict[str, Any], split: str) -> float:
+    """By what models are ranked: the area under the ROC curve of two classes, accuracy, rmse."""
+    for name, sign in (("auc", 1), ("accuracy", 1), ("rmse", -1)):
+        if f"{split}_{name}" in row:
+            return sign * float(row[f"{split}_{name}"])
+    raise KeyError(split)
 
 
 def samples(line: CommandLine, limit: int) -> tuple[Any, dict[str, Split]]:
@@ -254,6 +261,8 @@ def fitted(name: str, model: Any, splits: dict[str, Split]) -> dict[str, str | f
     for split, (inputs, targets) in splits.items():
         if split != "train":
             scores = judged(model.predict(inputs), targets)
+            if scores.keys() == {"accuracy"} and len(model.classes_) == 2:
+                scores |= ranked(model, inputs, targets)
             row |= {f"{split}_{metric}": value for metric, value in scores.items()}
     return row | {"seconds": time.perf_counter() - began}
 
@@ -277,6 +286,20 @@ def judged(predictions: Any, targets: "Tensor") -> dict[str, float]:
     return {name: float(value) for name, value in residuals.compute().items()} | {
         "r2": float(r2.compute())
     }
+
+
+def ranked(model: Any, inputs: Any, targets: "Tensor") -> dict[str, float]:
+    """Areas under the curves of the second of two classes."""
+    import torch
+
+    from zoo.metrics.ranking import Ranking
+
+    has_probabilities = hasattr(model, "predict_proba")
+    found = model.predict_proba(inputs)[:, 1] if has_probabilities else None
+    scores = model.decision_function(inputs) if found is None else found
+    ranking = Ranking()
+    ranking.update(torch.from_numpy(scores), targets)
+    return {name: float(value) for name, value in ranking.compute().items()}
 
 
 main = program(baseline, __doc__, options=PATHS, flags=("--config-dir",))

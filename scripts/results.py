@@ -158,15 +158,18 @@ def _baseline(runs: list[dict[str, Any]], split: str, *, shown: set[str]) -> str
         for row in run["baselines"]:
             models.setdefault(row["model"], []).append(row)
     whole = {name: rows for name, rows in models.items() if len(rows) == len(runs)}
-    metric, sign = ("accuracy", 1) if "accuracy" in runs[0][split] else ("rmse", -1)
+    own, other = runs[0][split], next(iter(whole.values()))[0]
+    metrics = [name for name in ("auc", "accuracy", "rmse") if f"{split}_{name}" in other]
+    metric = next(name for name in metrics if name in own)
+    sign = -1 if metric == "rmse" else 1
 
     def reached(name: str, split: str) -> float:
         return statistics.fmean(row[f"{split}_{metric}"] for row in whole[name])
 
     best = max(whole, key=lambda name: sign * reached(name, "val"))
     said = f"; scikit-learn's best ({best.replace('_', ' ')}) {metric} {reached(best, split):.4f}"
-    own = statistics.fmean(run[split][metric] for run in runs)
-    return said if metric in shown else f", {metric} {own:.4f}{said}"
+    mean = statistics.fmean(run[split][metric] for run in runs)
+    return said if metric in shown else f", {metric} {mean:.4f}{said}"
 
 
 def _records() -> list[dict[str, Any]]:

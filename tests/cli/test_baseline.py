@@ -9,11 +9,13 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import roc_auc_score
 
 from zoo.app.train import main as train
 from zoo.data.images.digits import Digits
 from zoo.data.sequences.sunspots import Sunspots
 from zoo.data.tabular.diabetes import Diabetes
+from zoo.data.tabular.rare_class import RareClass
 from zoo.data.text.labelled_text import LabelledText
 
 ROOT = Path(__file__).parents[2]
@@ -171,3 +173,18 @@ def test_models_of_a_run_are_kept_in_its_folder(program, tmp_path, capsys):
     assert [row["model"] for row in found["models"]][:2] == ["dummy", "linear"]
     assert program.main([f"run={sweep}", f"out={tmp_path / 'x.csv'}"]) == 2
     assert "is for one run" in capsys.readouterr().err
+
+
+def test_two_classes_are_ranked_by_the_area_under_the_curve(program, tmp_path, capsys):
+    out = tmp_path / "rare.csv"
+    words = ["data=rare_class", "data.num_samples=2000", "data.eval_samples=2000"]
+    assert program.main([*words, "fit=dummy,logistic,linear_svm", f"out={out}"]) == 0
+    found = table(out)
+    data = RareClass(num_samples=2_000, eval_samples=2_000, batch_size=2_000)
+    samples = arrays(data)
+    model = LogisticRegression(max_iter=1_000).fit(*samples["train"])
+    x, y = samples["test"]
+    expected = pytest.approx(roc_auc_score(y, model.predict_proba(x)[:, 1]), abs=1e-6)
+    assert found["logistic"]["test_auc"] == expected
+    assert found["dummy"]["val_accuracy"] == 0.99 and found["dummy"]["val_auc"] == 0.5
+    assert "dummy *" not in capsys.readouterr().out  # however accurate it is

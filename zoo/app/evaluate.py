@@ -84,14 +84,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.app.commands import printable, relative
-from zoo.app.decisions import decide_with_run
 from zoo.app.evaluate_options import NAMES, action_of
 from zoo.app.failures import report
 from zoo.app.generative import actions
-from zoo.app.judging import calibrate_run, intervals, temper
+from zoo.app.judging.calibration import calibrate_run, intervals, temper
+from zoo.app.judging.decisions import decide_with_run
+from zoo.app.judging.robustness import attack_run, corrupt_run, draw_dropout
 from zoo.app.main import show_version
 from zoo.app.named_runs import find_run
-from zoo.app.robustness import attack_run, corrupt_run, draw_dropout
 from zoo.app.stored_runs import OmittedError, rebuilt, set_up_data, split_of
 from zoo.app.streams import lasting_output
 from zoo.config.command_line import CommandLine, parse_words
@@ -211,7 +211,7 @@ def predict_with_run(line: CommandLine) -> None:
     if not source.exists():  # A wrong path is refused before the run is rebuilt.
         raise ConfigError(f"predict={source}: there is no such file or folder")
     if "ensemble" in line.options:
-        from zoo.app.ensemble import rebuilt_ensemble
+        from zoo.app.judging.ensemble import rebuilt_ensemble
 
         parts = rebuilt_ensemble(line)
     else:
@@ -239,7 +239,7 @@ def predict_with_run(line: CommandLine) -> None:
 
 def evaluate_together(line: CommandLine) -> None:
     """Prints the metrics of an ensemble and of its members."""
-    from zoo.app.ensemble import evaluate_ensemble
+    from zoo.app.judging.ensemble import evaluate_ensemble
 
     evaluate_ensemble(line)
 

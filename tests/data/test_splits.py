@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from sklearn.model_selection import GroupKFold, StratifiedKFold
@@ -10,6 +12,7 @@ from zoo.data.splits import (
     divide,
     divide_or_fold,
     hold_out,
+    resampled,
     split_indices,
 )
 
@@ -172,3 +175,12 @@ def test_without_a_fold_the_shares_divide():
         "val": 9,
         "test": 20,
     }
+
+
+def test_a_bootstrap_sample_holds_about_63_of_100_samples_and_is_its_seeds():
+    index = torch.arange(10_000) + 5
+    drawn = resampled(index, 0)
+    assert len(drawn) == len(index) and set(drawn.tolist()) <= set(index.tolist())
+    assert len(drawn.unique()) / len(index) == pytest.approx(1 - math.exp(-1), abs=0.01)
+    assert torch.equal(drawn, resampled(index, 0)) and not torch.equal(drawn, resampled(index, 1))
+    assert resampled(index, None) is index

@@ -151,3 +151,20 @@ def test_what_makes_no_ensemble_is_refused():
         Ensemble(linear(2), weights=torch.tensor([0.5, 0.6]))
     with pytest.raises(ValueError, match=r"one shape, not \(50, 4\), \(50, 2\)"):
         Ensemble([*linear(1), *linear(1, outputs=2)])(inputs())
+
+
+def test_normal_members_have_the_moments_of_their_mixture():
+    models, x = linear(3, outputs=4), inputs(6)
+    weights = torch.tensor([0.5, 0.3, 0.2]).double()
+    found = Ensemble(models, rule="weighted", kind="normals", weights=weights)(x)
+    outputs = torch.stack([model(x) for model in models])
+    mixture = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(weights),
+        torch.distributions.Normal(  # (batch, targets, members)
+            outputs[..., 0::2].permute(1, 2, 0), outputs[..., 1::2].exp().permute(1, 2, 0)
+        ),
+    )
+    torch.testing.assert_close(found[:, 0::2], mixture.mean)
+    torch.testing.assert_close(found[:, 1::2].exp().square(), mixture.variance)
+    alone = Ensemble(models[:1], kind="normals")(x)
+    torch.testing.assert_close(alone, models[0](x))

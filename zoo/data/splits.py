@@ -250,6 +250,22 @@ def divide_or_fold(
     )
 
 
+def resampled(index: Tensor, bootstrap_seed: int | None) -> Tensor:
+    """As many training samples drawn with replacement: the members of a bagged ensemble differ.
+
+    Breiman, 1996, "Bagging predictors", https://doi.org/10.1007/BF00058655. About 63.2 % of many
+    samples are drawn at least once.
+
+    Args:
+        index: of the samples.
+        bootstrap_seed: another seed, another draw; None: all as they are.
+    """
+    if bootstrap_seed is None:
+        return index
+    generator = seeded_generator("bootstrap", bootstrap_seed)
+    return index[torch.randint(len(index), (len(index),), generator=generator)]
+
+
 def check_folds(fold: int | None, num_folds: int) -> None:
     """Refuses less than two folds, and a fold that is none of them; None asks for no folds."""
     if num_folds < 2:

@@ -4,10 +4,16 @@ Of classifiers the probabilities are averaged, of regressions the values:
 
 .. math:: p(x) = \sum_m w_m\, \mathrm{softmax}(f_m(x)), \qquad \hat y(x) = \sum_m w_m f_m(x)
 
+Normal distributions, each a mean and the logarithm of a deviation, are joined to that with the mean
+and the variance of their mixture: what the members say of the noise, and how far they are apart
+(Lakshminarayanan, Pritzel and Blundell, 2017, https://arxiv.org/abs/1612.01474, section 2.4),
+
+.. math:: \mu = \sum_m w_m \mu_m, \qquad
+    \sigma^2 = \sum_m w_m (\sigma_m^2 + \mu_m^2) - \mu^2
+
 Where the errors of M members have one variance and the correlation :math:`\rho`, the squared error
 of their mean is :math:`1/M + \rho\,(M - 1)/M` of a member's (Krogh and Vedelsby, 1995, "Neural
-network ensembles, cross validation, and active learning"; Lakshminarayanan, Pritzel and Blundell,
-2017, https://arxiv.org/abs/1612.01474).
+network ensembles, cross validation, and active learning").
 """
 
 import math
@@ -19,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Rule = Literal["mean", "vote", "weighted"]
-OutputKind = Literal["logits", "values"]
+OutputKind = Literal["logits", "values", "normals"]
 
 
 class Ensemble(nn.Module):
@@ -34,7 +40,8 @@ class Ensemble(nn.Module):
     Args:
         members: models of the same inputs and outputs.
         rule: how they are joined.
-        kind: whether the outputs are ``logits``, classes in the last dimension, or ``values``.
+        kind: whether the outputs are ``logits``, classes in the last dimension, ``values``, or
+            ``normals``: pairs of a mean and the logarithm of a deviation, side by side in it.
         weights: of ``weighted``, positive or 0 with sum 1; None: all alike.
 
     Shape:
@@ -92,11 +99,22 @@ class Ensemble(nn.Module):
             return _votes(outputs)
         if self.kind == "values":
             return (outputs * weights).sum(0)
+        if self.kind == "normals":
+            return _mixture(outputs, weights)
         return torch.logsumexp(outputs.log_softmax(-1) + weights.log(), 0)
 
 
 def _on_simplex(weights: Tensor) -> bool:
     return bool((weights >= 0).all()) and math.isclose(weights.sum().item(), 1, abs_tol=1e-5)
+
+
+def _mixture(outputs: Tensor, weights: Tensor) -> Tensor:
+    means, log_scales = outputs.unflatten(-1, (-1, 2)).unbind(-1)  # (members, batch, *)
+    weights = weights.view(-1, *[1] * (means.ndim - 1))
+    mean = (weights * means).sum(0)
+    # Not a difference of squares, which of large means would be one of rounding errors.
+    variance = (weights * ((2 * log_scales).exp() + (means - mean).square())).sum(0)
+    return torch.stack([mean, variance.log() / 2], -1).flatten(-2)  # as of one member
 
 
 def _votes(outputs: Tensor) -> Tensor:

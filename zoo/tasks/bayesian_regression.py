@@ -58,6 +58,7 @@ class BayesianRegression(Regression):
         if noise is not None and not 0 < noise < math.inf:
             raise ValueError(f"noise must be greater than 0, not {noise}")
         self.train_samples, self.noise, self.samples = train_samples, noise, samples
+        self.output_kind = None  # An ensemble would join the means of the weights alone.
 
     def loss(  # type: ignore[override]  # which says nothing of terms
         self, batch: Any

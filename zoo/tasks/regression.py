@@ -77,8 +77,9 @@ class Regression(Task):
         }
         if self.criterion.has_interval:
             self.metrics["intervals"] = Intervals()
-        # The mean of logarithms of scales is the scale of nothing.
-        self.output_kind = None if loss in ("gaussian_nll", "laplace_nll") else "values"
+        # A mixture of Laplace distributions is not near to being one.
+        kinds: dict[str, Any] = {"gaussian_nll": "normals", "laplace_nll": None}
+        self.output_kind = kinds.get(loss, "values")
         self._points: list[tuple[Tensor, Tensor]] = []  # targets and predictions
         self._num_points = 0
 

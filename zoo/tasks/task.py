@@ -129,7 +129,8 @@ class Task:
         given: arguments of the constructor that the run hands over besides the model.
         changeable: arguments of the constructor that a stored run may change.
         output_kind: what the model returns, so that several models' outputs can be joined:
-            ``logits`` with the classes in the last dimension, or ``values``; None: they cannot be.
+            ``logits`` with the classes in the last dimension, ``values``, or ``normals`` (a mean
+            and the logarithm of a deviation for each value); None: they cannot be.
         update_every: networks that are not updated in every step, by name: in every how many-th.
         differentiates: whether a loss holds a derivative itself (a gradient penalty).
     """
@@ -140,7 +141,7 @@ class Task:
     predicts: ClassVar[type[Prediction] | None] = None
     given: ClassVar[tuple[str, ...]] = ()
     changeable: ClassVar[tuple[str, ...]] = ()
-    output_kind: Literal["logits", "values"] | None = None
+    output_kind: Literal["logits", "values", "normals"] | None = None
     update_every: Mapping[str, int] = MappingProxyType({})
     differentiates: bool = False
 

@@ -130,3 +130,16 @@ def test_an_image_of_a_digit_is_prepared_as_the_data_are_without_setup():
 def test_nonsense_is_refused_with_the_value(settings, message):
     with pytest.raises(ValueError, match=message):
         Digits(**settings)
+
+
+def test_bagging_draws_training_images_alone():
+    plain, bagged = (Digits(image_size=8, bootstrap_seed=seed) for seed in (None, 3))
+    for data in (plain, bagged):
+        data.setup()
+    for split in plain.splits:
+        (x, y), (other, classes) = (data.loaders[split]._tensors for data in (plain, bagged))
+        assert len(other) == len(x)
+        assert torch.equal(y, classes) == (split != "train")
+    assert len(other.flatten(1).unique(dim=0)) == len(x.flatten(1).unique(dim=0))
+    train = bagged.loaders["train"]._tensors[0].flatten(1)
+    assert len(train.unique(dim=0)) / len(train) == pytest.approx(0.632, abs=0.03)

@@ -397,3 +397,25 @@ def test_nonsense_is_refused_with_the_value():
             TableFile("a.csv", "y", **options)
     with pytest.raises(ValueError, match=r"target must be one column or different ones, not \[\]"):
         TableFile("a.csv", ())
+
+
+def test_rare_classes_and_bagged_rows_change_the_training_rows_alone(table):
+    lines = ["x,y", *(f"{i},{'rare' if i % 10 == 0 else 'usual'}" for i in range(100)), ""]
+    text = "\n".join(lines)
+    plain, balanced, bagged = (
+        table(text, batch_size=1_000, **options)
+        for options in ({}, {"balance": "oversample"}, {"bootstrap_seed": 1})
+    )
+    for module in (plain, balanced, bagged):
+        module.setup()
+    sets = [{split: all_of(m, split) for split in m.splits} for m in (plain, balanced, bagged)]
+    for split in ("val", "test"):
+        for other in sets[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(sets[0][split], other[split], strict=True))
+    counts = [found["train"][1].bincount().tolist() for found in sets]
+    assert counts[0] == [7, 63] and counts[1] == [63, 63] and sum(counts[2]) == 70
+    assert plain.preparation == bagged.preparation  # what is learned is learned from all rows
+    assert len(sets[2]["train"][0].unique(dim=0)) < 60
+    numbers = "\n".join(["x,y", *(f"{i},{i + 0.5}" for i in range(40)), ""])
+    with pytest.raises(ValueError, match="balance=resample needs one class a sample"):
+        table(numbers, balance="resample", batch_size=8).setup()

@@ -253,6 +253,8 @@ class _Apart:
             yield batch
             outputs, targets = self.ensemble.outputs, self.task.targets_of(batch)
             assert outputs is not None
+            if self.ensemble.kind == "normals":
+                outputs = outputs.unflatten(-1, (-1, 2))[..., 0]  # the means
             if isinstance(self.metric, Spread):
                 self.metric.update(outputs, self.ensemble.weights)
             elif targets.shape == outputs.shape[1:-1]:

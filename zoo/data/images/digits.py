@@ -31,7 +31,7 @@ from zoo.data.images.base import (
 from zoo.data.loading.partly_labelled import PartlyLabelled
 from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import Loader, Part, check_batch_size
-from zoo.data.splits import check_folds, divide_or_fold
+from zoo.data.splits import check_folds, divide_or_fold, resampled
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,6 +61,8 @@ class Digits(ImageModule):
         labelled: so many training images keep their labels; the training batches then have as
             many images without one besides (see `zoo.data.loading.partly_labelled`). ``None``:
             all.
+        bootstrap_seed: draw as many training images with replacement (bagging,
+            :func:`~zoo.data.splits.resampled`); ``None``: all as they are.
     """
 
     splits = ("train", "val", "test")
@@ -68,7 +70,7 @@ class Digits(ImageModule):
     in_channels = 1
     raw_size = GRID
     class_names = tuple("0123456789")
-    for_training = (*ImageModule.for_training, "labelled")
+    for_training = (*ImageModule.for_training, "labelled", "bootstrap_seed")
 
     def __init__(
         self,
@@ -84,6 +86,7 @@ class Digits(ImageModule):
         fold: int | None = None,
         num_folds: int = 10,
         labelled: int | None = None,
+        bootstrap_seed: int | None = None,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
@@ -106,7 +109,7 @@ class Digits(ImageModule):
         self.augment = augment
         self.split_seed = split_seed
         self.drop_last = drop_last
-        self.labelled = labelled
+        self.labelled, self.bootstrap_seed = labelled, bootstrap_seed
         self.binarize = binarize
         mean, std = RANGES.get(scaling, (MEAN, STD))
         self.normalize = Normalize([mean], [std], max_value=1.0)
@@ -124,6 +127,8 @@ class Digits(ImageModule):
             labels, fold=self.fold, num_folds=self.num_folds, seed=self.split_seed
         )
         for split, index in divided.items():
+            if split == "train":
+                index = resampled(index, self.bootstrap_seed)
             pixels = settled(images[index], self.binarize, split)
             augment = self._augmentations() if split == "train" else ()
             make: Callable[..., Loader] = TensorLoader

@@ -19,9 +19,18 @@ from torch import Tensor
 
 from zoo.data.download import DataError
 from zoo.data.files import locate
+from zoo.data.loading.order import check_balance
 from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import DataModule, Part, check_batch_size
-from zoo.data.splits import SPLITS, check_folds, check_fractions, divide, divide_or_fold
+from zoo.data.sampling import Balance
+from zoo.data.splits import (
+    SPLITS,
+    check_folds,
+    check_fractions,
+    divide,
+    divide_or_fold,
+    resampled,
+)
 from zoo.data.tabular.division import (
     by_column,
     by_time,
@@ -72,6 +81,11 @@ class TableFile(DataModule):
         val_fraction: share of val, of folds: outside the test.
         test_fraction: share of the test; 0: there is none.
         split_seed: another seed, another division.
+        balance: let every class come equally often in training: ``undersample``, ``oversample`` or
+            ``resample`` (:func:`~zoo.data.sampling.balanced_order`).
+        bootstrap_seed: draw as many training rows with replacement (bagging,
+            :func:`~zoo.data.splits.resampled`), after all has been learned from them; null: all as
+            they are.
         drop_last: omit the last training batch of an epoch if it is smaller.
 
     Raises:
@@ -80,6 +94,7 @@ class TableFile(DataModule):
 
     changeable: ClassVar[tuple[str, ...]] = ("root", "path")
     repeated = ("fold",)
+    for_training = (*DataModule.for_training, "balance", "bootstrap_seed")
 
     def __init__(
         self,
@@ -105,10 +120,13 @@ class TableFile(DataModule):
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
         split_seed: int = 0,
+        balance: Balance = "none",
+        bootstrap_seed: int | None = None,
         drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size, optional=True)
+        check_balance(balance)
         check_folds(fold, num_folds)
         check_fractions(val_fraction, test_fraction)
         self.target_names = (target,) if isinstance(target, str) else tuple(target)
@@ -138,6 +156,7 @@ class TableFile(DataModule):
         self.fold, self.num_folds = fold, num_folds
         self.shares = {"val": val_fraction} | ({"test": test_fraction} if test_fraction else {})
         self.split_seed = split_seed
+        self.balance, self.bootstrap_seed = balance, bootstrap_seed
         self.drop_last = drop_last
         self.preparation: Preparation | None = None
         self.targets: Targets | None = None
@@ -174,17 +193,19 @@ class TableFile(DataModule):
             self._learn(frame, divided["train"][1])
         assert self.preparation is not None and self.targets is not None
         for split, (source, index) in divided.items():
-            rows = take(source, index)
+            is_train = split == "train"
+            rows = take(source, resampled(index, self.bootstrap_seed) if is_train else index)
             features, notes = self.preparation.tensor(rows)
             self.notes += [f"{split}: {note}" for note in notes]
             self.loaders[split] = TensorLoader(
                 (features, self.targets.tensor(rows, split)),
                 batch_size=self.batch_size,
-                shuffle=split == "train",
+                shuffle=is_train,
                 seed=seed,
-                drop_last=self.drop_last and split == "train",
+                drop_last=self.drop_last and is_train,
                 device=device,
                 part=part,
+                balance=self.balance if is_train else "none",
             )
 
     def read_inputs(self, path: Path) -> tuple[Tensor, list[dict[str, str]]]:

@@ -17,7 +17,7 @@ from zoo.config.errors import ConfigError, as_config_error
 from zoo.config.recipe import Recipe
 from zoo.tasks.task import Task
 from zoo.training.checkpoint import CheckpointFolder, read, well_formed
-from zoo.training.precision import resolve_device, resolve_precision
+from zoo.training.precision import place, resolve_device, resolve_precision
 from zoo.training.settings import RunSettings
 from zoo.training.state import Position, task_state, usable_weights
 
@@ -102,7 +102,7 @@ def prepare_evaluation(
     with as_config_error("trainer"):
         device = resolve_device(settings.trainer.device)
     features = recipe.task.options.get("features")
-    model.to(device).eval()
+    place(model.eval(), device, settings.trainer.channels_last)  # as in training, to the last bit
     task.to(device)
     dtype = resolve_precision(settings.trainer.precision, device)
     autocast = torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()

@@ -13,10 +13,11 @@ Configuration words are those of train.py, of which only the data matter; beside
 run=<folder>   the data of a stored run, or of each run of a sweep; all models together are then
                written to baselines.json in its folder, from which scripts/results.py takes the best
 fit=<names>    instead of all. For classes: dummy, logistic, linear_svm, svm, knn, naive_bayes,
+               pca_logistic, tree, forest, boosting. For labels: dummy, logistic, knn, naive_bayes,
                tree, forest, boosting. For texts: dummy, logistic, linear_svm, naive_bayes. For
-               numbers: dummy, linear, ridge, lasso, svm, knn, tree, forest, boosting. For series
-               also, fitted to nothing: naive (the last value goes on) and seasonal_naive (that of
-               data.period steps before)
+               numbers: dummy, linear, ridge, lasso, svm, knn, pca_linear, tree, forest, boosting.
+               For series also, fitted to nothing: naive (the last value goes on) and
+               seasonal_naive (that of data.period steps before)
 limit=0        training samples, the first of the first epoch; 0 for all. Kernel machines take hours
                for more than some ten thousand
 seed=0         of the models that draw random numbers
@@ -58,10 +59,32 @@ def classifiers() -> dict[str, Maker]:
         "svm": lambda seed: svm.SVC(random_state=seed),
         "knn": lambda seed: neighbors.KNeighborsClassifier(),
         "naive_bayes": lambda seed: naive_bayes.GaussianNB(),
+        "pca_logistic": lambda seed: _of_components(LogisticRegression(max_iter=1_000), seed),
         "tree": lambda seed: tree.DecisionTreeClassifier(random_state=seed),
         "forest": lambda seed: ensemble.RandomForestClassifier(random_state=seed),
         "boosting": lambda seed: ensemble.HistGradientBoostingClassifier(random_state=seed),
     }
+
+
+def label_classifiers() -> dict[str, Maker]:
+    """Those of classes that give probabilities, one of them for each label."""
+    makers = classifiers()
+    names = ("dummy", "logistic", "knn", "naive_bayes", "tree", "forest", "boosting")
+    return {name: partial(_of_labels, makers[name]) for name in names}
+
+
+def _of_labels(make: Maker, seed: int) -> Any:
+    from sklearn.multioutput import MultiOutputClassifier
+
+    return MultiOutputClassifier(make(seed))
+
+
+def _of_components(model: Any, seed: int) -> Any:
+    """A model of the principal components that have 90 % of the variance."""
+    from sklearn.decomposition import PCA
+    from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(PCA(0.9, random_state=seed), model)
 
 
 def text_classifiers() -> dict[str, Maker]:
@@ -92,12 +115,30 @@ def regressors() -> dict[str, Maker]:
         "lasso": lambda seed: linear_model.Lasso(alpha=0.01, random_state=seed),
         "svm": lambda seed: MultiOutputRegressor(svm.SVR()),
         "knn": lambda seed: neighbors.KNeighborsRegressor(),
+        "pca_linear": lambda seed: _of_components(linear_model.LinearRegression(), seed),
         "tree": lambda seed: tree.DecisionTreeRegressor(random_state=seed),
         "forest": lambda seed: ensemble.RandomForestRegressor(random_state=seed),
         "boosting": lambda seed: MultiOutputRegressor(
             ensemble.HistGradientBoostingRegressor(random_state=seed)
         ),
     }
+
+
+MAKERS: dict[str, Callable[[], dict[str, Maker]]] = {
+    "classes": classifiers,
+    "labels": label_classifiers,
+    "texts": text_classifiers,
+    "numbers": regressors,
+}
+
+
+def kind_of(data: Any, x: Any, y: "Tensor") -> str:
+    """What there is to predict, and for texts from what: a key of `MAKERS`."""
+    if isinstance(x[0], str):
+        return "texts"
+    if not y.is_floating_point():
+        return "classes"
+    return "labels" if "num_classes" in data.facts() else "numbers"
 
 
 class Forecaster:
@@ -165,14 +206,12 @@ def judge_models(line: CommandLine) -> list[dict[str, str | float]]:
     limit, seed = line.integer("limit", 0, least=0), line.integer("seed", 0, least=0)
     data, splits = samples(line, limit)
     x, y = splits["train"]
-    is_classified, is_text = not y.is_floating_point(), isinstance(x[0], str)
-    kinds = text_classifiers if is_text else classifiers if is_classified else regressors
-    makers = kinds() | forecasters(data, x)
+    kind = kind_of(data, x, y)
+    makers = MAKERS[kind]() | forecasters(data, x)
     names = line.options["fit"].split(",") if "fit" in line.options else list(makers)
     for name in names:
         if name not in makers:
-            what = "texts" if is_text else "classes" if is_classified else "numbers"
-            raise ConfigError(f"fit={name}: for {what} there are {', '.join(makers)}")
+            raise ConfigError(f"fit={name}: for {kind} there are {', '.join(makers)}")
     rows, notes = [], []
     for name in names:
         try:
@@ -184,7 +223,7 @@ def judge_models(line: CommandLine) -> list[dict[str, str | float]]:
     best = max(rows, key=lambda row: goodness(row, "val"))
     starred = [row | {"model": f"{row['model']} *"} if row is best else row for row in rows]
     counts = ", ".join(f"{len(y):,} {split}" for split, (_, y) in splits.items())
-    print(counts if is_text else f"{counts}; {x.shape[1]:,} features a sample")
+    print(counts if kind == "texts" else f"{counts}; {x.shape[1]:,} features a sample")
     print("\n".join([Table(starred).markdown(), *notes]))
     return rows
 
@@ -260,15 +299,18 @@ def fitted(name: str, model: Any, splits: dict[str, Split]) -> dict[str, str | f
     row: dict[str, str | float] = {"model": name}
     for split, (inputs, targets) in splits.items():
         if split != "train":
-            scores = judged(model.predict(inputs), targets)
-            if scores.keys() == {"accuracy"} and len(model.classes_) == 2:
-                scores |= ranked(model, inputs, targets)
+            if type(model).__name__ == "MultiOutputClassifier":
+                scores = judged_labels(model, inputs, targets)
+            else:
+                scores = judged(model.predict(inputs), targets)
+                if scores.keys() == {"accuracy"} and len(model.classes_) == 2:
+                    scores |= ranked(model, inputs, targets)
             row |= {f"{split}_{metric}": value for metric, value in scores.items()}
     return row | {"seconds": time.perf_counter() - began}
 
 
 def _wants_columns(model: Any) -> bool:
-    return type(model).__name__ == "MultiOutputRegressor"
+    return type(model).__name__ in ("MultiOutputRegressor", "MultiOutputClassifier")
 
 
 def judged(predictions: Any, targets: "Tensor") -> dict[str, float]:
@@ -286,6 +328,26 @@ def judged(predictions: Any, targets: "Tensor") -> dict[str, float]:
     return {name: float(value) for name, value in residuals.compute().items()} | {
         "r2": float(r2.compute())
     }
+
+
+def judged_labels(model: Any, inputs: Any, targets: "Tensor") -> dict[str, float]:
+    """The metrics of `MultiLabelClassification`."""
+    import torch
+
+    from zoo.metrics.labels import LabelScores
+    from zoo.metrics.ranking import Ranking
+
+    scores, ranking = LabelScores(targets.size(1)), Ranking()
+    scores.update(torch.from_numpy(model.predict(inputs)) > 0, targets)
+    given = zip(model.predict_proba(inputs), model.classes_, strict=True)
+    # Of a label that all or none have in training there is one column, of what is sure.
+    columns = [
+        torch.from_numpy(p[:, list(known).index(1)] if 1 in known else 0 * p[:, 0])
+        for p, known in given
+    ]
+    ranking.update(torch.stack(columns, 1), targets)
+    found = scores.compute() | ranking.compute()
+    return {name: float(value) for name, value in found.items()}
 
 
 def ranked(model: Any, inputs: Any, targets: "Tensor") -> dict[str, float]:

@@ -69,12 +69,18 @@ def record(folder: Path) -> Path:
     repeated = [f"{key}={values[key]}" for key in reversed(keys)]  # the seed last
     given = [w for w in words[0] if not w.startswith("experiment=")]
     head = f"python train.py{' -m' if len(entries) > 1 else ''} experiment={name}"
+    later = {
+        end: _read(path)
+        for end in LATER
+        if (path := folder / f"evaluation-test-{end}.json").exists()
+    }
     content = {
         "experiment": name,
         "command": " ".join([head, *given, *repeated]),
         "monitor": results["monitor"],
         "environment": _read(runs[0] / "environment.json"),
         "runs": entries,
+        **({"later": later} if later else {}),
     }
     RECORDS.mkdir(parents=True, exist_ok=True)
     variant = [re.sub(r"[^\w.]+", "-", re.sub(r"^[\w.]*\.(?=\w+=)", "", word)) for word in given]
@@ -116,7 +122,14 @@ BESIDE = (
     *("bleu", "pixel_error", "average_precision", "negative_elbo"),
     *("feature_distance", "real_feature_distance", "recognised", "real_recognised"),
     *("class_agreement", "modes_covered", "reverse_kl", "high_quality", "real_high_quality"),
+    *("robust_accuracy", "calibration_error"),
 )
+LATER = {
+    "ensemble-mean": "all together",
+    "mc_dropout": "with dropout at work",
+    "pgd": "under PGD",
+}
+"""What `evaluate.py` found later, by the end of its file's name, and how that is said."""
 
 
 def summary(content: dict[str, Any]) -> dict[str, str]:
@@ -133,6 +146,12 @@ def summary(content: dict[str, Any]) -> dict[str, str]:
         if name in runs[0][split] and name != metric:
             other = statistics.fmean(run[split][name] for run in runs)
             mean += f", {name.replace('_', ' ')} {other:.4f}"
+    if "width" in runs[0][split]:  # of intervals; generated samples have a coverage too
+        covered, width = (
+            statistics.fmean(r[split][k] for r in runs) for k in ("coverage", "width")
+        )
+        mean += f", coverage {covered:.4f}, width {width:.4f}"
+    mean += "".join(_later(end, found) for end, found in content.get("later", {}).items())
     mean += _baseline(runs, split, shown={metric, *BESIDE})
     environment = content["environment"]
     threads = environment["threads"]
@@ -147,6 +166,16 @@ def summary(content: dict[str, Any]) -> dict[str, str]:
         "parameters": f"{runs[0]['parameters']:,}",
         "command": content["command"],
     }
+
+
+def _later(end: str, found: dict[str, Any]) -> str:
+    """What `evaluate.py` found of a run, or of a sweep's runs together."""
+    if "table" in found:
+        parts = [f"{row['eps']} accuracy {row['accuracy']:.4f}" for row in found["table"]]
+        return f"; {LATER[end]} of {', '.join(parts)}"
+    names = ("accuracy", "loss", "calibration_error", "coverage", "width")
+    parts = [f"{name.replace('_', ' ')} {found[name]:.4f}" for name in names if name in found]
+    return f"; {LATER[end]} {', '.join(parts)}"
 
 
 def _baseline(runs: list[dict[str, Any]], split: str, *, shown: set[str]) -> str:

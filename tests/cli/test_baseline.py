@@ -5,17 +5,19 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from zoo.app.train import main as train
 from zoo.data.images.digits import Digits
 from zoo.data.sequences.sunspots import Sunspots
 from zoo.data.tabular.diabetes import Diabetes
 from zoo.data.tabular.rare_class import RareClass
+from zoo.data.tabular.table import TableFile
 from zoo.data.text.labelled_text import LabelledText
 
 ROOT = Path(__file__).parents[2]
@@ -188,3 +190,31 @@ def test_two_classes_are_ranked_by_the_area_under_the_curve(program, tmp_path, c
     assert found["logistic"]["test_auc"] == expected
     assert found["dummy"]["val_accuracy"] == 0.99 and found["dummy"]["val_auc"] == 0.5
     assert "dummy *" not in capsys.readouterr().out  # however accurate it is
+
+
+def test_labels_are_judged_as_by_the_task(program, tmp_path):
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(300, 3))
+    y = (x @ draw.normal(size=(3, 2)) + 0.5 * draw.normal(size=(300, 2)) > 0).astype(int)
+    lines = ["a,b,c,warm,wet", *(",".join(map(str, [*p, *q])) for p, q in zip(x, y, strict=True))]
+    (tmp_path / "t.csv").write_text("\n".join([*lines, ""]))
+    out = tmp_path / "out.csv"
+    words = ["data=table", f"data.path={tmp_path / 't.csv'}", "data.target=[warm,wet]"]
+    assert program.main([*words, f"out={out}"]) == 0
+    found = table(out)
+    data = TableFile(str(tmp_path / "t.csv"), ("warm", "wet"), batch_size=None)
+    samples = arrays(data)
+    features, labels = samples["test"]
+    models = [
+        LogisticRegression(max_iter=1_000).fit(samples["train"][0], samples["train"][1][:, i])
+        for i in range(2)
+    ]
+    p = np.stack([model.predict_proba(features)[:, 1] for model in models], 1)
+    expected = {
+        "macro_f1": f1_score(labels, p > 0.5, average="macro"),
+        "auc": roc_auc_score(labels, p),
+        "subset_accuracy": (labels == (p > 0.5)).all(1).mean(),
+    }
+    for name, value in expected.items():
+        assert found["logistic"][f"test_{name}"] == pytest.approx(value, abs=1e-6)
+    assert found["dummy"]["test_auc"] == 0.5 and "svm" not in found

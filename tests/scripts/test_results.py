@@ -155,3 +155,19 @@ def test_the_baseline_that_val_chooses_stands_beside_a_network(results):
     content["monitor"] = "loss"
     said = results.summary(content)["value"]
     assert said == "0.2000, rmse 0.5000; scikit-learn's best (lasso) rmse 0.6500"
+
+
+def test_what_was_evaluated_later_and_intervals_are_told(results):
+    add(results, "net", [{"accuracy": 0.8, "calibration_error": 0.02}])
+    content = json.loads((results.RECORDS / "net.json").read_text())
+    content["later"] = {
+        "ensemble-mean": {"accuracy": 0.9, "loss": 0.3, "members": []},
+        "pgd": {"table": [{"eps": "0.1", "accuracy": 0.5}, {"eps": "0.2", "accuracy": 0.25}]},
+    }
+    assert results.summary(content)["value"] == (
+        "0.8000, calibration error 0.0200; all together accuracy 0.9000, loss 0.3000; "
+        "under PGD of 0.1 accuracy 0.5000, 0.2 accuracy 0.2500"
+    )
+    add(results, "line", [{"loss": 1.0, "coverage": 0.91, "width": 2.5}])
+    content = json.loads((results.RECORDS / "line.json").read_text())
+    assert results.summary(content)["value"] == "1.0000, coverage 0.9100, width 2.5000"

@@ -426,3 +426,21 @@ def test_real_cifar_images_are_read(data_dir):
     images, labels = next(data.batches("train", 0))
     assert images.shape == (128, 3, 32, 32) and data.class_names[0] == "airplane"
     assert abs(images.mean()) < 0.3 and labels.max() == 9
+
+
+@pytest.mark.parametrize("balance", ["undersample", "oversample"])
+def test_classes_come_equally_often_in_memory_and_streamed_alike(balance, tmp_path):
+    folder = draw(tmp_path / "pets", (30, 10, 4))
+    loaded, streamed = (
+        module(folder, balance=balance, in_memory=in_memory, test_fraction=0.25)
+        for in_memory in (True, False)
+    )
+    for data in (loaded, streamed):
+        data.setup()
+    train = [list(data.batches("train", 3)) for data in (loaded, streamed)]
+    assert same(*train)
+    counts = torch.cat([labels for _, labels in train[0]]).bincount()
+    assert len(set(counts.tolist())) == 1
+    plain = module(folder, test_fraction=0.25)
+    plain.setup()
+    assert same(*(list(data.batches("test", 0)) for data in (plain, loaded)))

@@ -23,10 +23,11 @@ from zoo.data.images.reading import (
     load_all,
 )
 from zoo.data.loading.memory import available_memory
+from zoo.data.loading.order import check_balance
 from zoo.data.loading.stream import StreamLoader
 from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import Part, check_batch_size
-from zoo.data.sampling import evaluation_order
+from zoo.data.sampling import Balance, evaluation_order
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,6 +51,7 @@ class ReadingOptions(TypedDict, total=False):
     class_names: Literal["auto"] | Sequence[str]
     in_memory: Literal["auto"] | bool
     num_workers: int
+    balance: Balance
     drop_last: bool
 
 
@@ -86,10 +88,13 @@ class ImagesFromFiles(ImageModule):
         in_memory: ``auto``: if all images together take at most 2 GiB and a quarter of the free
             memory of the device.
         num_workers: processes that read files while streaming.
+        balance: let every class come equally often in training: ``undersample``, ``oversample`` or
+            ``resample`` (:func:`~zoo.data.sampling.balanced_order`).
         drop_last: omit the last training batch of an epoch if it is smaller.
     """
 
     changeable: ClassVar[tuple[str, ...]] = ("root", "num_workers")
+    for_training = (*ImageModule.for_training, "balance")
     in_channels = 3
 
     def __init__(
@@ -107,10 +112,12 @@ class ImagesFromFiles(ImageModule):
         class_names: Literal["auto"] | Sequence[str] = "auto",
         in_memory: Literal["auto"] | bool = "auto",
         num_workers: int = 2,
+        balance: Balance = "none",
         drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
+        check_balance(balance)
         check_mixing(mixup, cutmix)
         if image_size < 1:
             raise ValueError(f"image_size must be at least 1, not {image_size}")
@@ -141,6 +148,7 @@ class ImagesFromFiles(ImageModule):
         self.cutmix = cutmix
         self.in_memory = in_memory
         self.num_workers = num_workers
+        self.balance = balance
         self.drop_last = drop_last
 
     @abstractmethod
@@ -168,12 +176,16 @@ class ImagesFromFiles(ImageModule):
                 "augment": self._augmentations(found) if train else (),
                 "device": device,
                 "part": part,
+                "balance": self.balance if train else "none",
             }
             files = self._files(found, self.augment if train and self.augment in STREAMED else None)
             if in_memory:
                 self.loaders[split] = TensorLoader(load_all(files), **batches)
             else:
-                self.loaders[split] = StreamLoader(files, num_workers=self.num_workers, **batches)
+                labels = torch.tensor([label for _, label in found])
+                self.loaders[split] = StreamLoader(
+                    files, num_workers=self.num_workers, classes=labels, **batches
+                )
 
     def facts(self) -> dict[str, Any]:
         if not self.class_names:

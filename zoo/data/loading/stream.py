@@ -21,6 +21,7 @@ from zoo.data.loading.workers import (
     ignore_signals,
 )
 from zoo.data.module import Part
+from zoo.data.sampling import Balance
 
 
 class StreamLoader:
@@ -46,6 +47,8 @@ class StreamLoader:
         pin_memory: copy by way of page-locked memory, during the computation; ``None``: on CUDA.
         prefetch_factor: batches that each worker prepares ahead; ``None``: torch's default.
         part: ``(rank, world)``: give this slice of each batch, ``None`` where it is empty.
+        balance: in training, let every class come equally often.
+        classes: of the samples, int64 ``(samples,)``, where they are balanced.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class StreamLoader:
         pin_memory: bool | None = None,
         prefetch_factor: int | None = None,
         part: Part = (0, 1),
+        balance: Balance = "none",
+        classes: Tensor | None = None,
     ) -> None:
         if num_workers < 0:
             raise ValueError(f"num_workers must not be negative, not {num_workers}")
@@ -76,6 +81,8 @@ class StreamLoader:
             seed=seed,
             drop_last=drop_last,
             part=part,
+            balance=balance,
+            classes=classes,
         )
         self.batch_size = batch_size
         self.device = torch.device(device)

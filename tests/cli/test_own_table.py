@@ -173,3 +173,25 @@ def test_codes_are_for_a_model_with_embeddings(here, capsys):
     assert "model.in_features=auto: the categories are codes: set" in capsys.readouterr().err
     assert train.main((*words[:1], *words[2:], *QUIET, "model=entity_embeddings")) == 2
     assert "set data.categories=codes" in capsys.readouterr().err
+
+
+def test_classes_with_an_order_from_the_table_to_predictions(here, capsys):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, generator=generator)
+    noise = 0.3 * torch.randn(200, generator=generator)
+    names = ("low", "middle", "high")
+    levels = torch.bucketize(x + noise, torch.tensor([-0.7, 0.7])).tolist()
+    lines = [f"{v:.4f},{names[level]}" for v, level in zip(x.tolist(), levels, strict=True)]
+    (here / "levels.csv").write_text("\n".join(["x,level", *lines, ""]))
+    words = ("data=table", "data.path=levels.csv", "data.target=level", "model=ordinal_regression")
+    words += ("task=classification", "task.ordinal=true", "optimizer=adam", "optimizer.lr=0.05")
+    words += (*QUIET, "trainer.epochs=30")
+    assert train.main((*words, "data.class_names=[low,middle,high]")) == 0
+    (run,) = here.glob("runs/*/*")
+    results = json.loads((run / "results.json").read_text())["test"]
+    assert results["quadratic_kappa"] > 0.8 and results["class_mae"] < 0.2
+    (here / "new.csv").write_text("x\n-3\n0\n3\n")
+    assert evaluate.main([f"run={run}", "predict=new.csv"]) == 0
+    assert [row["class"] for row in predictions(run / "predictions.csv")] == list(names)
+    assert train.main((*words, "data.class_names=[low,high]")) != 0
+    assert "which 'middle' does not fit" in capsys.readouterr().err

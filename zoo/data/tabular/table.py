@@ -63,6 +63,8 @@ class TableFile(DataModule):
             test split.
         target_kind: ``numbers``, ``classes`` or ``labels`` (several columns of 0 and 1); ``auto``:
             by their values.
+        class_names: of classes, in their order, which matters where they have one (low, middle,
+            high); ``auto``: those of the training rows, sorted.
         ignore: columns to leave out.
         categorical: columns whose values are categories, though they are numbers (zip codes) or
             mostly differ.
@@ -105,6 +107,7 @@ class TableFile(DataModule):
         val: str | None = None,
         test: str | None = None,
         target_kind: Literal["auto"] | TargetKind = "auto",
+        class_names: Literal["auto"] | tuple[str, ...] = "auto",
         ignore: tuple[str, ...] = (),
         categorical: tuple[str, ...] = (),
         numeric: tuple[str, ...] = (),
@@ -148,6 +151,7 @@ class TableFile(DataModule):
             {"target": names} | self.columns | {key: (name,) for key, name in self.apart.items()}
         )
         self.path, self.root, self.files = path, root, files
+        self.class_names = () if class_names == "auto" else tuple(class_names)
         self.target_kind: TargetKind | None = None if target_kind == "auto" else target_kind
         self.categories: Encoding = categories
         self.missing = tuple(missing)
@@ -296,7 +300,12 @@ class TableFile(DataModule):
         apart = (*self.target_names, *self.apart.values())
         kinds = find_kinds(frame, apart=apart, **self.columns)
         self.targets = Targets.fit(
-            frame, train, self.target_names, self.target_kind, scale=self.standardize
+            frame,
+            train,
+            self.target_names,
+            self.target_kind,
+            scale=self.standardize,
+            class_names=self.class_names,
         )
         self.preparation = Preparation.fit(
             frame, train, kinds, encoding=self.categories, scale=self.standardize

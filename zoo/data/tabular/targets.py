@@ -78,12 +78,28 @@ class Targets:
 
     @classmethod
     def fit(
-        cls, frame: Frame, train: Tensor, names: Sequence[str], kind: TargetKind, *, scale: bool
+        cls,
+        frame: Frame,
+        train: Tensor,
+        names: Sequence[str],
+        kind: TargetKind,
+        *,
+        scale: bool,
+        class_names: Sequence[str] = (),
     ) -> "Targets":
         """Looks at the training rows.
 
+        Args:
+            frame: all rows.
+            train: those for training.
+            names: the columns.
+            kind: of the targets.
+            scale: whether to standardise numbers.
+            class_names: of classes, in their order; none: those of the training rows, sorted.
+
         Raises:
-            DataError: a row has no target, there is but one class, or all numbers are the same.
+            DataError: a row has no target, there is but one class, a name is of none, or all
+                numbers are the same.
         """
         found = cls(kind, list(names), [], [0.0] * len(names), [1.0] * len(names))
         for name in names:
@@ -94,7 +110,13 @@ class Targets:
                     f"{frame.name}: data.target_kind=classes predicts one column, not "
                     f"{', '.join(names)}"
                 )
-            found.class_names = _sorted(frame.texts(names[0])[train.tolist()])
+            there = _sorted(frame.texts(names[0])[train.tolist()])
+            if class_names and (odd := sorted(set(class_names) ^ set(there))):
+                raise DataError(
+                    f"{frame.name}: data.class_names must be the {names[0]} of the training rows "
+                    f"in their order ({', '.join(there[:20])}), which {odd[0]!r} does not fit"
+                )
+            found.class_names = list(class_names) or there
             if len(found.class_names) < 2:
                 raise DataError(
                     f"{frame.name}: all training rows have the {names[0]} "

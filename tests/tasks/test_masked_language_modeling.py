@@ -274,7 +274,7 @@ def test_embeddings_are_labelled_with_the_tokens():
 
 def test_predictions_are_probabilities_of_every_place_and_hide_nothing():
     model, tokens = Constant(), text()
-    probabilities, names = task(model).predict(tokens)
+    probabilities, names, _ = task(model).predict(tokens)
     assert names == VOCABULARY.tokens()
     assert torch.equal(model.seen, tokens)
     assert probabilities.shape == (3, 20, 15)

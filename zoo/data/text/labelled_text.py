@@ -22,7 +22,6 @@ from zoo.data.text.vocabulary import VocabularyKind
 class LabelledTextOptions(TypedDict, total=False):
     """See :class:`LabelledText`: what goes with texts from anywhere."""
 
-    batch_size: int
     vocabulary: VocabularyKind
     vocab_size: int | None
     min_frequency: int

@@ -38,6 +38,7 @@ class SentencePolarity(LabelledText):
         fold: which fold is the test.
         num_folds: how many there are.
         val_fraction: share of val among the sentences outside the test.
+        batch_size: sentences in a batch.
         options: see :class:`~zoo.data.text.labelled_text.LabelledText`.
     """
 
@@ -52,12 +53,20 @@ class SentencePolarity(LabelledText):
         fold: int = 0,
         num_folds: int = 10,
         val_fraction: float = 0.1,
+        batch_size: int = 50,
         **options: Unpack[LabelledTextOptions],
     ) -> None:
         self.path = Path(root) / "sentence_polarity" / "sentence_polarity.csv"
         super().__init__(
             train=str(self.path),
+            val=None,
+            test=None,
             root=root,
+            quoting="auto",
+            text_column="text",
+            label_column="label",
+            test_fraction=0.0,  # the folds have the test
+            batch_size=batch_size,
             fold=fold,
             num_folds=num_folds,
             val_fraction=val_fraction,

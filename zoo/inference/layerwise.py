@@ -1,6 +1,6 @@
 """What a network says of every node of a graph too large to be seen at once, layer by layer."""
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from zoo.layers.message_passing import Edges
 
 
-@runtime_checkable
 class Layered(Protocol):
     """A network on a graph whose layers can be applied one at a time."""
 

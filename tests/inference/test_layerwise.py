@@ -1,10 +1,12 @@
 import pytest
 import torch
 
+from zoo.data.graphs.batches import StoredGraph
 from zoo.data.graphs.neighbours import IncomingEdges, NeighbourSampler
-from zoo.inference.layerwise import Layered, layerwise
+from zoo.inference.layerwise import layerwise
 from zoo.models.graph.gcn import GCN
 from zoo.models.graph.graph_sage import GraphSAGE
+from zoo.tasks.node_classification import NodeClassification
 
 NODES = 60
 
@@ -41,6 +43,10 @@ def test_whole_neighbourhoods_give_what_the_whole_graph_gives(graph, seeds):
     torch.testing.assert_close(model(features[nodes], sampled)[: len(seeds)], expected)
 
 
-def test_networks_say_whether_they_have_layers():
-    assert isinstance(network(), Layered)
-    assert not isinstance(GCN(5, 4), Layered)
+def test_a_network_without_layers_of_its_own_is_refused():
+    x, starts, sources = torch.randn(3, 5), torch.tensor([0, 1, 2, 3]), torch.tensor([1, 2, 0])
+    labels, mask = torch.zeros(3, dtype=torch.int64), torch.ones(3, dtype=torch.bool)
+    batch = StoredGraph(x, starts, sources, labels, mask)
+    with pytest.raises(ValueError, match="choose model=graph_sage"):
+        NodeClassification(GCN(5, 4), num_classes=4).evaluate(batch)
+    NodeClassification(network(), num_classes=4).evaluate(batch)

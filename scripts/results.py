@@ -170,12 +170,14 @@ def summary(content: dict[str, Any]) -> dict[str, str]:
 
 def _later(end: str, found: dict[str, Any]) -> str:
     """What `evaluate.py` found of a run, or of a sweep's runs together."""
+    limit = found.get("limit_eval_batches")
+    part = "" if limit is None else f" (first {limit} batches)"
     if "table" in found:
         parts = [f"{row['eps']} accuracy {row['accuracy']:.4f}" for row in found["table"]]
-        return f"; {LATER[end]} of {', '.join(parts)}"
+        return f"; {LATER[end]} of {', '.join(parts)}{part}"
     names = ("accuracy", "loss", "calibration_error", "coverage", "width")
     parts = [f"{name.replace('_', ' ')} {found[name]:.4f}" for name in names if name in found]
-    return f"; {LATER[end]} {', '.join(parts)}"
+    return f"; {LATER[end]} {', '.join(parts)}{part}"
 
 
 def _baseline(runs: list[dict[str, Any]], split: str, *, shown: set[str]) -> str:

@@ -162,11 +162,14 @@ def test_what_was_evaluated_later_and_intervals_are_told(results):
     content = json.loads((results.RECORDS / "net.json").read_text())
     content["later"] = {
         "ensemble-mean": {"accuracy": 0.9, "loss": 0.3, "members": []},
-        "pgd": {"table": [{"eps": "0.1", "accuracy": 0.5}, {"eps": "0.2", "accuracy": 0.25}]},
+        "pgd": {
+            "limit_eval_batches": 16,
+            "table": [{"eps": "0.1", "accuracy": 0.5}, {"eps": "0.2", "accuracy": 0.25}],
+        },
     }
     assert results.summary(content)["value"] == (
         "0.8000, calibration error 0.0200; all together accuracy 0.9000, loss 0.3000; "
-        "under PGD of 0.1 accuracy 0.5000, 0.2 accuracy 0.2500"
+        "under PGD of 0.1 accuracy 0.5000, 0.2 accuracy 0.2500 (first 16 batches)"
     )
     add(results, "line", [{"loss": 1.0, "coverage": 0.91, "width": 2.5}])
     content = json.loads((results.RECORDS / "line.json").read_text())

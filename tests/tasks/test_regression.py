@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from zoo.tasks.regression import Regression
 from zoo.training.optimizers import make_optimizer
@@ -153,3 +154,38 @@ def test_it_diverges_just_above_two_over_the_largest_curvature():
     below, above = (losses_of(rate, 3) for rate in (0.107, 0.11))
     assert [loss for loss, *_ in above] == pytest.approx([65.75, 71.17, 77.03], abs=0.005)
     assert below[0][0] > below[1][0] > below[2][0]
+
+
+def test_weights_of_targets_weigh_tasks_that_share_a_model():
+    x, y = torch.randn(9, 3), torch.randn(9, 2)
+    model = nn.Linear(3, 2)
+
+    def gradient(weights, targets=y):
+        task = Regression(model, target_weights=weights)
+        loss, count = task.loss((x, targets))
+        assert count == 18
+        return loss, torch.autograd.grad(loss, model.weight)[0]
+
+    plain, equal = gradient(None), gradient((3.0, 3.0))
+    for found, expected in zip(equal, plain, strict=True):
+        torch.testing.assert_close(found, expected)
+    # One weight alone is that task alone, whatever the other's targets are.
+    alone, changed = gradient((1.0, 0.0)), gradient((1.0, 0.0), y + torch.tensor([0.0, 5.0]))
+    single = F.mse_loss(model(x)[:, :1], y[:, :1])
+    torch.testing.assert_close(alone[0], single)
+    assert all(torch.equal(a, b) for a, b in zip(alone, changed, strict=True))
+    weighed = (2 * F.mse_loss(model(x)[:, 0], y[:, 0]) + F.mse_loss(model(x)[:, 1], y[:, 1])) / 3
+    torch.testing.assert_close(gradient((2.0, 1.0))[0], weighed)
+    task = Regression(model, target_weights=(2.0, 1.0))
+    task.evaluate((x, y))
+    assert task.compute()["loss"] == pytest.approx(weighed.item())
+
+
+@pytest.mark.parametrize("weights", [(0.0, 0.0), (-1.0, 1.0)])
+def test_weights_of_targets_that_are_none_are_refused(weights):
+    with pytest.raises(ValueError, match="target_weights must be numbers from 0 on"):
+        Regression(nn.Linear(3, 2), target_weights=weights)
+    with pytest.raises(ValueError, match="target_weights must be one for each target"):
+        Regression(nn.Linear(3, 2), target_weights=(1.0,)).loss(
+            (torch.ones(2, 3), torch.ones(2, 2))
+        )

@@ -1,5 +1,6 @@
 """Regression: real numbers, learned by squared error or another loss."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -47,6 +48,9 @@ class Regression(Task):
         quantiles: of ``quantile``, rising; the outermost two bound the interval.
         coverage: share of the targets that an interval of ``gaussian_nll`` or ``laplace_nll``
             should hold.
+        target_weights: how much each of several targets ``(batch, targets)`` counts in the loss,
+            of which only the ratios matter: tasks that share all of the model but its last layer.
+            None: all alike.
 
     Shape:
         - inputs: ``(batch, *)``
@@ -67,8 +71,19 @@ class Regression(Task):
         delta: float = 1.0,
         quantiles: Sequence[float] = (0.05, 0.5, 0.95),
         coverage: float = 0.9,
+        target_weights: tuple[float, ...] | None = None,
     ) -> None:
         super().__init__(model)
+        if target_weights is not None and not (
+            all(0 <= weight < math.inf for weight in target_weights) and sum(target_weights) > 0
+        ):
+            raise ValueError(
+                f"target_weights must be numbers from 0 on, not all 0, not {list(target_weights)}"
+            )
+        self.target_weights = None
+        if target_weights is not None:
+            weights = torch.tensor(target_weights, dtype=torch.float64)
+            self.target_weights = (weights / weights.mean()).float()
         self.criterion = regression_loss(loss, delta=delta, quantiles=quantiles, coverage=coverage)
         self.metrics = {
             "loss": Mean(higher_is_better=False),
@@ -85,7 +100,7 @@ class Regression(Task):
 
     def loss(self, batch: Any) -> tuple[Tensor, int]:
         output, targets = self.outputs(batch)
-        return self.criterion.each(output, targets).mean(), targets.numel()
+        return self._mean(self.criterion.each(output, targets)), targets.numel()
 
     def evaluate(self, batch: Any) -> None:
         output, targets = self.outputs(batch)
@@ -99,13 +114,24 @@ class Regression(Task):
     def judge(self, output: Tensor, targets: Tensor) -> Tensor:
         """Adds a batch to the metrics, and returns the predictions, of the targets' shape."""
         losses, predictions = self.criterion.each(output, targets), self.criterion.value(output)
-        self.metrics["loss"].update(losses.mean(), targets.numel())
+        self.metrics["loss"].update(self._mean(losses), targets.numel())
         self.metrics["residuals"].update(predictions, targets)
         self.metrics["r2"].update(predictions, targets)
         interval = self.criterion.interval(output)
         if interval is not None:
             self.metrics["intervals"].update(*interval, targets)
         return predictions
+
+    def _mean(self, losses: Tensor) -> Tensor:
+        """The mean over samples and targets, these weighed: a scalar."""
+        if self.target_weights is None:
+            return losses.mean()
+        if losses.ndim != 2 or losses.size(1) != len(self.target_weights):
+            raise ValueError(
+                f"target_weights must be one for each target, and there are {losses.shape[1:]}, "
+                f"not {len(self.target_weights)}"
+            )
+        return (losses * self.target_weights.to(losses)).mean()
 
     def reset(self) -> None:
         super().reset()

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 import torch
 from sklearn.datasets import load_diabetes
+from sklearn.decomposition import PCA
 
 from zoo.data.download import DataError
 from zoo.data.tabular.diabetes import Diabetes
@@ -419,3 +420,38 @@ def test_rare_classes_and_bagged_rows_change_the_training_rows_alone(table):
     numbers = "\n".join(["x,y", *(f"{i},{i + 0.5}" for i in range(40)), ""])
     with pytest.raises(ValueError, match="balance=resample needs one class a sample"):
         table(numbers, balance="resample", batch_size=8).setup()
+
+
+@pytest.mark.parametrize("components", [2, 0.9])
+def test_principal_components_are_scikit_learns_and_are_kept(table, tmp_path, components):
+    plain, module = (table(rows(120), components=c, batch_size=None) for c in (None, components))
+    for each in (plain, module):
+        each.setup()
+    columns = {split: all_of(plain, split)[0].numpy() for split in plain.splits}
+    twin = PCA(components).fit(columns["train"].astype("float64"))
+    signs = np.sign(
+        np.take_along_axis(twin.components_, abs(twin.components_).argmax(1)[:, None], 1)
+    )
+    for split in module.splits:
+        expected = twin.transform(columns[split]) * signs.T
+        np.testing.assert_allclose(all_of(module, split)[0].numpy(), expected, atol=1e-5)
+    assert module.facts()["in_features"] == len(twin.components_)
+    for name, text in module.artifacts().items():
+        (tmp_path / name).write_text(text)
+    again = table(rows(120), components=components, batch_size=None)
+    again.load_artifacts(tmp_path)
+    again.setup()
+    assert torch.equal(all_of(again, "test")[0], all_of(module, "test")[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"components": 0}, "components must be a number of them from 1 on"),
+        ({"components": 1.5}, "share of the variance between 0 and 1"),
+        ({"components": 2, "categories": "codes"}, "components must be null with categories=codes"),
+    ],
+)
+def test_components_that_there_cannot_be_are_refused(table, options, message):
+    with pytest.raises(ValueError, match=message):
+        table("x,y\n1,2\n", **options)

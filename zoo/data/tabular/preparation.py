@@ -8,11 +8,13 @@
   a category too. A category that they do not have, or a gap where they have none, is all zeros, or
   code 0.
 - A column that is the same in all training rows is left out.
+- **Principal components** of all these columns take their place on request: those with the largest
+  variances over the training rows, in falling order (Hotelling, 1933).
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.download import DataError
-from zoo.data.tabular.frame import Frame
+from zoo.data.tabular.frame import Frame, take
 from zoo.data.tabular.kinds import Kinds, listed
 
 Encoding = Literal["one_hot", "codes"]
@@ -62,20 +64,39 @@ class Preparation:
         numbers: columns of numbers.
         categories: columns of categories.
         encoding: how categories are written.
+        components: unit vectors in the columns, one each; none: the columns stay.
+        centre: means of the columns, where there are components.
     """
 
     numbers: list[NumberColumn]
     categories: list[CategoryColumn]
     encoding: Encoding
+    components: list[list[float]] = field(default_factory=list)
+    centre: list[float] = field(default_factory=list)
 
     @classmethod
     def fit(
-        cls, frame: Frame, train: Tensor, kinds: Kinds, *, encoding: Encoding, scale: bool
+        cls,
+        frame: Frame,
+        train: Tensor,
+        kinds: Kinds,
+        *,
+        encoding: Encoding,
+        scale: bool,
+        components: int | float | None = None,
     ) -> "Preparation":
         """Looks at the training rows; what is the same in all of them is left out of ``kinds``.
 
+        Args:
+            frame: all rows.
+            train: those for training.
+            kinds: of the columns.
+            encoding: how categories are written.
+            scale: whether to standardise numbers.
+            components: how many principal components, or the share of the variance that they have.
+
         Raises:
-            DataError: no column is left.
+            DataError: no column is left, or there are fewer than so many components.
         """
         found = cls([], [], encoding)
         rows = train.tolist()
@@ -101,7 +122,26 @@ class Preparation:
             for place, column in enumerate(found.numbers):
                 column.mean = mean[place].item()
                 column.std = std[place].item() or 1.0
+        if components is not None:
+            found._find_components(take(frame, train), components)
         return found
+
+    def _find_components(self, frame: Frame, wanted: int | float) -> None:
+        columns = self.tensor(frame)[0].double()  # (rows, width)
+        centre = columns.mean(0)
+        _, scales, directions = torch.linalg.svd(columns - centre, full_matrices=False)
+        shares = (scales.square() / scales.square().sum()).cumsum(0)
+        count = wanted if isinstance(wanted, int) else int((shares < wanted - 1e-12).sum()) + 1
+        if count > len(directions):
+            raise DataError(
+                f"{frame.name}: data.components={wanted} are more than the {len(directions)} that "
+                f"{len(columns)} training rows of {columns.size(1)} columns have: lower it"
+            )
+        directions = directions[:count]
+        # Their signs are arbitrary: the largest element is positive.
+        largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+        self.components = (directions * largest.sign()).tolist()
+        self.centre = centre.tolist()
 
     def tensor(self, frame: Frame) -> tuple[Tensor, list[str]]:
         """The inputs for rows, and what there is to say of them.
@@ -135,7 +175,11 @@ class Preparation:
                         f"training: filled with the median, {column.median:g}"
                     )
         parts += [self._coded(frame, column, notes) for column in self.categories]
-        return torch.cat(parts, 1), notes
+        columns = torch.cat(parts, 1)
+        if not self.components:
+            return columns, notes
+        centre, axes = (torch.tensor(v).double() for v in (self.centre, self.components))
+        return ((columns.double() - centre) @ axes.mT).float(), notes  # (rows, components)
 
     @property
     def cardinalities(self) -> list[int]:
@@ -150,6 +194,8 @@ class Preparation:
     @property
     def width(self) -> int:
         """Columns altogether."""
+        if self.components:
+            return len(self.components)
         if self.encoding == "codes":
             return self.num_numbers + len(self.categories)
         return self.num_numbers + sum(len(column.values) for column in self.categories)
@@ -159,8 +205,11 @@ class Preparation:
         filled = [f"{c.name} ({c.median:g})" for c in self.numbers if c.has_gaps]
         counts = [f"{c.name} {len(c.values)}" for c in self.categories]
         lines = [f"gaps filled with the median, and indicated: {listed(filled)}"]
-        return (lines if filled else []) + (
-            [f"categories in training, {self.encoding}: {listed(counts)}"] if counts else []
+        reduced = f"in their place {len(self.components)} principal components"
+        return (
+            (lines if filled else [])
+            + ([f"categories in training, {self.encoding}: {listed(counts)}"] if counts else [])
+            + ([reduced] if self.components else [])
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -174,6 +223,8 @@ class Preparation:
             [NumberColumn(**column) for column in stored["numbers"]],
             [CategoryColumn(**column) for column in stored["categories"]],
             stored["encoding"],
+            stored.get("components", []),  # of versions that had none
+            stored.get("centre", []),
         )
 
     def _filled(self, frame: Frame) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,8 @@ class TableFile(DataModule):
             mostly differ.
         numeric: columns whose values are numbers, though they look like identifiers.
         categories: ``one_hot``, or ``codes`` for a model with embeddings.
+        components: principal components in place of the columns: how many (2), or the share of the
+            variance that they have together (0.9); null: the columns as they are.
         missing: what stands for a gap in text files, besides an empty field.
         standardize: shift and scale every number *and numeric targets* to mean 0 and standard
             deviation 1 over the training rows, so that a mean squared error is the unexplained
@@ -112,6 +114,7 @@ class TableFile(DataModule):
         categorical: tuple[str, ...] = (),
         numeric: tuple[str, ...] = (),
         categories: Encoding = "one_hot",
+        components: int | float | None = None,
         missing: tuple[str, ...] = MISSING,
         standardize: bool = True,
         batch_size: int | None = 64,
@@ -145,6 +148,16 @@ class TableFile(DataModule):
         files = {"val": val, "test": test}
         apart = {"group": group, "time": time, "split": split}
         check_ways(apart | {"fold": fold} | files)
+        if components is not None and not (
+            components >= 1 if isinstance(components, int) else 0 < components < 1
+        ):
+            raise ValueError(
+                "components must be a number of them from 1 on, a share of the variance between 0 "
+                f"and 1, or null, not {components}"
+            )
+        if components is not None and categories == "codes":
+            raise ValueError("components must be null with categories=codes, which are no numbers")
+        self.components = components
         self.columns = {"ignore": ignore, "categorical": categorical, "numeric": numeric}
         self.apart = {key: name for key, name in apart.items() if name is not None}
         check_differ(
@@ -308,7 +321,12 @@ class TableFile(DataModule):
             class_names=self.class_names,
         )
         self.preparation = Preparation.fit(
-            frame, train, kinds, encoding=self.categories, scale=self.standardize
+            frame,
+            train,
+            kinds,
+            encoding=self.categories,
+            scale=self.standardize,
+            components=self.components,
         )
         self.identifiers = kinds.identifiers
         self.notes += [self.targets.note(take(frame, train)), *kinds.notes()]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from zoo.tasks.multi_label_classification import MultiLabelClassification
 from zoo.tasks.prediction import Classes
+from zoo.tasks.starting import start_with_bias
 
 
 class BinaryClassification(MultiLabelClassification):
@@ -31,6 +32,8 @@ class BinaryClassification(MultiLabelClassification):
             for each positive among the training samples.
         beta: how many times as much a recall counts in F as a precision.
         class_names: of both classes, the positive one last; 0 and 1 if None.
+        balanced_start: set the bias of the output layer to what the positive class's share in
+            training says (weighed, where it has a weight).
 
     Shape:
         - inputs: ``(batch, *)``
@@ -49,6 +52,7 @@ class BinaryClassification(MultiLabelClassification):
         pos_weight: Literal["balanced"] | float | None = None,
         beta: float = 1.0,
         class_names: tuple[str, ...] | None = None,
+        balanced_start: bool = False,
     ) -> None:
         if class_names is not None and len(class_names) != 2:
             raise ValueError(
@@ -56,7 +60,12 @@ class BinaryClassification(MultiLabelClassification):
                 "task=classification"
             )
         super().__init__(
-            model, num_classes=1, threshold=threshold, pos_weight=pos_weight, beta=beta
+            model,
+            num_classes=1,
+            threshold=threshold,
+            pos_weight=pos_weight,
+            beta=beta,
+            balanced_start=balanced_start,
         )
         self.class_names = class_names
 
@@ -65,6 +74,12 @@ class BinaryClassification(MultiLabelClassification):
         positive = self._logits(batch).float().sigmoid()  # (batch, 1)
         probabilities = torch.cat([1 - positive, positive], dim=1)
         return Classes(probabilities, self.class_names, self._decide(positive)[:, 0].long())
+
+    def _start(self, logits: Tensor) -> None:
+        try:
+            start_with_bias(self.model, logits)
+        except ValueError:  # two logits, or none
+            start_with_bias(self.model, torch.cat([torch.zeros_like(logits), logits]))
 
     @property
     def names(self) -> list[str]:

@@ -24,6 +24,7 @@ from zoo.metrics.ordinal import OrdinalScores
 from zoo.metrics.sums import Accuracy, ConfusionMatrix, Mean, class_scores
 from zoo.tasks.classification_losses import ClassificationLoss, focal_loss, hinge_loss
 from zoo.tasks.prediction import Classes, Table
+from zoo.tasks.starting import start_with_bias
 from zoo.tasks.task import Image, Loss, Shown, Task, inputs_of
 
 AUX_WEIGHT = 0.3
@@ -70,6 +71,9 @@ class Classification(Task):
         ordinal: whether the classes have an order, which is that of their numbers: adds metrics
             that weigh how far off a guess is, ``class_mae`` and ``quadratic_kappa``
             (:class:`~zoo.metrics.ordinal.OrdinalScores`).
+        balanced_start: set the bias of the output layer to the logarithms of the shares that the
+            classes have in training (weighed, where they have weights), so that the first steps
+            need not learn these.
 
     Shape:
         - inputs: ``(batch, *)``
@@ -93,6 +97,7 @@ class Classification(Task):
         loss: ClassificationLoss = "cross_entropy",
         gamma: float = 2.0,
         ordinal: bool = False,
+        balanced_start: bool = False,
     ) -> None:
         super().__init__(model)
         if loss not in get_args(ClassificationLoss):
@@ -127,6 +132,7 @@ class Classification(Task):
         self.label_smoothing = label_smoothing
         self.is_balanced = class_weights == "balanced"
         self.class_weights = _weights(class_weights, num_classes)
+        self.balanced_start = balanced_start
         self.aux_weight = aux_weight
         self._expects_auxiliary = aux_weight != AUX_WEIGHT
         self.class_names = class_names
@@ -144,8 +150,8 @@ class Classification(Task):
         }
 
     def prepare(self, batches: Iterable[Any]) -> None:
-        """Counts the classes of the training samples, where the weights follow from them."""
-        if not self.is_balanced or self.class_weights is None:
+        """Counts the classes of the training samples, where weights or the start follow."""
+        if not self.is_balanced and not self.balanced_start:
             return
         counts = torch.zeros(self.num_classes, dtype=torch.float64)
         for batch in batches:
@@ -153,8 +159,14 @@ class Classification(Task):
             soft = targets.is_floating_point()
             shares = targets if soft else F.one_hot(targets, self.num_classes)  # (batch, classes)
             counts += shares.sum(0).to(counts)
-        weights = counts.sum() / (self.num_classes * counts)
-        self.class_weights = weights.where(counts > 0, 1.0).to(self.class_weights)
+        if self.is_balanced and self.class_weights is not None:
+            weights = counts.sum() / (self.num_classes * counts)
+            self.class_weights = weights.where(counts > 0, 1.0).to(self.class_weights)
+        if self.balanced_start:
+            shares = counts.clamp_min(0.5)  # of a class that is not there less than one sample
+            if self.class_weights is not None:
+                shares = shares * self.class_weights.to(shares)
+            start_with_bias(self.model, (shares / shares.sum()).log())
 
     def loss(self, batch: Any) -> Loss:
         return self._loss_of(self._outputs(batch), self.targets_of(batch))

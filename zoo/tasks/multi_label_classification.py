@@ -15,6 +15,7 @@ from zoo.metrics.labels import LabelScores
 from zoo.metrics.ranking import Ranking
 from zoo.metrics.sums import Mean
 from zoo.tasks.prediction import Labels, Prediction, Table
+from zoo.tasks.starting import start_with_bias
 from zoo.tasks.task import Image, Loss, Shown, Task, inputs_of
 
 
@@ -41,6 +42,8 @@ class MultiLabelClassification(Task):
             much as its label has negatives for each positive among the training samples.
         beta: how many times as much a recall counts in F as a precision.
         class_names: of the labels; their numbers if None.
+        balanced_start: set the bias of the output layer to the logits of the shares that the labels
+            have in training (weighed, where they have weights).
 
     Shape:
         - inputs: ``(batch, *)``
@@ -62,8 +65,10 @@ class MultiLabelClassification(Task):
         pos_weight: Literal["balanced"] | float | tuple[float, ...] | None = None,
         beta: float = 1.0,
         class_names: tuple[str, ...] | None = None,
+        balanced_start: bool = False,
     ) -> None:
         super().__init__(model)
+        self.balanced_start = balanced_start
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, not {num_classes}")
         if not 0 < beta < math.inf:
@@ -84,18 +89,28 @@ class MultiLabelClassification(Task):
         }
 
     def prepare(self, batches: Iterable[Any]) -> None:
-        """Counts the labels of the training samples, where the weights follow from them."""
-        if not self.is_balanced or self.pos_weight is None:
+        """Counts the labels of the training samples, where weights or the start follow."""
+        if not self.is_balanced and not self.balanced_start:
             return
         positives, count = torch.zeros(self.num_labels, dtype=torch.float64), 0
         for batch in batches:
             targets = self._targets(batch)
             positives += targets.sum(0).to(positives)
             count += len(targets)
-        weights = (count - positives) / positives
-        # Of a label that all have or that none has there is nothing to balance.
-        usable = (positives > 0) & (positives < count)
-        self.pos_weight = weights.where(usable, 1.0).to(self.pos_weight)
+        if self.is_balanced and self.pos_weight is not None:
+            weights = (count - positives) / positives
+            # Of a label that all have or that none has there is nothing to balance.
+            usable = (positives > 0) & (positives < count)
+            self.pos_weight = weights.where(usable, 1.0).to(self.pos_weight)
+        if self.balanced_start:
+            rest = (count - positives).clamp_min(0.5)  # less than one sample where there is none
+            odds = positives.clamp_min(0.5) / rest
+            if self.pos_weight is not None:
+                odds = odds * self.pos_weight.to(odds)
+            self._start(odds.log())
+
+    def _start(self, logits: Tensor) -> None:
+        start_with_bias(self.model, logits)
 
     def loss(self, batch: Any) -> Loss:
         return self._loss(*self.outputs(batch))

@@ -205,7 +205,7 @@ class Task:
         """Looks once at the training batches, where a task needs that; most do not.
 
         The trainer calls this before the first step of a fresh run and never on resume, so
-        whatever is kept goes through :meth:`state_dict`.
+        whatever is kept goes through :meth:`state_dict`. It may set weights to begin with.
         """
 
     def loss(self, batch: Any) -> Loss:

@@ -43,6 +43,11 @@ class WeightAverage:
         self._mean = [_precise(tensor.detach()).clone() for tensor in self._live]
 
     @torch.no_grad()
+    def begin(self) -> None:
+        """Takes the present weights for the average, before there is any step."""
+        torch._foreach_copy_(self._mean, [_precise(t.detach()) for t in self._live])
+
+    @torch.no_grad()
     def update(self) -> None:
         """Takes the present weights into the average."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))

@@ -289,6 +289,8 @@ class Trainer:
             seed_everything(self.seed)
             with isolated(SEED):
                 self.task.prepare(self.data.batches("train", 0))
+            if self.average is not None:
+                self.average.begin()  # A task may have set some of the weights.
         if self.strategy.world > 1:
             differentiates = self.dry_run()
             choice = self.strategy.prepare(self.task, differentiates=differentiates)

@@ -264,7 +264,9 @@ def test_however_a_run_is_cut_short_it_ends_and_no_worker_is_left(cause, tmp_pat
     try:
         _, errors = process.communicate(timeout=60)
         assert process.returncode not in (0, None)
-        assert "KeyboardInterrupt" in errors or "Too many open files" in errors
+        # Torch may tell of the workers' end before Python tells of the interrupt.
+        said = ("KeyboardInterrupt", "Too many open files", "is killed by signal: Killed")
+        assert any(words in errors for words in said)
         assert "_workers_status" not in errors
         with pytest.raises(ProcessLookupError):
             os.killpg(process.pid, 0)

@@ -184,3 +184,25 @@ def test_a_bootstrap_sample_holds_about_63_of_100_samples_and_is_its_seeds():
     assert len(drawn.unique()) / len(index) == pytest.approx(1 - math.exp(-1), abs=0.01)
     assert torch.equal(drawn, resampled(index, 0)) and not torch.equal(drawn, resampled(index, 1))
     assert resampled(index, None) is index
+
+
+def test_leaving_one_out_of_ridge_regression_is_its_closed_form():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    y = x.sum(1) + torch.randn(20, generator=generator, dtype=torch.float64)
+    design = torch.cat([x, torch.ones(20, 1, dtype=torch.float64)], 1)
+    penalty = torch.diag(torch.tensor([2.0, 2.0, 2.0, 0.0], dtype=torch.float64))  # not the bias
+
+    def fitted(rows):
+        a = design[rows]
+        return torch.linalg.solve(a.mT @ a + penalty, a.mT @ y[rows])
+
+    everything = torch.arange(20)
+    hat = design @ torch.linalg.solve(design.mT @ design + penalty, design.mT)
+    expected = (y - design @ fitted(everything)) / (1 - hat.diagonal())  # e / (1 - h)
+    for fold in range(20):
+        parts = cross_validation(20, fold=fold, num_folds=20, val_fraction=0.1, seed=0)
+        (left_out,) = parts["test"]
+        rest = torch.cat([parts["train"], parts["val"]])
+        error = y[left_out] - design[left_out] @ fitted(rest)
+        torch.testing.assert_close(error, expected[left_out])

@@ -24,6 +24,7 @@ seed=0         of the models that draw random numbers
 out=<file>     the table as CSV
 """
 
+import math
 import sys
 import time
 import warnings
@@ -232,7 +233,8 @@ def goodness(row: dict[str, Any], split: str) -> float:
     """By what models are ranked: the area under the ROC curve of two classes, accuracy, rmse."""
     for name, sign in (("auc", 1), ("accuracy", 1), ("rmse", -1)):
         if f"{split}_{name}" in row:
-            return sign * float(row[f"{split}_{name}"])
+            value = sign * float(row[f"{split}_{name}"])
+            return value if math.isfinite(value) else -math.inf  # no area without both classes
     raise KeyError(split)
 
 

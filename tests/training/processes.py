@@ -20,7 +20,9 @@ from zoo.tasks.classification import Classification
 from zoo.tasks.generative.adversarial import Adversarial
 from zoo.tasks.task import Objective
 from zoo.training.callback import Callback
-from zoo.training.distributed import OneProcess, Replicated, Sharded
+from zoo.training.distributed.replicated import Replicated
+from zoo.training.distributed.sharded import Sharded
+from zoo.training.distributed.strategy import OneProcess
 from zoo.training.optimizers import make_optimizer
 from zoo.training.settings import CheckpointSettings, TrainerSettings
 from zoo.training.trainer import Trainer

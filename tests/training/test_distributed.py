@@ -8,7 +8,7 @@ import torch
 from tests.training.processes import KINDS, SETTINGS, WORLD, Part, alone, gan, trainer_of
 from tests.training.tiny import mlp, weights
 from zoo.tasks.classification import Classification
-from zoo.training.distributed import OneProcess
+from zoo.training.distributed.strategy import OneProcess
 
 STRATEGIES = ("Replicated", "Sharded")
 

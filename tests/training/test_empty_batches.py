@@ -18,7 +18,7 @@ from zoo.tasks.segmentation_losses import Loss
 from zoo.tasks.sequence_classification import SequenceClassification
 from zoo.tasks.translation import Translation
 from zoo.training.curve import TrainingCurve
-from zoo.training.distributed import OneProcess
+from zoo.training.distributed.strategy import OneProcess
 from zoo.training.optimizers import make_optimizer
 from zoo.training.step import Stepper
 from zoo.training.update import Updater

@@ -31,8 +31,8 @@ class Penalised(Classification):
 
 def test_a_task_that_differentiates_passes_and_is_recognised():
     model = mlp()
-    assert trainer_of(model, task=Penalised(model, num_classes=3)).dry_run() is True
-    assert trainer_of().dry_run() is False
+    assert trainer_of(model, task=Penalised(model, num_classes=3)).dry_run().differentiates
+    assert not trainer_of().dry_run().differentiates
 
 
 @pytest.mark.parametrize("kind", ["classification", "adversarial", "language_modeling", "frozen"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from zoo.app.commands import command, installed, relative
 from zoo.app.place import RunLocation
+from zoo.app.processes import is_first
 
 
 def _sweep(run: Path, also: Sequence[str]) -> str:
@@ -23,6 +24,8 @@ def _sweep(run: Path, also: Sequence[str]) -> str:
 def conclude(place: RunLocation) -> None:
     """Prints the results table, what to do next and, last, the run folder."""
     results, folder = place.results, place.folder
+    if not is_first():
+        return
     assert folder is not None
     splits = [split for split in ("val", "test") if results.get(split)]
     names = list(dict.fromkeys(name for split in splits for name in results[split]))

@@ -4,7 +4,6 @@ Exit codes: 0 finished, 1 failed, 2 wrong configuration; after saving: 130 Ctrl-
 129 SIGHUP and 75 the end of `trainer.time_limit`.
 """
 
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,9 +12,9 @@ from typing import Any
 
 from zoo.app.closing import conclude
 from zoo.app.commands import relative
-from zoo.app.failures import report
 from zoo.app.named_runs import checkpoint_of, find_run
 from zoo.app.place import RunLocation, Train, before_training, extension
+from zoo.app.processes import one_speaker, report_here, require_one_process, run_of_this_launch
 from zoo.app.streams import lasting_output
 from zoo.config.command_line import FLAGS, CommandLine, parse_words
 from zoo.config.errors import ConfigError, one_line
@@ -34,41 +33,41 @@ def main(train: Train, words: Sequence[str] | None = None) -> int:
         The exit code.
     """
     with lasting_output(), early_requests():
-        return _main(train, words)
+        try:
+            with one_speaker():
+                return _main(train, words)
+        except (Exception, KeyboardInterrupt, Interrupted) as error:
+            return report_here(error)
 
 
 def _main(train: Train, words: Sequence[str] | None) -> int:
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    try:
-        line = parse_words(
-            sys.argv[1:] if words is None else words, options=("resume", "checkpoint"), flags=FLAGS
+    line = parse_words(
+        sys.argv[1:] if words is None else words, options=("resume", "checkpoint"), flags=FLAGS
+    )
+    if "--help" in line.flags:
+        from zoo.config.help import text
+
+        print(text())
+        return 0
+    if "--version" in line.flags:
+        show_version()
+        return 0
+    if "resume" in line.options:
+        return _resume(train, line)
+    if "checkpoint" in line.options:
+        raise ConfigError(
+            f"checkpoint={line.options['checkpoint']}: goes with resume=<run folder>; weights "
+            "to begin with are model.weights=<file>"
         )
-        if "--help" in line.flags:
-            from zoo.config.help import text
+    if "--cfg" in line.flags:
+        return _show(line)
+    if "--multirun" in line.flags:
+        from zoo.app.sweep import sweep
 
-            print(text())
-            return 0
-        if "--version" in line.flags:
-            show_version()
-            return 0
-        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-            raise ConfigError("torchrun: one process trains one run; start train.py by itself")
-        if "resume" in line.options:
-            return _resume(train, line)
-        if "checkpoint" in line.options:
-            raise ConfigError(
-                f"checkpoint={line.options['checkpoint']}: goes with resume=<run folder>; weights "
-                "to begin with are model.weights=<file>"
-            )
-        if "--cfg" in line.flags:
-            return _show(line)
-        if "--multirun" in line.flags:
-            from zoo.app.sweep import sweep
-
-            return sweep(train, line)
-        return _single(train, line)
-    except (Exception, KeyboardInterrupt, Interrupted) as error:
-        return report(error)
+        require_one_process("a sweep (-m)")
+        return sweep(train, line)
+    return _single(train, line)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
@@ -110,6 +109,10 @@ def _single(train: Train, line: CommandLine) -> int:
     place = RunLocation(
         Path(settings.paths.runs_dir) / settings.name, overrides=line.overrides, also=line.also()
     )
+    if begun := run_of_this_launch(place.parent):
+        if (begun / "checkpoints" / "last.pt").exists():
+            return _resume(train, CommandLine(options={"resume": str(begun)}, trusted=line.trusted))
+        place.begin_again(begun)
     place.run(train, recipe)
     conclude(place)
     return 0

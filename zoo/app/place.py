@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.app.commands import command, relative
 from zoo.app.learned import LEARNED, digest
+from zoo.app.processes import is_first, launched, world
 from zoo.config.errors import ConfigError, as_config_error
 from zoo.config.recipe import Recipe
 from zoo.training.interruption import Interrupted
@@ -84,8 +85,26 @@ class RunLocation:
         """The folder of a run that goes on."""
         return self.folder.path if self.folder and self.resume else None
 
-    def set_up_data(self, recipe: Recipe, device: "torch.device") -> "DataModule":
+    def begin_again(self, folder: Path) -> None:
+        """Takes a folder in which a run has failed before its first checkpoint.
+
+        What it has written is put aside, into `failed-<number>` below it.
+        """
+        from zoo.training.run_folder import RunFolder
+
+        self.folder = RunFolder(folder)
+        if is_first():
+            self.folder.put_aside()
+
+    def set_up_data(
+        self, recipe: Recipe, device: "torch.device", part: tuple[int, int] = (0, 1)
+    ) -> "DataModule":
         """The data of the run, set up, with what the run has learned from them before.
+
+        Args:
+            recipe: the run's.
+            device: where the batches are.
+            part: which process of how many.
 
         Raises:
             ConfigError: the data refuse a value, or a file of what was learned is damaged.
@@ -94,7 +113,7 @@ class RunLocation:
 
         data = build_data(recipe, self.kept)
         with as_config_error("data"):
-            data.setup(seed=recipe.settings.seed, device=device)
+            data.setup(seed=recipe.settings.seed, device=device, part=part)
         return data
 
     @contextlib.contextmanager
@@ -117,6 +136,7 @@ class RunLocation:
                 raise
             self.folder = folder
         with self.folder.lock():
+            self.folder.remember(**launched())
             if self.resume and (change := change_of_data(self.folder, data)):
                 raise ConfigError(f"resume={self.folder.path}: {change}, or begin a new run")
             try:
@@ -163,7 +183,8 @@ class RunLocation:
         for name, text in data.artifacts().items():
             self.folder.write(name, text)
         verb = f"going on from step {step:,}" if self.resume else "training"
-        where = f"{relative(self.folder.path)} on {device}"
+        several = f" in {world()} processes" if world() > 1 else ""
+        where = f"{relative(self.folder.path)} on {device}{several}"
         kept = relative(Path(recipe.settings.paths.data_dir))
         print(f"{verb} in {where}, data in {kept}", flush=True)
 

@@ -137,7 +137,7 @@ class _Nowhere(RunLocation):
     parent: Path = Path()
     data: dict[str, Any] = field(default_factory=dict)
 
-    def set_up_data(self, recipe: Recipe, device: Any) -> Any:
+    def set_up_data(self, recipe: Recipe, device: Any, part: tuple[int, int] = (0, 1)) -> Any:
         key = str(device)
         if key not in self.data:
             self.data[key] = super().set_up_data(recipe, device)

@@ -15,6 +15,7 @@ from zoo.config.errors import ConfigError, as_cli_text
 
 FREE = (
     "trainer.device",
+    "trainer.strategy",
     "trainer.channels_last",
     "trainer.compile",
     "trainer.deterministic",
@@ -36,6 +37,7 @@ FROM_HERE = (
     "trainer.clip_norm",
     "trainer.clip_value",
     "trainer.ema_decay",
+    "trainer.sync_batchnorm",
     "trainer.evaluate_every",
     "optimizer",
     "schedule",

@@ -1,7 +1,7 @@
 """Language modeling: the next token of a text, learned by cross-entropy."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from zoo.inference.generation import Draw, Sampler, continuation, step, without
 from zoo.metrics.perplexity import Perplexity
 from zoo.metrics.sums import Mean
 from zoo.tasks.prediction import Texts
-from zoo.tasks.task import Shown, Task, Text, evaluation_mode, inputs_of
+from zoo.tasks.task import Part, Shown, Task, Text, evaluation_mode, inputs_of
 from zoo.tasks.vocabulary import Vocabulary, as_text, special_tokens
 
 
@@ -118,6 +118,18 @@ class LanguageModeling(Task):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._state = state["state"]
 
+    def state_of_part(self, states: Sequence[dict[str, Any]], part: Part) -> dict[str, Any]:
+        """The carried states of this part's rows of the batch."""
+        carried = [state["state"] for state in states if state["state"] is not None]
+        if not carried:
+            return {"state": None}
+        rank, world = part
+
+        def own(*parts: Tensor) -> Tensor:  # (layers, batch, hidden_size) each
+            return torch.cat(parts, dim=1).tensor_split(world, dim=1)[rank].contiguous()
+
+        return {"state": _map(own, *carried)}
+
     def next_steps(self, data: Any) -> list[str]:
         return [] if self.vocabulary is None else ["scripts/generate.py run={run} length=500"]
 
@@ -215,8 +227,10 @@ def _first(vocabulary: Vocabulary) -> int:
         return 0
 
 
-def _map(function: Callable[[Tensor], Tensor], state: Any) -> Any:
-    """Applies a function to the tensors of a state."""
+def _map(function: Callable[..., Tensor], state: Any, *others: Any) -> Any:
+    """Applies a function to the tensors of a state, or of several alike."""
     if isinstance(state, Tensor):
-        return function(state)
-    return None if state is None else tuple(_map(function, part) for part in state)
+        return function(state, *others)
+    if state is None:
+        return None
+    return tuple(_map(function, *parts) for parts in zip(state, *others, strict=True))

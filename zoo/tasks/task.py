@@ -50,6 +50,9 @@ class Objective(NamedTuple):
     terms: Mapping[str, Tensor] | None = None
 
 
+Part = tuple[int, int]
+"""Which process of how many: (rank, world)."""
+
 Loss = tuple[Tensor, Tensor | int] | tuple[Tensor, Tensor | int, Mapping[str, Tensor]]
 """A loss, its count and, if its parts are to be seen, its terms."""
 
@@ -281,6 +284,17 @@ class Task:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state, but was given {sorted(state)}")
+
+    def state_of_part(self, states: Sequence[dict[str, Any]], part: Part) -> dict[str, Any]:
+        """What one of several processes goes on with, where they were another number before.
+
+        A task that carries something for each sample of a batch overrides this.
+
+        Args:
+            states: what each of those processes had, in the order of their ranks.
+            part: ``(rank, world)`` of this one.
+        """
+        return states[part[0] % len(states)]
 
     def next_steps(self, data: Any) -> list[str]:
         """What else a finished run is good for: programs to call, ``{run}`` for the run folder.

@@ -10,7 +10,8 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from zoo.tasks.task import Task
+from zoo.tasks.task import Shown, Task
+from zoo.training.distributed.strategy import Strategy
 from zoo.training.reproducibility import SEED, isolated
 from zoo.training.run_folder import RunFolder
 from zoo.training.state import Position
@@ -31,6 +32,7 @@ class Run(Protocol):
         monitor: the validation metric that selects checkpoints.
         mode: whether less or more of it is better.
         folder: the run folder, if there is one.
+        strategy: which processes share the work; callbacks are those of the first alone.
     """
 
     stopped: bool
@@ -38,6 +40,7 @@ class Run(Protocol):
     data: Any
     device: torch.device
     folder: RunFolder | None
+    strategy: Strategy
 
     @property
     def position(self) -> Position: ...
@@ -58,6 +61,8 @@ class Run(Protocol):
     def mode(self) -> Literal["min", "max"]: ...
 
     def stop(self, reason: str) -> None: ...
+
+    def show(self) -> dict[str, Shown]: ...
 
 
 class Callback:

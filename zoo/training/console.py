@@ -93,7 +93,7 @@ class Console(Callback):
     def on_evaluation_end(self, trainer: Run, split: str, metrics: dict[str, float]) -> None:
         last = trainer.step >= trainer.total_steps or trainer.stopped
         if self.style != "off" and last:
-            for name, shown in trainer.task.show().items():
+            for name, shown in trainer.show().items():
                 if isinstance(shown, Text):
                     self._print(f"\n{name}:\n{shown.text}\n")
 

@@ -1,12 +1,14 @@
 """One pass over a split in which nothing of training changes."""
 
+import copy
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
 from zoo.tasks.task import Task, evaluation_mode
-from zoo.training.reproducibility import SEED, isolated
+from zoo.training.distributed.strategy import OneProcess, Strategy
+from zoo.training.reproducibility import SEED, isolated, seed_everything
 
 
 def ignore(metrics: dict[str, float]) -> None:
@@ -20,6 +22,8 @@ def measure(
     autocast: Any = None,
     between: Callable[[], None] = lambda: None,
     then: Callable[[dict[str, float]], None] = ignore,
+    strategy: Strategy | None = None,
+    stand_in: Callable[[], Any] = lambda: None,
 ) -> dict[str, float]:
     """The task's metrics over some batches.
 
@@ -33,19 +37,39 @@ def measure(
         between: called before every batch; what it raises ends the evaluation.
         then: called with the metrics while the task still holds the images and texts of this
             evaluation, in the same random state and mode.
+        strategy: which processes share the batches: every sample counts once, in one of them.
+        stand_in: gives a batch for the forward passes of shards where a process has none.
 
     Returns:
         Metric name to value.
     """
+    strategy = strategy or OneProcess()
     with isolated(SEED), evaluation_mode(task.model):
+        strategy.align(task.model)
         task.reset()
+        if strategy.world > 1:
+            seed_everything(SEED + strategy.rank)
         for batch in batches:
             between()
             with autocast or nullcontext():
-                task.evaluate(batch)
-        metrics = task.compute()
+                if batch is not None:
+                    task.evaluate(batch)
+                elif strategy.is_sharded:
+                    _keep_company(task, stand_in())
+        if strategy.world > 1:
+            seed_everything(SEED)
+            strategy.merge(task.metrics)
+        metrics = strategy.share(task.compute())
         then(metrics)
     return metrics
+
+
+def _keep_company(task: Task, batch: Any) -> None:
+    """Takes part in the forward passes of others, without which shards are not gathered."""
+    kept = {name: copy.deepcopy(vars(metric)) for name, metric in task.metrics.items()}
+    task.evaluate(batch)
+    for name, metric in task.metrics.items():
+        vars(metric).update(kept[name])
 
 
 class Evaluation:
@@ -57,6 +81,8 @@ class Evaluation:
         limit: largest number of batches; None: all of a split.
         autocast: context of the forward passes.
         between: called before every batch; what it raises ends the evaluation.
+        strategy: which processes share the batches.
+        stand_in: gives a batch where a process has none, see `measure`.
     """
 
     def __init__(
@@ -67,9 +93,12 @@ class Evaluation:
         limit: int | None,
         autocast: Any,
         between: Callable[[], None],
+        strategy: Strategy,
+        stand_in: Callable[[], Any],
     ) -> None:
         self._task, self._data, self._limit = task, data, limit
         self._autocast, self._between = autocast, between
+        self._strategy, self._stand_in = strategy, stand_in
 
     def split(
         self, split: str, then: Callable[[dict[str, float]], None] = ignore
@@ -99,4 +128,6 @@ class Evaluation:
             autocast=self._autocast,
             between=self._between,
             then=then,
+            strategy=self._strategy,
+            stand_in=self._stand_in,
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,21 @@ def require_turn(task: Task, networks: Sized, network: str) -> None:
         )
 
 
-def rehearse(
-    task: Task, data: Any, num_batches: int, autocast: Any
-) -> tuple[bool, dict[str, float]]:
+class Rehearsal(NamedTuple):
+    """What a rehearsal has found.
+
+    Attributes:
+        differentiates: whether the task itself differentiates inside its objectives.
+        reaches_all: whether the first loss has a gradient for every parameter that is trained.
+        metrics: of the batch that was evaluated.
+    """
+
+    differentiates: bool
+    reaches_all: bool
+    metrics: dict[str, float]
+
+
+def rehearse(task: Task, data: Any, num_batches: int, autocast: Any) -> Rehearsal:
     """Puts the first and the smallest training batch through a task, and evaluates one batch.
 
     The smallest is the last of an epoch, which is where batch normalisation may meet a single
@@ -40,9 +52,6 @@ def rehearse(
         num_batches: how many of them an epoch uses.
         autocast: context of the forward passes.
 
-    Returns:
-        Whether the task itself differentiates inside its objectives, and the metrics of the batch.
-
     Raises:
         ValueError: data, model and task do not fit together.
     """
@@ -52,14 +61,19 @@ def rehearse(
     try:
         with isolated(SEED), untouched(task.model), _watched(task.model) as differentiated:
             training_mode(task.model)
-            _try(task, next(iter(data.batches("train", 0))), autocast)
+            first = next(iter(data.batches("train", 0)))
+            if first is None:
+                raise ValueError("a process has no sample of the first batch: start fewer of them")
+            reaches_all = _try(task, first, autocast)
             if sizes[1] < sizes[0]:
                 fits, where = False, f"the last batch of an epoch has {_samples(sizes[1])}: "
-                _try(task, next(iter(data.batches("train", 0, num_batches - 1))), autocast)
+                last = next(iter(data.batches("train", 0, num_batches - 1)))
+                _try(task, first if last is None else last, autocast)
                 fits, where = True, ""
         where = "in evaluation: "
         with isolated(SEED), untouched(task.model):
-            return bool(differentiated), _evaluate(task, data, autocast)
+            metrics = _evaluate(task, data, first, autocast)
+        return Rehearsal(bool(differentiated), reaches_all, metrics)
     except Exception as error:
         if isinstance(error, RuntimeError) and type(error).__module__.startswith("zoo."):
             raise  # what is wrong with the data themselves is a sentence already
@@ -80,22 +94,40 @@ def _samples(count: int) -> str:
     return "1 sample" if count == 1 else f"{count} samples"
 
 
-def _try(task: Task, batch: Any, autocast: Any) -> None:
-    networks = task.networks()
+def _try(task: Task, batch: Any, autocast: Any) -> bool:
+    """Computes every objective of a batch; returns whether the first reaches all parameters."""
+    networks, reached = task.networks(), None
     with autocast:
         for objective in task.every_objective(batch):
             require_turn(task, networks, objective.network)
+            reached = _reached(objective.loss) if reached is None else reached
             task.end_turn()
+    trained = {id(p) for p in task.model.parameters() if p.requires_grad}
+    return reached is None or trained <= reached
 
 
-def _evaluate(task: Task, data: Any, autocast: Any) -> dict[str, float]:
+def _reached(loss: Tensor) -> set[int]:
+    """The tensors without a history that a loss has a gradient for, by their id."""
+    found, seen, waiting = set(), set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            found.add(id(getattr(node, "variable", None)))
+            waiting += [following for following, _ in node.next_functions]
+    return found
+
+
+def _evaluate(task: Task, data: Any, first: Any, autocast: Any) -> dict[str, float]:
     """The metrics of the first batch that will be evaluated; of none if there is none."""
-    task.prepare([next(iter(data.batches("train", 0)))])
+    task.prepare([first])
     task.reset()
     with evaluation_mode(task.model):
         for split in [name for name in ("val", "test") if name in data.splits][:1]:
+            batch = next(iter(data.batches(split, 0)))
             with autocast:
-                task.evaluate(next(iter(data.batches(split, 0))))
+                # Where other processes have all of it, this one keeps them company.
+                task.evaluate(first if batch is None else batch)
         return task.compute()
 
 

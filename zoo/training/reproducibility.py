@@ -1,5 +1,6 @@
 """Random states and deterministic algorithms."""
 
+import hashlib
 import os
 import random
 from collections.abc import Iterator
@@ -18,6 +19,13 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - libraries draw from this very generator
     torch.manual_seed(seed)
+
+
+def stream(seed: int, rank: int) -> int:
+    """The seed of one of several processes, whose dropout and noise are not to be alike."""
+    if rank == 0:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}/{rank}".encode()).digest()[:4], "big")
 
 
 def random_state() -> dict[str, Any]:

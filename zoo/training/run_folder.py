@@ -22,6 +22,7 @@ from zoo.training.own_files import appending, links_in, replacing, to_json
 
 HEARTBEAT_SECONDS = 10.0
 _RESERVED_BYTES = 1 << 16
+_KEPT = (".lock", ".reserve", "status.json", "log.txt")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -211,6 +212,22 @@ class RunFolder:
                 raise
             (self.path / ".reserve").unlink(missing_ok=True)
             self.write("status.json", self._status)
+
+    def remember(self, **more: Any) -> None:
+        """Has `status.json` say something more from now on."""
+        if more:
+            self._status |= more
+            status = self.read_status()
+            self.status(status.get("state", "running"), **status | more)
+
+    def put_aside(self) -> None:
+        """Moves what a run has written that failed before its first checkpoint out of the way."""
+        number = next(n for n in itertools.count(1) if not (self.path / f"failed-{n}").exists())
+        aside = self.path / f"failed-{number}"
+        aside.mkdir()
+        for entry in list(self.path.iterdir()):
+            if not entry.name.startswith("failed-") and entry.name not in _KEPT:
+                entry.rename(aside / entry.name)
 
     def reserve(self) -> None:
         """Takes the space in which a full disk can be reported, unless it is there.

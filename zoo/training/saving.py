@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from zoo.training.checkpoint import CheckpointFolder, require_space
-from zoo.training.interruption import OutOfTime, Signals
+from zoo.training.distributed.strategy import OneProcess, Strategy
+from zoo.training.interruption import Interrupted, OutOfTime, Signals
 from zoo.training.run_folder import HEARTBEAT_SECONDS, RunFolder
 from zoo.training.settings import CheckpointSettings, seconds_of
 
@@ -20,6 +21,9 @@ BRIEF = 1.0
 SHARE = 0.1
 """Share of the time that longer saves may take where nothing asks for them."""
 
+NOTHING, SAVE, END_OF_TIME, END = range(4)
+"""What a process may ask all of them for; to END the number of a signal is added."""
+
 
 class Saving:
     """Saves a run when it is time, between two steps.
@@ -31,6 +35,8 @@ class Saving:
         folder: the run folder; None: nothing is saved.
         checkpoints: its checkpoints.
         time_limit: after which the run ends for now, see `TrainerSettings`.
+        strategy: which processes save together: what any of them is asked to do, all do after the
+            same step.
     """
 
     def __init__(
@@ -42,12 +48,15 @@ class Saving:
         checkpoints: CheckpointFolder | None = None,
         *,
         time_limit: float | str | None = None,
+        strategy: Strategy | None = None,
     ) -> None:
         self.folder, self.checkpoints = folder, checkpoints
         self._settings, self._signals, self._state = settings, signals, state
         self._every = settings.every_steps or sys.maxsize
         self._saved_at = self._next_housekeeping = self._took = 0.0
         self._time_limit, self._end = time_limit, math.inf
+        self._strategy = strategy or OneProcess()
+        self._asked = self._agreed = NOTHING
 
     def begin(self, weights: int) -> None:
         """Makes sure that the disk can hold the run, and saves its beginning if that is cheap.
@@ -55,10 +64,9 @@ class Saving:
         Args:
             weights: bytes of the weights.
         """
-        if self.checkpoints is None:
-            return
-        # Optimizer state will be twice the weights; last, previous, the next one and the best.
-        require_space(self.checkpoints.path.parent, 3 * weights * (3 + self.checkpoints.top_k))
+        if self.checkpoints is not None:
+            # Optimizer state will be twice the weights; last, previous, the next and the best.
+            require_space(self.checkpoints.path.parent, 3 * weights * (3 + self.checkpoints.top_k))
         if weights <= SMALL:
             self.save()
 
@@ -71,12 +79,44 @@ class Saving:
     def is_due(self, step: int) -> bool:
         """Whether there is something to do after a step."""
         signals = self._signals
+        if self._strategy.world > 1:
+            self._agreed = self._agree()
         return (
             signals.stop is not None
             or signals.save
             or step % self._every == 0
+            or self._agreed != NOTHING
             or time.perf_counter() > self._next_housekeeping
         )
+
+    def _request(self) -> int:
+        """What this process wants."""
+        signals, now = self._signals, time.perf_counter()
+        if signals.stop is not None:
+            return END + signals.stop
+        if now > self._end:
+            return END_OF_TIME
+        minutes = self._settings.every_minutes
+        late = minutes is not None and now - self._saved_at > 60 * minutes
+        return SAVE if signals.save or (late and self._strategy.is_main) else NOTHING
+
+    def _agree(self) -> int:
+        """What all processes do."""
+        request = self._request()
+        # What has been asked for in the step before is not asked for twice.
+        self._asked = NOTHING if request == self._asked == SAVE else request
+        return self._strategy.agree(self._asked)
+
+    def check(self) -> None:
+        """Obeys signals, between two batches of an evaluation.
+
+        Raises:
+            Interrupted: a signal asked for the end.
+        """
+        if self._strategy.world == 1:
+            self._signals.check()
+        elif (agreed := self._agree()) > END:
+            raise Interrupted(agreed - END)
 
     def housekeeping(self, step: int) -> None:
         """Obeys signals, gives the sign of life, and saves if it is time.
@@ -84,18 +124,16 @@ class Saving:
         Raises:
             Interrupted: a signal asked for the end, or the time limit is over.
         """
-        now = time.perf_counter()
-        self._next_housekeeping = min(now + HEARTBEAT_SECONDS / 2, self._end)
-        self._signals.check()
+        self._next_housekeeping = min(time.perf_counter() + HEARTBEAT_SECONDS / 2, self._end)
+        request = self._agreed if self._strategy.world > 1 else self._request()
+        if request > END:
+            raise Interrupted(request - END)
         # Only after a step, so that every process that resumes a run takes it further.
-        if self._time_limit is not None and now > self._end:
+        if request == END_OF_TIME and self._time_limit is not None:
             raise OutOfTime(self._time_limit)
-        if self.folder is None:
-            return
-        self.folder.heartbeat(step)
-        minutes = self._settings.every_minutes
-        late = minutes is not None and now - self._saved_at > 60 * minutes
-        if late or self._signals.save or step % self._every == 0:
+        if self.folder is not None:
+            self.folder.heartbeat(step)
+        if request == SAVE or step % self._every == 0:
             self._signals.save = False
             self.save()
 
@@ -109,8 +147,11 @@ class Saving:
 
     def save(self, *, keep: bool = False, for_good: bool = False) -> None:
         """Writes a checkpoint, also as one of the best (`keep`) or one that stays (`for_good`)."""
+        if self.checkpoints is None and self._strategy.world == 1:
+            return
+        began = time.perf_counter()
+        state = self._state()  # Every process has to ask for it.
         if self.checkpoints is not None:
-            began = time.perf_counter()
-            self.checkpoints.save(self._state(), keep=keep, for_good=for_good)
-            self._saved_at = time.perf_counter()
-            self._took = self._saved_at - began
+            self.checkpoints.save(state, keep=keep, for_good=for_good)
+        self._saved_at = time.perf_counter()
+        self._took = self._saved_at - began

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from zoo.tasks.task import Task
-from zoo.training.distributed import Strategy
+from zoo.training.distributed.strategy import Strategy
 from zoo.training.freezing import training_mode
 from zoo.training.plan import Plan
 from zoo.training.rehearsal import untouched

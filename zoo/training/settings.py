@@ -78,6 +78,10 @@ class TrainerSettings:
     """Steps between two lines of the training curve."""
     channels_last: Literal["auto"] | bool = "auto"
     """Memory format of convolutional networks; `auto`: channels-last where a Conv2d is found."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """What each process of several holds: `ddp` the whole model, `fsdp` a part of each weight."""
+    sync_batchnorm: bool = False
+    """Batch statistics over all processes instead of each one's own; on CUDA."""
     compile: bool = False
     """Compile the networks with `torch.compile` (tens of seconds at the start of a run)."""
     deterministic: bool = False

@@ -17,7 +17,7 @@ from zoo.tasks.task import Task
 from zoo.training.averaging import WeightAverage
 from zoo.training.checkpoint import CheckpointError, well_formed
 from zoo.training.curve import TrainingCurve
-from zoo.training.distributed import Strategy
+from zoo.training.distributed.strategy import Strategy
 from zoo.training.optimizers import (
     arguments,
     arranged,
@@ -27,7 +27,12 @@ from zoo.training.optimizers import (
     require_gathered,
 )
 from zoo.training.rates import Rates
-from zoo.training.reproducibility import random_state, set_random_state
+from zoo.training.reproducibility import (
+    random_state,
+    seed_everything,
+    set_random_state,
+    stream,
+)
 from zoo.training.update import Updater
 
 
@@ -174,8 +179,7 @@ class RunState:
         """Restores what `state_dict` gave.
 
         Raises:
-            CheckpointError: the state belongs to another model, or to another number of processes,
-                or is not one that a run saves.
+            CheckpointError: the state belongs to another model, or is not one that a run saves.
             ValueError: an optimizer has arguments with which it cannot go on from this state.
         """
         with well_formed("the checkpoint"):
@@ -185,11 +189,6 @@ class RunState:
                 require_gathered(optimizer)
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if len(state["ranks"]) != self.strategy.world:
-            raise CheckpointError(
-                f"the checkpoint is that of {len(state['ranks'])} processes, and these are "
-                f"{self.strategy.world}; go on with as many"
-            )
         try:
             self.strategy.load_state(self.task.model, state["model"])
             for name in self.optimizers:
@@ -213,10 +212,21 @@ class RunState:
         if missing := {"epoch", "batch", "step", "updates"} - set(state["position"]):
             raise ValueError(f"position has no {min(missing)}")
         self.position = Position(**state["position"])
-        own = state["ranks"][self.strategy.rank]
-        self.task.load_state_dict(own["task"])
-        self.curve.load_state_dict(own["curve"])
-        set_random_state(own["random"])  # Last: whatever is restored may draw.
+        self._restore_own(state["ranks"])  # Last: whatever is restored may draw.
+
+    def _restore_own(self, ranks: Sequence[dict[str, Any]]) -> None:
+        """Restores what each process has of its own, of as many of them or of others."""
+        rank, world = self.strategy.rank, self.strategy.world
+        self.curve.load_state_dict(ranks[0]["curve"])  # All have the same, sums over all.
+        if len(ranks) == world:
+            self.task.load_state_dict(ranks[rank]["task"])
+        else:
+            states = [own["task"] for own in ranks]
+            self.task.load_state_dict(self.task.state_of_part(states, (rank, world)))
+        if rank < len(ranks):
+            set_random_state(ranks[rank]["random"])
+        else:
+            seed_everything(stream(self.position.step, rank))
 
     def _load_average(self, state: dict[str, Any]) -> None:
         """Goes on with the average of a checkpoint; begins one where the run had none so far."""

@@ -1,13 +1,13 @@
 """One step of a task on a window of batches: an update of each network whose turn it is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from zoo.tasks.task import Objective, Task
 from zoo.training.curve import TrainingCurve
-from zoo.training.distributed import Strategy
+from zoo.training.distributed.strategy import Strategy
 from zoo.training.rehearsal import require_turn
 from zoo.training.update import Updater
 
@@ -38,12 +38,20 @@ class Stepper:
         updater: turns gradients into updates.
         strategy: which processes share the work.
         curve: takes in the losses.
+        stand_in: gives a batch that does not count, for a process that has nothing of one: it takes
+            the same forward and backward passes as the others, which could not do without it.
     """
 
     def __init__(
-        self, task: Task, updater: Updater, strategy: Strategy, curve: TrainingCurve
+        self,
+        task: Task,
+        updater: Updater,
+        strategy: Strategy,
+        curve: TrainingCurve,
+        stand_in: Callable[[], Any] = lambda: None,
     ) -> None:
         self._task, self._updater, self._strategy, self._curve = task, updater, strategy, curve
+        self._stand_in = stand_in
         self._networks = task.networks()
 
     def step(self, window: Sequence[Any], *, measure: bool) -> bool:
@@ -66,7 +74,10 @@ class Stepper:
         updater.begin_step()
         if updater.searches:
             return self._search(window, measure=measure)
-        runs = [self._task.objectives(batch) for batch in window]
+        runs = [
+            self._task.objectives(batch) if batch is not None else self._weightless()
+            for batch in window
+        ]
         # Unless there are several batches, the mean over the count is the loss itself.
         weigh, taken, is_first = len(window) > 1 or strategy.world > 1, True, True
         while joint := self._backward(runs, weigh=weigh, is_first=is_first):
@@ -92,6 +103,11 @@ class Stepper:
             taken, is_first = taken and stepped, False
         updater.end_step()
         return taken
+
+    def _weightless(self) -> Iterator[Objective]:
+        """The objectives of the stand-in, of which nothing counts."""
+        for objective in self._task.objectives(self._stand_in()):
+            yield objective._replace(count=0 * objective.count)
 
     def _search(self, window: Sequence[Any], *, measure: bool) -> bool:
         """A step of an optimizer that asks for the objective at several points itself."""

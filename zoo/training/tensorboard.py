@@ -91,7 +91,7 @@ class TensorBoard(Callback):
         batch = next(iter(trainer.data.batches("train", 0)))
         for name, shown in trainer.task.show_inputs(batch).items():
             _write(writer, name, shown, 0)
-        if self.settings.graph:
+        if self.settings.graph and not trainer.strategy.is_sharded:
             self._write_graph(trainer, writer, batch)
 
     def _write_graph(self, trainer: Run, writer: Any, batch: Any) -> None:
@@ -134,7 +134,7 @@ class TensorBoard(Callback):
         if not last and not (every and (self._evaluations - 1) % every == 0):
             return
         writer = self._writer(split)
-        for name, shown in trainer.task.show().items():
+        for name, shown in trainer.show().items():
             if isinstance(shown, Image):
                 shown = Image(shown.pixels)  # Drawn once for both.
                 self._save(shown, f"{split}_{name.replace('/', '_')}.png")

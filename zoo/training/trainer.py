@@ -8,19 +8,20 @@ is written in `saving.py`, and which weights a run ends with in `selection.py`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from zoo.tasks.task import Task
+from zoo.tasks.task import Shown, Task
 from zoo.training.averaging import WeightAverage
 from zoo.training.callback import Callback, Callbacks
 from zoo.training.checkpoint import CheckpointFolder, well_formed
 from zoo.training.curve import TrainingCurve
-from zoo.training.distributed import OneProcess, Strategy
+from zoo.training.distributed.strategy import OneProcess, Strategy
 from zoo.training.evaluation import Evaluation
 from zoo.training.freezing import training_mode
 from zoo.training.interruption import Interrupted, Signals
@@ -29,9 +30,9 @@ from zoo.training.overfit import FirstBatch
 from zoo.training.plan import Plan
 from zoo.training.precision import prepare
 from zoo.training.rates import Rates
-from zoo.training.rehearsal import rehearse
+from zoo.training.rehearsal import Rehearsal, rehearse
 from zoo.training.reporting import Reporter
-from zoo.training.reproducibility import SEED, backends, isolated, seed_everything
+from zoo.training.reproducibility import SEED, backends, isolated, seed_everything, stream
 from zoo.training.run_folder import RunFolder
 from zoo.training.saving import Saving
 from zoo.training.schedules import Constant, Schedule
@@ -59,6 +60,8 @@ class Trainer:
         layer_gradients: whether the training curve has the gradient norm of each parameter.
         strategy: which processes share the work; its `wrap` has prepared the task's networks
             before the optimizers were made. One process if None.
+        all_batches: gives the training batches whole, for a task that looks at them before the
+            first step, where `data` give each process its part; None: `data` give them.
 
     Raises:
         ValueError: the optimizers are not those of the task's networks, the data have no training
@@ -79,12 +82,14 @@ class Trainer:
         config: dict[str, Any] | None = None,
         layer_gradients: bool = False,
         strategy: Strategy | None = None,
+        all_batches: Callable[[], Iterable[Any]] | None = None,
     ) -> None:
         self.settings = settings = settings or TrainerSettings()
         if "train" not in data.splits:
             raise ValueError("the data have no training split")
         self.data = FirstBatch(data) if settings.overfit else data
         self.task, self.seed = task, seed
+        self._all_batches = all_batches or partial(self.data.batches, "train", 0)
         self.strategy = strategy or OneProcess()
         self.networks: dict[str, nn.Module] = task.networks()
         self.optimizers = by_network(optimizers, self.networks)
@@ -123,12 +128,15 @@ class Trainer:
         self.signals, self.stopped = Signals(), False
         self._stopped_by: str | None = None
         self._restored = False
+        self._shown: dict[str, Shown] | None = None
         self.evaluation = Evaluation(
             task,
             self.data,
             limit=settings.limit_eval_batches,
             autocast=self.updater.autocast,
-            between=self.signals.check,
+            between=lambda: self.saving.check(),
+            strategy=self.strategy,
+            stand_in=self._stand_in,
         )
         self.checkpoint_settings = checkpoints or CheckpointSettings()
         self.selection = Selection(
@@ -228,6 +236,9 @@ class Trainer:
             except Interrupted as error:
                 error.step = self.step
                 raise
+            except RuntimeError as error:
+                self.strategy.explain(error)
+                raise
             finally:
                 self.task.end_turn()  # One that an error has cut short.
                 self.callbacks.on_fit_end(self, results)
@@ -255,11 +266,15 @@ class Trainer:
             ValueError: there is no folder, or an optimizer cannot go on with its arguments.
         """
         self._open(folder, callbacks)
-        if self.checkpoints is None:
-            raise ValueError("resume needs a folder")
-        self.load_state_dict(self.checkpoints.earlier(checkpoint))
+        state = None
+        if self.strategy.is_main:
+            if self.checkpoints is None:
+                raise ValueError("resume needs a folder")
+            state = self.checkpoints.earlier(checkpoint)
+        self.load_state_dict(self.strategy.share(state))
         if reason := self.callbacks.reason_to_stop(self):
             self.stopped, self._stopped_by = True, reason
+        self._share_stop()
         self._restored = True
 
     def _open(self, folder: RunFolder | None, callbacks: Sequence[Callback]) -> None:
@@ -279,49 +294,52 @@ class Trainer:
             folder,
             self.checkpoints,
             time_limit=self.settings.time_limit,
+            strategy=self.strategy,
         )
 
     def _begin(self, resume: bool) -> None:
+        strategy = self.strategy
         if resume:
-            assert self.checkpoints is not None
-            self.checkpoints.clean()
+            if self.checkpoints is not None:
+                self.checkpoints.clean()
         else:
-            seed_everything(self.seed)
+            seed_everything(stream(self.seed, strategy.rank))
             with isolated(SEED):
-                self.task.prepare(self.data.batches("train", 0))
+                self.task.prepare(self._all_batches())
             if self.average is not None:
                 self.average.begin()  # A task may have set some of the weights.
-        if self.strategy.world > 1:
-            differentiates = self.dry_run()
-            choice = self.strategy.prepare(self.task, differentiates=differentiates)
+        if strategy.world > 1:
+            found = self.dry_run()
+            choice = strategy.prepare(
+                self.task, differentiates=found.differentiates, reaches_all=found.reaches_all
+            )
             if self.folder is not None:
-                self.folder.log(choice)
+                self.folder.announce(choice)
         self.callbacks.on_fit_start(self)
         if not resume:
             tensors = self.task.model.state_dict().values()
             self.saving.begin(sum(t.nbytes for t in tensors))
 
-    def dry_run(self) -> bool:
+    def _stand_in(self) -> Any:
+        """The first training batch, for a process that has nothing of a batch."""
+        return next(iter(self.data.batches("train", 0)))
+
+    def dry_run(self) -> Rehearsal:
         """Puts the first and the smallest training batch through the task, and evaluates one.
 
         Nothing is learned.
-
-        Returns:
-            Whether the task itself differentiates inside its objectives.
 
         Raises:
             ValueError: data, model and task do not fit together, there is no metric of the name
                 that selects checkpoints, or the optimizer needs an objective that is always the
                 same and this is not.
         """
-        differentiates, metrics = rehearse(
-            self.task, self.data, self.plan.batches_per_epoch, self.updater.autocast
-        )
+        found = rehearse(self.task, self.data, self.plan.batches_per_epoch, self.updater.autocast)
         if "val" in self.data.splits:
-            self.selection.value(metrics)
+            self.selection.value(found.metrics)
         if self.updater.searches:
             require_same_objective(self.task, self.data, self.updater.autocast)
-        return differentiates
+        return found
 
     def _train(self) -> None:
         try:
@@ -332,7 +350,7 @@ class Trainer:
 
     def _loop(self) -> None:
         plan, position, saving, callbacks = self.plan, self.position, self.saving, self.callbacks
-        stepper = Stepper(self.task, self.updater, self.strategy, self.curve)
+        stepper = Stepper(self.task, self.updater, self.strategy, self.curve, self._stand_in)
         training_mode(self.task.model)
         saving.start_clock()
         self.reporter.start_clock()
@@ -366,6 +384,12 @@ class Trainer:
         self.plan.end_epoch(self.position)
         if due:
             self._evaluate_and_save()
+        self._share_stop()
+
+    def _share_stop(self) -> None:
+        """Has all processes stop where a callback of the main process has asked for it."""
+        if self.strategy.world > 1:
+            self.stopped, self._stopped_by = self.strategy.share((self.stopped, self._stopped_by))
 
     def _evaluate_and_save(self) -> None:
         self.reporter.check()
@@ -399,10 +423,16 @@ class Trainer:
         """The task's metrics over a split, of the weights that the model holds."""
 
         def tell(metrics: dict[str, float]) -> None:
+            # Shards are gathered for whatever is shown, for which all processes must ask.
+            self._shown = self.task.show() if self.strategy.is_sharded else None
             self.reporter.report({"split": split, **metrics})
             self.callbacks.on_evaluation_end(self, split, metrics)
 
         return self.evaluation.split(split, tell)
+
+    def show(self) -> dict[str, Shown]:
+        """What there is to look at after an evaluation, see `Task.show`."""
+        return self.task.show() if self._shown is None else self._shown
 
     def stop(self, reason: str) -> None:
         """Ends training after the present evaluation."""
@@ -414,7 +444,7 @@ class Trainer:
     def _finish(self) -> dict[str, Any]:
         """Puts the selected weights into the model, and says what they reach."""
         found, step = {"val": self.state.metrics}, self.step
-        if best := self.selection.best(self.checkpoints):
+        if best := self.strategy.share(self.selection.best(self.checkpoints)):
             with well_formed("best.pt"):
                 found, step = {"val": best["metrics"]}, best["position"]["step"]
                 self.state.use(best)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.tasks.task import Objective
-from zoo.training.distributed import OneProcess, Strategy
+from zoo.training.distributed.strategy import OneProcess, Strategy
 from zoo.training.optimizers import prepare_for_skips, takes_closure, takes_found_inf
 
 SMALLEST_SCALE = 2.0**-14

@@ -1,0 +1,106 @@
+"""Shards: every process has a part of each parameter, by FSDP2."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.tasks.task import Task
+from zoo.training.distributed.several import Several
+from zoo.training.optimizers import load_optimizer
+
+
+class Sharded(Several):
+    """Every process has a part of each parameter, of its gradient and of the optimizer's state.
+
+    The parts of a `ModuleList` (the blocks of a deep network) are gathered one at a time.
+    """
+
+    is_sharded = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = self.world
+        self._model: nn.Module | None = None
+
+    def wrap(self, task: Task, device: torch.device | None = None) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        self.align_weights(task.model)
+        for network in task.networks().values():
+            kind = (device or next(network.parameters()).device).type
+            mesh = init_device_mesh(kind, (self.world,))
+            lists = [m for m in network.modules() if isinstance(m, nn.ModuleList)]
+            for block in (block for blocks in lists for block in blocks):
+                if any(True for _ in block.parameters()):
+                    fully_shard(block, mesh=mesh, reshard_after_forward=True)
+            # Gathered anew for every forward pass, since turns change whether gradients are wanted.
+            fully_shard(network, mesh=mesh, reshard_after_forward=True)
+
+    def prepare(self, task: Task, *, differentiates: bool, reaches_all: bool) -> str:
+        self._model = task.model
+        if differentiates:
+            raise ValueError(
+                f"{type(task).__name__} differentiates inside its objectives, which FSDP2 does not "
+                "do; train replicas instead of shards"
+            )
+        return "parameters are sharded and gradients reduced during backward by FSDP2"
+
+    def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
+        if self._model is not None:  # FSDP2 has reduced the gradients, and knows no buffers.
+            self.align(self._model)
+
+    def local(self, gradients: list[Tensor]) -> list[Tensor]:
+        from torch.distributed.tensor import DTensor
+
+        return [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+
+    def whole(self, value: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor
+
+        return value.full_tensor() if isinstance(value, DTensor) else value
+
+    def gather_state(self, module: nn.Module) -> dict[str, Any]:
+        from torch.distributed.checkpoint.state_dict import (
+            StateDictOptions,
+            get_model_state_dict,
+        )
+
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        return get_model_state_dict(module, options=options)
+
+    def gather_tensors(self, state: dict[str, Any]) -> dict[str, Any]:
+        from torch.distributed.tensor import DTensor
+        from torch.utils._pytree import tree_map
+
+        def whole(value: Any) -> Any:
+            return value.full_tensor().cpu() if isinstance(value, DTensor) else value
+
+        found: dict[str, Any] = tree_map(whole, state)
+        return found
+
+    def load_state(self, module: nn.Module, state: dict[str, Any]) -> None:
+        from torch.distributed.checkpoint.state_dict import (
+            StateDictOptions,
+            set_model_state_dict,
+        )
+
+        set_model_state_dict(module, state, options=StateDictOptions(full_state_dict=True))
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        numbers = [n for group in state["param_groups"] for n in group["params"]]
+        parts = dict(state["state"])
+        for number, parameter in zip(numbers, parameters, strict=True):
+            if isinstance(parameter, DTensor) and number in parts:
+                parts[number] = {
+                    name: distribute_tensor(v, parameter.device_mesh, parameter.placements)
+                    if isinstance(v, Tensor) and v.shape == parameter.shape
+                    else v
+                    for name, v in parts[number].items()
+                }
+        load_optimizer(optimizer, {**state, "state": parts})

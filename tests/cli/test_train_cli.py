@@ -458,7 +458,8 @@ def test_parts_that_do_not_fit_are_refused_before_there_is_a_run_folder(
     assert not any(tmp_path.iterdir())
 
 
-def test_torchrun_is_refused(monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert train.main([]) == 2
-    assert "one process trains one run" in capsys.readouterr().err
+@pytest.mark.parametrize("words", [["trainer.strategy=fsdp"], ["trainer.sync_batchnorm=true"]])
+def test_what_is_for_several_processes_is_refused_in_one(words, tmp_path, capsys):
+    assert train.main(["experiment=lenet_digits", *words, f"paths.runs_dir={tmp_path}"]) == 2
+    assert "is for several processes, and this is one" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())

@@ -152,8 +152,11 @@ def report_here(error: BaseException) -> int:
     if world() == 1:
         return report(error)
     from zoo.training.distributed.launch import launch
+    from zoo.training.distributed.several import is_loss_of_another
 
     here, (code, text) = launch(), failure(error)
+    if is_loss_of_another(error):
+        text = "error: another process has ended before there was a run"
     # Configuration is refused alike in all, or for what a machine lacks; signals go to all.
     if here.rank == 0 or code == 1 or (code == 2 and here.local_rank == 0):
         print(f"process {here.rank}: {printable(text)}", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from zoo.app.failures import report
+from zoo.app.processes import require_one_process
 from zoo.app.streams import lasting_output
 from zoo.config.command_line import CommandLine, parse_words
 
@@ -39,6 +40,7 @@ def program(
             if "--help" in line.flags:
                 print(doc)
             else:
+                require_one_process("this program")
                 body(line)
         except (Exception, KeyboardInterrupt) as error:
             return report(error)

@@ -74,6 +74,7 @@ class Stepper:
         updater.begin_step()
         if updater.searches:
             return self._search(window, measure=measure)
+        strategy.begin_step()
         runs = [
             self._task.objectives(batch) if batch is not None else self._weightless()
             for batch in window

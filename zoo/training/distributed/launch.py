@@ -86,11 +86,12 @@ def device_name(wanted: str, place: Launch) -> str:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Joins the processes that torchrun has started; alone, nothing."""
-    if launch().world == 1:
+    """Joins the processes that torchrun has started; alone, or where they are joined, nothing."""
+    import torch.distributed as dist
+
+    if launch().world == 1 or dist.is_initialized():
         yield
         return
-    import torch.distributed as dist
 
     backend: Any = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if torch.cuda.is_available() and launch().local_rank < torch.cuda.device_count():

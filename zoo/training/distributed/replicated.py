@@ -1,5 +1,6 @@
 """Replicas: every process has the whole model, and gradients are summed."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -76,10 +77,16 @@ class Replicated(Several):
             self.align_weights(task.model)  # The task may have set some.
             how = f"summed after backward, since {type(task).__name__} {what}"
         else:
+            # Of 1x1 convolutions in channels-last format, whose layout has two names.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
             self._engine = torch.nn.parallel.DistributedDataParallel(_FirstObjective(task.model))
             self.scale = self.world
             how = "reduced during backward by DistributedDataParallel"
         return f"gradients are {how}{_about_batch_norm(task.model)}"
+
+    def begin_step(self) -> None:
+        if self._engine is None and self._model is not None:
+            self.align(self._model)  # Not later: a backward pass may need them as they were.
 
     def ask(self, run: Iterator[Objective], *, is_first: bool, is_last: bool) -> Objective | None:
         if self._engine is None or not is_first:
@@ -91,7 +98,6 @@ class Replicated(Several):
     def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
         if self._engine is not None:
             return
-        assert self._model is not None
         # A parameter may have a gradient elsewhere and none here; one without any anywhere keeps
         # none, since optimizers treat that as another thing than zeros.
         has = torch.tensor([float(p.grad is not None) for p in parameters])
@@ -103,4 +109,3 @@ class Replicated(Several):
             if parameter.grad is not None:
                 gradients.append(parameter.grad)
         together(gradients, self._dist.all_reduce)
-        self.align(self._model)

@@ -20,6 +20,11 @@ class LostProcessError(RuntimeError):
     """Another process of this run has ended before it."""
 
 
+def is_loss_of_another(error: BaseException) -> bool:
+    """Whether torch says no more than that it cannot reach another process."""
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _GONE)
+
+
 class Several(Strategy):
     """What replicas and shards have in common; torch's default process group must be there."""
 
@@ -89,7 +94,7 @@ class Several(Strategy):
             vars(metric).update(vars(first))  # In place: a task may hold it elsewhere too.
 
     def explain(self, error: RuntimeError) -> None:
-        if any(sign in str(error).lower() for sign in _GONE):
+        if is_loss_of_another(error):
             raise LostProcessError(
                 "another process of this run has ended, so that this one cannot go on; what it "
                 "said stands above or below, and the last checkpoint is intact"

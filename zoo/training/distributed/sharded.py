@@ -1,6 +1,5 @@
 """Shards: every process has a part of each parameter, by FSDP2."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,8 +47,8 @@ class Sharded(Several):
             )
         return "parameters are sharded and gradients reduced during backward by FSDP2"
 
-    def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
-        if self._model is not None:  # FSDP2 has reduced the gradients, and knows no buffers.
+    def begin_step(self) -> None:
+        if self._model is not None:  # FSDP2 reduces gradients, and knows no buffers.
             self.align(self._model)
 
     def local(self, gradients: list[Tensor]) -> list[Tensor]:

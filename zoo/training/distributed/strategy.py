@@ -69,6 +69,9 @@ class Strategy:
         """
         return ""
 
+    def begin_step(self) -> None:
+        """Before the first forward pass of a step: all take over the main process's buffers."""
+
     def ask(self, run: Iterator[Objective], *, is_first: bool, is_last: bool) -> Objective | None:
         """The next objective of a batch, if there is one.
 

@@ -1,0 +1,176 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import evaluate
+import train
+from tests.resume.outcomes import assert_same, only_run, outcome, state_of
+from tests.training.tiny import read_results
+from zoo.training.checkpoint import read
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="no torch.distributed"),
+]
+SHRUNK = [
+    *("trainer.device=cpu", "trainer.threads=1", "trainer.epochs=null", "trainer.steps=8"),
+    *("trainer.evaluate_every=null", "trainer.limit_train_batches=4", "trainer.log_every=2"),
+    *("callbacks.checkpoint.every_steps=3", "logger.graph=false", "logger.console=lines"),
+]
+KINDS = {  # One network, two that take turns, a penalty, one graph, carried states, ...
+    "mlp_penguins": [],
+    "gan_digits": ["model.hidden_sizes=[16]", "model.maxout_sizes=[8]"],
+    "wgan_gp_ring": [],
+    "gcn_karate": [],
+    "lstm_stdlib": ["model.embed_dim=16", "model.hidden_size=16", "task.sample_length=9"],
+    "reverse_transformer": [
+        *("data.num_samples=200", "data.batch_size=8"),
+        *("model.embed_dim=16", "model.num_heads=2", "model.mlp_dim=16"),
+    ],
+    "ddpm_digits": [
+        *("model.channels=[4,4]", "model.num_groups=2", "model.attention_sizes=[]"),
+        *("data.batch_size=16", "task.sampling_steps=3"),
+    ],
+    "unet_shapes": ["model.base_channels=2", "data.batch_size=4", "data.train_size=40"],
+}
+DRAWS = ("gan_digits", "wgan_gp_ring", "ddpm_digits")
+"""Experiments whose evaluation draws noise, for each process another."""
+
+
+def launched(*arguments, processes=2, restarts=0, timeout=240):
+    """What torchrun says of a program: its exit code and output."""
+    options = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *options, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )
+    return done.returncode, done.stdout
+
+
+def program(*runs, kill=None, **options):
+    words = [json.dumps(words) for words in runs]
+    kill = [] if kill is None else [f"kill={kill}"]
+    return launched(str(Path(__file__).with_name("program.py")), *kill, *words, **options)
+
+
+def words_of(name, runs, *more):
+    return [f"experiment={name}", *SHRUNK, *KINDS[name], f"paths.runs_dir={runs}", *more]
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    """A folder with a run of every kind by two processes."""
+    folder = tmp_path_factory.mktemp("kinds")
+    code, output = program(*(words_of(name, folder / name) for name in KINDS))
+    assert code == 0, output
+    return folder
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_task_trains_in_one_folder_and_counts_each_sample_once(name, of_two):
+    path = only_run(of_two / name)
+    assert state_of(path) == "finished"
+    assert len(read(path / "checkpoints" / "last.pt")["ranks"]) == 2
+    for split in ("val", "test"):
+        found = read_results(path).get(split)
+        if found is None:
+            continue
+        assert evaluate.main([f"run={path}", f"split={split}", "trainer.device=cpu"]) == 0
+        alone = json.loads((path / f"evaluation-{split}.json").read_text())["metrics"]
+        assert found.keys() <= alone.keys()
+        if name not in DRAWS:
+            assert {k: alone[k] for k in found} == pytest.approx(found, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mlp_penguins", "gcn_karate", "lstm_stdlib"])
+def test_two_processes_are_one_with_the_same_batches(name, of_two, tmp_path):
+    path = only_run(of_two / name)
+    steady = ["model.dropout=0"] if name == "gcn_karate" else []
+    if steady:
+        assert program(words_of(name, tmp_path / "two", *steady))[0] == 0
+        path = only_run(tmp_path / "two")
+    assert train.main(words_of(name, tmp_path / "one", *steady)) == 0
+    two, one = (read(p / "checkpoints" / "last.pt") for p in (path, only_run(tmp_path / "one")))
+    assert two["position"]["step"] == one["position"]["step"]
+    for key, value in one["model"].items():
+        assert torch.allclose(two["model"][key], value, rtol=1e-4, atol=1e-5), key
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run of two processes, of which one is killed; whether it ends, and how long that takes."""
+    runs = tmp_path_factory.mktemp("killed")
+    began = time.monotonic()
+    code, output = program(words_of("mlp_penguins", runs), kill=5)
+    return runs, code, output, time.monotonic() - began
+
+
+def test_where_one_process_is_killed_the_others_end_and_say_so(killed):
+    runs, code, output, seconds = killed
+    assert code != 0
+    assert "process 0: error: another process of this run has ended" in output
+    assert seconds < 60  # Most of it the start of Python.
+    path = only_run(runs)
+    assert state_of(path) in ("failed", "dead")
+    assert "process" in (path / "log.txt").read_text()
+
+
+def test_a_killed_run_goes_on_in_as_many_processes_bit_for_bit(killed, of_two):
+    path = only_run(killed[0])
+    code, output = program([f"resume={path}"])
+    assert code == 0, output
+    assert_same(path, outcome(only_run(of_two / "mlp_penguins")))
+
+
+def test_torchrun_starts_a_killed_run_again_in_its_folder_bit_for_bit(of_two, tmp_path):
+    code, output = program(words_of("mlp_penguins", tmp_path), kill=5, restarts=1)
+    assert code == 0, output
+    assert_same(only_run(tmp_path), outcome(only_run(of_two / "mlp_penguins")))
+
+
+def test_a_run_without_a_checkpoint_starts_again_in_its_folder(tmp_path, monkeypatch):
+    words = words_of("mlp_penguins", tmp_path)
+    assert train.main([*words, "trainer.steps=8"][:-1]) == 0
+    path = only_run(tmp_path)
+    (path / "checkpoints" / "last.pt").unlink()
+    status = json.loads((path / "status.json").read_text())
+    (path / "status.json").write_text(json.dumps({**status, "elastic": "this launch"}))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this launch")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert train.main(words) == 0
+    assert [p for p in tmp_path.rglob("config.yaml")] == [
+        path / "config.yaml",
+        path / "failed-1" / "config.yaml",
+    ] or (path / "failed-1" / "metrics.jsonl").exists()
+    assert (path / "results.json").exists()
+
+
+@pytest.mark.parametrize(("first", "then"), [(1, 2), (2, 1)])
+def test_a_run_goes_on_with_another_number_of_processes(first, then, of_two, tmp_path):
+    words = words_of("lstm_stdlib", tmp_path)
+    half = [w.replace("trainer.steps=8", "trainer.steps=5") for w in words]
+    code, output = program(half, processes=first)
+    assert code == 0, output
+    path = only_run(tmp_path)
+    code, output = program([f"resume={path}", "trainer.steps=8"], processes=then)
+    assert code == 0, output
+    expected = read(only_run(of_two / "lstm_stdlib") / "checkpoints" / "last.pt")["model"]
+    found = read(path / "checkpoints" / "last.pt")["model"]
+    for key, value in expected.items():
+        assert torch.allclose(found[key], value, rtol=1e-4, atol=1e-5), key
+
+
+def test_a_sweep_is_refused(tmp_path):
+    code, output = launched("train.py", "-m", "experiment=lenet_digits", "seed=1,2")
+    assert code != 0
+    assert "torchrun: a sweep (-m) works in one process" in output

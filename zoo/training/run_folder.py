@@ -216,9 +216,9 @@ class RunFolder:
     def remember(self, **more: Any) -> None:
         """Has `status.json` say something more from now on."""
         if more:
-            self._status |= more
             status = self.read_status()
-            self.status(status.get("state", "running"), **status | more)
+            self._status |= status | more
+            self.status(status.get("state", "running"))
 
     def put_aside(self) -> None:
         """Moves what a run has written that failed before its first checkpoint out of the way."""

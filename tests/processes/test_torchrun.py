@@ -149,7 +149,9 @@ def test_a_run_without_a_checkpoint_starts_again_in_its_folder(tmp_path, monkeyp
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert train.main(words) == 0
     for folder in (path, path / "failed-1"):
-        assert {"config.yaml", "metrics.jsonl", "results.json"} <= {f.name for f in folder.iterdir()}
+        assert {"config.yaml", "metrics.jsonl", "results.json"} <= {
+            f.name for f in folder.iterdir()
+        }
     assert state_of(path) == "finished"
 
 

@@ -16,8 +16,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.training.tiny import Samples, mlp
 from zoo.models.generative.gan import GAN
+from zoo.models.transformer.gpt import GPT
 from zoo.tasks.classification import Classification
 from zoo.tasks.generative.adversarial import Adversarial
+from zoo.tasks.language_modeling import LanguageModeling
 from zoo.tasks.task import Objective
 from zoo.training.callback import Callback
 from zoo.training.distributed.replicated import Replicated
@@ -76,6 +78,15 @@ class Images(Part):
             yield inputs[:, :4].reshape(-1, 1, 2, 2).tanh(), targets
 
 
+class Tokens(Part):
+    """The same samples as texts of six tokens."""
+
+    def batches(self, split, epoch, start=0):
+        for inputs, _ in super().batches(split, epoch, start):
+            tokens = (inputs * 100).long() % 11
+            yield tokens, tokens.roll(-1, 1), True
+
+
 class Generative(Adversarial):
     """Noise that is a function of each sample, so that it does not depend on the process."""
 
@@ -113,10 +124,15 @@ def gan():
     return model
 
 
-def trainer_of(strategy, task, data, *, penalties=None, **settings):
+MOMENTUM = {"optimizer": torch.optim.SGD, "lr": 0.1, "momentum": 0.9}
+
+
+def trainer_of(strategy, task, data, *, optimizer=None, penalties=None, **settings):
     strategy.wrap(task)
+    kind, *_ = (optimizer or MOMENTUM).values()
+    arguments = {k: v for k, v in (optimizer or MOMENTUM).items() if k != "optimizer"}
     optimizers = {
-        name: make_optimizer(torch.optim.SGD, network, lr=0.1, momentum=0.9, **(penalties or {}))
+        name: make_optimizer(kind, network, **arguments, **(penalties or {}))
         for name, network in task.networks().items()
     }
     settings = {"steps": 4, "epochs": None, "log_every": 1, **settings}
@@ -146,21 +162,40 @@ def trained(strategy, task, data, **settings):
     }
 
 
+def gpt():
+    torch.manual_seed(4)
+    return GPT(
+        11,
+        sequence_length=6,
+        embed_dim=8,
+        num_layers=2,
+        num_heads=2,
+        dropout=0.0,
+        bias=False,  # Of keys it has no gradient but rounding errors, of which Adam makes steps.
+    )
+
+
 KINDS = {
-    "ordinary": lambda rank: (Classification(mlp(), num_classes=3), Part(rank)),
-    "objectives": lambda rank: (Several(mlp(), num_classes=3), Part(rank)),
-    "differentiates": lambda rank: (Penalised(mlp(), num_classes=3), Part(rank)),
-    "gan": lambda rank: (Generative(gan(), num_components=2), Images(rank)),
+    "ordinary": lambda rank, build: (Classification(build(mlp), num_classes=3), Part(rank)),
+    "objectives": lambda rank, build: (Several(build(mlp), num_classes=3), Part(rank)),
+    "differentiates": lambda rank, build: (Penalised(build(mlp), num_classes=3), Part(rank)),
+    "gan": lambda rank, build: (Generative(build(gan), num_components=2), Images(rank)),
+    "gpt": lambda rank, build: (LanguageModeling(build(gpt), sample_length=0), Tokens(rank)),
 }
+ADAMW = {"optimizer": torch.optim.AdamW, "lr": 0.01, "weight_decay": 0.1}
 SETTINGS = {
     "plain": {},
+    "adamw": {"optimizer": ADAMW, "clip_norm": 0.5, "steps": 5},
     "accumulated": {"accumulate": 2, "clip_norm": 0.1},
     "penalised": {"penalties": {"l1": 1e-3, "towards_start": 0.05, "max_norm": 0.9}},
 }
 
 
+CASES = [(k, s) for k in KINDS for s in SETTINGS if (k == "gpt") == (s == "adamw")]
+
+
 def alone(kind, settings):
-    return trained(OneProcess(), *KINDS[kind](None), **SETTINGS[settings])
+    return trained(OneProcess(), *KINDS[kind](None, lambda make: make()), **SETTINGS[settings])
 
 
 def main(rank, folder):
@@ -173,20 +208,22 @@ def main(rank, folder):
         timeout=timedelta(seconds=100),
     )
     found = {}
-    for kind in KINDS:
-        for name, settings in SETTINGS.items():
-            for strategy in (Replicated, Sharded):
-                case = f"{strategy.__name__} {kind} {name}"
-                try:
-                    found[case] = trained(strategy(), *KINDS[kind](rank), **settings)
-                except ValueError as error:
-                    found[case] = str(error)
+    for kind, name in CASES:
+        for strategy in (Replicated(), Sharded()):
+            case = f"{type(strategy).__name__} {kind} {name}"
+            try:
+                parts = KINDS[kind](rank, strategy.build)
+                found[case] = trained(strategy, *parts, **SETTINGS[name])
+            except ValueError as error:
+                found[case] = str(error)
     for strategy in (Replicated, Sharded):
         trainer = trainer_of(strategy(), Spoiled(mlp(), num_classes=3), Part(rank))
         try:
             trainer.fit()
         except NonFiniteError as error:
             found[f"{strategy.__name__} spoiled"] = trainer.step, str(error)
+    made = Sharded().build(gpt)
+    found["memory"] = sum(p.nbytes for p in made.parameters() if not p.is_meta)
     strategy = Replicated()
     flag = torch.tensor(float(rank))
     strategy.any(flag)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.processes import KINDS, SETTINGS, WORLD, Part, alone, gan, trainer_of
+from tests.training.processes import CASES, WORLD, Part, alone, gan, gpt, trainer_of
 from tests.training.tiny import mlp, weights
 from zoo.tasks.classification import Classification
 from zoo.training.distributed.strategy import OneProcess
@@ -39,16 +39,15 @@ def found(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
 
-CASES = [
+EQUAL = [
     (strategy, kind, settings)
     for strategy in STRATEGIES
-    for kind in KINDS
-    for settings in SETTINGS
+    for kind, settings in CASES
     if (strategy, kind) != ("Sharded", "differentiates")
 ]
 
 
-@pytest.mark.parametrize(("strategy", "kind", "settings"), CASES)
+@pytest.mark.parametrize(("strategy", "kind", "settings"), EQUAL)
 def test_uneven_parts_of_two_processes_equal_one_large_batch(strategy, kind, settings, found):
     # Every global batch of four is one sample in the first process and three in the second.
     expected, ours = alone(kind, settings), found[0][f"{strategy} {kind} {settings}"]
@@ -71,19 +70,20 @@ def test_every_network_of_a_gan_changes_each_of_its_parameters(strategy, found):
     assert not any(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize(("kind", "settings"), [(k, s) for k in KINDS for s in SETTINGS])
+@pytest.mark.parametrize(("kind", "settings"), CASES)
 def test_replicas_stay_equal(kind, settings, found):
     ours, theirs = (ranks[f"Replicated {kind} {settings}"]["own"] for ranks in found)
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_only_an_ordinary_task_is_reduced_during_backward(found):
-    engines = {kind: found[0][f"Replicated {kind} plain"]["engine"] for kind in KINDS}
+    engines = {kind: found[0][f"Replicated {kind} {s}"]["engine"] for kind, s in CASES}
     assert engines == {
         "ordinary": True,
         "objectives": False,
         "differentiates": False,
         "gan": False,
+        "gpt": True,
     }
 
 
@@ -95,6 +95,10 @@ def test_a_shard_is_a_part_and_the_gathered_state_is_whole(found):
     assert max(sizes) < whole
     assert sum(v.numel() for v in parts[0]["model"].values()) == whole
     assert parts[1]["model"] == {}  # the main process has it
+
+
+def test_only_the_main_process_makes_the_weights_of_shards(found):
+    assert [ranks["memory"] for ranks in found] == [sum(p.nbytes for p in gpt().parameters()), 0]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

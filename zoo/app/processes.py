@@ -68,11 +68,12 @@ def one_speaker() -> Iterator[None]:
         yield
 
 
-def strategy_of(settings: TrainerSettings, *, resume: bool) -> "Strategy":
+def strategy_of(settings: TrainerSettings, device: "torch.device", *, resume: bool) -> "Strategy":
     """How the processes of a run share its work.
 
     Args:
-        settings: `trainer.strategy` and `trainer.sync_batchnorm`.
+        settings: `trainer.strategy`, `trainer.sync_batchnorm` and the precision of shards.
+        device: of this process.
         resume: whether a run goes on, which may have had more processes before.
 
     Raises:
@@ -81,10 +82,11 @@ def strategy_of(settings: TrainerSettings, *, resume: bool) -> "Strategy":
     from zoo.training.distributed.replicated import Replicated
     from zoo.training.distributed.sharded import Sharded
     from zoo.training.distributed.strategy import OneProcess
+    from zoo.training.precision import resolve_precision
 
     if world() > 1:
         if settings.strategy == "fsdp":
-            return Sharded()
+            return Sharded(resolve_precision(settings.precision, device))
         return Replicated(sync_batchnorm=settings.sync_batchnorm)
     key = "strategy=fsdp" if settings.strategy == "fsdp" else "sync_batchnorm=true"
     if (settings.strategy == "fsdp" or settings.sync_batchnorm) and not resume:

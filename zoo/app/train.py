@@ -35,13 +35,13 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
 
     run = recipe.settings
     with as_config_error("trainer"):
-        strategy = strategy_of(run.trainer, resume=place.resume)
         device = device_of(run.trainer)
+        strategy = strategy_of(run.trainer, device, resume=place.resume)
     with strategy.main_first():
         data = place.set_up_data(recipe, device, (strategy.rank, strategy.world))
     recipe = recipe.fill_auto(data.all_facts(), data.resolved(), data.lacks())
     seed_everything(run.seed)
-    model = recipe.model.build()
+    model = strategy.build(recipe.model.build)
     notes = [*data.notes, *load_initial_weights(model, recipe, fresh=not place.resume)]
     if not strategy.is_sharded:  # Shards go there one at a time.
         model.to(device)

@@ -1,42 +1,80 @@
 """Shards: every process has a part of each parameter, by FSDP2."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.tasks.task import Task
-from zoo.training.distributed.several import Several
+from zoo.training.distributed.several import Several, together
 from zoo.training.optimizers import load_optimizer
+
+
+def _without_content(make: Callable[[], nn.Module]) -> nn.Module | None:
+    """A network on the meta device, where it takes no memory; None if it cannot be made there."""
+    try:
+        with torch.device("meta"):
+            model = make()
+    except Exception:  # Whatever a constructor does with numbers that are not there.
+        return None
+    held = (value for module in model.modules() for value in vars(module).values())
+    return None if any(isinstance(v, Tensor) and v.is_meta for v in held) else model
 
 
 class Sharded(Several):
     """Every process has a part of each parameter, of its gradient and of the optimizer's state.
 
-    The parts of a `ModuleList` (the blocks of a deep network) are gathered one at a time.
+    The parts of a `ModuleList` (the blocks of a deep network) are gathered one at a time. Only the
+    main process makes the weights of a network; the others make its parts, without memory, and are
+    given their shards.
+
+    Args:
+        dtype: type in which gathered weights are computed with; gradients are summed in fp32. None:
+            that of the weights.
     """
 
     is_sharded = True
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.scale = self.world
+        self._dtype = dtype
         self._model: nn.Module | None = None
 
-    def wrap(self, task: Task, device: torch.device | None = None) -> None:
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+    def build(self, make: Callable[[], nn.Module]) -> nn.Module:
+        found = None if self.is_main else _without_content(make)
+        return found or make()
 
-        self.align_weights(task.model)
+    def wrap(self, task: Task, device: torch.device | None = None) -> None:
+        from torch.distributed.checkpoint.state_dict import (
+            StateDictOptions,
+            set_model_state_dict,
+        )
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+        policy = MixedPrecisionPolicy(
+            param_dtype=self._dtype, reduce_dtype=torch.float32 if self._dtype else None
+        )
+        # What the main process has made; nothing is copied, and shards are copies.
+        whole = task.model.state_dict() if self.is_main else {}
         for network in task.networks().values():
             kind = (device or next(network.parameters()).device).type
-            mesh = init_device_mesh(kind, (self.world,))
+            mesh = init_device_mesh(kind if kind != "meta" else "cpu", (self.world,))
             lists = [m for m in network.modules() if isinstance(m, nn.ModuleList)]
             for block in (block for blocks in lists for block in blocks):
                 if any(True for _ in block.parameters()):
-                    fully_shard(block, mesh=mesh, reshard_after_forward=True)
+                    fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
             # Gathered anew for every forward pass, since turns change whether gradients are wanted.
-            fully_shard(network, mesh=mesh, reshard_after_forward=True)
+            fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+        if any(tensor.is_meta for tensor in task.model.parameters()):
+            task.model.to_empty(device=device or "cpu")
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        set_model_state_dict(task.model, whole, options=options)
+        with torch.no_grad():  # All of them: nobody else may have any content.
+            together(list(task.model.buffers()), partial(self._dist.broadcast, src=0))
 
     def prepare(self, task: Task, *, differentiates: bool, reaches_all: bool) -> str:
         self._model = task.model

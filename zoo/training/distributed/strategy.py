@@ -9,7 +9,7 @@ gradients are summed over the processes and divided by the true count of all, so
 equal one large batch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -44,6 +44,10 @@ class Strategy:
     def main_first(self) -> AbstractContextManager[None]:
         """Lets the others of a machine wait until one process is through the block."""
         return nullcontext()
+
+    def build(self, make: Callable[[], nn.Module]) -> nn.Module:
+        """Makes a network, or only its parts where its weights are going to be another's."""
+        return make()
 
     def wrap(self, task: Task, device: torch.device | None = None) -> None:
         """Prepares the networks, in place; to be called before optimizers are made of them.

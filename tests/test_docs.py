@@ -130,6 +130,13 @@ class Reader:
         program, *arguments = words[1:] if words[0].endswith("python") else words
         if program == "train.py":
             return self.train(arguments)
+        if program == "torchrun":
+            line = parse_words(
+                arguments[arguments.index("train.py") + 1 :], options=("resume",), flags=FLAGS
+            )
+            if "resume" not in line.options:
+                compose(line.overrides)
+            return 0
         if program == "evaluate.py":
             return self.evaluate(arguments)
         if program.startswith("scripts/"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.app.commands import command, relative
+from zoo.app.commands import command, printable, relative
 from zoo.app.learned import LEARNED, digest
 from zoo.app.processes import is_first, launched, world
 from zoo.config.errors import ConfigError, as_config_error
@@ -116,17 +116,32 @@ class RunLocation:
             data.setup(seed=recipe.settings.seed, device=device, part=part)
         return data
 
+    def all_batches(
+        self, recipe: Recipe, device: "torch.device"
+    ) -> Callable[[], Iterator[Any]] | None:
+        """Gives the training batches whole; None where there is one process, which has them so."""
+
+        def batches() -> Iterator[Any]:
+            yield from self.set_up_data(recipe, device).batches("train", 0)
+
+        return batches if world() > 1 else None
+
     @contextlib.contextmanager
     def open(
         self, recipe: Recipe, device: "torch.device", data: "DataModule"
-    ) -> Iterator["RunFolder"]:
+    ) -> Iterator["RunFolder | None"]:
         """Makes the run folder, or takes up what is there and leaves it as it is; locked.
+
+        Of several processes the first does; the others have none.
 
         Raises:
             ConfigError: the run goes on, and its data have become more or fewer.
         """
         from zoo.training.run_folder import RunFolder, RunFolderError
 
+        if not is_first():
+            yield None
+            return
         if self.folder is None:
             folder = RunFolder.create(self.parent, self.name)
             try:
@@ -148,16 +163,18 @@ class RunLocation:
                 raise
 
     def describe(
-        self, recipe: Recipe, device: "torch.device", data: "DataModule", *, step: int
+        self, recipe: Recipe, data: "DataModule", trainer: "Trainer", notes: Sequence[str]
     ) -> None:
         """Writes all that the run is rebuilt from, once it is sure to begin, or to go on.
 
         Args:
             recipe: the run's.
-            device: where it trains.
             data: its data, set up.
-            step: where it goes on.
+            trainer: its trainer.
+            notes: what the user is to know of it, in lines.
         """
+        if not is_first():
+            return
         import yaml
 
         from zoo.app.other_runs import keep_other_runs
@@ -165,6 +182,8 @@ class RunLocation:
         from zoo.training.run_folder import environment
 
         assert self.folder is not None
+        device, step = str(trainer.device), trainer.step
+        self.next_steps = trainer.task.next_steps(data)
         self.folder.write("config.yaml", dump(recipe.config))
         learned = {name: digest(text) for name, text in data.artifacts().items()}
         self.folder.write("data.json", {**samples(data), LEARNED: learned})
@@ -179,7 +198,7 @@ class RunLocation:
             before = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
             self.folder.write("overrides.yaml", add_words(before, step, self.changes))
             self.folder.log(f"from step {step} on: {' '.join(self.changes)}")
-        self.folder.write("environment.json", environment(str(device)))
+        self.folder.write("environment.json", environment(device))
         for name, text in data.artifacts().items():
             self.folder.write(name, text)
         verb = f"going on from step {step:,}" if self.resume else "training"
@@ -187,6 +206,8 @@ class RunLocation:
         where = f"{relative(self.folder.path)} on {device}{several}"
         kept = relative(Path(recipe.settings.paths.data_dir))
         print(f"{verb} in {where}, data in {kept}", flush=True)
+        for note in notes:
+            self.folder.announce(printable(note))  # Class names come from files.
 
     def require_same_selection(self, trainer: "Trainer") -> None:
         """Refuses to go on with another metric, or direction, than has selected checkpoints so far.
@@ -217,6 +238,8 @@ class RunLocation:
             ConfigError: the run has taken more steps than it now would have, or is finished and
                 would end where it stands.
         """
+        if not is_first():
+            return
         assert self.folder is not None
         step, total = trainer.step, trainer.total_steps
         if step > total:

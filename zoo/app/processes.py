@@ -68,45 +68,37 @@ def one_speaker() -> Iterator[None]:
         yield
 
 
-def strategy_of(settings: TrainerSettings, device: "torch.device", *, resume: bool) -> "Strategy":
-    """How the processes of a run share its work.
+def device_and_strategy(
+    settings: TrainerSettings, *, resume: bool
+) -> tuple["torch.device", "Strategy"]:
+    """The device of this process, and how it shares the work with the others.
 
     Args:
-        settings: `trainer.strategy`, `trainer.sync_batchnorm` and the precision of shards.
-        device: of this process.
+        settings: `trainer.device`, `strategy`, `sync_batchnorm` and, of shards, the precision.
         resume: whether a run goes on, which may have had more processes before.
 
     Raises:
-        ValueError: the settings ask for several processes, and this is one.
+        ValueError: the device is not there, or the settings are for several processes, and this is
+            one.
     """
+    from zoo.training.distributed.launch import device_name, launch
     from zoo.training.distributed.replicated import Replicated
     from zoo.training.distributed.sharded import Sharded
     from zoo.training.distributed.strategy import OneProcess
-    from zoo.training.precision import resolve_precision
+    from zoo.training.precision import resolve_device, resolve_precision
 
+    device = resolve_device(device_name(settings.device, launch()))
     if world() > 1:
         if settings.strategy == "fsdp":
-            return Sharded(resolve_precision(settings.precision, device))
-        return Replicated(sync_batchnorm=settings.sync_batchnorm)
+            return device, Sharded(resolve_precision(settings.precision, device))
+        return device, Replicated(sync_batchnorm=settings.sync_batchnorm)
     key = "strategy=fsdp" if settings.strategy == "fsdp" else "sync_batchnorm=true"
     if (settings.strategy == "fsdp" or settings.sync_batchnorm) and not resume:
         raise ValueError(
             f"{key}: is for several processes, and this is one: start it by "
             "`torchrun --standalone --nproc-per-node <number> train.py`, or omit it"
         )
-    return OneProcess()
-
-
-def device_of(settings: TrainerSettings) -> "torch.device":
-    """The device of this process.
-
-    Raises:
-        ValueError: it is not there.
-    """
-    from zoo.training.distributed.launch import device_name, launch
-    from zoo.training.precision import resolve_device
-
-    return resolve_device(device_name(settings.device, launch()))
+    return device, OneProcess()
 
 
 def launched() -> dict[str, str]:

@@ -6,13 +6,12 @@ This file is the map of the program: the parts are built in the order in which d
 them. `python train.py --help` lists what can stand in each place.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from zoo.app import main as program
-from zoo.app.commands import printable
 from zoo.app.place import RunLocation, require_effect
-from zoo.app.processes import device_of, strategy_of
+from zoo.app.processes import device_and_strategy
 from zoo.config.errors import as_config_error
 from zoo.config.recipe import Recipe
 
@@ -35,24 +34,17 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
 
     run = recipe.settings
     with as_config_error("trainer"):
-        device = device_of(run.trainer)
-        strategy = strategy_of(run.trainer, device, resume=place.resume)
+        device, strategy = device_and_strategy(run.trainer, resume=place.resume)
     with strategy.main_first():
         data = place.set_up_data(recipe, device, (strategy.rank, strategy.world))
     recipe = recipe.fill_auto(data.all_facts(), data.resolved(), data.lacks())
     seed_everything(run.seed)
-    model = strategy.build(recipe.model.build)
-    notes = [*data.notes, *load_initial_weights(model, recipe, fresh=not place.resume)]
-    if not strategy.is_sharded:  # Shards go there one at a time.
-        model.to(device)
+    model = strategy.build(recipe.model.build, device)
+    notes = load_initial_weights(model, recipe, fresh=not place.resume)
     task = recipe.task.build(model, **data.vocabularies)
     attach_other_runs(recipe, task, data, run=place.kept)
     strategy.wrap(task, device)
     optimizers = build_optimizers(recipe, task)
-
-    def all_batches() -> Iterator[Any]:
-        yield from place.set_up_data(recipe, device).batches("train", 0)
-
     with as_config_error("trainer"):
         trainer = Trainer(
             task,
@@ -65,27 +57,20 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
             config=recipe.config,
             layer_gradients=recipe.settings.logger.layer_gradients,
             strategy=strategy,
-            all_batches=all_batches if strategy.world > 1 else None,
+            all_batches=place.all_batches(recipe, device),
         )
     require_effect(trainer.plan, place.overrides)
     place.require_same_selection(trainer)
     with as_config_error():
         trainer.dry_run()
-    place.next_steps = task.next_steps(data)
     own = [callback.build() for callback in recipe.callbacks]
-    if not strategy.is_main:
-        if place.resume:
-            trainer.restore(None)
-        return trainer.fit(resume=place.resume)
-    with place.open(recipe, device, data) as folder:
-        callbacks = [*standard_callbacks(recipe, folder, place.changes), *own]
+    with place.open(recipe, device, data) as folder:  # None but in the first process.
+        callbacks = [*standard_callbacks(recipe, folder, place.changes), *own] if folder else []
         if place.resume:
             with as_config_error():
                 trainer.restore(folder, callbacks, checkpoint=place.checkpoint)
             place.require_work(trainer)
-        place.describe(recipe, device, data, step=trainer.step)
-        for note in notes:
-            folder.announce(printable(note))  # Class names come from files.
+        place.describe(recipe, data, trainer, [*data.notes, *notes])
         return trainer.fit(folder=folder, callbacks=callbacks, resume=place.resume)
 
 

@@ -79,7 +79,9 @@ class Replicated(Several):
         else:
             # Of 1x1 convolutions in channels-last format, whose layout has two names.
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
-            self._engine = torch.nn.parallel.DistributedDataParallel(_FirstObjective(task.model))
+            self._engine = torch.nn.parallel.DistributedDataParallel(
+                _FirstObjective(task.model), gradient_as_bucket_view=True
+            )
             self.scale = self.world
             how = "reduced during backward by DistributedDataParallel"
         return f"gradients are {how}{_about_batch_norm(task.model)}"

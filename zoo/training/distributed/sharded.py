@@ -43,7 +43,7 @@ class Sharded(Several):
         self._dtype = dtype
         self._model: nn.Module | None = None
 
-    def build(self, make: Callable[[], nn.Module]) -> nn.Module:
+    def build(self, make: Callable[[], nn.Module], device: torch.device | str = "cpu") -> nn.Module:
         found = None if self.is_main else _without_content(make)
         return found or make()
 

@@ -45,9 +45,9 @@ class Strategy:
         """Lets the others of a machine wait until one process is through the block."""
         return nullcontext()
 
-    def build(self, make: Callable[[], nn.Module]) -> nn.Module:
-        """Makes a network, or only its parts where its weights are going to be another's."""
-        return make()
+    def build(self, make: Callable[[], nn.Module], device: torch.device | str = "cpu") -> nn.Module:
+        """Makes a network on a device; one for shards is moved there by `wrap`, piece by piece."""
+        return make().to(device)
 
     def wrap(self, task: Task, device: torch.device | None = None) -> None:
         """Prepares the networks, in place; to be called before optimizers are made of them.

@@ -26,6 +26,7 @@ from zoo.tasks.language_modeling import LanguageModeling
 from zoo.tasks.node_classification import NodeClassification
 from zoo.training.callback import Callback
 from zoo.training.callbacks import TIMINGS, EarlyStopping, MetricsFile
+from zoo.training.capture import CudaRunner
 from zoo.training.freezing import freeze
 from zoo.training.optimizers import make_optimizer
 from zoo.training.run_folder import RunFolder
@@ -131,6 +132,7 @@ def trainer_of(
     checkpoints: dict | None = None,
     task=None,
     layer_gradients: bool = False,
+    make_runner=CudaRunner,
     **settings,
 ) -> Trainer:
     """A trainer of a small classifier; `settings` are those of the trainer."""
@@ -149,6 +151,7 @@ def trainer_of(
         seed=seed,
         checkpoints=CheckpointSettings(**(checkpoints or {})),
         layer_gradients=layer_gradients,
+        make_runner=make_runner,
     )
 
 

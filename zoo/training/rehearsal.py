@@ -59,7 +59,7 @@ def rehearse(task: Task, data: Any, num_batches: int, autocast: Any) -> Rehearsa
     sizes = [len(data.loaders["train"].indices(0, b)) for b in (0, num_batches - 1)]
     where, fits = "", True
     try:
-        with isolated(SEED), untouched(task.model), _watched(task.model) as differentiated:
+        with isolated(SEED), untouched(task.model), watched(task.model) as differentiated:
             training_mode(task.model)
             first = next(iter(data.batches("train", 0)))
             if first is None:
@@ -155,7 +155,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _watched(model: nn.Module) -> Iterator[list[Any]]:
+def watched(model: nn.Module) -> Iterator[list[Any]]:
     """Notes whether a gradient flows to what any module returns; nothing calls backward here."""
     seen: list[Any] = []
 

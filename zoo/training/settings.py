@@ -84,6 +84,8 @@ class TrainerSettings:
     """Batch statistics over all processes instead of each one's own; on CUDA."""
     compile: bool = False
     """Compile the networks with `torch.compile` (tens of seconds at the start of a run)."""
+    cuda_graphs: bool = False
+    """Replay each training step as one CUDA graph: one loss, one shape, a fused optimizer."""
     deterministic: bool = False
     """Only deterministic algorithms; an operation that has none stops the run and is named."""
     threads: int | None = None

@@ -1,12 +1,11 @@
 """One step of a task on a window of batches: an update of each network whose turn it is."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from zoo.tasks.task import Objective, Task
-from zoo.training.curve import TrainingCurve
 from zoo.training.distributed.strategy import Strategy
 from zoo.training.rehearsal import require_turn
 from zoo.training.update import Updater
@@ -30,6 +29,14 @@ class Joint(NamedTuple):
     terms: dict[str, tuple[Any, Any]]
 
 
+class Listener(Protocol):
+    """Who is told the losses of a step: the training curve."""
+
+    def add(self, network: str, loss: Tensor, count: Tensor | int) -> None: ...
+
+    def add_terms(self, network: str, terms: Mapping[str, Tensor], count: Tensor | int) -> None: ...
+
+
 class Stepper:
     """Asks a task for its objectives one after the other, and takes the update of each.
 
@@ -47,7 +54,7 @@ class Stepper:
         task: Task,
         updater: Updater,
         strategy: Strategy,
-        curve: TrainingCurve,
+        curve: Listener,
         stand_in: Callable[[], Any] = lambda: None,
     ) -> None:
         self._task, self._updater, self._strategy, self._curve = task, updater, strategy, curve

@@ -19,6 +19,9 @@ from torch import nn
 from zoo.tasks.task import Shown, Task
 from zoo.training.averaging import WeightAverage
 from zoo.training.callback import Callback, Callbacks
+from zoo.training.capture import CudaRunner
+from zoo.training.captured_step import CapturedStepper
+from zoo.training.capturing import MakeRunner, require_capturable, require_static_step
 from zoo.training.checkpoint import CheckpointFolder, well_formed
 from zoo.training.curve import TrainingCurve
 from zoo.training.distributed.strategy import OneProcess, Strategy
@@ -62,6 +65,7 @@ class Trainer:
             before the optimizers were made. One process if None.
         all_batches: gives the training batches whole, for a task that looks at them before the
             first step, where `data` give each process its part; None: `data` give them.
+        make_runner: what captures the steps with ``trainer.cuda_graphs``.
 
     Raises:
         ValueError: the optimizers are not those of the task's networks, the data have no training
@@ -83,6 +87,7 @@ class Trainer:
         layer_gradients: bool = False,
         strategy: Strategy | None = None,
         all_batches: Callable[[], Iterable[Any]] | None = None,
+        make_runner: MakeRunner = CudaRunner,
     ) -> None:
         self.settings = settings = settings or TrainerSettings()
         if "train" not in data.splits:
@@ -96,6 +101,11 @@ class Trainer:
         self.schedule = schedule or Constant()
         self.rates = Rates(self.schedule, self.networks, task.update_every)
         self.device, dtype = prepare(task, settings, is_sharded=self.strategy.is_sharded)
+        self.captured: CapturedStepper | None = None
+        self._make_runner = make_runner
+        if settings.cuda_graphs:
+            make_runner(self.device)  # Where there is no such device, nothing else is said.
+            require_capturable(task, settings, self.optimizers, dtype, self.strategy)
         decay = settings.ema_decay
         self.average = WeightAverage(task.model, decay) if decay is not None else None
         self.updater = Updater(
@@ -339,18 +349,40 @@ class Trainer:
             self.selection.value(found.metrics)
         if self.updater.searches:
             require_same_objective(self.task, self.data, self.updater.autocast)
+        if self.settings.cuda_graphs:
+            self._first_of_one_shape()
         return found
 
+    def _first_of_one_shape(self) -> Any:
+        return require_static_step(
+            self.task, self.data, self.plan, self.updater, self.device, self._make_runner
+        )
+
     def _train(self) -> None:
+        stepper: Stepper | CapturedStepper
+        stepper = Stepper(self.task, self.updater, self.strategy, self.curve, self._stand_in)
+        if self.settings.cuda_graphs:
+            stepper = self.captured = CapturedStepper(
+                self.state,
+                self.curve,
+                self.plan,
+                self._first_of_one_shape(),
+                runner=self._make_runner(self.device),
+                device=self.device,
+            )
         try:
-            self._loop()
+            self._loop(stepper)
         except Interrupted:
             self.saving.save()
             raise
+        finally:
+            if self.captured is not None:
+                self.captured.release()
+                if self.folder is not None:
+                    self.folder.log(str(self.captured))
 
-    def _loop(self) -> None:
+    def _loop(self, stepper: Stepper | CapturedStepper) -> None:
         plan, position, saving, callbacks = self.plan, self.position, self.saving, self.callbacks
-        stepper = Stepper(self.task, self.updater, self.strategy, self.curve, self._stand_in)
         training_mode(self.task.model)
         saving.start_clock()
         self.reporter.start_clock()

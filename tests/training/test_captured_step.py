@@ -19,7 +19,7 @@ from tests.training.tiny import (
     without_timings,
 )
 from zoo.tasks.classification import Classification
-from zoo.training.capture import CaptureError, CudaRunner, EagerRunner
+from zoo.training.capture import CaptureError, EagerRunner
 from zoo.training.captured_step import WARM_UP, StaticBatch
 from zoo.training.schedules import Cosine
 
@@ -112,7 +112,7 @@ def test_the_graph_is_released_at_the_end_and_after_a_failure():
 
     class Runner(EagerRunner):
         def release(self):
-            released.append(self._function is not None)
+            released.append(bool(self._tape))
             super().release()
 
     trainer = captured(make_runner=Runner, epochs=1)
@@ -223,15 +223,6 @@ def test_a_rate_of_zero_stops_a_real_graph_and_another_moves_it():
 
     trainer.fit(callbacks=[At(9, start), *(At(step, note(step)) for step in (10, 11, 12))])
     assert moved == [(10, False), (11, False), (12, True)]
-
-
-@pytest.mark.gpu
-def test_what_cannot_be_captured_is_said_in_a_sentence():
-    device = torch.device("cuda")
-    runner = CudaRunner(device)
-    value = torch.ones((), device=device)
-    with pytest.raises(CaptureError, match=r"cannot be captured .* trainer\.cuda_graphs=false"):
-        runner.capture(lambda: value.item())
 
 
 class Steps(Cosine):

@@ -1,4 +1,4 @@
-"""Runs one function many times: as a CUDA graph, or as it is.
+"""Runs one function many times: as a CUDA graph, or operation by operation.
 
 A CUDA graph launches all kernels of a function at once. What was computed in Python while it was
 captured stays as it was; only what tensors hold is alive. So a captured function reads tensors that
@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 Function = Callable[[], Any]
 
@@ -120,10 +121,10 @@ class CudaRunner:
 
 
 class EagerRunner:
-    """Stands in for a graph on any device: runs the function again, and refreshes the same tensors.
+    """Notes the operations of a function and runs them again, one by one: a graph on any device.
 
-    It finds out what a graph would have kept: a number, a text or a shape that the function returns
-    must be those of the first run.
+    Like a graph it runs no Python again and always works on the same tensors, so that a CPU shows
+    what a graph would make of a function. It is slow, and keeps every intermediate tensor.
 
     Args:
         device: of the function's tensors.
@@ -131,40 +132,43 @@ class EagerRunner:
 
     def __init__(self, device: torch.device) -> None:
         self.replays = 0
-        self._function: Function | None = None
-        self._outputs: list[Any] = []
-        self._structure: Any = None
+        self._tape: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
 
     def warm_up(self, function: Function) -> Any:
         """Runs the function."""
         return function()
 
     def capture(self, function: Function) -> Any:
-        """Runs the function, and keeps what it returns to be refreshed."""
-        outputs = function()
-        self._outputs, self._structure = tree_flatten(outputs)
-        self._function, self.replays = function, 1
+        """Runs the function, and notes its operations."""
+        with _Notes() as notes:
+            outputs = function()
+        self._tape, self.replays = notes.tape, 1
         return outputs
 
     def replay(self) -> None:
-        """Runs the function again.
-
-        Raises:
-            CaptureError: it returns something other than tensors of the same shapes, or a value
-                that is no tensor and has changed.
-        """
-        assert self._function is not None, "nothing was captured"
-        outputs, structure = tree_flatten(self._function())
-        if structure != self._structure:
-            raise CaptureError(f"a captured function returned {self._structure}, now {structure}")
-        for kept, new in zip(self._outputs, outputs, strict=True):
-            if isinstance(kept, Tensor) and isinstance(new, Tensor) and kept.shape == new.shape:
-                if kept is not new:
-                    kept.copy_(new)
-            elif isinstance(new, Tensor) or kept != new:
-                raise CaptureError(f"a graph would have kept {kept!r}, and it is {new!r} now")
+        """Runs the operations again, and copies what is new into the tensors of the first time."""
+        assert self._tape, "nothing was captured"
+        with torch._C._AutoDispatchBelowAutograd():
+            for operation, args, kwargs, kept in self._tape:
+                result = operation(*args, **kwargs)
+                for old, new in zip(tree_leaves(kept), tree_leaves(result), strict=True):
+                    if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                        old.copy_(new)
         self.replays += 1
 
     def release(self) -> None:
-        """Forgets the function."""
-        self._function, self._outputs = None, []
+        """Forgets the operations."""
+        self._tape = []
+
+
+class _Notes(TorchDispatchMode):
+    """Keeps the operations within its block, with their arguments and results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tape: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.tape.append((func, args, kwargs or {}, result))
+        return result

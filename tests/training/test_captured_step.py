@@ -19,9 +19,12 @@ from tests.training.tiny import (
     without_timings,
 )
 from zoo.tasks.classification import Classification
-from zoo.training.capture import CaptureError, EagerRunner
+from zoo.training.capture import CaptureError, CudaRunner, EagerRunner
 from zoo.training.captured_step import WARM_UP, StaticBatch
+from zoo.training.optimizers import make_optimizer
 from zoo.training.schedules import Cosine
+from zoo.training.settings import TrainerSettings
+from zoo.training.trainer import Trainer
 
 SGD = {"momentum": 0.9, "weight_decay": 0.01, "nesterov": True}
 EVEN = (24, 10, 7)  # 6 batches of 4
@@ -186,14 +189,17 @@ def test_rates_are_numbers_outside_a_step():
     assert all(isinstance(rate, float) for rate in seen) and len(set(seen)) == 3
 
 
-@pytest.mark.gpu
+DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+
+
+@DEVICES
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
-def test_a_real_capture_engages_and_trains_as_without(kind, precision):
+def test_a_capture_engages_and_trains_as_without(device, kind, precision):
     found = []
-    for on in (False, True):
+    for is_on in (False, True):
         rows = Rows()
-        trainer = on_a_gpu(on, kind, precision)
+        trainer = on(device, is_on, kind, precision)
         trainer.fit(callbacks=[rows])
         found.append((weights(trainer.task.model).cpu(), [row["loss"] for row in rows.of("train")]))
     assert trainer.captured.replays == trainer.step - WARM_UP == 27
@@ -203,11 +209,11 @@ def test_a_real_capture_engages_and_trains_as_without(kind, precision):
     )
 
 
-@pytest.mark.gpu
-def test_a_rate_of_zero_stops_a_real_graph_and_another_moves_it():
+@DEVICES
+def test_a_rate_of_zero_stops_a_graph_and_another_moves_it(device):
     moved = []
     factors = {10: 0.0, 11: 0.0, 12: 1.0}
-    trainer = on_a_gpu(True, torch.optim.SGD, "fp32", factors=factors)
+    trainer = on(device, True, torch.optim.SGD, "fp32", factors=factors)
     before = {}
 
     def note(step):
@@ -236,26 +242,23 @@ class Steps(Cosine):
         return self.factors.get(step + 1, 1.0)
 
 
-def on_a_gpu(on, kind, precision, factors=None):
-    from zoo.training.optimizers import make_optimizer
-    from zoo.training.settings import TrainerSettings
-    from zoo.training.trainer import Trainer
-
-    model = normed().cuda()
+def on(device, cuda_graphs, kind, precision, factors=None):
+    model = normed().to(device)
     return Trainer(
         Classification(model, num_classes=3),
-        Samples(sizes=EVEN).setup(device="cuda"),
+        Samples(sizes=EVEN).setup(device=device),
         make_optimizer(kind, model, lr=0.01),
         schedule=Steps(factors) if factors else Cosine(warmup_steps=4),
         settings=TrainerSettings(
-            device="cuda",
+            device=device,
             precision=precision,
             epochs=5,
             log_every=1,
             clip_norm=0.5,
-            cuda_graphs=on,
+            cuda_graphs=cuda_graphs,
             train_metrics=False,
         ),
+        make_runner=CudaRunner if device == "cuda" else EagerRunner,
     )
 
 

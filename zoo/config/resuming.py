@@ -18,6 +18,7 @@ FREE = (
     "trainer.strategy",
     "trainer.channels_last",
     "trainer.compile",
+    "trainer.cuda_graphs",
     "trainer.deterministic",
     "trainer.threads",
     "trainer.train_metrics",

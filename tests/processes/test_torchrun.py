@@ -24,7 +24,7 @@ SHRUNK = [
     *("callbacks.checkpoint.every_steps=3", "logger.graph=false", "logger.console=lines"),
 ]
 KINDS = {  # One network, two that take turns, a penalty, one graph, carried states, ...
-    "mlp_penguins": [],
+    "mlp_penguins": ["task.class_weights=balanced", "task.balanced_start=true"],
     "gan_digits": ["model.hidden_sizes=[16]", "model.maxout_sizes=[8]"],
     "wgan_gp_ring": [],
     "gcn_karate": ["model.dropout=0"],

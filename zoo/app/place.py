@@ -75,7 +75,8 @@ class RunLocation:
                 trusted = [word for word in self.also if word.startswith("trusted=")]
                 path = relative(self.folder.path)
                 go_on = shlex.join([f"resume={path}", *trusted])
-                error.add_note(f"go on with it:  {command('train.py')} {go_on}")
+                several = f" (with torchrun, as {world()} processes)" if world() > 1 else ""
+                error.add_note(f"go on with it:  {command('train.py')} {go_on}{several}")
             else:
                 error.add_note(f"there is no checkpoint yet in {relative(self.folder.path)}")
             raise

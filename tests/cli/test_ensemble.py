@@ -5,10 +5,14 @@ import json
 import shutil
 
 import pytest
+import torch
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 import evaluate
 import train
+import zoo
 
 QUICK = ("trainer.epochs=2", "logger=off", "model=mlp", "model.hidden_sizes=[16]")
 DIGITS = ("experiment=lenet_digits", "data.image_size=8", "data.augment=false", *QUICK)
@@ -86,6 +90,37 @@ def test_weights_are_found_on_val_and_do_at_least_as_well_there_as_the_mean(swee
     assert loss["weighted"] < loss["mean"]
 
 
+def test_stacking_is_fitted_on_val_and_judged_elsewhere(sweep, here, capsys):
+    """The test's figures are those of scikit-learn's model of what the members say of val."""
+    assert evaluate.main([f"run={sweep}", "ensemble=stacking"]) == 0
+    said = "stacking: logistic regression on log-probabilities of 3 members, fitted on 269 samples"
+    assert capsys.readouterr().out.startswith(f"{said} of val\n")
+    found = stored(sweep / "evaluation-test-ensemble-stacking.json")
+    assert found["fitted_on"] == "val" and "weight" not in found["members"][0]
+    features, targets = {"val": [], "test": []}, {}
+    for run in runs_of(sweep):
+        model, data = zoo.load(run)
+        data.setup()
+        for split, columns in features.items():
+            batches = list(data.batches(split, 0))
+            with torch.no_grad():
+                columns += [torch.cat([model(x).log_softmax(1) for x, _ in batches])]
+            targets[split] = torch.cat([y for _, y in batches])
+    matrix = {split: torch.cat(columns, 1).double() for split, columns in features.items()}
+    theirs = LogisticRegression(max_iter=10_000, tol=1e-8).fit(matrix["val"], targets["val"])
+    probabilities = theirs.predict_proba(matrix["test"])
+    assert found["loss"] == pytest.approx(log_loss(targets["test"], probabilities), rel=1e-3)
+    assert found["accuracy"] == pytest.approx(theirs.score(matrix["test"], targets["test"]))
+    assert evaluate.main([f"run={sweep}", "ensemble=stacking", "split=val"]) == 2
+    assert "is fitted on val and cannot be judged there" in capsys.readouterr().err
+
+
+def test_stacked_regressions_answer_in_the_targets_units(regressions, here, capsys):
+    assert evaluate.main([f"run={regressions}", "ensemble=stacking", "out=all.json"]) == 0
+    assert "stacking: ridge regression of 3 members, fitted on" in capsys.readouterr().out
+    assert stored(here / "all.json")["r2"] > 0.3
+
+
 def test_listed_runs_are_written_only_where_it_is_said(sweep, here, capsys):
     first, _, last = runs_of(sweep)
     before = sorted(sweep.rglob("*"))
@@ -150,14 +185,22 @@ def test_runs_that_are_not_finished_are_left_out(sweep, here):
 
 def test_members_of_other_data_or_kinds_are_refused(sweep, regressions, here, capsys):
     assert train.main([*DIGITS, "data.split_seed=1", f"paths.runs_dir={here}/runs"]) == 0
-    (other,) = (here / "runs").glob("*/*")
+    (other,) = (here / "runs").glob("lenet_digits/*")
+    words = ("task.loss=hinge", "task.label_smoothing=0", f"paths.runs_dir={here}/runs/hinge")
+    assert train.main([*DIGITS, *words]) == 0
+    (hinge,) = (here / "runs" / "hinge").glob("*/*")
     first, number = runs_of(sweep)[0], runs_of(regressions)[0]
     for run, ours, message in (
         (f"{first},{other}", "ensemble=mean", "data.split_seed=0 in one and 1 in the other"),
         (f"{first},{number}", "ensemble=mean", "cannot be joined with"),
         (f"{number},{number}", "ensemble=vote", "these runs predict no classes"),
-        (f"{first},{other}", "ensemble=most", "ensemble=most: must be one of mean, vote, weighted"),
+        (
+            f"{first},{other}",
+            "ensemble=most",
+            "ensemble=most: must be one of mean, vote, weighted, stacking",
+        ),
         (f"{first},nowhere", "ensemble=mean", "run=nowhere: there is no such folder"),
+        (f"{hinge},{hinge}", "ensemble=stacking", "these runs have neither"),
         (str(here), "ensemble=mean", "holds no finished run"),
         (f"{first},{other}", "tta=flip", "of several runs say ensemble=mean"),
     ):

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
 from zoo.inference.ensemble import Ensemble, best_weights
+from zoo.inference.stacking import Stacking
 from zoo.metrics.ensembles import Disagreement, Spread
 
 RULES = ("mean", "vote", "weighted")
@@ -145,7 +147,9 @@ def test_disagreement_is_the_share_of_pairs_that_differ():
 def test_what_makes_no_ensemble_is_refused():
     with pytest.raises(ValueError, match="at least one model"):
         Ensemble([])
-    with pytest.raises(ValueError, match="rule must be one of mean, vote, weighted, not 'max'"):
+    with pytest.raises(
+        ValueError, match="rule must be one of mean, vote, weighted, stacking, not 'max'"
+    ):
         Ensemble(linear(2), rule="max")
     with pytest.raises(ValueError, match="weights must be 2 numbers from 0 on with sum 1"):
         Ensemble(linear(2), weights=torch.tensor([0.5, 0.6]))
@@ -168,3 +172,75 @@ def test_normal_members_have_the_moments_of_their_mixture():
     torch.testing.assert_close(found[:, 1::2].exp().square(), mixture.variance)
     alone = Ensemble(models[:1], kind="normals")(x)
     torch.testing.assert_close(alone, models[0](x))
+
+
+def stacked(kind, classes=3, samples=300):
+    """Outputs of three members, and targets."""
+    generator = torch.Generator().manual_seed(4)
+    targets = torch.randint(classes, (samples,), generator=generator)
+    noise = torch.randn(3, samples, classes, generator=generator, dtype=torch.float64)
+    if kind == "values":
+        targets = torch.randn(samples, classes, generator=generator, dtype=torch.float64)
+        return noise * 0.5 + targets * torch.tensor([1.0, -2.0, 0.1]).view(3, 1, 1), targets
+    return 2 * noise + F.one_hot(targets, classes) * torch.tensor([1.0, 2, -3]).view(
+        3, 1, 1
+    ), targets
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_stack_of_classifiers_is_logistic_regression_on_their_log_probabilities(classes):
+    outputs, targets = stacked("logits", classes)
+    stack = Stacking(outputs, targets, kind="logits")
+    matrix = np.hstack([F.log_softmax(member, 1).numpy() for member in outputs])
+    theirs = LogisticRegression(tol=1e-10, max_iter=10_000).fit(matrix, targets.numpy())
+    new, _ = stacked("logits", classes, samples=40)
+    found = stack(new).softmax(1).numpy()
+    rows = np.hstack([F.log_softmax(member, 1).numpy() for member in new])
+    np.testing.assert_allclose(found, theirs.predict_proba(rows), atol=1e-4)
+    # and its minimum, by the objective of the docstring, has no slope
+    weight, bias = stack.weight.clone(), stack.bias.clone()
+    weight.requires_grad_(), bias.requires_grad_()
+    logits = torch.from_numpy(matrix) @ weight.T + bias
+    (weight.square().sum() / 2 + F.cross_entropy(logits, targets, reduction="sum")).backward()
+    slope = weight.grad if classes > 2 else weight.grad[1]
+    assert slope.abs().max() < 1e-2 and bias.grad.abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 2)])
+def test_a_stack_of_regressions_is_ridge_regression_on_their_values(shape):
+    generator = torch.Generator().manual_seed(5)
+    outputs = torch.randn(3, 60, *shape, generator=generator)
+    targets = outputs[0] - outputs[2] + 5
+    stack = Stacking(outputs, targets, kind="values")
+    found = stack(outputs)
+    assert found.shape == targets.shape and found.dtype == torch.float32
+    x = outputs.double().reshape(3, 60, -1).movedim(0, 1).flatten(1)
+    x, y = x - x.mean(0), targets.double().reshape(60, -1)
+    w = torch.linalg.solve(x.T @ x + torch.eye(x.size(1)), x.T @ (y - y.mean(0)))
+    torch.testing.assert_close(found, (x @ w + y.mean(0)).reshape(targets.shape).float())
+
+
+def test_a_stack_knows_whom_to_trust_in_what():
+    """Of two members each knows one class from the rest, and neither the mean nor a vote does."""
+    targets = torch.arange(3).repeat(100)
+    outputs = torch.zeros(2, 300, 3)
+    outputs[0, :, 0] = torch.where(targets == 0, 3.0, -3.0)
+    outputs[1, :, 1] = torch.where(targets == 1, -3.0, 3.0)  # and wrong about it
+    ensemble = Ensemble([nn.Identity()] * 2, rule="stacking")
+    ensemble.stack = Stacking(outputs, targets, kind="logits")
+    weights = ensemble.weights
+    assert (ensemble.joined(outputs, weights).argmax(1) == targets).all()
+    mean = Ensemble([nn.Identity()] * 2).joined(outputs, weights).argmax(1)
+    assert (mean == targets).double().mean() < 0.7
+
+
+def test_what_cannot_be_stacked_is_refused():
+    outputs, targets = stacked("logits")
+    with pytest.raises(ValueError, match="there is none of class 2"):
+        Stacking(outputs[:, targets < 2], targets[targets < 2], kind="logits")
+    with pytest.raises(ValueError, match="one value for each target"):
+        Stacking(outputs, targets.double(), kind="values")
+    with pytest.raises(ValueError, match="one value for each target"):
+        Stacking(outputs, outputs[0], kind="normals")
+    with pytest.raises(RuntimeError, match="set stack first"):
+        Ensemble(linear(2), rule="stacking")(inputs())

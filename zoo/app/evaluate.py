@@ -3,7 +3,7 @@
     python evaluate.py run=<run folder> [split=<split>] [checkpoint=best|last|<file>]
     python evaluate.py run=<run folder> bootstrap=<resamples> [seed=0]
     python evaluate.py run=<run folder> calibrate=true
-    python evaluate.py run=<run>,<run> ensemble=mean|vote|weighted [split=<split>] [out=<file.json>]
+    python evaluate.py run=<run>,<run> ensemble=mean|vote|weighted|stacking [split=<split>]
     python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
     python evaluate.py run=<run folder> predict=<table or graph folder> [out=<file.csv>]
     python evaluate.py run=<run folder> predict=<table or lines of texts> [out=<file.csv>]
@@ -27,10 +27,11 @@ predictions divide the logits by it, or by another, where they are told to: temp
 temperature=1.5.
 
 Several runs on the same data, or a sweep's folder, answer together: with the mean of their
-probabilities (of a regression, of their values), by a vote, or with the weights that do best on
-val. Their metrics stand beside each member's, and with them how often members disagree (of a
-regression, the mean squared distance from their mean). They are written into the sweep's folder or
-to out=<file.json>. predict= takes an ensemble too.
+probabilities (of a regression, of their values), by a vote, with the weights that do best on val,
+or through a linear model of their answers that is fitted on val (stacking). Their metrics stand
+beside each member's, and with them how often members disagree (of a regression, the mean squared
+distance from their mean). They are written into the sweep's folder or to out=<file.json>. predict=
+takes an ensemble too.
 
 For images, a classifier predicts a table, predictions.csv, as a regression does; a segmentation
 predicts a mask for each, an image translation an image, in the folder predictions. Test-time

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Rule = Literal["mean", "vote", "weighted"]
+Rule = Literal["mean", "vote", "weighted", "stacking"]
 OutputKind = Literal["logits", "values", "normals"]
 
 
@@ -36,6 +36,8 @@ class Ensemble(nn.Module):
     - ``vote``: the class that most members choose; of equally many votes the one with the larger
       mean probability. The output is the logarithm of
       :math:`(\mathrm{votes}_k + \bar p_k) / (M + 1)`, which has that order.
+    - ``stacking``: what a model of their outputs says, which ``stack`` must first be set to
+      (:class:`zoo.inference.stacking.Stacking`).
 
     Args:
         members: models of the same inputs and outputs.
@@ -50,6 +52,7 @@ class Ensemble(nn.Module):
 
     Attributes:
         outputs: what the members returned at last, ``(members, batch, *)``.
+        stack: makes one output of the members'; of ``stacking`` alone.
     """
 
     def __init__(
@@ -76,14 +79,19 @@ class Ensemble(nn.Module):
         self.rule, self.kind = rule, kind
         self.weights = weights
         self.outputs: Tensor | None = None
+        self.stack: nn.Module | None = None
 
     def forward(self, *inputs: object) -> Tensor:
+        return self.joined(self.answers(*inputs), self.weights)
+
+    def answers(self, *inputs: object) -> Tensor:
+        """What each member says, ``(members, batch, *)``."""
         found = [member(*inputs) for member in self.members]
         if len({output.shape for output in found}) > 1:
             shapes = ", ".join(str(tuple(output.shape)) for output in found)
             raise ValueError(f"the members' outputs must have one shape, not {shapes}")
-        self.outputs = torch.stack(found)  # (members, batch, *)
-        return self.joined(self.outputs, self.weights)
+        self.outputs = torch.stack(found)
+        return self.outputs
 
     def joined(self, outputs: Tensor, weights: Tensor) -> Tensor:
         """What members together say.
@@ -92,6 +100,11 @@ class Ensemble(nn.Module):
             outputs: of each, ``(members, batch, *)``.
             weights: ``(members,)``.
         """
+        if self.rule == "stacking":
+            if self.stack is None:
+                raise RuntimeError("stacking: set stack first")
+            stacked: Tensor = self.stack(outputs)
+            return stacked
         dtype = torch.promote_types(outputs.dtype, weights.dtype)
         outputs = outputs.to(dtype)
         weights = weights.to(outputs).view(-1, *[1] * (outputs.ndim - 1))  # (members, 1, ...)

@@ -5,6 +5,7 @@ sweep's, or the checkpoints that one run has kept, where its folder `checkpoints
 first one's task judges them together, and its data are those of all.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from zoo.app.stored_runs import rebuilt, set_up_data, split_of
 from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError, as_config_error
 from zoo.inference.ensemble import Ensemble, best_weights
+from zoo.inference.stacking import Stacking
 from zoo.metrics.ensembles import Disagreement, Spread
 from zoo.metrics.sums import IGNORED
 from zoo.tasks.prediction import Classes
@@ -31,7 +33,7 @@ from zoo.training.evaluation import measure
 from zoo.training.own_files import to_json
 from zoo.training.run_folder import RunFolder
 
-RULES = ("mean", "vote", "weighted")
+RULES = ("mean", "vote", "weighted", "stacking")
 
 
 @dataclass
@@ -123,6 +125,13 @@ def joined(line: CommandLine) -> Members:
             )
     if rule == "vote" and first.task.predicts is not Classes:
         raise ConfigError("ensemble=vote: these runs predict no classes; write ensemble=mean")
+    if rule == "stacking" and (first.task.predicts is Classes) != (
+        first.task.output_kind == "logits"
+    ):
+        raise ConfigError(
+            "ensemble=stacking: joins probabilities or values, and these runs have neither (a "
+            "hinge loss, or normal distributions); write ensemble=mean"
+        )
     models = [part.task.model for part in parts]
     ensemble = Ensemble(models, rule=rule, kind=first.task.output_kind)  # type: ignore[arg-type]
     first.task.model = ensemble.eval()
@@ -132,10 +141,13 @@ def joined(line: CommandLine) -> Members:
         for file, folder in zip(named, folders, strict=True)
     ]
     members = Members(folders, names, parts, place, ensemble)
-    if rule == "weighted":
+    if rule in ("weighted", "stacking"):
         set_up_data(first, RunFolder(folders[0]))
         with as_config_error():
-            ensemble.weights = _weights(first, ensemble)
+            if rule == "weighted":
+                ensemble.weights = _weights(first, ensemble)
+            else:
+                ensemble.stack = _stack(first, ensemble)
     return members
 
 
@@ -160,23 +172,52 @@ class _Replay(nn.Module):
         return self.ensemble.joined(self.outputs, self.weights)
 
 
+def _answers_on_val(parts: Evaluation, ensemble: Ensemble) -> list[tuple[Any, Tensor]]:
+    """The batches of val, and what each member says of them."""
+    if "val" not in parts.data.splits:
+        raise ConfigError(f"ensemble={ensemble.rule}: these data have no val to learn it from")
+    with torch.no_grad(), parts.autocast:
+        return [
+            (batch, ensemble.answers(*parts.task.example_inputs(batch)))
+            for batch in _limited(parts, "val")
+        ]
+
+
+def _stack(parts: Evaluation, ensemble: Ensemble) -> Stacking:
+    """A model of the members' answers, fitted to those of val."""
+    outputs, targets = [], []
+    for batch, answers in _answers_on_val(parts, ensemble):
+        wanted = parts.task.targets_of(batch)
+        if ensemble.kind == "logits":
+            if wanted.is_floating_point():
+                raise ConfigError("ensemble=stacking: learns from one class a sample, not shares")
+            wanted, answers = (
+                wanted.flatten(),
+                answers.flatten(1, -2),
+            )  # steps and nodes are samples
+            answers, wanted = answers[:, wanted != IGNORED], wanted[wanted != IGNORED]
+        outputs.append(answers)
+        targets.append(wanted)
+    kind = ensemble.kind
+    stack = Stacking(torch.cat(outputs, 1), torch.cat(targets), kind=kind)
+    what = "logistic regression on log-probabilities" if kind == "logits" else "ridge regression"
+    print(
+        f"stacking: {what} of {len(ensemble.members)} members, fitted on {stack.samples:,} samples "
+        "of val"
+    )
+    return stack
+
+
 def _weights(parts: Evaluation, ensemble: Ensemble) -> Tensor:
     """The weights with the smallest loss on val, where they are found."""
-    if "val" not in parts.data.splits:
-        raise ConfigError("ensemble=weighted: these data have no val to find the weights on")
-    batches, outputs = list(_limited(parts, "val")), []
-    with torch.no_grad(), parts.autocast:
-        for batch in batches:
-            ensemble(*parts.task.example_inputs(batch))
-            assert ensemble.outputs is not None
-            outputs.append(ensemble.outputs)
+    known = _answers_on_val(parts, ensemble)
     parts.task.model = replay = _Replay(ensemble).eval()
 
     def loss(weights: Tensor) -> Tensor:
         total: Any = 0
         terms: Any = 0
-        for batch, known in zip(batches, outputs, strict=True):
-            replay.outputs, replay.weights = known, weights
+        for batch, outputs in known:
+            replay.outputs, replay.weights = outputs, weights
             value, count, *_ = parts.task.loss(batch)
             total, terms = total + value.to(weights) * float(count), terms + float(count)
         mean: Tensor = total / terms
@@ -203,6 +244,10 @@ def evaluate_ensemble(line: CommandLine) -> None:
     members = joined(line)
     rule, first = line.options["ensemble"], members.first
     split = split_of(line, first.data)
+    if rule == "stacking" and split == "val":
+        raise ConfigError(
+            "ensemble=stacking: is fitted on val and cannot be judged there; name another split"
+        )
     if not first.data.loaders:
         set_up_data(first, RunFolder(members.folders[0]))
     with as_config_error():
@@ -222,7 +267,12 @@ def evaluate_ensemble(line: CommandLine) -> None:
         together.pop("loss", None)
     together |= apart.compute()
     rows = [
-        {"run": name, "step": part.step, "weight": weight, **found}
+        {
+            "run": name,
+            "step": part.step,
+            **({} if rule == "stacking" else {"weight": weight}),
+            **found,
+        }
         for name, part, weight, found in zip(
             members.names, members.parts, members.ensemble.weights.tolist(), alone, strict=True
         )
@@ -233,7 +283,8 @@ def evaluate_ensemble(line: CommandLine) -> None:
     if out is None:
         print("not written anywhere: name a file with out=<file.json>")
         return
-    content = {"split": split, "ensemble": rule, **together, "members": rows}
+    fitted = {"fitted_on": "val"} if rule in ("weighted", "stacking") else {}
+    content = {"split": split, "ensemble": rule, **fitted, **together, "members": rows}
     with completed(out) as file:
         file.write_text(to_json(content, indent=2) + "\n", encoding="utf-8")
     print(relative(out))
@@ -276,11 +327,11 @@ def _show(
 ) -> None:
     """Prints a line for each member, for their mean and for the ensemble."""
     names = list(dict.fromkeys([*rows[0], *together]))[2:]
-    if rule != "weighted":
+    if rule in ("mean", "vote"):
         names.remove("weight")
     mean = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if name in names}
-    before = 0 if place is None else len(relative(place)) + 1
-    lines = [*((row["run"][before:], row) for row in rows), ("mean of members", mean)]
+    labels = [os.path.relpath(row["run"], place or ".") for row in rows]
+    lines = [*zip(labels, rows, strict=True), ("mean of members", mean)]
     lines.append((f"ensemble={rule}", together))
     width = max(len(label) for label, _ in lines)
     print(f"{split}, {len(rows)} members")

@@ -139,6 +139,10 @@ def kind_of(data: Any, x: Any, y: "Tensor") -> str:
         return "texts"
     if not y.is_floating_point():
         return "classes"
+    if "target_classes" in data.facts():
+        raise ConfigError(
+            "data.target: these are of several kinds, and a model here has one target: name it"
+        )
     return "labels" if "num_classes" in data.facts() else "numbers"
 
 

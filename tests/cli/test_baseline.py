@@ -153,6 +153,7 @@ def test_texts_are_those_of_the_network_and_judged_as_scikit_learn_does(program,
         (["data=karate"], "KarateClub has other batches than features with a class or numbers"),
         (["run=nowhere"], "run=nowhere: there is no such folder"),
         (["data=diabetes", "limit=-1"], "limit=-1"),
+        (["experiment=multi_task_penguins"], "data.target: these are of several kinds, "),
         (["data=diabetes", "fit=knn", "limit=3"], "fit=knn: knn cannot be fitted: "),
     ],
 )

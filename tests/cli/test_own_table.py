@@ -195,3 +195,28 @@ def test_classes_with_an_order_from_the_table_to_predictions(here, capsys):
     assert [row["class"] for row in predictions(run / "predictions.csv")] == list(names)
     assert train.main((*words, "data.class_names=[low,high]")) != 0
     assert "which 'middle' does not fit" in capsys.readouterr().err
+
+
+def test_several_targets_of_different_kinds_are_predicted_side_by_side(here, capsys):
+    lines = (here / "train.csv").read_text().splitlines()
+    priced = [f"{line},{'spend' if not n else 10 * n % 970}" for n, line in enumerate(lines)]
+    (here / "train.csv").write_text("\n".join([*priced, ""]))
+    drop = ("data.test=test.csv", "data.target=churn", "task=classification")
+    words = [word for word in CHURN if word not in drop]
+    words += ["data.target=[churn,spend]", "task=multi_task", "task.target_weights=[2,1]"]
+    assert train.main((*words, "trainer.epochs=15")) == 0
+    (run,) = here.glob("runs/*/*")
+    stored = json.loads((run / "results.json").read_text())["test"]
+    assert {"loss", "churn_accuracy", "spend_rmse", "spend_r2"} <= stored.keys()
+    (here / "train.csv").unlink()
+    assert evaluate.main([f"run={run}", "predict=test.csv", "out=found.csv"]) == 0
+    rows = predictions("found.csv")
+    assert list(rows[0]) == ["row", "customer_id", "churn", "churn_probability", "spend"]
+    assert {row["churn"] for row in rows} == {"yes", "no"}
+    assert 200 < np.mean([float(row["spend"]) for row in rows]) < 800  # its own units
+    (here / "train.csv").write_text("\n".join([*priced, ""]))
+    capsys.readouterr()
+    assert train.main((*words[:-2], "task=classification")) == 2
+    assert "the targets are of several kinds: set task=multi_task" in capsys.readouterr().err
+    assert train.main((*words[:-2], "task=regression")) == 2
+    assert "predictions of the targets' shape (64, 2), not (64, 3)" in capsys.readouterr().err

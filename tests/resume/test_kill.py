@@ -28,7 +28,7 @@ ALIKE = {  # Another experiment has the same parts, in other sizes or on other d
     *("deep_multiset_proteins", "molecular_fingerprint_nci1"),
     *("gcn_block_model", "knn_digits", "gin_triangles", "deepwalk_les_miserables"),
     *("flow_matching_ring", "real_nvp_ring", "gan_grid", "pacgan_grid", "pixel_cnn_digits"),
-    "joint_autoencoder_digits",
+    *("joint_autoencoder_digits", "multi_task_penguins"),
     *("huber_diabetes", "quantile_diabetes", "gaussian_nll_diabetes", "quantile_noisy_curve"),
     *("svm_digits", "kernel_svm_digits", "cnn_digits", "lasso_diabetes", "logistic_breast_cancer"),
     *("rnn_sentence_polarity", "distil_mnist", "ensemble_digits", "mlp_diabetes"),

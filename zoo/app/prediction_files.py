@@ -18,7 +18,7 @@ from zoo.data.download import DataError
 from zoo.data.images.opening import opened
 from zoo.figures.grids import are_images, image_grid, rescale
 from zoo.figures.palette import voc_colours
-from zoo.tasks.prediction import Classes, Labels, Prediction, Table, Texts, Values
+from zoo.tasks.prediction import Classes, Labels, Prediction, Several, Table, Texts, Values
 from zoo.tasks.task import Image as Picture
 
 if TYPE_CHECKING:
@@ -54,7 +54,19 @@ def rows_of(
             return [{"text": text} for text in texts]
         case Table(rows):
             return rows
+        case Several(parts):
+            groups = [_columns_of(name, part) for name, part in parts.items()]
+            return [
+                {k: v for row in rows for k, v in row.items()} for rows in zip(*groups, strict=True)
+            ]
     raise ConfigError(f"predict: {type(prediction).__name__} cannot be written as a table")
+
+
+def _columns_of(target: str, prediction: Classes | Values) -> list[dict[str, str | float]]:
+    """The columns that belong to one of several targets, under its name."""
+    if isinstance(prediction, Values):
+        return _rows_of_values(prediction, [target])
+    return [{target: name, f"{target}_probability": value} for name, value in prediction.best()]
 
 
 def _rows_of_values(values: Values, names: Sequence[str]) -> list[dict[str, str | float]]:

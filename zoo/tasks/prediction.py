@@ -138,4 +138,10 @@ class Table(NamedTuple):
         return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
 
 
-Prediction = Classes | Labels | Values | Masks | Images | Texts | Samples | Table
+class Several(NamedTuple):
+    """What is predicted of each of several targets, by the target's name."""
+
+    parts: dict[str, Classes | Values]
+
+
+Prediction = Classes | Labels | Values | Masks | Images | Texts | Samples | Table | Several

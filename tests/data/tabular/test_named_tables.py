@@ -4,6 +4,7 @@ import pytest
 import torch
 from sklearn import datasets
 
+from zoo.data.download import DataError
 from zoo.data.tabular.named_tables import PENGUINS, NamedTable
 
 
@@ -49,3 +50,17 @@ def test_folds_are_stratified_and_others_are_refused():
         assert targets.bincount().tolist() == [10, 10, 10]
     with pytest.raises(ValueError, match=r"name must be one of breast_cancer, iris, .* not 'cars'"):
         NamedTable("cars")
+
+
+def test_other_columns_may_be_predicted_and_rows_without_them_are_left_out():
+    module = NamedTable("penguins", target=("species", "body_mass_g"), batch_size=None)
+    module.setup()
+    assert module.notes[0].startswith("penguins: 342 rows")
+    assert module.facts()["target_classes"] == [["Adelie", "Chinstrap", "Gentoo"], []]
+    masses = torch.cat([next(iter(module.batches(s, 0)))[1][:, 1] for s in module.splits])
+    with open(PENGUINS, newline="", encoding="utf-8") as file:
+        known = [r["body_mass_g"] for r in csv.DictReader(file) if r["body_mass_g"] != "NA"]
+    back = module.targets.parts[1].in_units(masses.unsqueeze(1)).flatten()
+    torch.testing.assert_close(back.sort().values, torch.tensor(sorted(map(float, known))))
+    with pytest.raises(DataError, match=r"has no column 'weight', which data\.target"):
+        NamedTable("penguins", target="weight").setup()

@@ -12,7 +12,7 @@ from zoo.data.download import DataError
 from zoo.data.tabular.diabetes import Diabetes
 from zoo.data.tabular.table import TableFile
 from zoo.models.linear import LinearRegression
-from zoo.tasks.prediction import Values
+from zoo.tasks.prediction import Several, Values
 from zoo.tasks.regression import Regression
 
 
@@ -330,8 +330,8 @@ def test_the_worked_example_of_least_squares(table):
         ),
         (
             "x,y,z\n" + "1,a,0\n2,b,1\n" * 20,
-            {"target": ("y", "z")},
-            r"'y' is text: predict it alone",
+            {"target": ("y", "z"), "class_names": ("b", "a")},
+            r"data.class_names orders the classes of a single target",
         ),
         (
             "x,y,z\n" + "1.5,0,0\n2,1,2\n" * 20,
@@ -455,3 +455,48 @@ def test_principal_components_are_scikit_learns_and_are_kept(table, tmp_path, co
 def test_components_that_there_cannot_be_are_refused(table, options, message):
     with pytest.raises(ValueError, match=message):
         table("x,y\n1,2\n", **options)
+
+
+def test_targets_of_several_kinds_are_each_what_they_are_alone(table, tmp_path):
+    lines = rows(200).replace("y\n", "y,price\n", 1).splitlines()
+    priced = [lines[0], *(f"{line},{100 + 7 * n}" for n, line in enumerate(lines[1:]))]
+    text = "\n".join([*priced, ""])
+    module = table(text, ("price", "y", "member"))
+    said = notes_of(module)
+    assert "target, numbers (task=multi_task): price, standardised" in said
+    assert "target, classes (task=multi_task): y, in training bad 7, good 133" in said
+    assert module.resolved() == {"target_kind": ["numbers", "classes", "classes"]}
+    assert module.facts()["target_classes"] == [[], ["bad", "good"], ["no", "yes"]]
+    assert module.facts()["num_classes"] == 5 and module.value_names == ()
+    features, targets = all_of(module, "val")
+    assert targets.dtype == torch.float32 and targets.shape == (30, 3)
+    # Divided by the first class: as for that class alone, which ignores the other targets.
+    alone = table(text, "y", ignore=("price", "member"))
+    alone.setup()
+    single_features, single = all_of(alone, "val")
+    assert torch.equal(targets[:, 1], single.float()) and torch.equal(features, single_features)
+    # What was learned is in the run folder, and turns predictions back.
+    for name, content in module.artifacts().items():
+        (tmp_path / name).write_text(content)
+    again = table(text, ("price", "y", "member"))
+    again.load_artifacts(tmp_path)
+    parts = {"price": Values(targets[:, :1]), "y": "as it is", "member": None}
+    found = again.in_units(Several(parts)).parts
+    prices = {float(line.rpartition(",")[2]) for line in priced[1:]}
+    assert {round(v, 2) for v in found["price"].values.flatten().tolist()} <= prices
+    assert found["y"] == "as it is"
+
+
+def test_kinds_of_several_targets_are_found_or_said(table):
+    text = "x,a,b,c\n" + "".join(f"{n},{n % 2},{n / 7},{'yn'[n % 2]}\n" for n in range(40))
+    for target, options, kind in (
+        (("a", "b"), {}, "numbers"),
+        (("a", "b"), {"target_kind": ("classes", "numbers")}, ("classes", "numbers")),
+        (("b", "c"), {}, ("numbers", "classes")),
+        (("a", "c"), {}, "labels"),
+    ):
+        module = table(text, target, **options)
+        module.setup()
+        assert module.target_kind == kind
+    with pytest.raises(ValueError, match="numbers or classes for each of 2 targets, or one kind"):
+        table(text, ("a", "b"), target_kind=("numbers",))

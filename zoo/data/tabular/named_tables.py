@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import polars as pl
 
-from zoo.data.tabular.frame import Frame, read_frame
+from zoo.data.tabular.frame import Frame, read_frame, take
 from zoo.data.tabular.preparation import Encoding
 from zoo.data.tabular.table import TableFile
 
@@ -28,10 +28,12 @@ PENGUINS = Path(__file__).with_name("penguins.csv")
 
 
 class NamedTable(TableFile):
-    """A table by its name, whose target are the classes; batches are those of `TableFile`.
+    """A table by its name; batches are those of `TableFile`.
 
     Args:
         name: ``breast_cancer``, ``iris``, ``wine`` or ``penguins``.
+        target: the column to predict, or several, whose kinds are found by their values; rows
+            without one are left out. None: the classes.
         categories: see `TableFile`; the penguins alone have any.
         standardize: shift and scale every number to mean 0 and standard deviation 1 over the
             training rows.
@@ -51,6 +53,7 @@ class NamedTable(TableFile):
         self,
         name: TableName,
         *,
+        target: str | tuple[str, ...] | None = None,
         categories: Encoding = "one_hot",
         standardize: bool = True,
         batch_size: int | None = 64,
@@ -63,8 +66,8 @@ class NamedTable(TableFile):
             raise ValueError(f"name must be one of {', '.join(get_args(TableName))}, not {name!r}")
         super().__init__(
             name,
-            "species" if name == "penguins" else "class",
-            target_kind="classes",
+            target or ("species" if name == "penguins" else "class"),
+            target_kind="auto" if target else "classes",
             categories=categories,
             standardize=standardize,
             batch_size=batch_size,
@@ -75,18 +78,28 @@ class NamedTable(TableFile):
         )
 
     def _read(self, path: str) -> Frame:
-        if path == "penguins":
+        frame = self._whole(path)
+        for name in self.target_names:
+            frame.column(name, "data.target")
+        known = frame.columns.select(self.target_names).select(
+            pl.all_horizontal(pl.all().is_not_null())
+        )
+        return take(frame, known.to_series().to_torch().nonzero().squeeze(1))
+
+    def _whole(self, name: str) -> Frame:
+        """All rows of the table."""
+        if name == "penguins":
             found = read_frame(PENGUINS)
-            return Frame(path, found.columns, found.lines)
+            return Frame(name, found.columns, found.lines)
         from sklearn import datasets  # here, because importing it takes a second
 
-        stored = getattr(datasets, f"load_{path}")()
+        stored = getattr(datasets, f"load_{name}")()
         columns = {
-            str(name): pl.Series(values)
-            for name, values in zip(stored.feature_names, stored.data.T, strict=True)
+            str(feature): pl.Series(values)
+            for feature, values in zip(stored.feature_names, stored.data.T, strict=True)
         }
         classes = [str(stored.target_names[number]) for number in stored.target]
-        return Frame(path, pl.DataFrame(columns | {"class": classes}))
+        return Frame(name, pl.DataFrame(columns | {"class": classes}))
 
     def resolved(self) -> dict[str, Any]:
         return {}

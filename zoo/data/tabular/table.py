@@ -40,8 +40,9 @@ from zoo.data.tabular.division import (
 )
 from zoo.data.tabular.frame import MISSING, Frame, read_frame, take
 from zoo.data.tabular.kinds import find_kinds
+from zoo.data.tabular.mixed_targets import MixedTargets, restored_targets
 from zoo.data.tabular.preparation import Encoding, Preparation
-from zoo.data.tabular.targets import TargetKind, Targets, find_kind
+from zoo.data.tabular.targets import MixedKinds, TargetKind, Targets, check_kind, find_kind
 
 ARTIFACT = "table.json"
 
@@ -49,7 +50,8 @@ ARTIFACT = "table.json"
 class TableFile(DataModule):
     """Batches ``(features, targets)``: float32 ``(batch, in_features)``, and what is to be learned.
 
-    Targets are float32 ``(batch, columns)`` of numbers or labels, or int64 ``(batch,)`` of classes
+    Targets are float32 ``(batch, columns)`` of numbers or labels, or of targets of several kinds
+    (:mod:`zoo.data.tabular.mixed_targets`); int64 ``(batch,)`` of classes
     (:mod:`zoo.data.tabular.targets`). A row without a target is refused. The rows are divided at
     random, classes in proportion, unless ``group``, ``time``, ``split``, ``fold`` or files of their
     own say otherwise.
@@ -61,8 +63,9 @@ class TableFile(DataModule):
         val: file of the validation rows; null: taken from ``path``.
         test: file of the test rows; null: taken from ``path`` if ``val`` is too, else there is no
             test split.
-        target_kind: ``numbers``, ``classes`` or ``labels`` (several columns of 0 and 1); ``auto``:
-            by their values.
+        target_kind: ``numbers``, ``classes`` or ``labels`` (several columns of 0 and 1), or of
+            several columns a list of ``numbers`` and ``classes``, one for each; ``auto``: by their
+            values.
         class_names: of classes, in their order, which matters where they have one (low, middle,
             high); ``auto``: those of the training rows, sorted.
         ignore: columns to leave out.
@@ -108,7 +111,7 @@ class TableFile(DataModule):
         root: str = "data",
         val: str | None = None,
         test: str | None = None,
-        target_kind: Literal["auto"] | TargetKind = "auto",
+        target_kind: Literal["auto"] | TargetKind | MixedKinds = "auto",
         class_names: Literal["auto"] | tuple[str, ...] = "auto",
         ignore: tuple[str, ...] = (),
         categorical: tuple[str, ...] = (),
@@ -139,12 +142,11 @@ class TableFile(DataModule):
         names = self.target_names
         if not names or len(set(names)) < len(names):
             raise ValueError(f"target must be one column or different ones, not {list(names)}")
-        for key, value, allowed in (
-            ("target_kind", target_kind, ("auto", *get_args(TargetKind))),
-            ("categories", categories, get_args(Encoding)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{key} must be one of {', '.join(allowed)}, not {value!r}")
+        check_kind(target_kind, len(names))
+        if categories not in get_args(Encoding):
+            raise ValueError(
+                f"categories must be one of {', '.join(get_args(Encoding))}, not {categories!r}"
+            )
         files = {"val": val, "test": test}
         apart = {"group": group, "time": time, "split": split}
         check_ways(apart | {"fold": fold} | files)
@@ -165,7 +167,9 @@ class TableFile(DataModule):
         )
         self.path, self.root, self.files = path, root, files
         self.class_names = () if class_names == "auto" else tuple(class_names)
-        self.target_kind: TargetKind | None = None if target_kind == "auto" else target_kind
+        self.target_kind: TargetKind | MixedKinds | None = (
+            None if target_kind == "auto" else target_kind
+        )
         self.categories: Encoding = categories
         self.missing = tuple(missing)
         self.standardize = standardize
@@ -176,7 +180,7 @@ class TableFile(DataModule):
         self.balance, self.bootstrap_seed = balance, bootstrap_seed
         self.drop_last = drop_last
         self.preparation: Preparation | None = None
-        self.targets: Targets | None = None
+        self.targets: Targets | MixedTargets | None = None
         self.identifiers: list[str] = []
 
     @property
@@ -249,14 +253,11 @@ class TableFile(DataModule):
     @property
     def value_names(self) -> tuple[str, ...]:
         """What predicted numbers are called."""
-        return self.target_names if self.target_kind == "numbers" else ()
+        return () if self.targets is None else self.targets.value_names
 
     def in_units(self, prediction: Any) -> Any:
         """A prediction whose numbers are in the targets' own units."""
-        if self.targets is None or self.target_kind != "numbers":
-            return prediction
-        units = self.targets.in_units
-        return type(prediction)(*(None if x is None else units(x) for x in prediction))
+        return prediction if self.targets is None else self.targets.restored(prediction)
 
     def facts(self) -> dict[str, Any]:
         if self.preparation is None or self.targets is None:
@@ -278,7 +279,8 @@ class TableFile(DataModule):
         return said | dict.fromkeys(("num_numbers", "cardinalities"), fix)
 
     def resolved(self) -> dict[str, Any]:
-        return {"target_kind": self.target_kind}
+        kind = self.target_kind
+        return {"target_kind": list(kind) if isinstance(kind, tuple) else kind}
 
     def artifacts(self) -> dict[str, str]:
         """``table.json``: all that was learned from the training rows."""
@@ -286,7 +288,7 @@ class TableFile(DataModule):
             return {}
         content = {
             "columns": self.preparation.to_json(),
-            "targets": vars(self.targets),
+            "targets": self.targets.to_json(),
             "identifiers": self.identifiers,
         }
         return {ARTIFACT: json.dumps(content, indent=2) + "\n"}
@@ -298,7 +300,7 @@ class TableFile(DataModule):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             self.preparation = Preparation.from_json(content["columns"])
-            self.targets = Targets(**content["targets"])
+            self.targets = restored_targets(content["targets"])
             self.identifiers = content["identifiers"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
@@ -312,14 +314,7 @@ class TableFile(DataModule):
         assert self.target_kind is not None
         apart = (*self.target_names, *self.apart.values())
         kinds = find_kinds(frame, apart=apart, **self.columns)
-        self.targets = Targets.fit(
-            frame,
-            train,
-            self.target_names,
-            self.target_kind,
-            scale=self.standardize,
-            class_names=self.class_names,
-        )
+        self.targets = self._learned_targets(frame, train)
         self.preparation = Preparation.fit(
             frame,
             train,
@@ -331,6 +326,18 @@ class TableFile(DataModule):
         self.identifiers = kinds.identifiers
         self.notes += [self.targets.note(take(frame, train)), *kinds.notes()]
         self.notes += self.preparation.notes()
+
+    def _learned_targets(self, frame: Frame, train: Tensor) -> Targets | MixedTargets:
+        kind, names, scale = self.target_kind, self.target_names, self.standardize
+        assert kind is not None
+        if isinstance(kind, str):
+            return Targets.fit(frame, train, names, kind, scale=scale, class_names=self.class_names)
+        if self.class_names:
+            raise DataError(
+                f"{frame.name}: data.class_names orders the classes of a single target; of several "
+                "kinds leave it auto"
+            )
+        return MixedTargets.fit(frame, train, names, kind, scale=scale)
 
     def _divided(self, frame: Frame) -> dict[str, tuple[Frame, Tensor]]:
         """The rows of each split, and the table they are in."""
@@ -349,8 +356,10 @@ class TableFile(DataModule):
         if "time" in self.apart:
             return by_time(frame, self.apart["time"], self.shares)
         labels: int | list[int] = len(frame)
-        if self.target_kind == "classes":
-            texts = frame.texts(self.target_names[0]).fill_null("").to_list()
+        kinds = [self.target_kind] if isinstance(self.target_kind, str) else self.target_kind or ()
+        if "classes" in kinds:  # of several targets the first that has any
+            name = self.target_names[kinds.index("classes")]
+            texts = frame.texts(name).fill_null("").to_list()
             numbers = {text: number for number, text in enumerate(sorted(set(texts)))}
             labels = [numbers[text] for text in texts]
         groups = group_numbers(frame, self.apart["group"]) if "group" in self.apart else None

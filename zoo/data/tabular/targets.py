@@ -7,12 +7,13 @@
 different ones and a fifth of the rows |
 | ``labels`` | float32 ``(rows, columns)`` of 0 and 1 | several columns of 0 and 1, or yes and no |
 
-Classes are those of the training rows, sorted; whatever belongs to a row has no gaps.
+Several columns of different kinds are in `mixed_targets.py`. Classes are those of the training
+rows, sorted; whatever belongs to a row has no gaps.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import polars as pl
 import torch
@@ -23,6 +24,8 @@ from zoo.data.tabular.frame import Frame, as_numbers, is_truth
 from zoo.data.tabular.kinds import are_numbers, listed
 
 TargetKind = Literal["numbers", "classes", "labels"]
+MixedKinds = tuple[Literal["numbers", "classes"], ...]
+"""A kind for each of several targets."""
 MOST_CLASSES = 10
 ROWS_A_CLASS = 5
 TASKS = {
@@ -32,30 +35,53 @@ TASKS = {
 }
 
 
-def find_kind(frame: Frame, names: Sequence[str]) -> TargetKind:
+def check_kind(kind: str | MixedKinds, targets: int) -> None:
+    """Refuses what is neither a kind of all targets, nor auto, nor a kind for each of them."""
+    allowed = ("auto", *get_args(TargetKind))
+    if isinstance(kind, str) and kind not in allowed:
+        raise ValueError(f"target_kind must be one of {', '.join(allowed)}, not {kind!r}")
+    if not isinstance(kind, str) and (
+        len(kind) != targets or not set(kind) <= {"numbers", "classes"}
+    ):
+        raise ValueError(
+            f"target_kind must be numbers or classes for each of {targets} targets, or one kind "
+            f"of all, not {list(kind)}"
+        )
+
+
+def find_kind(frame: Frame, names: Sequence[str]) -> TargetKind | MixedKinds:
     """The kind of the columns that are to be predicted, by their values.
 
+    Returns:
+        The kind, or a kind for each of several columns, if one of them is text, or yes and no, and
+        they are not all labels.
+
     Raises:
-        DataError: they are neither all numbers nor all labels.
+        DataError: a column is numbers and text.
     """
+    if len(names) == 1:
+        return _kind_of_one(frame, names[0])
     columns = [frame.columns[name] for name in names]
     numbers = [as_numbers(column) for column in columns]
-    if len(names) == 1:
-        values = numbers[0]
-        if is_truth(columns[0]) or not are_numbers(frame, names[0], "set data.target_kind=classes"):
-            return "classes"
-        most = min(MOST_CLASSES, len(values) // ROWS_A_CLASS)
-        is_few = (values % 1 == 0).all() and values.n_unique() <= most
-        return "classes" if is_few else "numbers"
-    for name, column, found in zip(names, columns, numbers, strict=True):
-        if found.null_count() > column.null_count():
-            raise DataError(
-                f"{frame.name}: of several targets each must be numbers, or each 0 or 1, and "
-                f"{name!r} is text: predict it alone (data.target={name})"
-            )
-    if all(found.is_in([0.0, 1.0]).all() for found in numbers):
+    gaps = [
+        found.null_count() > column.null_count()
+        for found, column in zip(numbers, columns, strict=True)
+    ]
+    if not any(gaps) and all(found.is_in([0.0, 1.0]).all() for found in numbers):
         return "labels"
-    return "numbers"
+    if not any(gaps) and not any(map(is_truth, columns)):
+        return "numbers"
+    return tuple(_kind_of_one(frame, name) for name in names)
+
+
+def _kind_of_one(frame: Frame, name: str) -> Literal["numbers", "classes"]:
+    column = frame.columns[name]
+    if is_truth(column) or not are_numbers(frame, name, "set data.target_kind=classes"):
+        return "classes"
+    values = as_numbers(column)
+    most = min(MOST_CLASSES, len(values) // ROWS_A_CLASS)
+    is_few = (values % 1 == 0).all() and values.n_unique() <= most
+    return "classes" if is_few else "numbers"
 
 
 @dataclass
@@ -156,6 +182,26 @@ class Targets:
         mean, std = (torch.tensor(v, dtype=torch.float64) for v in (self.mean, self.std))
         return ((values - mean) / std).float()
 
+    @property
+    def task(self) -> str:
+        """The task that they are for."""
+        return TASKS[self.kind]
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """What predicted numbers are called."""
+        return tuple(self.names) if self.kind == "numbers" else ()
+
+    def restored(self, prediction: Any) -> Any:
+        """A prediction whose numbers are in the targets' own units."""
+        if self.kind != "numbers":
+            return prediction
+        return type(prediction)(*(None if x is None else self.in_units(x) for x in prediction))
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain Python."""
+        return vars(self)
+
     def in_units(self, values: Tensor) -> Tensor:
         """Numbers as they were before they were standardised: ``(rows, columns)``."""
         mean, std = (torch.tensor(v, dtype=torch.float64) for v in (self.mean, self.std))
@@ -182,7 +228,7 @@ class Targets:
         is_many = self.kind == "labels"
         count = f"{len(self.names)} labels" if is_many else f"{len(self.class_names)} classes"
         said = (
-            f"the target {what} has {count}: set {TASKS[self.kind]} and a model of classes, such "
+            f"the target {what} has {count}: set {self.task} and a model of classes, such "
             "as softmax_regression or mlp (data.target_kind=numbers if it means numbers)"
         )
         return {"out_features": said}
@@ -196,7 +242,7 @@ class Targets:
             what += f", in training {listed(counted)}"
         elif self.std != [1.0] * len(self.names):
             what += ", standardised"
-        return f"target, {self.kind} ({TASKS[self.kind]}): {what}"
+        return f"target, {self.kind} ({self.task}): {what}"
 
     def _numbers(self, frame: Frame) -> Tensor:
         """Columns of numbers as they are, float64 ``(rows, columns)``."""

@@ -28,7 +28,7 @@ ALIKE = {  # Another experiment has the same parts, in other sizes or on other d
     *("deep_multiset_proteins", "molecular_fingerprint_nci1"),
     *("gcn_block_model", "knn_digits", "gin_triangles", "deepwalk_les_miserables"),
     *("flow_matching_ring", "real_nvp_ring", "gan_grid", "pacgan_grid", "pixel_cnn_digits"),
-    *("joint_autoencoder_digits", "multi_task_penguins"),
+    *("joint_autoencoder_digits", "multi_task_penguins", "consistency_digits"),
     *("huber_diabetes", "quantile_diabetes", "gaussian_nll_diabetes", "quantile_noisy_curve"),
     *("svm_digits", "kernel_svm_digits", "cnn_digits", "lasso_diabetes", "logistic_breast_cancer"),
     *("rnn_sentence_polarity", "distil_mnist", "ensemble_digits", "mlp_diabetes"),
@@ -174,7 +174,8 @@ def needs_files(name):
 
 
 TEACHERS = {  # Of these the run of another experiment is the teacher.
-    "distil_digits": ["experiment=lenet_digits", "data.image_size=8", "model=softmax_regression"]
+    "distil_digits": ["experiment=lenet_digits", "data.image_size=8", "model=softmax_regression"],
+    "noisy_student_digits": ["experiment=noisy_student_digits", "task=classification"],
 }
 
 

@@ -12,7 +12,46 @@ from zoo.tasks.classification import Classification
 from zoo.tasks.task import Loss, inputs_of
 
 
-class Distillation(Classification):
+class Taught(Classification):
+    """A classification that learns from a trained network too.
+
+    The teacher is in evaluation mode, has no gradient and no place in checkpoints.
+    """
+
+    _teacher: nn.Module | None = None
+    _convert: Callable[[Tensor], Tensor] | None = None
+
+    def learn_from(
+        self, teacher: nn.Module, convert: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        """Takes a teacher.
+
+        Args:
+            teacher: its inputs to logits of the same classes.
+            convert: makes of the student's inputs the teacher's; None: they are the same.
+        """
+        self._teacher, self._convert = teacher.eval().requires_grad_(False), convert
+
+    def _answers(self, inputs: Tensor) -> Tensor:
+        """The teacher's logits for the student's inputs."""
+        if self._teacher is None:
+            raise ValueError(f"{type(self).__name__} needs a teacher: call learn_from first")
+        with torch.no_grad():
+            logits: Tensor = self._teacher(self._convert(inputs) if self._convert else inputs)
+        if logits.shape[1:] != (self.num_classes,):
+            raise ValueError(
+                f"the teacher must return {self.num_classes} logits, as many as the student, not "
+                f"{tuple(logits.shape[1:])}"
+            )
+        return logits
+
+    def to(self, device: torch.device | str) -> Self:
+        if self._teacher is not None:
+            self._teacher.to(device)
+        return super().to(device)
+
+
+class Distillation(Taught):
     r"""Cross-entropy with the labels, mixed with a teacher's probabilities (Hinton et al., 2015).
 
     .. math:: L = (1 - \alpha)\, L_{\text{labels}}
@@ -27,8 +66,7 @@ class Distillation(Classification):
 
     This is :class:`~zoo.tasks.classification.Classification` otherwise, and its metrics are the
     same: ``loss`` is the cross-entropy with the labels. The training curve has both parts of the
-    loss, ``label_loss`` and ``teacher_loss`` (with :math:`T^2`, before they are weighted). The
-    teacher is in evaluation mode, has no gradient and no place in checkpoints.
+    loss, ``label_loss`` and ``teacher_loss`` (with :math:`T^2`, before they are weighted).
 
     G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network", 2015,
     https://arxiv.org/abs/1503.02531.
@@ -66,46 +104,13 @@ class Distillation(Classification):
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must be in [0, 1], not {alpha}")
         self.temperature, self.alpha = temperature, alpha
-        self._teacher: nn.Module | None = None
-        self._convert: Callable[[Tensor], Tensor] | None = None
-
-    def learn_from(
-        self, teacher: nn.Module, convert: Callable[[Tensor], Tensor] | None = None
-    ) -> None:
-        """Takes a teacher.
-
-        Args:
-            teacher: its inputs to logits of the same classes.
-            convert: makes of the student's inputs the teacher's; None: they are the same.
-        """
-        self._teacher, self._convert = teacher.eval().requires_grad_(False), convert
 
     def loss(self, batch: Any) -> Loss:
-        if self._teacher is None:
-            raise ValueError("a distillation needs a teacher: call learn_from first")
         outputs = self._outputs(batch)
         labels, count, *_ = self._loss_of(outputs, self.targets_of(batch))
-        taught = distillation_loss(outputs[0], self._answers(batch), self.temperature)
+        taught = distillation_loss(outputs[0], self._answers(inputs_of(batch)), self.temperature)
         loss = (1 - self.alpha) * labels + self.alpha * taught
         return loss, count, {"label_loss": labels.detach(), "teacher_loss": taught.detach()}
-
-    def _answers(self, batch: Any) -> Tensor:
-        """The teacher's logits."""
-        assert self._teacher is not None
-        inputs = inputs_of(batch)
-        with torch.no_grad():
-            logits: Tensor = self._teacher(self._convert(inputs) if self._convert else inputs)
-        if logits.shape[1:] != (self.num_classes,):
-            raise ValueError(
-                f"the teacher must return {self.num_classes} logits, as many as the student, not "
-                f"{tuple(logits.shape[1:])}"
-            )
-        return logits
-
-    def to(self, device: torch.device | str) -> Self:
-        if self._teacher is not None:
-            self._teacher.to(device)
-        return super().to(device)
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -40,6 +40,9 @@ class PseudoLabel(Classification):
         class_names: for the tables and images; the class numbers if None.
     """
 
+    term = "pseudo_label_loss"
+    """What the training curve calls the loss of the others."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -75,21 +78,18 @@ class PseudoLabel(Classification):
         return self.weight * (self.updates - self.begin) / (self.full - self.begin)
 
     def loss(self, batch: Any) -> Loss:
-        if len(batch) < 3:
-            raise ValueError(
-                "pseudo-labels need samples without labels: name how many have one, as in "
-                "data=digits data.labelled=100"
-            )
+        inputs, plain = unlabelled(batch)
         labels, count, *_ = self._loss_of(self._outputs(batch), self.targets_of(batch))
         weight = self.present_weight()
         terms = {"label_loss": labels.detach()}
         if not weight:
             return labels, count, terms
-        pseudo = self._pseudo_loss(batch[2])
-        terms["pseudo_label_loss"] = pseudo.detach()
-        return labels + weight * pseudo, count, terms
+        others = self._loss_of_others(inputs, plain)
+        terms[self.term] = others.detach()
+        return labels + weight * others, count, terms
 
-    def _pseudo_loss(self, inputs: Tensor) -> Tensor:
+    def _loss_of_others(self, inputs: Tensor, plain: Tensor) -> Tensor:
+        """The loss of samples without a label: see :func:`unlabelled`."""
         logits = self._outputs((inputs, None))[0]
         return F.cross_entropy(logits, logits.detach().argmax(1))
 
@@ -101,3 +101,17 @@ class PseudoLabel(Classification):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.updates = state["updates"]
+
+
+def unlabelled(batch: Any) -> tuple[Tensor, Tensor]:
+    """Those samples of a training batch that have no label: as they are trained on, and plain.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if len(batch) < 3:
+        raise ValueError(
+            "the task needs samples without labels: name how many have one, as in data=digits "
+            "data.labelled=100"
+        )
+    return batch[2], batch[-1]

@@ -13,6 +13,9 @@ from zoo.data.splits import split_indices
 class PartlyLabelled:
     """Batches ``(inputs, labels, unlabelled inputs)``, each with equally many of both kinds.
 
+    Where samples are augmented, those without a label come once more, fourth, as they are: for a
+    task that wants an answer to what was not changed.
+
     A task that looks at inputs and labels alone trains on the labelled samples in the same order,
     and so is the control of one that uses the others too. An epoch is a pass over the unlabelled
     samples, in which the labelled ones come round as often as need be. Smaller last batches are
@@ -48,14 +51,16 @@ class PartlyLabelled:
         share = labelled / total
         chosen, rest = split_indices(labels, (share, 1 - share), seed=split_seed)
 
-        def loader(index: Tensor, seed: int, *tensors: Tensor) -> TensorLoader:
+        def loader(index: Tensor, seed: int, *tensors: Tensor, **changes: Any) -> TensorLoader:
             size = min(batch_size, len(index))
             parts = tuple(tensor[index] for tensor in tensors)
-            given = {**options, "shuffle": True, "drop_last": True}
+            given = {**options, "shuffle": True, "drop_last": True, **changes}
             return TensorLoader(parts, batch_size=size, seed=seed, **given)
 
         self.labelled = loader(chosen, seed, inputs, labels)
-        self.unlabelled = loader(rest, mix_seed("unlabelled", seed), inputs)
+        own = mix_seed("unlabelled", seed)
+        self.unlabelled = loader(rest, own, inputs)
+        self.plain = loader(rest, own, inputs, augment=()) if options.get("augment") else None
         self.num_samples = total
 
     def __len__(self) -> int:
@@ -70,9 +75,11 @@ class PartlyLabelled:
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch | None]:
         labelled = self._labelled(*self._place(epoch, start))
-        for others in self.unlabelled.batches(epoch, start):
+        views = [loader for loader in (self.unlabelled, self.plain) if loader is not None]
+        for others in zip(*(loader.batches(epoch, start) for loader in views), strict=True):
             known = next(labelled)
-            yield None if known is None or others is None else (*known, others[0])
+            given = [other[0] for other in others if other is not None]
+            yield None if known is None or not given else (*known, *given)
 
     def _place(self, epoch: int, batch: int) -> tuple[int, int]:
         """The epoch of the labelled samples and the batch in it that go with a batch."""

@@ -13,10 +13,11 @@ from zoo.data.augmentation.base import Augmentation
 from zoo.data.augmentation.mixing import check_mixing, mixing
 from zoo.data.augmentation.presets import Preset, check_preset, preset
 from zoo.data.images.base import ImageModule, Normalize, fit_square
+from zoo.data.loading.order import check_balance
 from zoo.data.loading.tensor import TensorLoader
 from zoo.data.module import Part, check_batch_size
-from zoo.data.sampling import evaluation_order
-from zoo.data.splits import hold_out
+from zoo.data.sampling import Balance, evaluation_order
+from zoo.data.splits import hold_out, resampled
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,6 +32,8 @@ class MemoryOptions(TypedDict, total=False):
     mixup: float
     cutmix: float
     split_seed: int
+    balance: Balance
+    bootstrap_seed: int | None
     drop_last: bool
 
 
@@ -48,6 +51,10 @@ class ImagesInMemory(ImageModule):
         cutmix: alpha of CutMix in training; 0: none.
         val_size: training images set aside for validation.
         split_seed: another seed, another choice of validation images.
+        balance: let every class come equally often in training: ``undersample``, ``oversample`` or
+            ``resample`` (:func:`~zoo.data.sampling.balanced_order`).
+        bootstrap_seed: draw as many training images with replacement (bagging,
+            :func:`~zoo.data.splits.resampled`); ``None``: all as they are.
         drop_last: omit the last training batch of an epoch if it is smaller.
 
     Attributes:
@@ -58,6 +65,7 @@ class ImagesInMemory(ImageModule):
 
     splits = ("train", "val", "test")
     changeable: ClassVar[tuple[str, ...]] = ("root",)
+    for_training = (*ImageModule.for_training, "balance", "bootstrap_seed")
     in_channels = 3
     statistics: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]]
     keeps_normalized: ClassVar[bool] = False
@@ -72,10 +80,13 @@ class ImagesInMemory(ImageModule):
         cutmix: float = 0.0,
         val_size: int,
         split_seed: int = 0,
+        balance: Balance = "none",
+        bootstrap_seed: int | None = None,
         drop_last: bool = False,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
+        check_balance(balance)
         check_preset(augment, in_channels=self.in_channels)
         check_mixing(mixup, cutmix)
         if val_size < 1:
@@ -87,6 +98,7 @@ class ImagesInMemory(ImageModule):
         self.cutmix = cutmix
         self.val_size = val_size
         self.split_seed = split_seed
+        self.balance, self.bootstrap_seed = balance, bootstrap_seed
         self.drop_last = drop_last
         self.normalize = Normalize(*self.statistics)
 
@@ -106,6 +118,7 @@ class ImagesInMemory(ImageModule):
         """Reads (and downloads) the images and labels of each split, as they are kept."""
         (images, labels), test = self._read()
         index = hold_out(labels, self.val_size, seed=self.split_seed)
+        index["train"] = resampled(index["train"], self.bootstrap_seed)
         if self._is_sorted():
             index["val"] = index["val"][evaluation_order(len(index["val"]))]
             order = evaluation_order(len(test[1]))
@@ -135,6 +148,7 @@ class ImagesInMemory(ImageModule):
                 drop_last=self.drop_last and train,
                 device=device,
                 part=part,
+                balance=self.balance if train else "none",
             )
 
     def _settled(self, images: Tensor, split: str) -> Tensor:

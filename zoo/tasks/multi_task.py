@@ -10,7 +10,7 @@ from zoo.metrics.sums import Mean
 from zoo.tasks.classification import Classification
 from zoo.tasks.prediction import Several
 from zoo.tasks.regression import Regression
-from zoo.tasks.task import Loss, Shown, Task, inputs_of
+from zoo.tasks.task import Loss, Metric, Shown, Task, inputs_of
 
 
 class MultiTask(Task):
@@ -132,6 +132,13 @@ class MultiTask(Task):
             f"{name}_{key}": shown
             for name, part in self.parts.items()
             for key, shown in part.show().items()
+        }
+
+    def every_metric(self) -> dict[str, Metric]:
+        return self.metrics | {
+            f"{name}_{key}": metric
+            for name, part in self.parts.items()
+            for key, metric in part.every_metric().items()
         }
 
     def reset(self) -> None:

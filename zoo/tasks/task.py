@@ -243,6 +243,10 @@ class Task:
         """What a user wants back for a batch, or for its inputs alone."""
         raise NotImplementedError(f"{type(self).__name__} does not define predict")
 
+    def every_metric(self) -> dict[str, Metric]:
+        """All that :meth:`evaluate` updates, also in parts of the task, by some name."""
+        return self.metrics
+
     def reset(self) -> None:
         """Forgets the previous evaluation."""
         for metric in self.metrics.values():

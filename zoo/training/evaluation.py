@@ -58,7 +58,7 @@ def measure(
                     _keep_company(task, stand_in())
         if strategy.world > 1:
             seed_everything(SEED)
-            strategy.merge(task.metrics)
+            strategy.merge(task.every_metric())
         metrics = strategy.share(task.compute())
         then(metrics)
     return metrics
@@ -66,9 +66,9 @@ def measure(
 
 def _keep_company(task: Task, batch: Any) -> None:
     """Takes part in the forward passes of others, without which shards are not gathered."""
-    kept = {name: copy.deepcopy(vars(metric)) for name, metric in task.metrics.items()}
+    kept = {name: copy.deepcopy(vars(metric)) for name, metric in task.every_metric().items()}
     task.evaluate(batch)
-    for name, metric in task.metrics.items():
+    for name, metric in task.every_metric().items():
         vars(metric).update(kept[name])
 
 

@@ -1,4 +1,6 @@
 import json
+import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ import train
 from tests.resume.outcomes import assert_same, only_run, outcome, state_of
 from tests.training.tiny import read_results
 from zoo.training.checkpoint import read
+from zoo.training.shard_files import ShardError, read_shards
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
@@ -24,7 +27,8 @@ SHRUNK = [
     *("callbacks.checkpoint.every_steps=3", "logger.graph=false", "logger.console=lines"),
 ]
 KINDS = {  # One network, two that take turns, a penalty, one graph, carried states, ...
-    "mlp_penguins": ["task.class_weights=balanced", "task.balanced_start=true"],
+    "mlp_penguins": [],
+    "logistic_breast_cancer": ["task.class_weights=balanced", "task.balanced_start=true"],
     "gan_digits": ["model.hidden_sizes=[16]", "model.maxout_sizes=[8]"],
     "wgan_gp_ring": [],
     "gcn_karate": ["model.dropout=0"],
@@ -40,6 +44,7 @@ KINDS = {  # One network, two that take turns, a penalty, one graph, carried sta
     ],
     "unet_shapes": ["model.base_channels=2", "data.batch_size=4", "data.train_size=40"],
 }
+SHARDED = ("mlp_penguins", "gan_digits", "reverse_transformer")
 DRAWS = ("gan_digits", "wgan_gp_ring", "ddpm_digits")
 """Experiments whose evaluation draws noise, for each process another."""
 
@@ -72,7 +77,8 @@ def words_of(name, runs, *more):
 def of_two(tmp_path_factory):
     """A folder with a run of every kind by two processes."""
     folder = tmp_path_factory.mktemp("kinds")
-    code, output = program(*(words_of(name, folder / name) for name in KINDS))
+    sharded = [words_of(n, folder / f"{n}-shards", "trainer.strategy=fsdp") for n in SHARDED]
+    code, output = program(*(words_of(name, folder / name) for name in KINDS), *sharded)
     assert code == 0, output
     return folder
 
@@ -95,7 +101,8 @@ def test_every_kind_of_task_trains_in_one_folder_and_counts_each_sample_once(nam
 
 # Networks without dropout and batch normalisation: numbers, one graph, carried states, padding.
 @pytest.mark.parametrize(
-    "name", ["mlp_penguins", "gcn_karate", "lstm_stdlib", "reverse_transformer"]
+    "name",
+    ["mlp_penguins", "logistic_breast_cancer", "gcn_karate", "lstm_stdlib", "reverse_transformer"],
 )
 def test_two_processes_are_one_with_the_same_batches(name, of_two, tmp_path):
     assert train.main(words_of(name, tmp_path)) == 0
@@ -104,6 +111,53 @@ def test_two_processes_are_one_with_the_same_batches(name, of_two, tmp_path):
     assert two["position"]["step"] == one["position"]["step"]
     for key, value in one["model"].items():
         assert torch.allclose(two["model"][key], value, rtol=1e-4, atol=1e-5), key
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_shards_are_written_by_each_process_and_read_as_one(name, of_two):
+    path = only_run(of_two / f"{name}-shards")
+    last = path / "checkpoints" / "last.pt"
+    stored, whole = torch.load(last, weights_only=True), read(last)
+    written = path / "checkpoints" / "shards"
+    files = {file.name for file in (written / stored["shards"]["folder"]).iterdir()}
+    assert files == set(stored["shards"]["files"]) and len(files) == 3  # One says what is where.
+    kept = {torch.load(f, weights_only=True)["shards"]["folder"] for f in last.parent.glob("*.pt")}
+    assert {folder.name for folder in written.iterdir()} == kept
+    assert evaluate.main([f"run={path}", "split=val", "trainer.device=cpu"]) == 0
+    if name not in DRAWS:
+        expected = read(only_run(of_two / name) / "checkpoints" / "last.pt")
+        for key, value in expected["model"].items():
+            assert torch.allclose(whole["model"][key], value, rtol=1e-4, atol=1e-5), key
+
+
+def test_shards_go_on_in_one_process_and_damage_is_found(of_two, tmp_path, capsys):
+    path = tmp_path / "run"
+    shutil.copytree(only_run(of_two / "mlp_penguins-shards"), path)
+    assert train.main([f"resume={path}", "trainer.steps=10"]) == 0
+    assert "shards" not in torch.load(path / "checkpoints" / "last.pt", weights_only=True)
+    (part, *_) = (path / "checkpoints" / "shards").glob("*/*.distcp")
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    assert evaluate.main([f"run={path}", f"checkpoint={of_part(part)}"]) == 1
+    assert "is missing or damaged" in capsys.readouterr().err
+
+
+def of_part(part):
+    """A checkpoint whose tensors are in a file."""
+    checkpoints = part.parents[2].glob("*.pt")
+    folder = part.parent.name
+    return next(
+        f
+        for f in checkpoints
+        if torch.load(f, weights_only=True).get("shards", {}).get("folder") == folder
+    )
+
+
+def test_a_description_of_shards_with_other_objects_is_refused(tmp_path):
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(print))
+    with pytest.raises(ShardError, match=r"holds an object of builtins\.print"):
+        read_shards(tmp_path, {})
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +223,14 @@ def test_a_run_goes_on_with_another_number_of_processes(first, then, of_two, tmp
     found = read(path / "checkpoints" / "last.pt")["model"]
     for key, value in expected.items():
         assert torch.allclose(found[key], value, rtol=1e-4, atol=1e-5), key
+
+
+def test_shards_whose_weights_the_task_would_set_are_refused(tmp_path):
+    words = words_of("logistic_breast_cancer", tmp_path, "trainer.strategy=fsdp")
+    code, output = program(words)
+    assert code != 0
+    assert "process 0: error: Classification sets weights before the first step" in output
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_sweep_is_refused(tmp_path):

@@ -15,7 +15,7 @@ from zoo.app.learned import LEARNED
 from zoo.app.rebuild import Evaluation, prepare_evaluation
 from zoo.config.errors import ConfigError, as_cli_text, one_line
 from zoo.config.resuming import flat
-from zoo.training.checkpoint import CheckpointError
+from zoo.training.checkpoint import CheckpointError, copy
 from zoo.training.run_folder import RunFolder
 
 KEYS = ("features", "teacher")
@@ -67,7 +67,7 @@ def _copy(source: Path, target: Path) -> None:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
     kept = target / "checkpoints" / "best.pt"
-    shutil.copyfile(checkpoint, kept)
+    copy(checkpoint, kept)
     RunFolder(target).write(ORIGIN, {"run": str(source), "sha256": _digest(kept)})
 
 

@@ -10,6 +10,7 @@ refuses a later one by number.
 
 import contextlib
 import errno
+import itertools
 import os
 import pickle
 import re
@@ -23,12 +24,16 @@ from typing import Any, Literal
 import torch
 
 from zoo.training.own_files import link, replacing, sync_folder
+from zoo.training.shard_files import SHARDS, ShardError, join, read_shards
 from zoo.training.shortage import shortage
 
-FORMAT = 2
+FORMAT = 3
+_OF_SHARDS = 3
+"""Formats up to 2 have all tensors in the file; others are still written so."""
 KEPT = ("best", "last", "previous")
 """Checkpoints that have a name."""
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FOLDER = re.compile(r"\d{8,}-\d+")
 _RANKED = re.compile(r"best\.pt|step-\d{8,}\.pt")
 
 
@@ -50,7 +55,10 @@ def _from_one_part(state: dict[str, Any]) -> dict[str, Any]:
     return {**shared, "format": 2, "ranks": [own]}
 
 
-_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_one_part}
+_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: _from_one_part,
+    2: lambda state: state,
+}
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
@@ -61,7 +69,7 @@ def write(path: Path, state: dict[str, Any]) -> None:
     """
     try:
         with replacing(path) as file:
-            torch.save({"format": FORMAT, **state}, file)
+            torch.save({"format": _OF_SHARDS if SHARDS in state else 2, **state}, file)
     except (OSError, RuntimeError) as error:
         free = shutil.disk_usage(path.parent).free
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
@@ -124,7 +132,36 @@ def read(path: Path) -> dict[str, Any]:
     with well_formed(path):
         for older in range(version, FORMAT):
             state = _UPGRADES[older](state)
+        if SHARDS in state:
+            state = _with_shards(path, state)
     return state
+
+
+def _with_shards(path: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint with whole tensors in the places of its shards."""
+    place = state.pop(SHARDS)
+    if not _FOLDER.fullmatch(place["folder"]):
+        raise ValueError(f"its shards are in {place['folder']!r}")
+    try:
+        whole = read_shards(path.parent / SHARDS / place["folder"], place["files"])
+    except ShardError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    joined: dict[str, Any] = join(state, whole)
+    return joined
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copies a checkpoint into another folder; one of shards becomes a single file."""
+    if SHARDS in _light(source):
+        write(target, read(source))
+    else:
+        shutil.copyfile(source, target)
+
+
+def _light(path: Path) -> dict[str, Any]:
+    """A checkpoint whose tensors are not read, and nothing of which is verified."""
+    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return found
 
 
 @contextlib.contextmanager
@@ -223,10 +260,26 @@ class CheckpointFolder:
             if keep:
                 self._drop_unranked()
             sync_folder(self.path)
+            self._drop_shards()
         except OSError as error:
             raise CheckpointError(
                 f"cannot keep a checkpoint in {self.path} ({error.strerror})"
             ) from error
+
+    def new_shards(self, state: dict[str, Any]) -> Path:
+        """A folder for the shards of a state, which is not there yet."""
+        step = state["position"]["step"]
+        folders = (self.path / SHARDS / f"{step:08d}-{n}" for n in itertools.count(1))
+        return next(folder for folder in folders if not folder.exists())
+
+    def _drop_shards(self) -> None:
+        """Removes the folders of shards that no checkpoint names any more."""
+        folders = [f for f in self.path.glob(f"{SHARDS}/*") if _FOLDER.fullmatch(f.name)]
+        if folders:
+            named = {_light(f).get(SHARDS, {}).get("folder") for f in self.path.glob("*.pt")}
+            for folder in folders:
+                if folder.name not in named:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _drop_unranked(self) -> None:
         kept = {name for _, _, name in self.ranking}

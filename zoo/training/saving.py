@@ -4,13 +4,16 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from zoo.training.checkpoint import CheckpointFolder, require_space
 from zoo.training.distributed.strategy import OneProcess, Strategy
 from zoo.training.interruption import Interrupted, OutOfTime, Signals
 from zoo.training.run_folder import HEARTBEAT_SECONDS, RunFolder
 from zoo.training.settings import CheckpointSettings, seconds_of
+from zoo.training.shard_files import SHARDS
 
 SMALL = 2**28
 """Bytes of state up to which a run is also saved before its first step."""
@@ -23,6 +26,16 @@ SHARE = 0.1
 
 NOTHING, SAVE, END_OF_TIME, END = range(4)
 """What a process may ask all of them for; to END the number of a signal is added."""
+
+
+class _Unfinished(NamedTuple):
+    """A checkpoint whose shards are being written."""
+
+    written: Future[dict[str, int]]
+    folder: Path | None
+    state: dict[str, Any]
+    keep: bool
+    for_good: bool
 
 
 class Saving:
@@ -57,6 +70,7 @@ class Saving:
         self._time_limit, self._end = time_limit, math.inf
         self._strategy = strategy or OneProcess()
         self._asked = self._agreed = NOTHING
+        self._unfinished: _Unfinished | None = None
 
     def begin(self, weights: int) -> None:
         """Makes sure that the disk can hold the run, and saves its beginning if that is cheap.
@@ -81,6 +95,7 @@ class Saving:
         signals = self._signals
         if self._strategy.world > 1:
             self._agreed = self._agree()
+            self.complete(wait=False)
         return (
             signals.stop is not None
             or signals.save
@@ -149,9 +164,30 @@ class Saving:
         """Writes a checkpoint, also as one of the best (`keep`) or one that stays (`for_good`)."""
         if self.checkpoints is None and self._strategy.world == 1:
             return
+        self.complete()
         began = time.perf_counter()
         state = self._state()  # Every process has to ask for it.
-        if self.checkpoints is not None:
+        folder = self.checkpoints.new_shards(state) if self.checkpoints else None
+        state, written = self._strategy.write_shards(state, folder)
+        if written is not None:
+            self._unfinished = _Unfinished(written, folder, state, keep, for_good)
+        elif self.checkpoints is not None:
             self.checkpoints.save(state, keep=keep, for_good=for_good)
         self._saved_at = time.perf_counter()
         self._took = self._saved_at - began
+
+    def complete(self, *, wait: bool = True) -> None:
+        """Writes the checkpoint whose shards are in the background, once they are written.
+
+        Args:
+            wait: for them; else it is done only if they are.
+        """
+        unfinished = self._unfinished
+        if unfinished is None or not (wait or unfinished.written.done()):
+            return
+        self._unfinished = None
+        sums = unfinished.written.result()
+        if self.checkpoints is not None and unfinished.folder is not None:
+            state = {**unfinished.state, SHARDS: {"folder": unfinished.folder.name, "files": sums}}
+            keep, for_good = unfinished.keep, unfinished.for_good
+            self.checkpoints.save(state, keep=keep, for_good=for_good)

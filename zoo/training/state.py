@@ -133,21 +133,25 @@ class RunState:
         self.strategy.load_state(self.task.model, usable_weights(state))
         self.task.load_state_dict(task_state(state))
 
-    def state_dict(self) -> dict[str, Any]:
-        """The shared part, and in `ranks` that of each process; every process has to ask."""
-        return {**self._shared(), "ranks": self.strategy.gather(self._per_rank())}
+    def state_dict(self, *, whole: bool = True) -> dict[str, Any]:
+        """The shared part, and in `ranks` that of each process; every process has to ask.
 
-    def _shared(self) -> dict[str, Any]:
+        Args:
+            whole: whether shards are gathered in the main process, or left as they are.
+        """
+        return {**self._shared(whole=whole), "ranks": self.strategy.gather(self._per_rank())}
+
+    def _shared(self, *, whole: bool) -> dict[str, Any]:
         strategy, scaler = self.strategy, self.updater.scaler
+        gather = strategy.gather_tensors if whole else dict
+        model = self.task.model
         return {
             "config": self.config,
             "position": asdict(self.position),
-            "model": strategy.gather_state(self.task.model),
-            "average": strategy.gather_tensors(self.average.state_dict()) if self.average else None,
+            "model": strategy.gather_state(model) if whole else model.state_dict(),
+            "average": gather(self.average.state_dict()) if self.average else None,
             "average_steps": self.average.steps if self.average else 0,
-            "optimizers": {
-                name: strategy.gather_tensors(o.state_dict()) for name, o in self.optimizers.items()
-            },
+            "optimizers": {name: gather(o.state_dict()) for name, o in self.optimizers.items()},
             "parameters": self._parameters(),
             "scaler": scaler.state_dict() if scaler else None,
             "schedule": self.schedule.state_dict(),

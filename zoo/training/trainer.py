@@ -344,7 +344,12 @@ class Trainer:
                 that selects checkpoints, or the optimizer needs an objective that is always the
                 same and this is not.
         """
-        found = rehearse(self.task, self.data, self.plan.batches_per_epoch, self.updater.autocast)
+        batches = self.plan.batches_per_epoch
+        try:
+            found = rehearse(self.task, self.data, batches, self.updater.autocast)
+        except ValueError as error:
+            self.strategy.explain(error)
+            raise
         if "val" in self.data.splits:
             self.selection.value(found.metrics)
         if self.updater.searches:
@@ -372,8 +377,10 @@ class Trainer:
             )
         try:
             self._loop(stepper)
+            self.saving.complete()
         except Interrupted:
             self.saving.save()
+            self.saving.complete()
             raise
         finally:
             if self.captured is not None:
@@ -424,6 +431,7 @@ class Trainer:
             self.stopped, self._stopped_by = self.strategy.share((self.stopped, self._stopped_by))
 
     def _evaluate_and_save(self) -> None:
+        self.saving.complete()  # The ranking is that of the files.
         self.reporter.check()
         keep = False
         if "val" in self.data.splits:
@@ -502,7 +510,7 @@ class Trainer:
         """The state, after a look at whether it is worth saving."""
         self.reporter.check()
         self.reporter.tick()
-        return self.state_dict()
+        return self.state.state_dict(whole=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes what happens next, as plain Python and tensors."""

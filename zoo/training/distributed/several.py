@@ -93,7 +93,7 @@ class Several(Strategy):
                 (getattr(first, "merge", None) or first.merge_state)(other)
             vars(metric).update(vars(first))  # In place: a task may hold it elsewhere too.
 
-    def explain(self, error: RuntimeError) -> None:
+    def explain(self, error: Exception) -> None:
         if is_loss_of_another(error):
             raise LostProcessError(
                 "another process of this run has ended, so that this one cannot go on; what it "

@@ -1,7 +1,9 @@
 """Shards: every process has a part of each parameter, by FSDP2."""
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from zoo.tasks.task import Task
 from zoo.training.distributed.several import Several, together
 from zoo.training.optimizers import load_optimizer
+from zoo.training.shard_files import checksums, split
 
 
 def _without_content(make: Callable[[], nn.Module]) -> nn.Module | None:
@@ -42,6 +45,9 @@ class Sharded(Several):
         self.scale = self.world
         self._dtype = dtype
         self._model: nn.Module | None = None
+        self._task = ""
+        # Shards are written in the background, beside what the processes say meanwhile.
+        self._writers = self._dist.new_group(backend="gloo")
 
     def build(self, make: Callable[[], nn.Module], device: torch.device | str = "cpu") -> nn.Module:
         found = None if self.is_main else _without_content(make)
@@ -58,6 +64,7 @@ class Sharded(Several):
         policy = MixedPrecisionPolicy(
             param_dtype=self._dtype, reduce_dtype=torch.float32 if self._dtype else None
         )
+        self._task = type(task).__name__
         # What the main process has made; nothing is copied, and shards are copies.
         whole = task.model.state_dict() if self.is_main else {}
         for network in task.networks().values():
@@ -84,6 +91,14 @@ class Sharded(Several):
                 "do; train replicas instead of shards"
             )
         return "parameters are sharded and gradients reduced during backward by FSDP2"
+
+    def explain(self, error: Exception) -> None:
+        super().explain(error)
+        if "mixed torch.Tensor and DTensor" in str(error):
+            raise ValueError(
+                f"{self._task} sets weights before the first step (task.balanced_start, say), "
+                "which shards cannot; use trainer.strategy=ddp, or have it leave them"
+            ) from error
 
     def begin_step(self) -> None:
         if self._model is not None:  # FSDP2 reduces gradients, and knows no buffers.
@@ -117,6 +132,28 @@ class Sharded(Several):
 
         found: dict[str, Any] = tree_map(whole, state)
         return found
+
+    def write_shards(
+        self, state: dict[str, Any], folder: Path | None
+    ) -> tuple[dict[str, Any], Future[dict[str, int]] | None]:
+        import torch.distributed.checkpoint as dcp
+
+        path = self.share(folder)
+        if path is None:
+            return state, None
+        rest, shards = split(state)
+        writer = dcp.FileSystemWriter(path)
+        written = dcp.async_save(shards, storage_writer=writer, process_group=self._writers)
+        assert isinstance(written, Future)
+
+        def complete() -> dict[str, int]:
+            written.result()
+            return checksums(path) if self.is_main else {}
+
+        pool = ThreadPoolExecutor(1)
+        found = pool.submit(complete)
+        pool.shutdown(wait=False)
+        return rest, found
 
     def load_state(self, module: nn.Module, state: dict[str, Any]) -> None:
         from torch.distributed.checkpoint.state_dict import (

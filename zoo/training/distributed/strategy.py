@@ -10,7 +10,9 @@ equal one large batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -122,8 +124,8 @@ class Strategy:
     def merge(self, metrics: Mapping[str, Metric]) -> None:
         """Lets every metric have seen what those of all processes have, in place."""
 
-    def explain(self, error: RuntimeError) -> None:
-        """Raises another error where one only says that another process is gone."""
+    def explain(self, error: Exception) -> None:
+        """Raises another error where one hides that several processes are what it is about."""
 
     def align(self, model: nn.Module) -> None:
         """Gives every process the buffers of the main process, in place."""
@@ -135,6 +137,21 @@ class Strategy:
     def gather_tensors(self, state: dict[str, Any]) -> dict[str, Any]:
         """A nested state with whole tensors in it."""
         return state
+
+    def write_shards(
+        self, state: dict[str, Any], folder: Path | None
+    ) -> tuple[dict[str, Any], Future[dict[str, int]] | None]:
+        """Begins to write the shards of a state, where there are any, in the background.
+
+        Args:
+            state: of the run, as `RunState.state_dict(whole=False)` gives it.
+            folder: where to, which is not there yet; only the main process needs to know it.
+
+        Returns:
+            The state without them, and what will give the checksums of the files (in the main
+            process); None where nothing is written.
+        """
+        return state, None
 
     def load_state(self, module: nn.Module, state: dict[str, Any]) -> None:
         """Restores what `gather_state` gave."""

@@ -49,6 +49,7 @@ class RunLocation:
         resume: whether it was there before.
         checkpoint: what a resumed run goes on from.
         changes: words of the command line that change something of a resumed run.
+        sweep: the folder of the sweep that the run is a job of.
         results: of the run, once it is finished.
         next_steps: programs that make sense after it, see `Task.next_steps`.
     """
@@ -61,25 +62,29 @@ class RunLocation:
     resume: bool = False
     checkpoint: str = "last"
     changes: Sequence[str] = ()
+    sweep: Path | None = None
     results: dict[str, Any] = field(default_factory=dict)
     next_steps: Sequence[str] = ()
 
     def run(self, train: "Train", recipe: Recipe) -> None:
-        """Trains here; a run that is stopped says how it goes on."""
+        """Trains here; a run that is stopped says how it goes on, unless its sweep does."""
         try:
             self.results = train(recipe, self)
         except (Interrupted, KeyboardInterrupt) as error:
-            if self.folder is None:
-                error.add_note(NOTHING)
-            elif (self.folder.path / "checkpoints" / "last.pt").exists():
-                trusted = [word for word in self.also if word.startswith("trusted=")]
-                path = relative(self.folder.path)
-                go_on = shlex.join([f"resume={path}", *trusted])
-                several = f" (with torchrun, as {world()} processes)" if world() > 1 else ""
-                error.add_note(f"go on with it:  {command('train.py')} {go_on}{several}")
-            else:
-                error.add_note(f"there is no checkpoint yet in {relative(self.folder.path)}")
+            if self.sweep is None:
+                error.add_note(self._how_it_goes_on())
             raise
+
+    def _how_it_goes_on(self) -> str:
+        if self.folder is None:
+            return NOTHING
+        path = relative(self.folder.path)
+        if not (self.folder.path / "checkpoints" / "last.pt").exists():
+            return f"there is no checkpoint yet in {path}"
+        trusted = [word for word in self.also if word.startswith("trusted=")]
+        several = f" (with torchrun, as {world()} processes)" if world() > 1 else ""
+        words = shlex.join([f"resume={path}", *trusted])
+        return f"go on with it:  {command('train.py')} {words}{several}"
 
     @property
     def kept(self) -> Path | None:

@@ -43,7 +43,9 @@ def main(train: Train, words: Sequence[str] | None = None) -> int:
 def _main(train: Train, words: Sequence[str] | None) -> int:
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     line = parse_words(
-        sys.argv[1:] if words is None else words, options=("resume", "checkpoint"), flags=FLAGS
+        sys.argv[1:] if words is None else words,
+        options=("resume", "checkpoint", "failed"),
+        flags=FLAGS,
     )
     if "--help" in line.flags:
         from zoo.config.help import text
@@ -53,8 +55,19 @@ def _main(train: Train, words: Sequence[str] | None) -> int:
     if "--version" in line.flags:
         show_version()
         return 0
+    if line.options.get("failed", "retry") != "retry":
+        raise ConfigError(f"failed={line.options['failed']}: must be retry")
     if "resume" in line.options:
+        from zoo.app.sweep_record import sweep_of
+
+        if (folder := sweep_of(line)) is not None:
+            from zoo.app.sweep import go_on
+
+            require_one_process("a sweep")
+            return go_on(train, line, folder)
         return _resume(train, line)
+    if "failed" in line.options:
+        raise ConfigError("failed=retry: goes with resume=<sweep folder>")
     if "checkpoint" in line.options:
         raise ConfigError(
             f"checkpoint={line.options['checkpoint']}: goes with resume=<run folder>; weights "
@@ -124,6 +137,8 @@ def _resume(train: Train, line: CommandLine) -> int:
     from zoo.config.run_config import load, merge
     from zoo.training.run_folder import RunFolder
 
+    if "failed" in line.options:
+        raise ConfigError(f"resume={line.options['resume']} failed=retry: is no sweep; omit failed")
     if line.flags:
         flags = " ".join(line.flags)
         named = f"resume={line.options['resume']} {flags}"

@@ -2,15 +2,17 @@
 
 Whoever starts a job a second time calls the same function: a sweep that goes on, and a queue that
 starts a job again. A finished run stays as it is, one that was stopped or killed goes on from its
-checkpoint, one without a checkpoint begins again, and one that failed does so only on request.
+checkpoint, one without a checkpoint begins again (what it has left is put aside), and one that
+failed is tried again only on request.
 """
 
+import itertools
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.app.failures import failure, report
 from zoo.app.place import RunLocation, Train
@@ -18,7 +20,12 @@ from zoo.config.compose import compose
 from zoo.config.run_config import load, merge
 from zoo.training.interruption import OutOfTime
 
+if TYPE_CHECKING:
+    from zoo.training.run_folder import RunFolder
+
 WORST = 1e30
+ASIDE = "restarted"
+"""The folder within a sweep for what is left of runs that began again."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +82,11 @@ class Jobs:
         try:
             if folder is not None and _has_checkpoint(folder.path):
                 place.resume = True
-                recipe = merge(load(folder.path / "config.yaml"), (), self.trusted)
+                at_home = [word for word in shown if word.startswith("paths.data_dir=")]
+                recipe = merge(load(folder.path / "config.yaml"), at_home, self.trusted)
             else:
                 if folder is not None:
-                    with folder.lock():
-                        shutil.rmtree(folder.path)
+                    _put_aside(folder)
                     place.folder = None
                 recipe = compose(
                     words, config_dir=self.config_dir, trusted=self.trusted, default=False
@@ -109,6 +116,15 @@ def _short(word: str) -> str:
 
 def _has_checkpoint(run: Path) -> bool:
     return any((run / "checkpoints" / f"{name}.pt").exists() for name in ("last", "previous"))
+
+
+def _put_aside(folder: "RunFolder") -> None:
+    """Moves a run without a checkpoint away, which begins again: its log may be wanted."""
+    aside = folder.path.parent / ASIDE
+    aside.mkdir(exist_ok=True)
+    names = (aside / f"{folder.path.name}_{number}" for number in itertools.count(1))
+    with folder.lock():
+        folder.path.rename(next(name for name in names if not name.exists()))
 
 
 def _signed(results: dict[str, object]) -> float:

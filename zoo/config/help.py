@@ -11,6 +11,7 @@ Trains and evaluates the models of the zoo.
   python train.py experiment=<name> [group=option] [key=value] ...
   python train.py resume=<run folder> [checkpoint=best|previous|<file>] [trainer.epochs=20]
   python train.py -m optimizer.lr=0.01,0.1 seed=1,2,3      every combination, with a closing table
+  python train.py resume=<sweep folder> [failed=retry]     what is left of a sweep
   python evaluate.py run=<run folder> [split=test] [checkpoint=best|last|<file>]
   python evaluate.py run=<run folder> predict=<image or folder> [out=<file.csv or folder>]
 """

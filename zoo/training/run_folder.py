@@ -157,9 +157,10 @@ class RunFolder:
         try:
             self._lock.acquire(timeout=2)
         except Timeout:
-            pid = self.read_status().get("pid")
+            pid = self.read("status.json").get("pid")
+            who = "another process" if pid is None else f"another process (pid {pid})"
             raise RunFolderError(
-                f"{self.path} is in use by another process (pid {pid}); wait for it or stop it"
+                f"{self.path} is in use by {who}; wait for it or stop it"
             ) from None
         except OSError as error:
             raise RunFolderError(f"cannot lock {self.path} ({error.strerror})") from error

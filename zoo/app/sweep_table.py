@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.config.errors import ConfigError
-from zoo.config.run_config import dump, load, repetition_keys, stored_words
+from zoo.app.run_rows import identity, metrics_of
+from zoo.config.run_config import stored_words
 from zoo.training.own_files import naming
 
 
@@ -32,14 +32,12 @@ def collect(folder: Path) -> list[dict[str, Any]]:
         words = stored_words(path)
         row: dict[str, Any] = {"job": int(path.name.split("-")[0]), "state": status["state"]}
         row |= dict(word.partition("=")[::2] for word in words)
-        for split in ("val", "test"):
-            found = results.get(split, {}).items()
-            row |= {f"{split}/{k}": math.nan if v is None else v for k, v in found}
+        row |= metrics_of(results)
         row["monitor"] = f"val/{results['monitor']}" if results else ""
         row["mode"] = results.get("mode", "")
         row["error"] = status.get("error") or ""
         row["folder"] = path.name
-        settings, repetition = _identity(path, words)
+        settings, repetition = identity(path, words)
         given = [word for word in words if word.partition("=")[0] not in repetition]
         row["settings"] = " ".join(given)
         row["group"] = groups.setdefault(settings, row["job"])
@@ -74,22 +72,6 @@ def collect(folder: Path) -> list[dict[str, Any]]:
         writer.writeheader()
         writer.writerows(rows)
     return rows
-
-
-def _identity(path: Path, words: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """What a run is, however its values were written, and which repetition: its seed, its fold."""
-    try:
-        config = load(path / "config.yaml")
-    except ConfigError:  # It failed before it had one.
-        return " ".join(sorted(words)), {"seed": ""}
-    repetition: dict[str, Any] = {}
-    for key in repetition_keys(config):
-        *groups, name = key.split(".")
-        node = config
-        for group in groups:
-            node = node[group]
-        repetition[key] = node.pop(name, None)
-    return dump(config), repetition
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

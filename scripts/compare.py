@@ -3,6 +3,7 @@
     python scripts/compare.py runs/lenet_digits/<run> runs/lenet_digits/<run>
     python scripts/compare.py runs/lenet_digits/<sweep> runs/mlp_digits/<sweep>
     python scripts/compare.py <run>,<run>,<run> <run>,<run>,<run>
+    python scripts/compare.py <a> <b> out=curves.png
 
 Of two runs: where their configurations differ, the metrics of both, and whether their weights are
 equal. Of several (a sweep, or runs with commas between them, that differ in nothing but their seed
@@ -11,7 +12,8 @@ of the same seeds and folds are compared pair by pair (paired t; over folds with
 Nadeau and Bengio, 2003; beside it the signed-rank test of Wilcoxon), others by Welch's t-test.
 
 The last line is the verdict on the metric that selected the weights, on test where there is one.
-What changes no figure (name, paths, logger) is left out of the configurations.
+What changes no figure (name, paths, logger) is left out of the configurations. `out` is an image of
+how the metrics of both went over the steps, in training and on val.
 """
 
 import sys
@@ -23,13 +25,18 @@ from typing import Any
 
 import clone  # noqa: F401
 from differences import Difference, paired, unpaired
+from zoo.app.commands import relative
+from zoo.app.prediction_files import write_image
 from zoo.app.program import program
+from zoo.app.run_rows import rows_of
 from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError, as_cli_text
 from zoo.config.run_config import load, repetition_keys
+from zoo.figures.histories import Curve, histories_image
 
 UNIMPORTANT = ("name", "paths", "logger")
 FOLD = "data.fold"
+NO_METRIC = {"step", "epoch", "split"}
 
 
 @dataclass
@@ -178,6 +185,31 @@ def of_weights(a: Run, b: Run) -> str:
     return f"weights: they differ by up to {gaps[name]:.4g} ({name})"
 
 
+def histories(a: Sequence[Run], b: Sequence[Run]) -> dict[str, dict[str, list[Curve]]]:
+    """The curves of both sides by metric: the loss in training, and what val has, if both have it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found: dict[str, dict[str, list[Curve]]] = {}
+    for side, runs in (("a", a), ("b", b)):
+        for run in runs:
+            points: dict[str, list[tuple[float, float]]] = {}
+            for row in rows_of(run.path):
+                names = ["loss"] if row.get("split") == "train" else row.keys() - NO_METRIC
+                for name in sorted(names) if row.get("split") in ("train", "val") else ():
+                    if isinstance(row.get(name), int | float):
+                        key = f"{row['split']}/{name}"
+                        points.setdefault(key, []).append((row["step"], row[name]))
+            for key, curve in points.items():
+                steps, values = zip(*curve, strict=True)
+                found.setdefault(key, {}).setdefault(side, []).append((steps, values))
+    both = {key: sides for key, sides in found.items() if len(sides) == 2}
+    if not both:
+        raise ConfigError("out: there is no curve that both have in metrics.jsonl")
+    return both
+
+
 def overlap_of(runs: Sequence[Run], split: str) -> float:
     """n_test / n_train, the mean over folds; 0 for runs that are not of several folds.
 
@@ -220,6 +252,10 @@ def compare(line: CommandLine) -> None:
     names = [n for n in a[0].metrics if all(n in run.metrics for run in (*a, *b))]
     if not names:
         raise ConfigError("there is no metric that all of these runs have")
+    if "out" in line.options:
+        out = Path(line.options["out"]).expanduser()
+        write_image(histories_image(histories(a, b)), out)
+        print(f"\ncurves: {relative(out)}")
     print()
     print("\n".join(of_two(a[0], b[0], names) if len(a) == 1 else of_many(a, b, names)))
 
@@ -294,7 +330,7 @@ def verdict(name: str, difference: Difference, sign: int, runs: str) -> str:
     )
 
 
-main = program(compare, __doc__, options=())
+main = program(compare, __doc__, options=("out",))
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,8 +6,10 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from zoo.app.train import main as train
 
@@ -202,5 +204,15 @@ def test_weights_of_equal_runs_are_equal_and_of_others_not(tmp_path, capsys, mon
     out = said(capsys, a, c)
     assert "  optimizer.lr: 0.01 -> 0.02\n  seed: 0 -> 1\n" in out
     assert "weights: they differ by up to " in out and "weight)" in out
+    out = said(capsys, a, c, "out=curves.png")
+    assert "\ncurves: curves.png\n" in out
+    with Image.open("curves.png") as image:
+        colours = {tuple(pixel) for row in np.asarray(image)[..., :3] for pixel in row}
+    blue, orange = ((31, 119, 180), (255, 127, 14))  # a and b, in matplotlib's colours
+    assert {blue, orange} <= colours
+    (c / "metrics.jsonl").unlink()
+    assert "there is no curve that both have" in said(capsys, a, c, "out=none.png", code=2)
+    assert "out=curves.jpg: must end in .png" in said(capsys, a, b, "out=curves.jpg", code=2)
+    assert not Path("none.png").exists()
     shutil.rmtree(b / "checkpoints")
     assert "weights: there are no checkpoints to compare" in said(capsys, a, b)

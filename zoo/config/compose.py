@@ -5,6 +5,7 @@ two options for one group, values of the wrong type, NaN. Nothing in this module
 before the groups and the fixed part are known to be right.
 """
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -137,8 +138,22 @@ def compose(
         config["name"] = _name(choices)
     _drop_keys_of_replaced(config, words, trusted)
     recipe = check(config, trusted)
+    _refuse_empty(words, recipe.config)
     _say_without_effect(recipe, words)
     return recipe
+
+
+def _refuse_empty(words: Sequence[str], config: dict[str, Any]) -> None:
+    """Refuses an empty mapping for one that has values: Hydra lays it over them, and they stay."""
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if re.fullmatch(r"\s*{\s*}\s*", value):
+            node = reduce(lambda node, name: node[name], key.split("."), config)
+            if node:
+                raise ConfigError(
+                    f"{word.lstrip('+')}: changes nothing, since a mapping is laid over what is "
+                    f"there; give the values that are to change ({key}.{next(iter(node))}=...)"
+                )
 
 
 def _say_without_effect(recipe: Recipe, words: Sequence[str]) -> None:

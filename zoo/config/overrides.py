@@ -58,6 +58,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
                 f"{word!r} is not of the form key=value ({sentence(error)}); quote values with "
                 "special characters: key='\"a=b\"'"
             ) from error
+        except ValueError as error:  # Python's limit: from some thousand digits on it is slow.
+            raise ConfigError(f"{as_cli_text(word)}: a number has too many digits") from error
         place = override.key_or_group, override.package
         if not place[0]:
             raise ConfigError(f"{word!r} is not of the form key=value")

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from zoo.config.component import Component, check_component
 from zoo.config.errors import ConfigError, as_cli_text, did_you_mean
+from zoo.config.targets import require_packages
 from zoo.training.settings import RunSettings
 
 
@@ -60,6 +61,7 @@ def make_recipe(
     Raises:
         ConfigError: a component is wrong.
     """
+    require_packages(trusted)
 
     def check(key: str) -> Component:
         return check_component(config[key], key, key, trusted)

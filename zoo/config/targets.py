@@ -5,9 +5,10 @@ reached does not count: a module of ours that imports `os` hands out nothing). H
 is not used.
 """
 
-import importlib
+import importlib.util
 import inspect
 import pkgutil
+import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -23,6 +24,21 @@ def _allowed(name: str, trusted: Sequence[str]) -> bool:
     return any(
         name == p.rstrip(".") or name.startswith(p.rstrip(".") + ".") for p in (*PREFIXES, *trusted)
     )
+
+
+def require_packages(trusted: Sequence[str]) -> None:
+    """Refuses to trust a package that there is not: its name is misspelt, or Python cannot find it.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    for name in trusted:
+        top = name.partition(".")[0]
+        if top not in sys.modules and importlib.util.find_spec(top) is None:
+            raise ConfigError(
+                f"trusted=[{name}]: there is no package {top!r}; install it, or name its folder in "
+                "PYTHONPATH"
+            )
 
 
 def locate(target: Any, key: str, trusted: Sequence[str] = ()) -> Callable[..., Any]:

@@ -66,7 +66,7 @@ def test_every_run_below_a_folder_is_shown_with_what_became_of_it(here, capsys):
     bare = here / "sweep-1" / "2-seed"  # of a job that failed before it had a configuration
     bare.mkdir()
     (bare / "status.json").write_text('{"state": "failed", "error": "ConfigError: no"}')
-    made(here / "sweep-1" / "restarted" / "0-seed_1", "interrupted")
+    made(here / "d" / "failed-1", "interrupted")  # put aside, and killed before it began again
     with FileLock(here / "sweep-1" / "1-seed" / ".lock"):
         rows = table(capsys, "runs")
         out = said(capsys, "runs", here / "a")

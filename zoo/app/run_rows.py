@@ -2,12 +2,12 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zoo.app.named_runs import DEPTH
-from zoo.app.sweep_jobs import ASIDE
 from zoo.config.errors import ConfigError
 from zoo.config.run_config import dump, load, repetition_keys
 
@@ -18,9 +18,10 @@ def runs_in(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
     """The run folders below a folder, or itself, by name; what failed before it began included."""
     if (folder / "status.json").exists():
         yield folder
-    elif depth and folder.is_dir() and folder.name != ASIDE:
+    elif depth and folder.is_dir():
         for path in sorted(folder.iterdir()):
-            yield from runs_in(path, depth - 1)
+            if not re.fullmatch(r"failed-\d+", path.name):  # See `RunLocation.begin_again`.
+                yield from runs_in(path, depth - 1)
 
 
 def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:

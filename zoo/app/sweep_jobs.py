@@ -6,13 +6,11 @@ checkpoint, one without a checkpoint begins again (what it has left is put aside
 failed is tried again only on request.
 """
 
-import itertools
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from zoo.app.failures import failure, report
 from zoo.app.place import RunLocation, Train
@@ -20,12 +18,7 @@ from zoo.config.compose import compose
 from zoo.config.run_config import load, merge
 from zoo.training.interruption import OutOfTime
 
-if TYPE_CHECKING:
-    from zoo.training.run_folder import RunFolder
-
 WORST = 1e30
-ASIDE = "restarted"
-"""The folder within a sweep for what is left of runs that began again."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +79,8 @@ class Jobs:
                 recipe = merge(load(folder.path / "config.yaml"), at_home, self.trusted)
             else:
                 if folder is not None:
-                    _put_aside(folder)
-                    place.folder = None
+                    with folder.lock():
+                        place.begin_again(folder.path)
                 recipe = compose(
                     words, config_dir=self.config_dir, trusted=self.trusted, default=False
                 )
@@ -96,6 +89,7 @@ class Jobs:
             report(error)
             if place.folder is None:
                 place.folder = RunFolder.create(self.folder, name)
+            if not (place.folder.path / "status.json").exists():
                 place.folder.write("overrides.yaml", json.dumps(shown) + "\n")
                 place.folder.status("failed", error=failure(error)[1].splitlines()[-1])
             return WORST
@@ -116,15 +110,6 @@ def _short(word: str) -> str:
 
 def _has_checkpoint(run: Path) -> bool:
     return any((run / "checkpoints" / f"{name}.pt").exists() for name in ("last", "previous"))
-
-
-def _put_aside(folder: "RunFolder") -> None:
-    """Moves a run without a checkpoint away, which begins again: its log may be wanted."""
-    aside = folder.path.parent / ASIDE
-    aside.mkdir(exist_ok=True)
-    names = (aside / f"{folder.path.name}_{number}" for number in itertools.count(1))
-    with folder.lock():
-        folder.path.rename(next(name for name in names if not name.exists()))
 
 
 def _signed(results: dict[str, object]) -> float:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from zoo.data.module import DataModule
+    from zoo.training.callback import Callback
     from zoo.training.plan import Plan
     from zoo.training.run_folder import RunFolder
     from zoo.training.trainer import Trainer
@@ -50,6 +51,7 @@ class RunLocation:
         checkpoint: what a resumed run goes on from.
         changes: words of the command line that change something of a resumed run.
         sweep: the folder of the sweep that the run is a job of.
+        callbacks: besides those of its configuration.
         results: of the run, once it is finished.
         next_steps: programs that make sense after it, see `Task.next_steps`.
     """
@@ -63,6 +65,7 @@ class RunLocation:
     checkpoint: str = "last"
     changes: Sequence[str] = ()
     sweep: Path | None = None
+    callbacks: Sequence["Callback"] = ()
     results: dict[str, Any] = field(default_factory=dict)
     next_steps: Sequence[str] = ()
 

@@ -7,7 +7,8 @@ configuration by the same strict path as a single run.
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 
 from zoo.app.commands import command, installed, relative
 from zoo.app.failures import report
+from zoo.app.jobs import HERE, importable, on_its_gpu, requeue
 from zoo.app.place import Train, before_training
 from zoo.app.sweep_checks import build_all, naming_job, repetitions
-from zoo.app.sweep_jobs import Jobs
+from zoo.app.sweep_jobs import WORST, Jobs
 from zoo.app.sweep_record import FILE, SweepRecord, check_line, read_record
 from zoo.app.sweep_table import collect, table
 from zoo.config.command_line import CommandLine
@@ -71,7 +73,8 @@ def sweep(train: Train, line: CommandLine) -> int:
     with before_training():
         plan = _plan(line.overrides, line)
         # Another machine may have other devices and data: there the jobs themselves find out.
-        if len(plan.recipes) > 1 and not any(w.startswith("hydra/launcher") for w in plan.words):
+        launchers = {w.partition("=")[2] for w in plan.hydra if w.startswith("hydra/launcher=")}
+        if len(plan.recipes) > 1 and launchers <= {*HERE}:
             build_all(train, plan.recipes)
     names = list(dict.fromkeys(recipe.settings.name for recipe in plan.recipes))
     parent = Path(plan.recipes[0].settings.paths.runs_dir) / "-".join(names)[:80]
@@ -156,9 +159,18 @@ def _launch(train: Train, line: CommandLine, folder: Path, plan: Plan) -> int:
         if number in again:
             print(f"\njob {number}: is job {again[number]} again, seed included; not run twice")
             return None
-        return shared.run(number, list(config.overrides.task))
+        jobs = shared
+        if config.runtime.choices["hydra/launcher"] == "joblib":
+            jobs = replace(shared, train=partial(on_its_gpu, train, number))
+        try:
+            return jobs.run(number, list(config.overrides.task))
+        except Interrupted as error:
+            if not requeue(error):
+                raise
+            return WORST
 
     interruption: BaseException | None = None
+    is_launched = True
     words = ["train.py", "--multirun", *plan.words, *search_path(config_dir)]
     arguments, sys.argv = sys.argv, words
     sys.argv.append(f"hydra.sweep.dir={quoted(str(folder.resolve()))}")
@@ -167,9 +179,12 @@ def _launch(train: Train, line: CommandLine, folder: Path, plan: Plan) -> int:
             decorated = hydra.main(
                 version_base="1.3", config_path=str(CONFIGS), config_name="train"
             )
-            decorated(job)()
+            with importable():
+                decorated(job)()
         except (Interrupted, KeyboardInterrupt) as error:
             interruption = error
+        except SystemExit:  # A launcher has failed, and Hydra has said why.
+            is_launched = False
         finally:
             sys.argv = arguments
         rows = collect(folder)
@@ -185,7 +200,7 @@ def _launch(train: Train, line: CommandLine, folder: Path, plan: Plan) -> int:
     print(f"{relative(folder / 'sweep.csv')}\n{relative(folder)}", flush=True)
     if interruption is not None:
         return report(interruption)
-    return 1 if any(state != "finished" for state in states) else 0
+    return 0 if is_launched and all(state == "finished" for state in states) else 1
 
 
 def _resuming(line: CommandLine, folder: Path, plan: Plan) -> str:

@@ -63,7 +63,7 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
     place.require_same_selection(trainer)
     with as_config_error():
         trainer.dry_run()
-    own = [callback.build() for callback in recipe.callbacks]
+    own = [*(callback.build() for callback in recipe.callbacks), *place.callbacks]
     with place.open(recipe, device, data) as folder:  # None but in the first process.
         callbacks = [*standard_callbacks(recipe, folder, place.changes), *own] if folder else []
         if place.resume:

@@ -1,6 +1,7 @@
 """Signals: they set a flag, and the trainer acts on it between two steps."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -77,27 +78,41 @@ class OutOfTime(Interrupted):
         return f"trainer.time_limit={self.args[0]} is over"
 
 
+def queue_signal() -> int | None:
+    """The signal by which submitit tells this process that its job is to make room.
+
+    None: it is no such job, or submitit has left the signal alone.
+    """
+    name = os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")
+    number: int | None = getattr(signal, f"SIG{name}", None)
+    if "SUBMITIT_EXECUTOR" not in os.environ or number is None:
+        return None
+    return number if callable(signal.getsignal(number)) else None
+
+
 class Signals:
     """Notes SIGTERM, SIGHUP and Ctrl-C (end after this step) and SIGUSR1 (save, and go on).
 
     A second Ctrl-C ends at once. SIGHUP, which a terminal sends when it is closed, is left alone
-    where it was ignored from the start: that is what `nohup` does. Outside the main thread nothing
-    is installed.
+    where it was ignored from the start: that is what `nohup` does. In a job of submitit, the signal
+    of its queue (see `queue_signal`) ends the run after this step, and SIGTERM, which Slurm sends
+    before it, saves and goes on. Outside the main thread nothing is installed.
     """
 
     def __init__(self) -> None:
         self.stop: int | None = None
         self.save = False
+        self._saving: set[int] = set()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
         self.stop, self.save = None, False
         if threading.current_thread() is threading.main_thread():
-            for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"):
-                number = getattr(signal, name, None)
-                if number is None:
-                    continue
-                if name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN:
+            queue = queue_signal()
+            hangup, user = getattr(signal, "SIGHUP", 0), getattr(signal, "SIGUSR1", 0)
+            self._saving = {user, signal.SIGTERM if queue else user} - {queue}
+            for number in {signal.SIGTERM, signal.SIGINT, user, hangup, queue or 0} - {0}:
+                if number == hangup and signal.getsignal(number) is signal.SIG_IGN:
                     continue
                 self._before[number] = signal.signal(number, self._handle)
         return self
@@ -108,7 +123,7 @@ class Signals:
         self._before.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == getattr(signal, "SIGUSR1", None):
+        if number in self._saving:
             self.save = True
             return
         if number == signal.SIGINT and self.stop is not None:

@@ -7,6 +7,7 @@ from zoo.app.failures import report
 from zoo.app.processes import require_one_process
 from zoo.app.streams import lasting_output
 from zoo.config.command_line import CommandLine, parse_words
+from zoo.training.interruption import Interrupted
 
 
 def program(
@@ -42,7 +43,7 @@ def program(
             else:
                 require_one_process("this program")
                 body(line)
-        except (Exception, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt, Interrupted) as error:
             return report(error)
         return 0
 

@@ -33,6 +33,7 @@ class Jobs:
         trusted: packages whose components may be built.
         also: the words of the command line besides the overrides, see `CommandLine.also`.
         retry: whether runs that failed are tried again.
+        noun: what one of them is called.
     """
 
     train: Train
@@ -42,6 +43,7 @@ class Jobs:
     trusted: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     retry: bool = False
+    noun: str = "job"
 
     def run(self, number: int, words: Sequence[str]) -> float:
         """Runs one job, or what is left of it.
@@ -56,12 +58,12 @@ class Jobs:
         from zoo.training.run_folder import RunFolder
 
         shown = [word.lstrip("+") for word in words]
-        name = self._name(number, shown)
+        name = self.name(number, shown)
         folder = RunFolder(self.folder / name) if (self.folder / name).exists() else None
         state = folder.read_status().get("state") if folder else None
         is_kept = state == "finished" or (state == "failed" and not self.retry)
         remark = f" ({state}: kept)" if is_kept else ""
-        print(f"\njob {number}: {' '.join(shown)}{remark}", flush=True)
+        print(f"\n{self.noun} {number}: {' '.join(shown)}{remark}", flush=True)
         if folder is not None and is_kept:
             return _signed(folder.read("results.json")) if state == "finished" else WORST
         place = RunLocation(
@@ -95,7 +97,7 @@ class Jobs:
             return WORST
         return _signed(place.results)
 
-    def _name(self, number: int, shown: Sequence[str]) -> str:
+    def name(self, number: int, shown: Sequence[str]) -> str:
         """The name of a job's run folder."""
         from zoo.training.run_folder import safe_name
 

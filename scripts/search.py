@@ -1,6 +1,6 @@
 """Searches for good values of hyperparameters, with Optuna (pip install 'optuna>=5').
 
-    python scripts/search.py space=docs/spaces/mlp_digits.yaml experiment=mlp_digits trials=30
+    python scripts/search.py space=docs/spaces/mlp_digits.yaml model=mlp data=digits trials=30
     python scripts/search.py space=space.yaml experiment=lenet_digits seed=1,2,3 workers=2
     python scripts/search.py resume=runs/lenet_digits/<search>
 
@@ -23,15 +23,22 @@ resume=<folder>  goes on with a search that was stopped, from the checkpoints of
                and workers= may change
 """
 
-import clone  # noqa: F401
-
-# isort: split
 import sys
 
+import clone  # noqa: F401
 from zoo.app.program import program
-from zoo.app.searching.run import OPTIONS, search
+from zoo.config.command_line import CommandLine
 
-main = program(search, __doc__, options=OPTIONS, flags=("--config-dir",))
+OPTIONS = ("space", "resume", "trials", "workers", "sampler", "pruner")
+
+
+def _search(line: CommandLine) -> None:
+    from zoo.app.searching.run import search
+
+    search(line)
+
+
+main = program(_search, __doc__, options=OPTIONS, flags=("--config-dir",))
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,14 +5,13 @@ import importlib.util
 import shlex
 import statistics
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from zoo.app.commands import command, installed, relative
-from zoo.app.searching.study import Search, open_study, stored
+from zoo.app.searching.study import STATES, Search, open_study, stored
 from zoo.training.own_files import naming
-
-STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
@@ -95,21 +94,29 @@ def importance(folder: Path) -> dict[str, float]:
         return {}
 
 
-def train_best(search: Search, words: list[str]) -> str:
-    """The command that trains the best combination again, or with another seed."""
-    given = [*search.also(), *search.words, *words, f"seed={search.seeds[0]}"]
+def _train_best(search: Search, also: Sequence[str], words: Sequence[str]) -> str:
+    """The command that trains the best combination again."""
+    given = [*also, *search.words, *words, f"seed={search.seeds[0]}"]
     return f"{command('train.py')} {shlex.join(given)}"
 
 
-def conclude(folder: Path) -> bool:
-    """Prints the table, what mattered and what to do next; whether any trial is complete."""
+def conclude(folder: Path, also: Sequence[str]) -> bool:
+    """Prints the table, what mattered and what to do next.
+
+    Args:
+        folder: of the search.
+        also: words besides the overrides that its runs need, see `CommandLine.also`.
+
+    Returns:
+        Whether any trial is complete.
+    """
     from optuna.trial import TrialState
 
     search = stored(folder)
     rows = collect(folder)
     print(table(rows))
     complete = [row for row in rows if row["state"] == "complete"]
-    if shares := importance(folder):
+    if len(complete) > 1 and (shares := importance(folder)):
         print("\nimportance:  " + "  ".join(f"{key} {share:.2f}" for key, share in shares.items()))
     if complete:
         study = open_study(folder, search)
@@ -118,7 +125,7 @@ def conclude(folder: Path) -> bool:
             for t in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
             if t.number == complete[0]["trial"]
         )
-        print(f"\ntrain the best:  {train_best(search, best.user_attrs['words'])}")
+        print(f"\ntrain the best:  {_train_best(search, also, best.user_attrs['words'])}")
     print(f"look at it:      {installed('tensorboard')} --logdir {shlex.quote(relative(folder))}")
     missing = importlib.util.find_spec("optuna_dashboard") is None
     hint = "  (pip install optuna-dashboard)" if missing else ""

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -39,7 +40,6 @@ from zoo.config.overrides import DEFAULT_EXPERIMENT, expand, parse
 from zoo.training.interruption import Interrupted, early_requests
 from zoo.training.run_folder import RunFolderError, folder_of_now
 
-OPTIONS = ("space", "resume", "trials", "workers", "sampler", "pruner")
 TRIALS = 20
 
 
@@ -62,12 +62,12 @@ def search(line: CommandLine) -> None:
         folder = _again(line) if "resume" in line.options else _begin(line)
         with _alone(folder):
             try:
-                _work(folder, workers)
+                _work(folder, line, workers)
             except (Interrupted, KeyboardInterrupt) as error:
-                conclude(folder)
-                error.add_note(f"go on with it:  {_command(folder)}")
+                conclude(folder, line.also())
+                error.add_note(f"go on with it:  {_command(folder, line)}")
                 raise
-            if not conclude(folder):
+            if not conclude(folder, line.also()):
                 raise SearchError("no trial is complete; the table says what became of each")
 
 
@@ -83,12 +83,9 @@ def _begin(line: CommandLine) -> Path:
     with before_training():
         recipes = []
         for corner in space.corners():
+            given = [*words, *seeds[:1], *corner]
             try:
-                recipes.append(
-                    compose(
-                        [*words, *seeds[:1], *corner], config_dir=config_dir, trusted=line.trusted
-                    )
-                )
+                recipes.append(compose(given, config_dir=config_dir, trusted=line.trusted))
             except ConfigError as error:
                 raise ConfigError(f"{error}; nothing has been run") from error
         selected = build_all(train, recipes, noun="combination")
@@ -110,8 +107,6 @@ def _begin(line: CommandLine) -> Path:
         pruner=_choice(line, "pruner", PRUNERS),
         monitor=monitor,
         mode=mode,
-        config_dir=config_dir,
-        trusted=list(line.trusted),
     )
     names = "-".join(dict.fromkeys(recipe.settings.name for recipe in recipes))
     parent = Path(settings.paths.runs_dir) / names[:80]
@@ -156,7 +151,7 @@ def _again(line: CommandLine) -> Path:
     """The folder of a search that goes on, with as many trials as it is now to have."""
     folder = Path(line.options["resume"])
     others = [f"{k}=" for k in line.options if k not in ("resume", "trials", "workers")]
-    if given := [*line.overrides, *others, *line.flags, *line.trusted]:
+    if given := [*line.overrides, *others]:
         raise ConfigError(
             f"resume={folder}: a search goes on as it was; only trials= and workers= may change, "
             f"so omit {' '.join(given)}"
@@ -182,18 +177,18 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _work(folder: Path, workers: int) -> None:
+def _work(folder: Path, line: CommandLine, workers: int) -> None:
     """Runs what is left of a search, in this process or in several."""
     from optuna.trial import TrialState
 
     trials = open_study(folder, stored(folder)).get_trials(states=[TrialState.RUNNING])
     left = [trial.number for trial in trials]
     if workers == 1:
-        Worker(folder, train, left=left).work()
+        Worker(folder, train, line, left=left).work()
         return
     context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=_worker, args=(folder, number, left[number::workers]))
+        context.Process(target=_worker, args=(folder, line, number, left[number::workers]))
         for number in range(workers)
     ]
     for process in processes:
@@ -201,22 +196,25 @@ def _work(folder: Path, workers: int) -> None:
     try:
         for process in processes:
             process.join()
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt) as error:
         for process in processes:
             process.terminate()  # SIGTERM: they save, if Ctrl-C has not told them already.
         for process in processes:
             process.join()
-        raise
+        raise (error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)) from None
     if any(process.exitcode for process in processes):
         codes = ", ".join(str(process.exitcode) for process in processes)
-        raise SearchError(f"workers ended with {codes}; go on with the rest:  {_command(folder)}")
+        raise SearchError(
+            f"workers ended with {codes}; go on with the rest:  {_command(folder, line)}"
+        )
 
 
-def _command(folder: Path) -> str:
-    return f"{command('scripts/search.py')} {shlex.quote(f'resume={relative(folder)}')}"
+def _command(folder: Path, line: CommandLine) -> str:
+    words = shlex.join([*line.also(), f"resume={relative(folder)}"])
+    return f"{command('scripts/search.py')} {words}"
 
 
-def _worker(folder: Path, number: int, left: Sequence[int]) -> None:
+def _worker(folder: Path, line: CommandLine, number: int, left: Sequence[int]) -> None:
     """One of several processes that work on a search."""
     with lasting_output(), early_requests():
         try:
@@ -226,6 +224,6 @@ def _worker(folder: Path, number: int, left: Sequence[int]) -> None:
                 fixed = stored(folder).words
                 is_told = any(word.startswith("logger") for word in fixed)
                 lines = [] if is_told else ["logger.console=lines"]
-                Worker(folder, own, left=left, words=lines).work()
+                Worker(folder, own, line, left=left, words=lines).work()
         except (Exception, KeyboardInterrupt, Interrupted) as error:
             sys.exit(report(error))

@@ -27,6 +27,7 @@ from zoo.app.place import RunLocation, Train
 from zoo.app.searching.pruning import PRUNED, Pruning
 from zoo.app.searching.space import Space, read_space
 from zoo.app.sweep_jobs import Jobs
+from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError
 from zoo.config.recipe import Recipe
 from zoo.config.yaml_files import load_yaml
@@ -34,9 +35,10 @@ from zoo.training.own_files import replacing
 
 if TYPE_CHECKING:
     from optuna.study import Study
-    from optuna.trial import Trial
+    from optuna.trial import Trial, TrialState
 
 FILE = "search.yaml"
+STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 SAMPLERS = ("tpe", "random")
 PRUNERS = ("median", "hyperband", "none")
 
@@ -54,8 +56,6 @@ class Search:
         pruner: which of `PRUNERS` ends trials early.
         monitor: the validation metric that is looked at.
         mode: whether less (`min`) or more (`max`) of it is better.
-        config_dir: the user's own groups.
-        trusted: packages whose components may be built.
     """
 
     space: dict[str, Any]
@@ -66,13 +66,6 @@ class Search:
     pruner: str
     monitor: str
     mode: str
-    config_dir: str | None
-    trusted: list[str]
-
-    def also(self) -> list[str]:
-        """The words besides the overrides that the same configuration needs again."""
-        words = [] if self.config_dir is None else ["--config-dir", self.config_dir]
-        return [*words, f"trusted=[{','.join(self.trusted)}]"] if self.trusted else words
 
 
 def store(search: Search, folder: Path) -> None:
@@ -139,14 +132,21 @@ class Worker:
     Args:
         folder: of the search.
         train: builds and trains one run.
+        line: what is never taken from a folder: the user's own groups and trusted packages.
         left: numbers of the trials to go on with.
         words: besides those of the search, of its runs.
     """
 
     def __init__(
-        self, folder: Path, train: Train, *, left: Sequence[int] = (), words: Sequence[str] = ()
+        self,
+        folder: Path,
+        train: Train,
+        line: CommandLine,
+        *,
+        left: Sequence[int] = (),
+        words: Sequence[str] = (),
     ) -> None:
-        self.folder, self.train = folder, train
+        self.folder, self.train, self.line = folder, train, line
         self.search = stored(folder)
         self.space: Space = read_space(self.search.space)
         self.study = open_study(folder, self.search)
@@ -190,21 +190,26 @@ class Worker:
             if other.user_attrs["words"] == words:
                 trial.set_user_attr("values", other.user_attrs["values"])
                 trial.set_user_attr("repeats", other.number)
-                self.study.tell(trial, other.value)
                 print(f"\ntrial {trial.number}: is trial {other.number} again; not run twice")
+                self._tell(trial, TrialState.COMPLETE, other.value)
                 return
         values: list[float] = []
         for seed in self.search.seeds:
             results = self._train(trial, words, seed, is_first=not values)
             if results is None:
-                self.study.tell(trial, state=TrialState.FAIL)
+                self._tell(trial, TrialState.FAIL)
                 return
             if results["ended_by"].startswith(PRUNED):
-                self.study.tell(trial, state=TrialState.PRUNED)
+                self._tell(trial, TrialState.PRUNED)
                 return
             values.append(results["val"][self.search.monitor])
         trial.set_user_attr("values", values)
-        self.study.tell(trial, statistics.fmean(values))
+        self._tell(trial, TrialState.COMPLETE, statistics.fmean(values))
+
+    def _tell(self, trial: "Trial", state: "TrialState", value: float | None = None) -> None:
+        known = self.study.tell(trial, value, state)
+        reached = "" if known.value is None else f", val/{self.search.monitor} {known.value:.4g}"
+        print(f"trial {trial.number}: {STATES[state.name]}{reached}", flush=True)
 
     def _train(
         self, trial: "Trial", words: Sequence[str], seed: str, *, is_first: bool
@@ -217,9 +222,9 @@ class Worker:
             partial(_with_callbacks, self.train, [Pruning(trial)] if is_first else []),
             self.folder.resolve(),
             swept=frozenset({"seed"} if len(search.seeds) > 1 else ()),
-            config_dir=search.config_dir,
-            trusted=tuple(search.trusted),
-            also=tuple(search.also()),
+            config_dir=self.line.flags.get("--config-dir"),
+            trusted=self.line.trusted,
+            also=tuple(self.line.also()),
             noun="trial",
         )
         given = [*search.words, *self._words, *words, f"seed={seed}"]

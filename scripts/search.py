@@ -15,8 +15,8 @@ space=<file>   YAML: a key and its choices, `optimizer: [adamw, sgd]`, or its ra
 trials=20      how many there are in the end, failed and pruned ones included
 seed=1,2,3     each trial trains once with each; pruning looks at the first alone
 sampler=tpe    what chooses the values: tpe or random
-pruner=median  what ends a trial early: median (worse than half of the others after as many
-               validations), hyperband, or none
+pruner=median  what ends a trial early: median (worse than the median of the others after
+               as many validations), hyperband, or none
 workers=1      processes that work at the same time; each takes a GPU of its own where there are
                several
 resume=<folder>  goes on with a search that was stopped, from the checkpoints of its runs; trials=

@@ -13,6 +13,7 @@ import sys
 import typing
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,12 +162,19 @@ class Reader:
         if {"--help", "--version", "--cfg"} & set(line.flags):
             return train.main(words)
         named = {word.partition("=")[0] for word in words}
+        if "hydra/launcher=submitit_slurm" in words:  # Submitit has an executor without Slurm.
+            words = [word for word in words if not word.startswith("hydra")]
+            words.append("hydra/launcher=submitit_local")
+        launcher = next((w.partition("=")[2] for w in words if w.startswith("hydra/")), "basic")
+        if launcher not in ("basic", *installed_launchers()):
+            words = [word for word in words if not word.startswith("hydra")]
         if "resume" in line.options:
             short = {"trainer.epochs": "2"} if "trainer.epochs" in named else {}
         else:
             short = SHORT if not any(name.startswith("logger.") for name in named) else LOGGED
             try:
-                job, *_ = expand(line.overrides)
+                ours = [word for word in line.overrides if not word.startswith("hydra")]
+                job, *_ = expand(ours)
                 compose(job, config_dir=line.flags.get("--config-dir"), trusted=line.trusted)
             except ConfigError:
                 short = {}  # The program itself is to say what is wrong.
@@ -215,6 +223,13 @@ class Reader:
                 return self.train(shlex.split(value))
             assert equals or name in targets, f"{where}: there is no target {name!r}"
         return 0
+
+
+def installed_launchers() -> list[str]:
+    plugins = {"joblib": "hydra_joblib_launcher", "submitit_local": "hydra_submitit_launcher"}
+    if find_spec("hydra_plugins") is None:
+        return []
+    return [name for name, package in plugins.items() if find_spec(f"hydra_plugins.{package}")]
 
 
 def draw(path: Path) -> None:

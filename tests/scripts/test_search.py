@@ -233,7 +233,9 @@ def test_workers_share_the_trials(here):
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("docs/spaces/*.yaml")), ids=lambda f: f.stem)
 def test_every_space_that_is_shipped_goes_with_the_command_in_its_first_line(file):
-    _, found, words = file.read_text().splitlines()[0].partition("scripts/search.py ")
+    first, *rest = file.read_text().splitlines()
+    assert "\n".join(["```yaml", *rest, "```"]) in (ROOT / "docs" / "sweeps.md").read_text()
+    _, found, words = first.partition("scripts/search.py ")
     assert found and f"space={file.relative_to(ROOT)}" in words.split()
     fixed = [w for w in words.split() if not w.startswith(("space=", "trials="))]
     corners = load_space(file)[0].corners()

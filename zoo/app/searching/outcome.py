@@ -78,10 +78,10 @@ def _cell(value: Any) -> str:
 
 
 def importance(folder: Path) -> dict[str, float]:
-    """The share of each parameter in how different the values of the trials are, largest first.
+    """How far each parameter decides whether a trial is among the best, as shares of one.
 
-    By PED-ANOVA (Watanabe et al., 2023, https://arxiv.org/abs/2304.10255), which Optuna takes by
-    default; {} where there are too few trials for it.
+    By PED-ANOVA (Watanabe et al., 2023, https://arxiv.org/abs/2304.10255), Optuna's default; {}
+    where there are too few trials for it.
     """
     import optuna
 

@@ -75,7 +75,7 @@ class SendsTerm(Callback):
 
 
 def test_a_search_that_was_stopped_ends_as_one_that_was_not(here, capsys, monkeypatch):
-    words = ["space=space.yaml", *TINY, "trials=5", "seed=3,4"]
+    words = ["space=space.yaml", *TINY, "trials=3", "seed=3,4"]
     assert main(words) == 0
     whole = only_search().rename(here / "whole")
 
@@ -98,13 +98,13 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(here, capsys, monkey
     monkeypatch.setattr(run, "train", train)
     assert main([f"resume={folder}"]) == 0
     expected, found = rows_of(whole), rows_of(folder)
-    assert found == expected and len(found) == 5
+    assert found == expected and len(found) == 3
     log = (folder / "1-seed-4" / "log.txt").read_text()
     assert log.count("running, process") == 2
 
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/status.json")}
-    assert main([f"resume={folder}", "trials=6"]) == 0
-    assert len(rows_of(folder)) == 6
+    assert main([f"resume={folder}", "trials=4"]) == 0
+    assert len(rows_of(folder)) == 4
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
@@ -212,6 +212,16 @@ def test_a_search_goes_on_as_it_was_and_for_one_process(here, capsys):
             assert main([f"resume={folder}", "trials=2"]) == 1
         assert "in use by another process" in capsys.readouterr().err
     assert len(trials_of(folder)) == 1
+    Path(folder, "study.db").write_bytes(b"no database")
+    assert main([f"resume={folder}"]) == 2
+    assert "study.db cannot be read" in capsys.readouterr().err
+    Path(folder, "study.db").unlink()
+    assert main([f"resume={folder}"]) == 2
+    assert "study.db is not there" in capsys.readouterr().err
+    text = Path(folder, "search.yaml").read_text()
+    Path(folder, "search.yaml").write_text(text.replace("sampler: tpe", "sampler: best"))
+    assert main([f"resume={folder}"]) == 2
+    assert "search.yaml: sampler is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -219,16 +229,16 @@ def test_workers_share_the_trials(here):
     command = [sys.executable, str(ROOT / "scripts" / "search.py"), "space=space.yaml", *TINY]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, "trials=5", "workers=2", "pruner=none"],
+        [*command, "trials=3", "workers=2", "pruner=none"],
         capture_output=True,
         text=True,
         env=environment,
     )
     assert done.returncode == 0, done.stderr
     folder = only_search()
-    assert [trial.state.name for trial in trials_of(folder)] == ["COMPLETE"] * 5
-    pids = {RunFolder(path.parent).read_status()["pid"] for path in folder.glob("*/status.json")}
-    assert len(pids) == 2
+    assert [trial.state.name for trial in trials_of(folder)] == ["COMPLETE"] * 3
+    assert len(list(folder.glob(".worker-*"))) == 2
+    assert all(RunFolder(folder / str(n)).read_status()["state"] == "finished" for n in range(3))
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("docs/spaces/*.yaml")), ids=lambda f: f.stem)

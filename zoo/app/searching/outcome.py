@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.app.commands import command, installed, relative
-from zoo.app.searching.study import STATES, Search, open_study, stored
+from zoo.app.searching.study import STATES, STUDY, Search, open_study, stored
 from zoo.training.own_files import naming
 
 
@@ -129,7 +129,7 @@ def conclude(folder: Path, also: Sequence[str]) -> bool:
     print(f"look at it:      {installed('tensorboard')} --logdir {shlex.quote(relative(folder))}")
     missing = importlib.util.find_spec("optuna_dashboard") is None
     hint = "  (pip install optuna-dashboard)" if missing else ""
-    url = f"sqlite:///{relative(folder / 'study.db')}"
+    url = f"sqlite:///{relative(folder / STUDY)}"
     print(f"                 optuna-dashboard {shlex.quote(url)}{hint}")
     print(f"{relative(folder / 'trials.csv')}\n{relative(folder)}", flush=True)
     return bool(complete)

@@ -28,7 +28,7 @@ from zoo.app.searching.pruning import PRUNED, Pruning
 from zoo.app.searching.space import Space, read_space
 from zoo.app.sweep_jobs import Jobs
 from zoo.config.command_line import CommandLine
-from zoo.config.errors import ConfigError
+from zoo.config.errors import ConfigError, one_line
 from zoo.config.recipe import Recipe
 from zoo.config.yaml_files import load_yaml
 from zoo.training.own_files import replacing
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import Trial, TrialState
 
-FILE = "search.yaml"
+FILE, STUDY = "search.yaml", "study.db"
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 SAMPLERS = ("tpe", "random")
 PRUNERS = ("median", "hyperband", "none")
@@ -81,16 +81,24 @@ def stored(folder: Path) -> Search:
         ConfigError: there is none, or its file is damaged.
     """
     try:
-        return Search(**load_yaml(folder / FILE))
+        search = Search(**load_yaml(folder / FILE))
     except (OSError, TypeError) as error:
         raise ConfigError(f"resume={folder}: is not the folder of a search ({FILE})") from error
+    kinds = {"words": list, "seeds": list, "trials": int, "monitor": str, "mode": str}
+    wrong = [name for name, kind in kinds.items() if not isinstance(getattr(search, name), kind)]
+    wrong += ["sampler"] if search.sampler not in SAMPLERS else []
+    wrong += ["pruner"] if search.pruner not in PRUNERS else []
+    if wrong:
+        raise ConfigError(f"{folder / FILE}: {wrong[0]} is damaged")
+    return search
 
 
 def _storage(folder: Path) -> Any:
     import optuna
 
     wait = {"connect_args": {"timeout": 60}}  # for another worker, which is writing
-    return optuna.storages.RDBStorage(f"sqlite:///{folder.resolve()}/study.db", engine_kwargs=wait)
+    url = f"sqlite:///{folder.resolve() / STUDY}"
+    return optuna.storages.RDBStorage(url, engine_kwargs=wait)
 
 
 def create_study(folder: Path, search: Search) -> None:
@@ -106,9 +114,15 @@ def create_study(folder: Path, search: Search) -> None:
 
 
 def open_study(folder: Path, search: Search) -> "Study":
-    """The study of a search."""
+    """The study of a search.
+
+    Raises:
+        ConfigError: its file is not there, or damaged.
+    """
     import optuna
 
+    if not (folder / STUDY).exists():  # Optuna would begin another.
+        raise ConfigError(f"{folder / STUDY} is not there, and with it the trials of this search")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pruners: dict[str, Any] = {
         "median": optuna.pruners.MedianPruner,
@@ -116,7 +130,10 @@ def open_study(folder: Path, search: Search) -> "Study":
         "none": optuna.pruners.NopPruner,
     }
     pruner = pruners[search.pruner]()
-    return optuna.load_study(study_name=None, storage=_storage(folder), pruner=pruner)
+    try:
+        return optuna.load_study(study_name=None, storage=_storage(folder), pruner=pruner)
+    except Exception as error:  # SQLite's, SQLAlchemy's, Optuna's
+        raise ConfigError(f"{folder / STUDY} cannot be read: {one_line(error)}") from error
 
 
 def _with_callbacks(

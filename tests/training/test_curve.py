@@ -82,7 +82,7 @@ def test_a_window_of_a_million_losses_keeps_its_digits():
 def test_a_line_of_which_nothing_was_learned_has_no_loss():
     curve = TrainingCurve(["model"], torch.device("cpu"))
     curve.add_terms("model", {"penalty": torch.tensor(1.0)}, 0)
-    row = curve.read({"model": 0.1}, {}, {})
+    row = curve.read({"model": {"": 0.1}}, {}, {})
     assert "loss" not in row and "penalty" not in row and row["lr"] == 0.1
     curve.add("model", torch.tensor(0.5), 4)
-    assert curve.read({"model": 0.1}, {}, {})["loss"] == 0.5
+    assert curve.read({"model": {"": 0.1}}, {}, {})["loss"] == 0.5

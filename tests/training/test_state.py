@@ -94,7 +94,7 @@ def test_losses_that_an_old_checkpoint_had_not_summed_are_in_the_curve(tmp_path)
     torch.save({"format": 1, **state, **own, "ranking": []}, tmp_path / "old.pt")
     trainer = trainer_of(log_every=50)
     trainer.load_state_dict(read(tmp_path / "old.pt"))
-    line = trainer.curve.read({"model": 0.1}, {}, {})
+    line = trainer.curve.read({"model": {"": 0.1}}, {}, {})
     assert line["loss"] == (3.0 + 0.5 * 4 + 2.0 * 2) / (2 + 4 + 2)
     assert trainer.curve.items == 7.0 + 8
 

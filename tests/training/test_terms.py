@@ -81,10 +81,10 @@ def test_a_part_that_comes_and_goes_is_averaged_over_the_steps_that_have_it():
         if step != 1:
             terms["now and then"] = torch.tensor(10.0 * step)
         curve.add_terms("model", terms, 2 if step else 6)
-    row = curve.read({"model": 0.1}, {}, {})
+    row = curve.read({"model": {"": 0.1}}, {}, {})
     assert row["always"] == pytest.approx((0 * 6 + 1 * 2 + 2 * 2) / 10)
     assert row["now and then"] == pytest.approx(20 * 2 / 8)
-    assert "always" not in curve.read({"model": 0.1}, {}, {})
+    assert "always" not in curve.read({"model": {"": 0.1}}, {}, {})
 
 
 def test_parts_have_the_name_of_their_network_before_them_as_losses_have():
@@ -92,7 +92,7 @@ def test_parts_have_the_name_of_their_network_before_them_as_losses_have():
     for network, value in (("generator", 1.0), ("critic", 2.0)):
         curve.add(network, torch.tensor(0.0), 1)
         curve.add_terms(network, {"penalty": torch.tensor(value)}, 1)
-    row = curve.read({"generator": 0.1, "critic": 0.1}, {}, {})
+    row = curve.read({"generator": {"": 0.1}, "critic": {"": 0.1}}, {}, {})
     assert (row["generator_penalty"], row["critic_penalty"]) == (1.0, 2.0)
 
 
@@ -132,4 +132,4 @@ def test_a_checkpoint_without_parts_is_read():
     state = curve.state_dict()
     del state["terms"]
     curve.load_state_dict(state)
-    assert "penalty" not in curve.read({"model": 0.1}, {}, {})
+    assert "penalty" not in curve.read({"model": {"": 0.1}}, {}, {})

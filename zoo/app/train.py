@@ -30,6 +30,7 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
     from zoo.app.attached_runs import attach_other_runs
     from zoo.app.build import build_optimizers, load_initial_weights, standard_callbacks
     from zoo.training.reproducibility import seed_everything
+    from zoo.training.schedules import make_schedule
     from zoo.training.trainer import Trainer
 
     run = recipe.settings
@@ -44,13 +45,12 @@ def train(recipe: Recipe, place: RunLocation) -> dict[str, Any]:
     task = recipe.task.build(model, **data.vocabularies)
     attach_other_runs(recipe, task, data, run=place.kept)
     strategy.wrap(task, device)
-    optimizers = build_optimizers(recipe, task)
     with as_config_error("trainer"):
         trainer = Trainer(
             task,
             data,
-            optimizers,
-            schedule=recipe.schedule.build(),
+            build_optimizers(recipe, task),
+            schedule=recipe.schedule.build_with(make_schedule),
             settings=run.trainer,
             seed=run.seed,
             checkpoints=run.callbacks.checkpoint,

@@ -45,7 +45,9 @@ KINDS = {
     "optimizer": Kind(
         "torch.optim.Optimizer", takes=True, options="zoo.training.optimizers.OptimizerOptions"
     ),
-    "schedule": Kind("zoo.training.schedules.Schedule"),
+    "schedule": Kind(
+        "zoo.training.schedules.Schedule", options="zoo.training.schedules.ScheduleOptions"
+    ),
     "callback": Kind("zoo.training.callback.Callback"),
 }
 
@@ -110,7 +112,8 @@ class Component:
         Raises:
             ConfigError: an argument was refused.
         """
-        return self._call(make, self.target, *first, **self.options)
+        options = {name: _built(value) for name, value in self.options.items()}
+        return self._call(make, self.target, *first, **options)
 
     def _call(self, function: Callable[..., Any], *first: Any, **more: Any) -> Any:
         """Calls a function with the arguments, and names the key of one that it refuses."""

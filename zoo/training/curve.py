@@ -76,7 +76,7 @@ class TrainingCurve:
 
     def read(
         self,
-        rates: dict[str, float],
+        rates: Mapping[str, Mapping[str, float]],
         norms: dict[str, Tensor],
         layers: dict[str, Tensor],
         zeros: Mapping[str, Tensor] | None = None,
@@ -84,7 +84,7 @@ class TrainingCurve:
         """The line of the curve, which the device is made to wait for; the sums begin anew.
 
         Args:
-            rates: learning rate of each network.
+            rates: learning rates of each network by group of parameters, `""` being the others.
             norms: global gradient norm of each network.
             layers: gradient norm of each parameter by name.
             zeros: share of the weights that are zero, of networks where that is aimed at.
@@ -105,7 +105,8 @@ class TrainingCurve:
             if (number := float(count))
         }
         for name, prefix in self._prefix.items():
-            row[f"{prefix}lr"] = rates[name]
+            for group, rate in rates[name].items():
+                row[f"{prefix}lr/{group}" if group else f"{prefix}lr"] = rate
             if name in norms:
                 row[f"{prefix}grad_norm"] = float(norms[name])
             if zeros and name in zeros:

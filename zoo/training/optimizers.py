@@ -160,7 +160,7 @@ def _parameter_groups(
             options["hidden"] = parameter.ndim == 2 and id(parameter) not in outer
         for pattern, changes in groups.items():
             if fnmatchcase(name, pattern):
-                options |= changes
+                options |= {**changes, "name": pattern}  # By which a schedule knows the group.
                 unused.discard(pattern)
         key = repr(sorted(options.items()))  # Not the values, which may be lists.
         made.setdefault(key, {"params": [], **options})["params"].append(parameter)
@@ -190,6 +190,7 @@ def make_optimizer(
             weights, biases and what the network's `no_weight_decay()` names too.
         groups: other values for some parameters: pattern of their names (`*` stands for anything)
             to arguments of the class or penalties, such as `{"convs.1.*": {"weight_decay": 0.0}}`.
+            The pattern is the name of the group, for a schedule and in the training curve.
         l1: penalty on the sum of the weights' magnitudes, see `zoo/training/penalties.py`.
         towards_start: penalty on half the squared distance from the weights of now.
         max_norm: largest norm of the weights that lead to one unit; None: no bound.
@@ -306,6 +307,23 @@ def by_network(
                     "network's parameters, or switch requires_grad of this one off"
                 )
     return dict(optimizers)
+
+
+def require_groups(names: Iterable[str], optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+    """Makes sure that some optimizer has a group of each name.
+
+    Raises:
+        ValueError: one has no such group.
+    """
+    groups = [group for optimizer in optimizers.values() for group in optimizer.param_groups]
+    known = list(dict.fromkeys(group["name"] for group in groups if "name" in group))
+    for name in names:
+        if name not in known:
+            has = f"only {', '.join(map(repr, known))}" if known else "none at all"
+            raise ValueError(
+                f"schedule.groups: the optimizer has no group {name!r}, {has}; make it with "
+                f"optimizer.groups={{{name}: {{}}}}"
+            )
 
 
 def takes_closure(optimizer: torch.optim.Optimizer) -> bool:

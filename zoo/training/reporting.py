@@ -59,9 +59,8 @@ class Reporter:
         self.check()
         self.tick()
         updater = self._updater
-        rates = {name: o.param_groups[0]["lr"] for name, o in updater.optimizers.items()}
         zeros = updater.zero_weights()
-        row = self._curve.read(rates, updater.norms, updater.layers, zeros)
+        row = self._curve.read(updater.rates(), updater.norms, updater.layers, zeros)
         self.report({"split": "train", **row})
 
     def check(self) -> None:

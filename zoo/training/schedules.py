@@ -5,6 +5,9 @@ so that a resumed run needs no state for it and a step that fp16 scaling skipped
 Only
 `ReduceOnPlateau`, which answers to a metric, carries state.
 
+Some parameters may follow a schedule of their own: `groups` gives one to a group of the optimizer
+by its name, which is the pattern that makes it in `optimizer.groups`.
+
 Each takes a warm-up: the factor rises linearly from `1 / (warmup_steps + 1)` at step 0 to 1 at step
 `warmup_steps`, where the schedule proper begins (Goyal et al., 2017,
 https://arxiv.org/abs/1706.02677). `InverseSquareRoot` and `OneCycle` bring their own rise.
@@ -12,9 +15,10 @@ https://arxiv.org/abs/1706.02677). `InverseSquareRoot` and `OneCycle` bring thei
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, TypedDict
 
 
 class Schedule:
@@ -23,9 +27,14 @@ class Schedule:
     Args:
         warmup_steps: optimizer steps of linear warm-up.
 
+    Attributes:
+        groups: other schedules for some groups of the optimizer, by the group's name.
+
     Raises:
         ValueError: a value is out of its range.
     """
+
+    groups: Mapping[str, "Schedule"] = MappingProxyType({})
 
     def __init__(self, *, warmup_steps: int = 0) -> None:
         if warmup_steps < 0:
@@ -69,6 +78,33 @@ class Schedule:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` gave."""
+
+
+class ScheduleOptions(TypedDict, total=False):
+    """What a configuration may say of any schedule, besides the arguments of its class."""
+
+    groups: dict[str, Schedule]
+
+
+def make_schedule(
+    kind: Callable[..., Schedule],
+    *,
+    groups: Mapping[str, Schedule] | None = None,
+    **arguments: Any,
+) -> Schedule:
+    """A schedule, and those of the groups that have their own.
+
+    Args:
+        kind: a schedule class.
+        groups: by the name of the optimizer's group.
+        arguments: of the class.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+    schedule = kind(**arguments)
+    schedule.groups = dict(groups or {})
+    return schedule
 
 
 class Constant(Schedule):
@@ -128,20 +164,28 @@ class Exponential(Schedule):
 
 
 class Falling(Schedule):
-    """What falls over the whole run, in a shape that the subclass gives.
+    """What falls over the whole run or its beginning, in a shape that the subclass gives.
 
     Args:
-        final: the factor at the end of the run.
+        final: the factor at the end of the fall.
+        fall_epochs: how long it falls (fractions allowed), counted after the warm-up; None: to the
+            end of the run. From there on the factor stays.
         warmup_steps: see `Schedule`.
     """
 
-    def __init__(self, *, final: float = 0.0, warmup_steps: int = 0) -> None:
+    def __init__(
+        self, *, final: float = 0.0, fall_epochs: float | None = None, warmup_steps: int = 0
+    ) -> None:
         super().__init__(warmup_steps=warmup_steps)
         if not 0 <= final <= 1:
             raise ValueError(f"final must be in [0, 1], not {final}")
-        self.final = final
+        if fall_epochs is not None and fall_epochs <= 0:
+            raise ValueError(f"fall_epochs must be greater than 0 or null, not {fall_epochs}")
+        self.final, self.fall_epochs = final, fall_epochs
 
     def factor(self, step: int, total: int) -> float:
+        if self.fall_epochs is not None:
+            total = math.ceil(Fraction(str(self.fall_epochs)) * self.steps_per_epoch)
         return self.final + (1 - self.final) * self.remaining(min(step / total, 1.0))
 
     def remaining(self, share: float) -> float:

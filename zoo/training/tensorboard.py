@@ -26,9 +26,10 @@ _NOT_TUNED = ("paths", "logger", "callbacks", "name")
 def chart(name: str) -> str:
     """The chart of a value; charts are grouped by what stands before the slash."""
     last = name.rpartition("_")[2]
+    is_rate = name.partition("/")[0].rpartition("_")[2] == "lr"  # of a network, or lr/<group>
     if name in TIMINGS:
         return f"system/{name}"
-    if name.endswith(("grad_norm", "zero_weights")) or last == "lr":
+    if name.endswith(("grad_norm", "zero_weights")) or is_rate:
         return f"optimizer/{name}"
     if "/" in name or name == "loss":
         return name

@@ -28,7 +28,7 @@ from zoo.training.distributed.strategy import OneProcess, Strategy
 from zoo.training.evaluation import Evaluation
 from zoo.training.freezing import training_mode
 from zoo.training.interruption import Interrupted, Signals
-from zoo.training.optimizers import by_network
+from zoo.training.optimizers import by_network, require_groups
 from zoo.training.overfit import FirstBatch
 from zoo.training.plan import Plan
 from zoo.training.precision import prepare
@@ -68,9 +68,9 @@ class Trainer:
         make_runner: what captures the steps with ``trainer.cuda_graphs``.
 
     Raises:
-        ValueError: the optimizers are not those of the task's networks, the data have no training
-            split, the device is not there, or strategy or optimizer cannot do what the settings
-            ask for.
+        ValueError: the optimizers are not those of the task's networks, they have no group of a
+            name for which there is a schedule, the data have no training split, the device is not
+            there, or strategy or optimizer cannot do what the settings ask for.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Trainer:
         self.networks: dict[str, nn.Module] = task.networks()
         self.optimizers = by_network(optimizers, self.networks)
         self.schedule = schedule or Constant()
+        require_groups(self.schedule.groups, self.optimizers)
         self.rates = Rates(self.schedule, self.networks, task.update_every)
         self.device, dtype = prepare(task, settings, is_sharded=self.strategy.is_sharded)
         self.captured: CapturedStepper | None = None
@@ -397,7 +398,8 @@ class Trainer:
         while position.step < plan.total_steps and not self.stopped:
             for window in self.curve.waiting_for(plan.windows(position)):
                 is_logged = plan.is_logged(position.step + 1)
-                self.updater.set_rates(self.rates(position.updates))
+                updates = position.updates
+                self.updater.set_rates(self.rates(updates), self.rates.of_groups(updates))
                 try:
                     taken = stepper.step(window, measure=is_logged)
                 except NonFiniteError as error:

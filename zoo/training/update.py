@@ -7,6 +7,7 @@ update (all their targets are ignored ones), weights and optimizer stay as they 
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -115,12 +116,35 @@ class Updater:
         self.norms: dict[str, Tensor] = {}
         self.layers: dict[str, Tensor] = {}
 
-    def set_rates(self, factors: Mapping[str, float]) -> None:
-        """Sets every learning rate to its own value times the factor of its network."""
+    def set_rates(
+        self,
+        factors: Mapping[str, float],
+        of_groups: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    ) -> None:
+        """Sets every learning rate to its own value times the factor of its network.
+
+        Args:
+            factors: by network.
+            of_groups: by the name of a group of parameters and by network, where it has its own.
+        """
         # Always asked for anew: loading a state gives an optimizer other groups.
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factors[name]
+                own = of_groups.get(group.get("name", ""), factors)
+                group["lr"] = group["initial_lr"] * own[name]
+
+    def rates(self) -> dict[str, dict[str, float]]:
+        """The learning rate of each network's parameters, by the name of their group.
+
+        Those in no group of the optimizer's `groups` have the name ``""``. Where parameters of one
+        name have several rates, it is that of the first.
+        """
+        found: dict[str, dict[str, float]] = {name: {} for name in self.optimizers}
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                found[name].setdefault(group.get("name", ""), group["lr"])
+            found[name].setdefault("", optimizer.param_groups[0]["lr"])  # All are in groups.
+        return found
 
     def backward(self, loss: Tensor, network: str) -> None:
         """Adds the gradient of a loss to whatever wants one: the network's parameters.

@@ -21,6 +21,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from zoo.training.muon import TwoOptimizers
 from zoo.training.penalties import (
     NO_PENALTY,
     PenaltyOptions,
@@ -37,7 +38,7 @@ class OptimizerOptions(PenaltyOptions, total=False):
     groups: dict[str, dict[str, Any]]
 
 
-class MuonWithAdamW(torch.optim.Optimizer):
+class MuonWithAdamW(TwoOptimizers):
     """Muon for the hidden matrices, AdamW for everything else.
 
     Jordan et al., 2024, https://kellerjordan.github.io/posts/muon. Embeddings, the output layer,
@@ -55,6 +56,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
         ValueError: the network has no hidden matrix.
     """
 
+    hidden_dims = (2,)
+
     def __init__(
         self,
         params: Iterable[dict[str, Any]],
@@ -64,43 +67,17 @@ class MuonWithAdamW(torch.optim.Optimizer):
         adamw_lr: float = 1e-3,
         adamw_betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
-        groups = [dict(group) for group in params]
-        hidden = [g for g in groups if g.pop("hidden", False)]
-        rest = [g for g in groups if not any(g is h for h in hidden)]
-        if not hidden:
-            raise ValueError(
-                "Muon needs a hidden matrix and this network has none; use optimizer=adamw"
-            )
-        # Copies, since torch writes the defaults, Muon's rate among them, into what it is given.
-        copies = [dict(group) for group in (*hidden, *rest)]
-        super().__init__(copies, {"lr": lr, "weight_decay": weight_decay})
-        self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(hidden, lr=lr, momentum=momentum, weight_decay=weight_decay)
-        ]
-        if rest:
-            self.parts.append(
-                torch.optim.AdamW(
-                    rest, lr=adamw_lr, betas=adamw_betas, weight_decay=weight_decay, fused=True
-                )
-            )
-        self._share()
-
-    def _share(self) -> None:
-        # One list of the parts' own dictionaries, so that a schedule reaches both.
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update of each part."""
-        for part in self.parts:
-            part.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"parts": [part.state_dict() for part in self.parts]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-        self._share()
+        super().__init__(
+            params,
+            {"lr": lr, "weight_decay": weight_decay},
+            lambda hidden: torch.optim.Muon(
+                hidden, lr=lr, momentum=momentum, weight_decay=weight_decay
+            ),
+            lambda rest: torch.optim.AdamW(
+                rest, lr=adamw_lr, betas=adamw_betas, weight_decay=weight_decay, fused=True
+            ),
+            "a hidden matrix",
+        )
 
 
 _NORMS = (
@@ -142,7 +119,7 @@ def _parameter_groups(
     penalties: Mapping[str, float | None],
     decay_norms_and_biases: bool,
     groups: Mapping[str, Mapping[str, Any]],
-    mark_hidden: bool,
+    hidden_dims: Sequence[int],
 ) -> list[dict[str, Any]]:
     """Parameters that are updated alike, in the order of the network."""
     none = ({"weight_decay": 0.0} if decay else {}) | {name: NO_PENALTY[name] for name in penalties}
@@ -156,8 +133,8 @@ def _parameter_groups(
         options: dict[str, Any] = dict(penalties)
         if id(parameter) in spared:
             options |= none
-        if mark_hidden:
-            options["hidden"] = parameter.ndim == 2 and id(parameter) not in outer
+        if hidden_dims:
+            options["hidden"] = parameter.ndim in hidden_dims and id(parameter) not in outer
         for pattern, changes in groups.items():
             if fnmatchcase(name, pattern):
                 options |= {**changes, "name": pattern}  # By which a schedule knows the group.
@@ -239,7 +216,7 @@ def make_optimizer(
         penalties=penalties if is_penalised else {},
         decay_norms_and_biases=decay_norms_and_biases,
         groups=groups or {},
-        mark_hidden=kind is MuonWithAdamW,
+        hidden_dims=getattr(kind, "hidden_dims", ()),
     )
     optimizer: torch.optim.Optimizer | None = None
     # Fused forms do not all know shards, which are told by the mesh that they lie on.

@@ -269,6 +269,7 @@ RUNS = {  # One for each file of a model that takes no images, and three that do
 ALONE = {
     "segmentation.fcn": "fcn32s",
     "text.text_cnn": "text_cnn",
+    "vision.airbench": "airbench94",
     "vision.fractalnet": "fractalnet20",
     "vision.googlenet": "googlenet_cifar",
     "vision.preact_resnet": "preact_resnet110",

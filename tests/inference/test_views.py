@@ -25,6 +25,19 @@ def test_flip_is_the_mean_of_the_image_and_its_mirror_image():
     assert values["accuracy"] == (expected.argmax(1) == targets).float().mean()
 
 
+def test_shifted_views_have_the_weights_of_the_speed_runs():
+    model, x = small(), torch.rand(4, 3, 8, 10)
+    wide = torch.cat([x[..., 1:2], x, x[..., -2:-1]], 3)
+    wide = torch.cat([wide[:, :, 1:2], wide, wide[:, :, -2:-1]], 2)
+
+    def both(view):
+        return (model(view).softmax(1) + model(view.flip(3)).softmax(1)) / 2
+
+    moved = (both(wide[:, :, :8, :10]) + both(wide[:, :, 2:, 2:])) / 2
+    task = Classification(AveragedViews(model, "flip_shift"), num_classes=5)
+    torch.testing.assert_close(task.predict(x).probabilities, (both(x) + moved) / 2)
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize(("crop", "size"), [(6, (6, 6)), (12, (12, 12)), (None, (14, 28))])
 def test_ten_crops_are_torchvisions(crop, size):
@@ -48,7 +61,7 @@ def test_ten_crops_are_torchvisions(crop, size):
 def test_images_that_look_the_same_from_everywhere_are_judged_as_without():
     model, x = small(), torch.rand(3, 3, 1, 1).expand(-1, -1, 8, 8)
     plain = model(x).softmax(1)
-    for views in ("flip", "ten_crop"):
+    for views in ("flip", "flip_shift", "ten_crop"):
         torch.testing.assert_close(AveragedViews(model, views)(x).softmax(1), plain)
 
 
@@ -65,7 +78,7 @@ def test_certainty_does_not_become_infinite():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("flips",), "tta=flips: must be flip or ten_crop"),
+        (("flips",), "tta=flips: must be one of flip, flip_shift, ten_crop"),
         (("flip", 4), "crop=4: goes with tta=ten_crop"),
         (("ten_crop", 0), "crop=0: must be at least 1"),
     ],

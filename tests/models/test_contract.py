@@ -60,6 +60,7 @@ from zoo.models.transformer.bert import bert_classifier, char_bert
 from zoo.models.transformer.gpt import gpt_char
 from zoo.models.transformer.llama import llama_char
 from zoo.models.transformer.transformer import transformer_multi30k
+from zoo.models.vision.airbench import airbench94
 from zoo.models.vision.cnn import CNN
 from zoo.models.vision.convnext import ConvNeXt
 from zoo.models.vision.densenet import densenet121, densenet_cifar
@@ -192,6 +193,7 @@ CASES = {
     "bayesian_cnn": Case(
         lambda: BayesianCNN(7, in_channels=3, image_size=16), images(3, 16), num_classes=7
     ),
+    "airbench94": Case(lambda: airbench94(5), images(3, 32), num_classes=5),
     "lenet5": Case(lambda: lenet5(7, in_channels=3), images(3, 32), num_classes=7),
     "lenet5_28": Case(lambda: lenet5(image_size=28), images(1, 28), num_classes=10),
     "lenet5_1998": Case(lenet5_1998, images(1, 32), num_classes=10),

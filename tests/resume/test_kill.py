@@ -138,6 +138,7 @@ SMALLER = {
     },
     "pix2pix_shapes": ["model.base_channels=2", "data.train_size=40", "data.batch_size=2"],
     "resnet20_cifar10": ["data.batch_size=8", "data.folder=cifar10_images"],
+    "speedrun_cifar10": ["data.batch_size=8", "data.folder=cifar10_images"],
     "resnet_mnist": ["data.batch_size=8"],
     "pgd_mnist": ["data.batch_size=8", "task.steps=2"],
     "shallow_convnet_synthetic": ["model.hidden_channels=4", "data.num_samples=96"],

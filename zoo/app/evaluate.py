@@ -35,8 +35,9 @@ takes an ensemble too.
 
 For images, a classifier predicts a table, predictions.csv, as a regression does; a segmentation
 predicts a mask for each, an image translation an image, in the folder predictions. Test-time
-augmentation of a classifier: tta=flip (mean over the image and its mirror image) or tta=ten_crop
-(over ten crops, crop=<pixels>; default: 7/8 of the image).
+augmentation of a classifier: tta=flip (mean over the image and its mirror image), tta=flip_shift
+(over both and both moved by a pixel) or tta=ten_crop (over ten crops, crop=<pixels>; default: 7/8
+of the image).
 
 mc_dropout=50 judges or predicts with the mean of a classifier's probabilities over 50 passes with
 its dropout layers at work (Monte Carlo dropout), as seed=0 draws it.

@@ -5,23 +5,27 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zoo.figures.grids import are_images
 
-Views = Literal["flip", "ten_crop"]
+Views = Literal["flip", "flip_shift", "ten_crop"]
 
 
 class AveragedViews(nn.Module):
     r"""The mean of a classifier's probabilities over views of each image.
 
-    .. math:: p(x) = \frac{1}{V} \sum_v \mathrm{softmax}(f(x_v))
+    .. math:: p(x) = \sum_v w_v\, \mathrm{softmax}(f(x_v)), \quad \sum_v w_v = 1
 
     It returns :math:`\log p`, whose softmax is :math:`p`, so it stands in for the model in a task.
 
     Args:
         model: images to logits.
-        views: ``flip``: the image and its mirror image; ``ten_crop``: the four corners and the
-            centre, and their mirror images (Krizhevsky et al., 2012, section 4.1).
+        views: ``flip``: the image and its mirror image; ``flip_shift``: these with half the
+            weight, and both moved by one pixel up and left, and down and right, mirrored at the
+            border (Jordan, 2024, https://arxiv.org/abs/2404.00498, who averages logits);
+            ``ten_crop``: the four corners and the centre, and their mirror images (Krizhevsky et
+            al., 2012, section 4.1).
         crop: height and width of the crops; None for 7/8 of the image's (224 of 256).
 
     Shape:
@@ -32,7 +36,7 @@ class AveragedViews(nn.Module):
     def __init__(self, model: nn.Module, views: Views, *, crop: int | None = None) -> None:
         super().__init__()
         if views not in get_args(Views):
-            raise ValueError(f"tta={views}: must be {' or '.join(get_args(Views))}")
+            raise ValueError(f"tta={views}: must be one of {', '.join(get_args(Views))}")
         if crop is not None and views != "ten_crop":
             raise ValueError(f"crop={crop}: goes with tta=ten_crop")
         if crop is not None and crop < 1:
@@ -45,18 +49,28 @@ class AveragedViews(nn.Module):
         if not are_images(x):
             raise ValueError(f"tta={self.views}: these data are not images")
         total: Tensor | None = None
-        views = [x] if self.views == "flip" else self._crops(x)
-        for view in views:
+        views = self._views(x)
+        for weight, view in views:
             for seen in (view, view.flip(3)):
-                p = self._logits(seen).softmax(1, dtype=torch.float32)
+                p = weight * self._logits(seen).softmax(1, dtype=torch.float32)
                 total = p if total is None else total + p
         assert total is not None
-        mean = total / (2 * len(views))
+        mean = total / (2 * sum(weight for weight, _ in views))
         return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+
+    def _views(self, x: Tensor) -> list[tuple[int, Tensor]]:
+        """The views and their weights, without the mirror images."""
+        if self.views == "ten_crop":
+            return [(1, view) for view in self._crops(x)]
+        if self.views == "flip":
+            return [(1, x)]
+        height, width = x.shape[2:]
+        padded = F.pad(x, (1, 1, 1, 1), "reflect")  # (batch, channels, height + 2, width + 2)
+        return [(2, x), (1, padded[:, :, :height, :width]), (1, padded[:, :, 2:, 2:])]
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of a view of images of a size."""
-        if self.views == "flip":
+        if self.views != "ten_crop":
             return height, width
         crop = self.crop
         size = (round(height * 7 / 8), round(width * 7 / 8)) if crop is None else (crop, crop)

@@ -1,5 +1,6 @@
 """Classification: one class a sample, learned by cross-entropy or another loss."""
 
+import itertools
 import math
 import warnings
 from collections.abc import Iterable
@@ -151,6 +152,8 @@ class Classification(Task):
 
     def prepare(self, batches: Iterable[Any]) -> None:
         """Counts the classes of the training samples, where weights or the start follow."""
+        batches, shown = itertools.tee(batches)
+        super().prepare(shown)
         if not self.is_balanced and not self.balanced_start:
             return
         counts = torch.zeros(self.num_classes, dtype=torch.float64)

@@ -1,5 +1,6 @@
 """Multi-label classification: labels of which a sample has any number."""
 
+import itertools
 import math
 from collections.abc import Iterable
 from functools import partial
@@ -90,6 +91,8 @@ class MultiLabelClassification(Task):
 
     def prepare(self, batches: Iterable[Any]) -> None:
         """Counts the labels of the training samples, where weights or the start follow."""
+        batches, shown = itertools.tee(batches)
+        super().prepare(shown)
         if not self.is_balanced and not self.balanced_start:
             return
         positives, count = torch.zeros(self.num_labels, dtype=torch.float64), 0

@@ -1,11 +1,27 @@
-"""Where a classifier starts: with the answer that is best as long as it knows nothing else."""
+"""Where a network starts, as far as that follows from the training data."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 
+def start_from_data(model: nn.Module, inputs: Iterable[Tensor]) -> None:
+    """Lets a model that has ``init_from_data`` set weights that follow from training inputs.
+
+    Args:
+        model: any.
+        inputs: of the training batches in their order; it takes as many as it needs.
+    """
+    if (init := getattr(model, "init_from_data", None)) is not None:
+        cast(Callable[[Iterable[Any]], None], init)(inputs)
+
+
 def start_with_bias(model: nn.Module, bias: Tensor) -> None:
     """Sets the bias of a model's output layer, the last with as many outputs.
+
+    So a classifier starts with the answer that is best as long as it knows nothing else.
 
     Args:
         model: whose last layer is linear or a convolution.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.tasks.prediction import Prediction, Table
+from zoo.tasks.starting import start_from_data
 
 
 class Metric(Protocol):
@@ -205,11 +206,13 @@ class Task:
         self.announced, self._waiting = None, []
 
     def prepare(self, batches: Iterable[Any]) -> None:
-        """Looks once at the training batches, where a task needs that; most do not.
+        """Looks once at the training batches, where a task or its model needs that; most do not.
 
         The trainer calls this before the first step of a fresh run and never on resume, so
-        whatever is kept goes through :meth:`state_dict`. It may set weights to begin with.
+        whatever is kept goes through :meth:`state_dict`. It may set weights to begin with, as a
+        model does that has ``init_from_data``.
         """
+        start_from_data(self.model, map(inputs_of, batches))
 
     def loss(self, batch: Any) -> Loss:
         """The loss of a batch, and of how many images, tokens or nodes it is the mean.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from zoo.data.augmentation.base import HorizontalFlip, RandomAffine, RandomCrop
+from zoo.data.augmentation.base import AlternatingFlip, HorizontalFlip, RandomAffine, RandomCrop
 
 
 def random_images(batch=4, channels=3, height=6, width=5, dtype=torch.float32):
@@ -37,6 +37,17 @@ def test_crop_fills_with_the_given_value():
     corner = RandomCrop(1, fill=7)(random_images(batch=1), torch.zeros(1, 2))
     assert (corner[:, :, 0] == 7).all() and (corner[:, :, :, 0] == 7).all()
     assert torch.equal(corner[:, :, 1:, 1:], random_images(batch=1)[:, :, :-1, :-1])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_crop_mirrors_the_image_at_its_border_as_torch_does(dtype):
+    images = random_images(dtype=dtype)
+    padded = RandomCrop(3, fill="reflect").pad(images)
+    assert padded.dtype == dtype and padded.is_contiguous()
+    expected = F.pad(images.float(), (3, 3, 3, 3), "reflect")
+    assert torch.equal(padded.permute(0, 3, 1, 2).float(), expected)
+    with pytest.raises(ValueError, match="padding=5 is too much to mirror images of 5 pixels"):
+        RandomCrop(5, fill="reflect").pad(images)
 
 
 def test_crop_reads_the_last_window_of_the_last_image():
@@ -98,7 +109,7 @@ def test_affine_shear_moves_rows_against_one_another():
     assert abs(sheared[6].argmax().item() - sheared[2].argmax().item()) == 4
 
 
-@pytest.mark.parametrize("augmentation", [RandomCrop(2), HorizontalFlip(), RandomAffine(20, 0.1)])
+@pytest.mark.parametrize("augmentation", [RandomCrop(2), AlternatingFlip(), RandomAffine(20, 0.1)])
 def test_what_happens_to_a_image_does_not_depend_on_its_batch(augmentation):
     images = random_images(batch=13, height=9, width=7)
     draws = torch.rand(13, augmentation.num_draws)

@@ -9,6 +9,7 @@ from torch import nn
 
 from zoo.models.segmentation.fcn import fcn8s, fcn16s, fcn32s
 from zoo.models.segmentation.unet import unet, unet_padded
+from zoo.models.vision.airbench import airbench94
 from zoo.models.vision.alexnet import alexnet, alexnet_2012
 from zoo.models.vision.cnn import CNN
 from zoo.models.vision.convnext import ConvNeXt
@@ -49,6 +50,7 @@ class Network(NamedTuple):
 
 
 NETWORKS = {
+    "airbench94": Network(airbench94, (3, 9, 9)),
     "alexnet": Network(partial(narrow, alexnet), (3, 63, 63)),
     "alexnet_2012": Network(partial(narrow, alexnet_2012), (3, 67, 67)),
     "convnext": Network(partial(ConvNeXt, (8, 16, 24, 32), (1, 1, 2, 1)), (3, 32, 32)),

@@ -8,10 +8,11 @@ Augmentation comes before normalisation: values are in the units of the data (0 
 where 0 is black, and so is what is filled in from outside the image.
 """
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +32,9 @@ class Augmentation(ABC):
     Attributes:
         num_draws: how many uniform random numbers it needs for each image.
         reach: how many of the samples that follow in the batch it mixes into each.
+        alternates: whether a sample keeps the numbers of the first epoch, moved by one half (and
+            from 1 on to 0 again) in every second one, so that what is done to a share of one half
+            in one epoch is done to the other half in the next.
 
     Shape:
         - images: ``(batch, channels, height, width)``, uint8 or float
@@ -40,6 +44,7 @@ class Augmentation(ABC):
 
     num_draws: int
     reach: ClassVar[int] = 0
+    alternates: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor: ...
@@ -65,12 +70,13 @@ class RandomCrop(Augmentation):
 
     Args:
         padding: pixels on each side.
-        fill: their value, in the units of the images.
+        fill: their value, in the units of the images; ``"reflect"``: the image is mirrored at its
+            border.
     """
 
     num_draws = 2
 
-    def __init__(self, padding: int = 4, *, fill: float = 0.0) -> None:
+    def __init__(self, padding: int = 4, *, fill: float | Literal["reflect"] = 0.0) -> None:
         if padding < 1:
             raise ValueError(f"padding must be at least 1, not {padding}")
         self.padding = padding
@@ -84,6 +90,9 @@ class RandomCrop(Augmentation):
         """Pads images and puts channels last: ``(n, c, h, w) -> (n, h + 2p, w + 2p, c)``."""
         n, channels, height, width = images.shape
         p = self.padding
+        if self.fill == "reflect":
+            rows, columns = (reflected(size, p, images.device) for size in (height, width))
+            return images.permute(0, 2, 3, 1).index_select(1, rows).index_select(2, columns)
         shape = (n, height + 2 * p, width + 2 * p, channels)
         padded = torch.full(shape, self.fill, dtype=images.dtype, device=images.device)
         padded[:, p : p + height, p : p + width] = images.permute(0, 2, 3, 1)
@@ -109,6 +118,18 @@ class RandomCrop(Augmentation):
         runs = padded.view(-1).as_strided((num_runs, length), (channels, 1))
         windows = runs.index_select(0, start).view(-1, height, width, channels)
         return windows.permute(0, 3, 1, 2)  # (batch, channels, height, width)
+
+
+def reflected(size: int, padding: int, device: torch.device) -> Tensor:
+    """Which of ``size`` pixels in a row stand in its padded form, mirrored at both ends.
+
+    Raises:
+        ValueError: there are not more than ``padding``.
+    """
+    if padding >= size:
+        raise ValueError(f"padding={padding} is too much to mirror images of {size} pixels")
+    place = torch.arange(-padding, size + padding, device=device).abs()
+    return (size - 1) - (size - 1 - place).abs()  # (size + 2 * padding,)
 
 
 class HorizontalFlip(Augmentation):
@@ -140,6 +161,19 @@ class HorizontalFlip(Augmentation):
             for target in batch[1:]
         ]
         return (self(batch[0], draws), *targets)
+
+
+class AlternatingFlip(HorizontalFlip):
+    """Mirrors each image in every second epoch, a random half of them in the first of the two.
+
+    In two epochs a network sees each image from both sides, where coin flips show half of them
+    from one side twice (Jordan, 2024, https://arxiv.org/abs/2404.00498).
+    """
+
+    alternates = True
+
+    def __init__(self) -> None:
+        super().__init__(0.5)
 
 
 class RandomAffine(Augmentation):
@@ -235,9 +269,20 @@ class AugmentationSequence:
 
     def draws(self, epoch: int) -> Tensor:
         """The random numbers of an epoch: row ``i`` is for sample ``i``."""
+        draws, first = self._drawn(epoch), None
+        widths = [augmentation.num_draws for augmentation in self.augmentations]
+        ends = list(itertools.accumulate(widths))
+        for augmentation, width, end in zip(self.augmentations, widths, ends, strict=True):
+            if augmentation.alternates:
+                first = self._drawn(0) if first is None else first
+                own = slice(end - width, end)
+                draws[:, own] = (first[:, own] + (epoch % 2) / 2) % 1
+        return draws.to(self._device)
+
+    def _drawn(self, epoch: int) -> Tensor:
         width = sum(augmentation.num_draws for augmentation in self.augmentations)
         generator = seeded_generator("augmentation", self._seed, epoch)
-        return torch.rand(self._num_samples, width, generator=generator).to(self._device)
+        return torch.rand(self._num_samples, width, generator=generator)
 
     def __call__(
         self, batch: tuple[Tensor, ...], draws: Tensor, *, first: int = 0

@@ -10,6 +10,7 @@
 | alexnet | then shifts colours along their principal components (Krizhevsky et al. 2012, 4.1) |
 | randaugment | then two of 14 operations of magnitude 9 of 30 (Cubuk et al. 2020) |
 | crop_flip_erase | then fills a rectangle of half the images with noise (Zhong et al. 2020) |
+| airbench | moves by up to a sixteenth, mirrors in every second epoch (Jordan 2024) |
 
 What mixes images with one another goes on top of any of them, see `zoo.data.augmentation.mixing`.
 """
@@ -19,7 +20,13 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from zoo.data.augmentation.base import Augmentation, HorizontalFlip, RandomAffine, RandomCrop
+from zoo.data.augmentation.base import (
+    AlternatingFlip,
+    Augmentation,
+    HorizontalFlip,
+    RandomAffine,
+    RandomCrop,
+)
 from zoo.data.augmentation.colour import ColorJitter, ColorPCA, pixel_covariance
 from zoo.data.augmentation.erasing import RandomErasing
 from zoo.data.augmentation.randaugment import RandAugment
@@ -33,6 +40,7 @@ Preset = Literal[
     "alexnet",
     "randaugment",
     "crop_flip_erase",
+    "airbench",
 ]
 COLOUR = ("crop_flip_colour", "alexnet")
 
@@ -78,4 +86,6 @@ def preset(name: str, *, image_size: int, pixels: Callable[[], Tensor]) -> tuple
         return (*crop_flip, RandAugment(2, 9))
     if name == "crop_flip_erase":
         return (*crop_flip, RandomErasing())
+    if name == "airbench":
+        return (RandomCrop(max(1, image_size // 16), fill="reflect"), AlternatingFlip())
     raise ValueError(f"there is no preset {name!r}")

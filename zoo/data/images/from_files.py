@@ -77,8 +77,8 @@ class ImagesFromFiles(ImageModule):
             usual 224); ``None``: the largest centred square is resized.
         augment: a preset of `zoo.data.augmentation.presets`, for batches: ``none``, ``affine``,
             ``crop_flip``, ``crop_flip_colour``, ``alexnet``, ``randaugment``,
-            ``crop_flip_erase``; or ``resized_crop_flip`` (a random part of 8 to 100 % of the
-            image, resized, mirrored half the time), ``resized_crop_flip_colour`` or
+            ``crop_flip_erase``, ``airbench``; or ``resized_crop_flip`` (a random part of 8 to 100
+            % of the image, resized, mirrored half the time), ``resized_crop_flip_colour`` or
             ``resized_crop_randaugment``, which start from the file each time and so need streaming.
         mixup: alpha of mixup in training; 0: none. With both, half the samples have either.
         cutmix: alpha of CutMix in training; 0: none.

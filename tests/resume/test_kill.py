@@ -32,7 +32,7 @@ ALIKE = {  # Another experiment has the same parts, in other sizes or on other d
     *("huber_diabetes", "quantile_diabetes", "gaussian_nll_diabetes", "quantile_noisy_curve"),
     *("svm_digits", "kernel_svm_digits", "cnn_digits", "lasso_diabetes", "logistic_breast_cancer"),
     *("rnn_sentence_polarity", "distil_mnist", "ensemble_digits", "mlp_diabetes"),
-    "mc_dropout_digits",
+    *("mc_dropout_digits", "speedrun_cifar10"),
 }
 EXPERIMENTS = sorted(
     {path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml")} - ALIKE
@@ -138,7 +138,6 @@ SMALLER = {
     },
     "pix2pix_shapes": ["model.base_channels=2", "data.train_size=40", "data.batch_size=2"],
     "resnet20_cifar10": ["data.batch_size=8", "data.folder=cifar10_images"],
-    "speedrun_cifar10": ["data.batch_size=8", "data.folder=cifar10_images"],
     "resnet_mnist": ["data.batch_size=8"],
     "pgd_mnist": ["data.batch_size=8", "task.steps=2"],
     "shallow_convnet_synthetic": ["model.hidden_channels=4", "data.num_samples=96"],

@@ -5,7 +5,8 @@ What ImageFolder, Pets and Flowers-102 share; `zoo.data.images.reading` opens th
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from zoo.data.augmentation.base import Augmentation
 from zoo.data.augmentation.mixing import check_mixing, mixing
 from zoo.data.augmentation.presets import Preset, check_preset, preset
 from zoo.data.images.base import ImageModule, Normalize, fit_square
+from zoo.data.images.cache import Cache, DiskStore, RamStore, Store
 from zoo.data.images.opening import depth_note
 from zoo.data.images.reading import (
     STREAMED,
@@ -50,6 +52,7 @@ class ReadingOptions(TypedDict, total=False):
     std: Sequence[float] | None
     class_names: Literal["auto"] | Sequence[str]
     in_memory: Literal["auto"] | bool
+    cache: Cache | None
     num_workers: int
     balance: Balance
     drop_last: bool
@@ -87,13 +90,16 @@ class ImagesFromFiles(ImageModule):
         class_names: of the labels, in their order; ``auto``: as the data name them.
         in_memory: ``auto``: if all images together take at most 2 GiB and a quarter of the free
             memory of the device.
+        cache: decode every image once, and keep the bytes: ``ram``: in the computer's memory,
+            where the device has no room for them; ``disk``: in a file below ``root``, which later
+            runs find (`zoo.data.images.cache`); ``None``: decode files whenever they are read.
         num_workers: processes that read files while streaming.
         balance: let every class come equally often in training: ``undersample``, ``oversample`` or
             ``resample`` (:func:`~zoo.data.sampling.balanced_order`).
         drop_last: omit the last training batch of an epoch if it is smaller.
     """
 
-    changeable: ClassVar[tuple[str, ...]] = ("root", "num_workers")
+    changeable: ClassVar[tuple[str, ...]] = ("root", "cache", "num_workers")
     for_training = (*ImageModule.for_training, "balance")
     in_channels = 3
 
@@ -111,6 +117,7 @@ class ImagesFromFiles(ImageModule):
         std: Sequence[float] | None = None,
         class_names: Literal["auto"] | Sequence[str] = "auto",
         in_memory: Literal["auto"] | bool = "auto",
+        cache: Cache | None = None,
         num_workers: int = 2,
         balance: Balance = "none",
         drop_last: bool = False,
@@ -128,6 +135,13 @@ class ImagesFromFiles(ImageModule):
             raise ValueError(f"in_memory must be 'auto', true or false, not {in_memory!r}")
         if in_memory is True and augment in STREAMED:
             raise ValueError(f"in_memory must not be true with augment {augment!r}")
+        if cache not in (None, *get_args(Cache)):
+            raise ValueError(f"cache must be ram, disk or null, not {cache!r}")
+        if cache is not None and augment in STREAMED:
+            raise ValueError(
+                f"cache must be null with augment {augment!r}, which starts from the file each "
+                f"time, not {cache!r}"
+            )
         if num_workers < 0:
             raise ValueError(f"num_workers must not be negative, not {num_workers}")
         default_mean, default_std = (
@@ -147,6 +161,8 @@ class ImagesFromFiles(ImageModule):
         self.mixup = mixup
         self.cutmix = cutmix
         self.in_memory = in_memory
+        self.cache = cache
+        self._store: Store | None = None
         self.num_workers = num_workers
         self.balance = balance
         self.drop_last = drop_last
@@ -163,6 +179,7 @@ class ImagesFromFiles(ImageModule):
         note = depth_note([path for path, _ in samples["train"]], self.reader)
         self.notes += [] if note is None else [note]
         in_memory = self._fits(samples, torch.device(device))
+        self._store = self._stored(samples, in_memory=in_memory)
         for split, found in samples.items():
             train = split == "train"
             if not train:
@@ -212,7 +229,19 @@ class ImagesFromFiles(ImageModule):
             resize=self.resize,
             augment=augment,
             reader=self.reader,
+            store=self._store,
         )
+
+    def _stored(self, samples: dict[str, list[Sample]], *, in_memory: bool) -> Store | None:
+        """The decoded images, where they are to be kept."""
+        paths = sorted({path for part in samples.values() for path, _ in part})
+        if self.cache == "disk":
+            store = DiskStore(paths, self._files([]), Path(self.root) / "cache")
+            self.notes.append(store.note)
+            return store
+        if self.cache == "ram" and not in_memory:
+            return RamStore(paths, self._files([]))
+        return None  # The loaders themselves keep what fits.
 
     def _fits(self, samples: dict[str, list[Sample]], device: torch.device) -> bool:
         if self.in_memory != "auto":

@@ -58,7 +58,7 @@ class ImageFolder(ImagesFromFiles):
             of the class folders, ``auto``: sorted. One that looks like a split must be named there.
     """
 
-    changeable = ("root", "folder", "num_workers")
+    changeable = ("root", "folder", "cache", "num_workers")
 
     def __init__(
         self,

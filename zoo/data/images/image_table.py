@@ -62,7 +62,7 @@ class ImageTable(ImagesFromFiles):
         ValueError: an argument is out of range, or two do not go together.
     """
 
-    changeable = ("root", "path", "folder", "num_workers")
+    changeable = ("root", "path", "folder", "cache", "num_workers")
     repeated = ("fold",)
 
     def __init__(

@@ -16,6 +16,7 @@ from torch import Tensor
 from zoo.data.download import DataError, import_torchvision
 from zoo.data.folders import list_files, split_of, subfolders
 from zoo.data.images.base import fit_square
+from zoo.data.images.cache import Store
 from zoo.data.images.opening import SUFFIXES, ImageReader, shown
 
 StreamedPreset = Literal[
@@ -42,6 +43,7 @@ class ImageFiles:
             centred square.
         augment: a preset of :func:`streamed_preset`, instead of the middle of the image.
         reader: opens the files.
+        store: images that have been decoded already.
 
     Raises:
         DataError: on taking a sample whose file is not a readable image.
@@ -56,8 +58,10 @@ class ImageFiles:
         resize: int | None = None,
         augment: str | None = None,
         reader: ImageReader = ImageReader(),  # noqa: B008 (it never changes)
+        store: Store | None = None,
     ) -> None:
         self.samples = samples
+        self.store = store
         self.reader = reader
         self.image_size = image_size
         self.in_channels = in_channels
@@ -75,6 +79,11 @@ class ImageFiles:
         return pixels, label if isinstance(label, int) else torch.tensor(label)
 
     def pixels(self, path: str) -> Tensor:
+        """The image of a file as uint8 ``(height, width, channels)``."""
+        found = None if self.store is None else self.store.find(path)
+        return self.decode(path) if found is None else found
+
+    def decode(self, path: str) -> Tensor:
         """Reads a file as uint8 ``(height, width, channels)``."""
         image, resize = self.reader.read(path), self.resize
         if self._augment is not None:

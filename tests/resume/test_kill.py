@@ -32,7 +32,7 @@ ALIKE = {  # Another experiment has the same parts, in other sizes or on other d
     *("huber_diabetes", "quantile_diabetes", "gaussian_nll_diabetes", "quantile_noisy_curve"),
     *("svm_digits", "kernel_svm_digits", "cnn_digits", "lasso_diabetes", "logistic_breast_cancer"),
     *("rnn_sentence_polarity", "distil_mnist", "ensemble_digits", "mlp_diabetes"),
-    *("mc_dropout_digits", "speedrun_cifar10"),
+    *("mc_dropout_digits", "speedrun_cifar10", "gpt2_124m_speed"),
 }
 EXPERIMENTS = sorted(
     {path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml")} - ALIKE

@@ -10,7 +10,7 @@ from zoo.training.callback import Callback, Run
 from zoo.training.own_files import appending, naming, to_json
 from zoo.training.settings import EarlyStoppingSettings, ProfileSettings
 
-TIMINGS = ("samples_per_second", "data_wait", "memory_mib", "seconds")
+TIMINGS = ("samples_per_second", "mfu", "data_wait", "memory_mib", "seconds")
 """Values of a row that depend on the machine and the moment, not on the run."""
 
 

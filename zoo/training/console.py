@@ -81,6 +81,7 @@ class Console(Callback):
             return
         speed = (
             f"  {row['samples_per_second']:.4g} {trainer.task.unit}/s"
+            + (f"  mfu {row['mfu']:.3f}" if "mfu" in row else "")
             if "samples_per_second" in row
             else ""
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 TAKEN = (
     *("step", "epoch", "split", "loss", "lr", "grad_norm", "zero_weights"),
-    *("samples_per_second", "data_wait", "memory_mib"),
+    *("samples_per_second", "mfu", "data_wait", "memory_mib"),
 )
 """Names in a line that a part of a loss must not have."""
 
@@ -22,11 +22,15 @@ class TrainingCurve:
     Args:
         networks: names of the networks, each of which has a loss.
         device: where the losses are.
+        items_at_peak: what the device would get through in a second at its peak, if it is known.
     """
 
-    def __init__(self, networks: list[str], device: torch.device) -> None:
+    def __init__(
+        self, networks: list[str], device: torch.device, *, items_at_peak: float | None = None
+    ) -> None:
         self._prefix = {n: "" if len(networks) == 1 else f"{n}_" for n in networks}
         self._device = device
+        self._items_at_peak = items_at_peak
         # In float64: a window may have a million steps.
         self._sums: dict[str, Tensor | float] = dict.fromkeys(networks, 0.0)
         self._dtype = torch.float32 if device.type == "mps" else torch.float64  # It has no float64.
@@ -91,8 +95,9 @@ class TrainingCurve:
 
         Returns:
             Name to value: mean losses and parts of losses over the window, the rates and norms of
-            its last step, items (what the loss is a mean over) per second, share of the time spent
-            waiting for data, and peak memory in MiB.
+            its last step, items (what the loss is a mean over) per second, what they are of those
+            at the device's peak (`mfu`) if that is known, share of the time spent waiting for data,
+            and peak memory in MiB.
         """
         row: dict[str, Any] = {}
         counts = {name: float(count) for name, count in self._counts.items()}
@@ -114,6 +119,8 @@ class TrainingCurve:
         row |= {f"grad_norm/{name}": float(norm) for name, norm in layers.items()}
         items, seconds = max(counts.values()), max(time.perf_counter() - self._began, 1e-9)
         row["samples_per_second"] = items / seconds
+        if self._items_at_peak is not None:
+            row["mfu"] = items / seconds / self._items_at_peak
         row["data_wait"] = self.waited / seconds
         row["memory_mib"] = _memory(self._device)
         self.items += items

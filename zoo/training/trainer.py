@@ -45,6 +45,7 @@ from zoo.training.settings import CheckpointSettings, TrainerSettings
 from zoo.training.state import Position, RunState
 from zoo.training.step import Stepper
 from zoo.training.update import NonFiniteError, Updater
+from zoo.training.utilization import items_at_peak
 
 
 class Trainer:
@@ -119,7 +120,8 @@ class Trainer:
             layer_gradients=layer_gradients,
             strategy=self.strategy,
         )
-        self.curve = TrainingCurve(list(self.networks), self.device)
+        peak = items_at_peak(task.model, self.device, dtype, world=self.strategy.world)
+        self.curve = TrainingCurve(list(self.networks), self.device, items_at_peak=peak)
         self.state = RunState(
             task=task,
             optimizers=self.optimizers,

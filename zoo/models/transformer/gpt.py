@@ -335,6 +335,17 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         return self.lm_head(self.transformer(tokens, cache))  # (batch, time, vocab_size)
 
+    def flops_per_item(self) -> int:
+        """Operations of training on one token: 6 N + 12 L H Q T.
+
+        Chowdhery et al., 2022, appendix B, https://arxiv.org/abs/2204.02311: N parameters, those
+        of the positions left out since nothing is multiplied by them; L layers of H heads of Q
+        values, and T positions that each looks at, those that the mask hides included.
+        """
+        matrices = sum(p.numel() for p in self.parameters()) - self.transformer.wpe.weight.numel()
+        attention = len(self.transformer.h) * self.num_heads * self.head_dim * self.sequence_length
+        return 6 * matrices + 12 * attention
+
     def new_cache(self, batch_size: int) -> Cache:
         """Room for keys and values of every layer: ``forward`` then computes each only once."""
         like = self.lm_head.weight

@@ -289,7 +289,15 @@ def test_bad_argument_is_refused_with_its_value(arguments, message):
         LanguageModeling(Recurrent(5), **{"vocabulary": LETTERS, **arguments})
 
 
-def test_vocabulary_of_another_size_than_the_models_is_refused():
-    task = LanguageModeling(Recurrent(5), vocabulary=CharacterVocabulary("abc"))
-    with pytest.raises(ValueError, match=r"vocabulary has 3 tokens.*not \(3, 4, 5\)"):
+def test_vocabulary_that_is_larger_than_the_models_is_refused():
+    task = LanguageModeling(Recurrent(5), vocabulary=CharacterVocabulary("abcdef"))
+    with pytest.raises(ValueError, match=r"vocabulary has 6 tokens.*or more, not \(3, 4, 5\)"):
         task.loss(batches()[0])
+
+
+def test_a_padded_vocabulary_learns_with_all_logits_and_draws_tokens_that_are_some():
+    task = LanguageModeling(Uniform(16), vocabulary=LETTERS)
+    (batch,) = batches(parts=1)
+    assert task.loss(batch)[0].item() == pytest.approx(math.log(16))
+    torch.manual_seed(0)
+    assert set("".join(task.generate("a", 400))) == set("abcde")

@@ -41,7 +41,8 @@ class LanguageModeling(Task):
 
     Shape:
         - inputs, targets: ``(batch, time)``
-        - logits: ``(batch, time, vocabulary)``
+        - logits: ``(batch, time, vocabulary)``, or more of them: a vocabulary may be padded to a
+          size that suits the device, and the tokens that are none are never drawn
 
     Raises:
         ValueError: if an argument is outside its range, or a prompt not of the vocabulary.
@@ -182,8 +183,11 @@ class LanguageModeling(Task):
 
     def _writer(self, sampler: Draw | None = None) -> Draw:
         """Draws with a sampler, by default the task's own, but never a special token."""
-        special = () if self.vocabulary is None else special_tokens(self.vocabulary)
-        return without(special, sampler or self._sampler())
+        sampler = sampler or self._sampler()
+        if self.vocabulary is None:
+            return sampler
+        draw, size = without(special_tokens(self.vocabulary), sampler), len(self.vocabulary)
+        return lambda logits: draw(logits[..., :size])
 
     def _sampler(self) -> Sampler:
         return Sampler(**self.sampling)  # type: ignore[arg-type]
@@ -195,10 +199,10 @@ class LanguageModeling(Task):
     def _logits(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         # A state from a checkpoint is wherever that was read to.
         logits, state = step(self.model, tokens, _map(lambda part: part.to(tokens.device), state))
-        if self.vocabulary is not None and logits.shape[-1] != len(self.vocabulary):
+        if self.vocabulary is not None and logits.shape[-1] < len(self.vocabulary):
             raise ValueError(
                 f"vocabulary has {len(self.vocabulary)} tokens, so the model must return logits of "
-                f"shape (batch, time, {len(self.vocabulary)}), not {tuple(logits.shape)}"
+                f"shape (batch, time, {len(self.vocabulary)}) or more, not {tuple(logits.shape)}"
             )
         return logits, state
 

@@ -16,6 +16,7 @@ RESULTS = {
     "parameters": 3,
     "steps": 2,
     "seconds": 1.0,
+    "memory_mib": 1.0,
     "selected_step": 1,
     "ended_by": "trainer.steps=2",
 }

@@ -40,6 +40,7 @@ def test_results_say_what_was_reached_and_with_what(tmp_path):
         "ended_by",
         "seconds",
         "samples_per_second",
+        "memory_mib",
     }
     assert set(results["val"]) == set(results["test"]) == {"loss", "accuracy", "calibration_error"}
     assert results["parameters"] == 6 * 8 + 8 + 8 * 3 + 3

@@ -8,7 +8,6 @@ from torch import nn
 from tests.training.tiny import (
     build,
     differences,
-    mlp,
     new_folder,
     trainer_of,
     without_timings,
@@ -30,15 +29,6 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     other = nn.Sequential(nn.Linear(6, 3))
     with pytest.raises(CheckpointError, match="belongs to another model"):
         trainer_of(other, epochs=2).fit(folder=folder, resume=True)
-
-
-def test_compiled_networks_keep_the_keys_of_their_state(tmp_path):
-    model = mlp()
-    expected = list(model.state_dict())
-    trainer = trainer_of(model, compile=True, steps=1, epochs=None)
-    state = trainer.state_dict()
-    assert list(state["model"]) == expected
-    assert not any("_orig_mod." in key or "module." in key for key in state["model"])
 
 
 def test_a_state_restored_at_once_is_the_state_that_was_saved():

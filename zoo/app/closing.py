@@ -36,7 +36,8 @@ def conclude(place: RunLocation) -> None:
         print(f"{name:<24}{row}")
     print(
         f"{results['parameters']:,} parameters, {results['steps']:,} steps in "
-        f"{results['seconds']:.1f} s, weights of step {results['selected_step']:,}"
+        f"{results['seconds']:.1f} s, weights of step {results['selected_step']:,}, peak memory "
+        f"{results['memory_mib']:,.0f} MiB"
     )
     print(f"ended by {results['ended_by']}\n")
     if (folder.path / "operators.txt").exists():

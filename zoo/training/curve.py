@@ -122,7 +122,7 @@ class TrainingCurve:
         if self._items_at_peak is not None:
             row["mfu"] = items / seconds / self._items_at_peak
         row["data_wait"] = self.waited / seconds
-        row["memory_mib"] = _memory(self._device)
+        row["memory_mib"] = peak_memory(self._device)
         self.items += items
         self._sums = dict.fromkeys(self._sums, 0.0)
         self._counts = dict.fromkeys(self._counts, 0)
@@ -157,7 +157,13 @@ def _check_term(name: str, value: Any) -> None:
         raise ValueError(f"terms must be scalar tensors, but {name!r} is {value!r}")
 
 
-def _memory(device: torch.device) -> float:
+def forget_peak(device: torch.device) -> None:
+    """Has the peak of a GPU begin anew; that of a process cannot."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> float:
     """Peak memory in MiB: of the device on a GPU, of the process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from zoo.tasks.task import Task
+from zoo.training.recomputation import recompute_blocks
 from zoo.training.settings import TrainerSettings
 
 _TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -59,19 +60,19 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype | None:
 def prepare(
     task: Task, settings: TrainerSettings, *, is_sharded: bool
 ) -> tuple[torch.device, torch.dtype | None]:
-    """Moves the networks of a task to their device, in place, and compiles them if wanted.
+    """Moves the networks of a task to their device, in place, and has their blocks recomputed.
 
     Args:
         task: whose networks.
-        settings: device, precision, memory format, whether to compile.
+        settings: device, precision, memory format, activation checkpointing.
         is_sharded: whether a process holds a part of each parameter.
 
     Returns:
         The device, and the type to compute in; None: no autocast.
 
     Raises:
-        ValueError: the device is not there, shards cannot do what the settings ask for, or the
-            task cannot be compiled.
+        ValueError: the device is not there, shards cannot do what the settings ask for, the task
+            cannot be compiled, or there is no block to recompute.
     """
     device = resolve_device(settings.device)
     dtype = resolve_precision(settings.precision, device)
@@ -80,16 +81,20 @@ def prepare(
             "precision=fp16 and ema_decay do not work with shards; use precision=bf16, no "
             "ema_decay, or replicas"
         )
-    if settings.compile and task.differentiates:
+    if settings.compile != "off" and task.differentiates:
         raise ValueError(
-            f"compile=true: the loss of {type(task).__name__} holds a derivative (a gradient "
-            "penalty), whose own derivative torch.compile cannot take; use compile=false"
+            f"compile={settings.compile}: the loss of {type(task).__name__} holds a derivative (a "
+            "gradient penalty), whose own derivative torch.compile cannot take; use compile=off"
         )
     place(task.model, device, False if is_sharded else settings.channels_last)
     task.to(device)
-    if settings.compile:
-        for network in task.networks().values():
-            network.compile()  # In place, so that the keys of its state stay what they are.
+    if settings.activation_checkpointing and not sum(
+        map(recompute_blocks, task.networks().values())
+    ):
+        raise ValueError(
+            f"activation_checkpointing=true: {type(task.model).__name__} repeats no block that "
+            "could be computed again; use activation_checkpointing=false"
+        )
     return device, dtype
 
 

@@ -69,6 +69,7 @@ class Selection:
         selected_step: int,
         items: float,
         ended_by: str,
+        memory: float,
     ) -> dict[str, Any]:
         """What a run reports at its end.
 
@@ -79,6 +80,7 @@ class Selection:
             selected_step: the step that the weights are of.
             items: what was trained on, in the terms of the loss.
             ended_by: what ended the run.
+            memory: its peak, in MiB.
         """
         return {
             **{split: dict(metrics) for split, metrics in found.items() if metrics},
@@ -90,4 +92,5 @@ class Selection:
             "ended_by": ended_by,
             "seconds": round(position.seconds, 3),
             "samples_per_second": round(items / max(position.seconds, 1e-9), 1),
+            "memory_mib": round(memory, 1),
         }

@@ -41,6 +41,24 @@ def seconds_of(time_limit: float | str) -> float:
     return seconds
 
 
+def bytes_of(size: int | str) -> int:
+    """Bytes of a size that is a number of them or has a unit: `4GiB`, `500 MB`.
+
+    Raises:
+        ValueError: it is neither, or not above 0.
+    """
+    powers = {"k": 1, "m": 2, "g": 3, "t": 4}
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(i?))?B?", str(size), re.IGNORECASE)
+    number = 0
+    if found:
+        value, unit, binary = found.groups()
+        base = 1024 if binary else 1000
+        number = int(float(value) * (base ** powers[unit.lower()] if unit else 1))
+    if number <= 0:
+        raise ValueError(f"memory_limit must be bytes or a size such as 4GiB, not {size!r}")
+    return number
+
+
 def _above_zero(owner: object, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
@@ -82,10 +100,18 @@ class TrainerSettings:
     """What each process of several holds: `ddp` the whole model, `fsdp` a part of each weight."""
     sync_batchnorm: bool = False
     """Batch statistics over all processes instead of each one's own; on CUDA."""
-    compile: bool = False
-    """Compile the networks with `torch.compile` (tens of seconds at the start of a run)."""
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] | bool = "off"
+    """Mode of `torch.compile` for the steps of training; true: `default`, false: `off`."""
     cuda_graphs: bool = False
     """Replay each training step as one CUDA graph: one loss, one shape, a fused optimizer."""
+    activation_checkpointing: bool = False
+    """Keep only what goes into each repeated block: less memory, a third more time, equal weights.
+    """
+    find_batch_size: bool = False
+    """Look for the largest `data.batch_size` before training; the run's configuration has it."""
+    memory_limit: int | str | None = None
+    """Bytes, or a size such as `4GiB`, for `find_batch_size`; null: the whole GPU, on a CPU none.
+    """
     deterministic: bool = False
     """Only deterministic algorithms; an operation that has none stops the run and is named."""
     threads: int | None = None
@@ -103,6 +129,10 @@ class TrainerSettings:
         _above_zero(self, "clip_norm", "clip_value")
         if self.time_limit is not None:
             seconds_of(self.time_limit)
+        if self.memory_limit is not None:
+            bytes_of(self.memory_limit)
+        if isinstance(self.compile, bool):  # Of earlier versions; and YAML reads `off` as false.
+            self.compile = "default" if self.compile else "off"
         if self.epochs is None and self.steps is None:
             raise ValueError("epochs and steps must not both be null: a run needs an end")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
@@ -253,4 +283,6 @@ class RunSettings:
         if self.logger.layer_gradients and not self.logger.tensorboard:
             reason = "it is for TensorBoard, which logger.tensorboard=false switches off"
             idle["logger.layer_gradients"] = reason
+        if self.trainer.memory_limit is not None and not self.trainer.find_batch_size:
+            idle["trainer.memory_limit"] = "only trainer.find_batch_size=true asks for it"
         return idle

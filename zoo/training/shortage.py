@@ -14,7 +14,10 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 _LOST_WORKER = re.compile(r"DataLoader worker \(pid.* (is killed|exited)")
-_FOR_LESS_MEMORY = "use a smaller model or data.batch_size (with a larger trainer.accumulate)"
+_FOR_LESS_MEMORY = (
+    "use a smaller model or data.batch_size (with a larger trainer.accumulate), "
+    "trainer.activation_checkpointing=true or, on a GPU, trainer.precision=bf16"
+)
 
 
 def shortage(error: BaseException) -> str | None:

@@ -23,7 +23,8 @@ from zoo.training.capture import CudaRunner
 from zoo.training.captured_step import CapturedStepper
 from zoo.training.capturing import MakeRunner, require_capturable, require_static_step
 from zoo.training.checkpoint import CheckpointFolder, well_formed
-from zoo.training.curve import TrainingCurve
+from zoo.training.compilation import Compilation
+from zoo.training.curve import TrainingCurve, forget_peak, peak_memory
 from zoo.training.distributed.strategy import OneProcess, Strategy
 from zoo.training.evaluation import Evaluation
 from zoo.training.freezing import training_mode
@@ -108,6 +109,7 @@ class Trainer:
         if settings.cuda_graphs:
             make_runner(self.device)  # Where there is no such device, nothing else is said.
             require_capturable(task, settings, self.optimizers, dtype, self.strategy)
+        self.compilation = Compilation(task, str(settings.compile))
         decay = settings.ema_decay
         self.average = WeightAverage(task.model, decay) if decay is not None else None
         self.updater = Updater(
@@ -214,7 +216,7 @@ class Trainer:
 
         Returns:
             `{"val": {...}, "test": {...}, "parameters": n, "steps": n, "selected_step": n,
-            "ended_by": setting, "seconds": s, "samples_per_second": r}`.
+            "ended_by": setting, "seconds": s, "samples_per_second": r, "memory_mib": m}`.
 
         Raises:
             Interrupted: a signal asked for the end, or the time limit is over; the state has been
@@ -328,7 +330,11 @@ class Trainer:
             )
             if self.folder is not None:
                 self.folder.announce(choice)
-        self.callbacks.on_fit_start(self)
+        if (said := self.compilation.begin(self.data, self.updater.autocast)) and self.folder:
+            self.folder.announce(said)
+        with self.compilation.left_out():
+            self.callbacks.on_fit_start(self)
+        forget_peak(self.device)
         if not resume:
             tensors = self.task.model.state_dict().values()
             self.saving.begin(sum(t.nbytes for t in tensors))
@@ -344,21 +350,23 @@ class Trainer:
 
         Raises:
             ValueError: data, model and task do not fit together, there is no metric of the name
-                that selects checkpoints, or the optimizer needs an objective that is always the
-                same and this is not.
+                that selects checkpoints, the optimizer needs an objective that is always the same
+                and this is not, or the networks cannot be compiled.
         """
-        batches = self.plan.batches_per_epoch
-        try:
-            found = rehearse(self.task, self.data, batches, self.updater.autocast)
-        except ValueError as error:
-            self.strategy.explain(error)
-            raise
-        if "val" in self.data.splits:
-            self.selection.value(found.metrics)
-        if self.updater.searches:
-            require_same_objective(self.task, self.data, self.updater.autocast)
-        if self.settings.cuda_graphs:
-            self._first_of_one_shape()
+        autocast = self.updater.autocast
+        with self.compilation.left_out():
+            try:
+                found = rehearse(self.task, self.data, self.plan.batches_per_epoch, autocast)
+            except ValueError as error:
+                self.strategy.explain(error)
+                raise
+            if "val" in self.data.splits:
+                self.selection.value(found.metrics)
+            if self.updater.searches:
+                require_same_objective(self.task, self.data, autocast)
+            if self.settings.cuda_graphs:
+                self._first_of_one_shape()
+        self.compilation.begin(self.data, autocast)
         return found
 
     def _first_of_one_shape(self) -> Any:
@@ -439,7 +447,7 @@ class Trainer:
         self.reporter.check()
         keep = False
         if "val" in self.data.splits:
-            with self.state.weights_to_use():
+            with self.state.weights_to_use(), self.compilation.left_out():
                 batches = self.plan.batches_per_epoch
                 training = self.evaluation.training(batches) if self.settings.train_metrics else {}
                 metrics = self._evaluate("val")
@@ -472,7 +480,8 @@ class Trainer:
             self.reporter.report({"split": split, **metrics})
             self.callbacks.on_evaluation_end(self, split, metrics)
 
-        return self.evaluation.split(split, tell)
+        with self.compilation.left_out():
+            return self.evaluation.split(split, tell)
 
     def show(self) -> dict[str, Shown]:
         """What there is to look at after an evaluation, see `Task.show`."""
@@ -503,6 +512,7 @@ class Trainer:
             selected_step=step,
             items=self.curve.items,
             ended_by=self.ended_by or "",
+            memory=peak_memory(self.device),
         )
         if self.folder is not None:
             self.folder.write("results.json", results)

@@ -271,7 +271,7 @@ def test_a_rehearsal_tries_the_generator_though_its_turn_is_far_off():
 
 
 def test_gradient_penalty_under_compilation_is_refused_with_the_reason():
-    with pytest.raises(ValueError, match=r"compile=true: the loss of Adversarial holds a deriv"):
+    with pytest.raises(ValueError, match=r"compile=default: the loss of Adversarial holds a deriv"):
         trainer_of(point_wgan(), ring(), settings={"compile": True}, **GP)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.app.batch_size import sized
 from zoo.app.closing import conclude
 from zoo.app.commands import relative
 from zoo.app.named_runs import checkpoint_of, find_run
@@ -126,7 +127,7 @@ def _single(train: Train, line: CommandLine) -> int:
         if (begun / "checkpoints" / "last.pt").exists():
             return _resume(train, CommandLine(options={"resume": str(begun)}, trusted=line.trusted))
         place.begin_again(begun)
-    place.run(train, recipe)
+    place.run(sized(train), recipe)
     conclude(place)
     return 0
 

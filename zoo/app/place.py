@@ -54,6 +54,7 @@ class RunLocation:
         callbacks: besides those of its configuration.
         results: of the run, once it is finished.
         next_steps: programs that make sense after it, see `Task.next_steps`.
+        notes: what has been found out before it is built, a line each.
     """
 
     parent: Path
@@ -68,6 +69,7 @@ class RunLocation:
     callbacks: Sequence["Callback"] = ()
     results: dict[str, Any] = field(default_factory=dict)
     next_steps: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def run(self, train: "Train", recipe: Recipe) -> None:
         """Trains here; a run that is stopped says how it goes on, unless its sweep does."""
@@ -215,7 +217,7 @@ class RunLocation:
         where = f"{relative(self.folder.path)} on {device}{several}"
         kept = relative(Path(recipe.settings.paths.data_dir))
         print(f"{verb} in {where}, data in {kept}", flush=True)
-        for note in notes:
+        for note in [*self.notes, *notes]:
             self.folder.announce(printable(note))  # Class names come from files.
 
     def require_same_selection(self, trainer: "Trainer") -> None:

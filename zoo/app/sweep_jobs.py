@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from zoo.app.batch_size import sized
 from zoo.app.failures import failure, report
 from zoo.app.place import RunLocation, Train
 from zoo.config.compose import compose
@@ -75,18 +76,20 @@ class Jobs:
             sweep=self.folder,
         )
         try:
+            train = self.train
             if folder is not None and _has_checkpoint(folder.path):
                 place.resume = True
                 at_home = [word for word in shown if word.startswith("paths.data_dir=")]
                 recipe = merge(load(folder.path / "config.yaml"), at_home, self.trusted)
             else:
+                train = sized(train)
                 if folder is not None:
                     with folder.lock():
                         place.begin_again(folder.path)
                 recipe = compose(
                     words, config_dir=self.config_dir, trusted=self.trusted, default=False
                 )
-            place.run(self.train, recipe)
+            place.run(train, recipe)
         except (Exception, OutOfTime) as error:
             report(error)
             if place.folder is None:

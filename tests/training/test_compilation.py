@@ -18,6 +18,7 @@ from tests.training.tiny import (
     read_results,
     read_rows,
     trainer_of,
+    weights,
     without_timings,
 )
 from zoo.models.recurrent.lstm import LSTM
@@ -27,6 +28,8 @@ from zoo.training.checkpoint import read
 from zoo.training.compilation import Compilation, compiled_parts
 from zoo.training.interruption import Interrupted
 from zoo.training.recomputation import recompute_blocks
+from zoo.training.settings import TrainerSettings
+from zoo.training.trainer import Trainer
 
 COMPILE = nn.Module.compile
 
@@ -194,3 +197,23 @@ def test_jobs_of_one_process_do_not_use_up_the_compilers_patience():
         assert isinstance(trainer.task, Classification)
         trainer.dry_run()
         assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_on_a_gpu_compiled_steps_are_those_that_are_written(mode, monkeypatch):
+    monkeypatch.undo()
+    ends = []
+    for chosen in ("off", mode):
+        model = mlp().cuda()
+        trainer = Trainer(
+            Classification(model, num_classes=3),
+            Samples().setup(device="cuda"),
+            torch.optim.SGD(model.parameters(), lr=0.1),
+            settings=TrainerSettings(
+                device="cuda", precision="fp32", epochs=2, accumulate=2, compile=chosen
+            ),
+        )
+        trainer.fit()
+        ends.append(weights(model))
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-6)

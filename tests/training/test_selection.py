@@ -43,6 +43,7 @@ def test_results_say_what_was_reached_and_with_what(tmp_path):
         "memory_mib",
     }
     assert set(results["val"]) == set(results["test"]) == {"loss", "accuracy", "calibration_error"}
+    assert results["memory_mib"] > 50  # of the process, torch included
     assert results["parameters"] == 6 * 8 + 8 + 8 * 3 + 3
     assert (results["monitor"], results["mode"]) == ("accuracy", "max")
     assert results == folder.read("results.json")

@@ -16,13 +16,13 @@ import pickle
 import re
 import shutil
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from zoo.training import checksums
 from zoo.training.own_files import link, replacing, sync_folder
 from zoo.training.shard_files import SHARDS, ShardError, join, read_shards
 from zoo.training.shortage import shortage
@@ -69,7 +69,8 @@ def write(path: Path, state: dict[str, Any]) -> None:
     """
     try:
         with replacing(path) as file:
-            torch.save({"format": _OF_SHARDS if SHARDS in state else 2, **state}, file)
+            content = {"format": _OF_SHARDS if SHARDS in state else 2, **state}
+            checksums.save(lambda file: torch.save(content, file), file)
     except (OSError, RuntimeError) as error:
         free = shutil.disk_usage(path.parent).free
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
@@ -99,16 +100,14 @@ def read(path: Path) -> dict[str, Any]:
         CheckpointError: it is missing, truncated, altered, unsafe, or of a later format.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-            # torch takes a part with a directory's attribute for empty, and does not say so.
-            marked = [part.filename for part in archive.infolist() if part.external_attr]
-            damaged = damaged or next(iter(marked), None)
-        if damaged is not None:
-            raise CheckpointError(
-                f"{path} is damaged (its part {damaged} does not match its checksum)"
+        with open(path, "rb") as file:
+            state = checksums.verified(
+                lambda file: torch.load(file, map_location="cpu", weights_only=True), file
             )
-        state = torch.load(path, map_location="cpu", weights_only=True)
+    except checksums.DamagedError as error:
+        raise CheckpointError(
+            f"{path} is damaged (its part {error} does not match its checksum)"
+        ) from error
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing") from error
     except pickle.UnpicklingError as error:
@@ -117,8 +116,6 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is not a plain checkpoint and is not loaded: {what}"
         ) from error
-    except CheckpointError:
-        raise
     except Exception as error:  # A damaged archive makes its readers raise almost anything.
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path} is truncated or damaged ({reason})") from error

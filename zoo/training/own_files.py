@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Its temporary name is one that nobody has taken; a process that is killed leaves it behind.
     """
     temporary = _beside(path)
-    file = open(temporary, "xb")  # noqa: SIM115 - nothing is to be removed where this fails
+    file = open(temporary, "xb+")  # noqa: SIM115 - nothing is to be removed where this fails
     try:
         with naming(path), file:
             yield file

@@ -1,0 +1,89 @@
+import os
+import zipfile
+
+import pytest
+import torch
+
+from zoo.training import checksums
+from zoo.training.checksums import DamagedError, save, verified
+
+STATE = {
+    "large": torch.arange(3 * 2**20, dtype=torch.uint8),  # more than one block
+    "small": torch.ones(3),
+    "empty": torch.empty(0),
+    "plain": [1, "two", None],
+}
+
+
+def written(path, state=STATE, **options):
+    with open(path, "xb+") as file:
+        save(lambda file: torch.save(state, file, **options), file)
+    return path
+
+
+def load(file):
+    return torch.load(file, weights_only=True)
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return verified(load, file)
+
+
+def test_the_archive_is_that_of_torch_byte_for_byte_but_for_the_number_at_its_end(tmp_path):
+    with open(tmp_path / "theirs.pt", "wb") as file:
+        torch.save(STATE, file)
+    theirs = (tmp_path / "theirs.pt").read_bytes()
+    ours = written(tmp_path / "ours.pt").read_bytes()
+    number = theirs.index(b".data/serialization_id")  # of no content, and the last part
+    assert len(ours) == len(theirs)
+    assert ours[:number] == theirs[:number]
+    with zipfile.ZipFile(tmp_path / "ours.pt") as archive:
+        assert len(archive.namelist()) > 5
+        assert archive.testzip() is None
+
+
+def test_torch_and_the_next_save_are_left_as_they_were(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    written(tmp_path / "a.pt")
+    assert torch.serialization.get_crc32_options() == before
+
+
+def test_a_torch_that_writes_archives_in_another_way_enters_its_own_checksums(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(checksums, "_DESCRIPTOR", b"PK??")
+    path = written(tmp_path / "a.pt")
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+    assert torch.equal(read(path)["large"], STATE["large"])
+
+
+def test_a_flush_that_fails_is_not_taken_for_a_file_on_the_disk(tmp_path, monkeypatch):
+    def fail(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        written(tmp_path / "a.pt")
+
+
+def test_damage_is_named_even_where_loading_fails_of_it(tmp_path):
+    path = written(tmp_path / "a.pt")
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"data.pkl") + 200] ^= 0xFF
+    path.write_bytes(raw)
+    with pytest.raises(DamagedError, match=r"data\.pkl"):
+        read(path)
+
+
+def test_an_archive_whose_parts_are_compressed_is_refused(tmp_path):
+    # Torch would read on with what it finds there.
+    with (
+        zipfile.ZipFile(written(tmp_path / "a.pt")) as old,
+        zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(DamagedError):
+        read(tmp_path / "b.pt")

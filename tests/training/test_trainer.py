@@ -299,8 +299,8 @@ def test_the_order_of_a_step_is_rate_objective_update_average_curve_events(monke
         steps=2,
         epochs=None,
     )
-    noted(torch, "_amp_foreach_non_finite_check_and_unscale_", "check")
-    noted(torch.nn.utils, "clip_grads_with_norm_", "clip norm")
+    noted(trainer.updater, "_require_finite", "check")
+    noted(trainer.updater, "_clip", "clip norm")
     noted(torch.nn.utils, "clip_grad_value_", "clip value")
     noted(trainer.optimizers["model"], "step", "optimizer")
     noted(trainer.average, "update", "average")

@@ -84,6 +84,22 @@ def test_clipping_by_norm_equals_clip_grad_norm_of_torch():
         assert torch.equal(mine, parameter.grad)
 
 
+def test_a_norm_that_is_too_large_for_its_type_is_not_taken_for_a_gradient_that_is_not_finite():
+    model = line(1.0, 1.0)
+    optimizer = Recorder(model.parameters())
+    step(updater_of(model, optimizer, clip_norm=1.0), model, [3e38, -3e38])
+    assert torch.equal(optimizer.seen[0][0], torch.zeros(1, 2))  # as torch clips it
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_a_loss_that_is_not_finite_is_found_beside_a_finite_norm(bad):
+    model = line(1.0, 1.0)
+    updater = updater_of(model, Recorder(model.parameters()), clip_norm=1.0)
+    updater.backward(model(torch.ones(1, 2)).sum(), "model")
+    with pytest.raises(NonFiniteError, match="the loss"):
+        updater.update("model", torch.tensor(bad))
+
+
 @pytest.mark.parity
 def test_clipping_by_value_equals_clip_grad_value_of_torch():
     torch.manual_seed(0)

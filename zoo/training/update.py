@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.tasks.task import Objective
+from zoo.training.direct_step import DirectStep
 from zoo.training.distributed.strategy import OneProcess, Strategy
 from zoo.training.optimizers import prepare_for_skips, takes_closure, takes_found_inf
 
@@ -45,6 +46,11 @@ def _check(tensors: list[Tensor], flag: Tensor, one: Tensor) -> None:
     multiply by is 1, since it looks before it multiplies.
     """
     torch._amp_foreach_non_finite_check_and_unscale_(tensors, flag, one)
+
+
+def _is_at_hand(norm: Tensor) -> bool:
+    """Whether a norm is whole, and nothing has to be waited for to look at it."""
+    return type(norm) is Tensor and norm.is_cpu
 
 
 class Updater:
@@ -111,6 +117,8 @@ class Updater:
             name for name, o in self.optimizers.items() if at_once or not takes_found_inf(o)
         }
         self._is_checked_later = len(self._checked_at_once) < len(self.optimizers)
+        on_cpu = device.type == "cpu"
+        self._steps = {name: DirectStep(o) for name, o in self.optimizers.items() if on_cpu}
         self.searches = any(map(takes_closure, self.optimizers.values()))
         self.empty, self.masked = 0, torch.zeros((), device=device)
         self.norms: dict[str, Tensor] = {}
@@ -197,17 +205,19 @@ class Updater:
         self.strategy.reduce(parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
         self._divide(network, gradients, loss, count)
-        if not at_once:
-            self._mask(optimizer, is_empty)
+        norm = None
         if measure or self.clip_norm is not None:
             norm = self._measure(network, gradients, layers=measure)
-            if self.clip_norm is not None:
-                torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        self._require_finite(network, gradients, loss, norm)
+        if not at_once:
+            self._mask(optimizer, is_empty)
+        if self.clip_norm is not None and norm is not None:
+            self._clip(network, gradients, norm, self.clip_norm)
         if self.clip_value is not None:
             torch.nn.utils.clip_grad_value_(parameters, self.clip_value)
         stepped = True
         if self.scaler is None:
-            optimizer.step()
+            self._steps.get(network, optimizer.step)()
         else:
             scale = self.scaler.get_scale()
             self.scaler.step(optimizer)
@@ -253,6 +263,7 @@ class Updater:
                 first.append(objective._replace(loss=loss.clone()))
                 gradients = [p.grad for p in parameters if p.grad is not None]
                 self._divide(network, gradients, loss, None)
+                self._require_finite(network, gradients, loss)
                 if measure:
                     self._measure(network, gradients, layers=True)
             return loss.item()
@@ -278,19 +289,32 @@ class Updater:
     def _divide(
         self, network: str, gradients: list[Tensor], loss: Tensor, count: Tensor | float | None
     ) -> None:
-        """Makes means of sums, and looks whether everything is finite."""
+        """Makes means of sums."""
         tensors = [*self.strategy.local(gradients), loss]
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizers[network])
         if count is not None:
             # On the device and of its type, as the fast kernel wants it.
             torch._foreach_div_(tensors, count * self._one if isinstance(count, Tensor) else count)
+
+    def _require_finite(
+        self, network: str, gradients: list[Tensor], loss: Tensor, norm: Tensor | None = None
+    ) -> None:
+        """Looks whether loss and gradients are finite; a norm that is tells it of all gradients."""
         if self.scaler is not None:
             return
-        _check(tensors, self._flag, self._one)
+        if norm is None or not _is_at_hand(norm) or not bool((norm + loss).isfinite()):
+            _check([*self.strategy.local(gradients), loss], self._flag, self._one)
         self.strategy.any(self._flag)
         if network in self._checked_at_once and self._flag.item():
             raise self._non_finite(loss)
+
+    def _clip(self, network: str, gradients: list[Tensor], norm: Tensor, most: float) -> None:
+        """Scales gradients whose norm is larger than allowed down to it, as torch does."""
+        if not _is_at_hand(norm):
+            torch.nn.utils.clip_grads_with_norm_(self.parameters[network], most, norm)
+        elif (scale := most / (norm + 1e-6)) < 1:
+            torch._foreach_mul_(gradients, scale)
 
     def _mask(self, optimizer: torch.optim.Optimizer, is_empty: Tensor | bool) -> None:
         """Tells the kernel of an optimizer what makes it skip its update."""

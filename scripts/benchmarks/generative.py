@@ -5,7 +5,7 @@ learned must be the same bit for bit before anything is timed.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.data import TrainingOnly
 from benchmarks.timing import interleave, ratio
 from zoo.data.loading.tensor import TensorLoader
 from zoo.models.generative.dcgan import DCGAN
@@ -28,22 +29,6 @@ from zoo.training.trainer import Trainer
 SEED, LATENTS, CRITIC_STEPS, PENALTY = 0, 128, 5, 10.0
 
 Optimizers = dict[str, torch.optim.Optimizer]
-
-
-class _Data:
-    """Images of 28x28 in memory, for training alone."""
-
-    splits = ("train",)
-
-    def __init__(self, images: Tensor, batch_size: int) -> None:
-        images = images.contiguous(memory_format=torch.channels_last)
-        self.loaders = {"train": TensorLoader((images,), batch_size=batch_size)}
-
-    def batches(self, split: str, epoch: int, start: int = 0) -> Iterator[Any]:
-        return self.loaders[split].batches(epoch, start)
-
-    def num_batches(self, split: str) -> int:
-        return len(self.loaders[split])
 
 
 class _Case(NamedTuple):
@@ -160,7 +145,7 @@ def _parts(case: _Case) -> tuple[nn.Module, Task, Optimizers]:
     return model, task, optimizers
 
 
-def _by_trainer(case: _Case, data: _Data) -> tuple[float, nn.Module]:
+def _by_trainer(case: _Case, data: TrainingOnly) -> tuple[float, nn.Module]:
     """Seconds a step in the trainer, and what it has learned."""
     model, task, optimizers = _parts(case)
     settings = TrainerSettings(epochs=1, device="cpu", log_every=case.steps)
@@ -169,7 +154,7 @@ def _by_trainer(case: _Case, data: _Data) -> tuple[float, nn.Module]:
     return trainer.position.seconds / case.steps, model
 
 
-def _by_hand(case: _Case, data: _Data) -> tuple[float, nn.Module]:
+def _by_hand(case: _Case, data: TrainingOnly) -> tuple[float, nn.Module]:
     """Seconds a step of the loop by hand, and what it has learned."""
     model, task, optimizers = _parts(case)
     task.prepare(data.batches("train", 0))  # A decoder may start at the mean image.
@@ -181,13 +166,15 @@ def _by_hand(case: _Case, data: _Data) -> tuple[float, nn.Module]:
     return (time.perf_counter() - began) / case.steps, model
 
 
-def images_for(case: _Case) -> _Data:
-    """Random images for one block."""
+def images_for(case: _Case) -> TrainingOnly:
+    """Random images of 28x28 for one block."""
     torch.manual_seed(SEED)
-    return _Data(case.images(torch.rand(case.batch * case.steps, 1, 28, 28)), case.batch)
+    images = case.images(torch.rand(case.batch * case.steps, 1, 28, 28))
+    images = images.contiguous(memory_format=torch.channels_last)
+    return TrainingOnly(TensorLoader((images,), batch_size=case.batch))
 
 
-def disagreement(case: _Case, data: _Data) -> str | None:
+def disagreement(case: _Case, data: TrainingOnly) -> str | None:
     """What is not the same bit for bit in both sides after a block, if anything."""
     ours, theirs = (side(case, data)[1].state_dict() for side in (_by_trainer, _by_hand))
     return next((key for key, value in ours.items() if not torch.equal(value, theirs[key])), None)

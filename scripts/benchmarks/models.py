@@ -1,7 +1,7 @@
 """Networks against torchvision's: the bare loop of each, and ours in the trainer."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.data import TrainingOnly
 from benchmarks.timing import interleave, ratio
 from zoo.data.loading.tensor import TensorLoader
 from zoo.models.vision.alexnet import alexnet
@@ -60,23 +61,6 @@ PAIRS = {
 }
 
 
-class _Data:
-    """The same few batches over and over, for training alone."""
-
-    splits = ("train",)
-
-    def __init__(self, batches: list[tuple[Tensor, Tensor]]) -> None:
-        inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-        self.loaders = {"train": TensorLoader((inputs, targets), batch_size=len(batches[0][1]))}
-
-    def batches(self, split: str, epoch: int, start: int = 0) -> Iterator[Any]:
-        return self.loaders[split].batches(epoch, start)
-
-    def num_batches(self, split: str) -> int:
-        return len(self.loaders[split])
-
-
 def _seconds(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
     """Seconds a step of forward and backward alone."""
     began = time.perf_counter()
@@ -99,9 +83,11 @@ def _steps(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
 
 def _trained(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
     """Seconds a step in the trainer."""
+    inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    inputs = inputs.contiguous(memory_format=torch.channels_last)
     trainer = Trainer(
         Classification(model, num_classes=CLASSES),
-        _Data(batches),
+        TrainingOnly(TensorLoader((inputs, targets), batch_size=len(batches[0][1]))),
         make_optimizer(torch.optim.SGD, model, lr=1e-4, momentum=0.9),
         settings=TrainerSettings(epochs=1, device="cpu", log_every=len(batches)),
     )

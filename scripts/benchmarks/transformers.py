@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.data import TrainingOnly
 from benchmarks.timing import interleave, ratio
 from zoo.data.loading.windows import WindowLoader
 from zoo.inference.generation import Sampler, continuation
@@ -143,23 +144,7 @@ def _rate(step: int) -> float:
 # ----------------------------------------------------------------------------- our way
 
 
-class _Data:
-    """Random characters in memory, for training alone."""
-
-    splits = ("train",)
-
-    def __init__(self, tokens: Tensor) -> None:
-        loader = WindowLoader(tokens, batch_size=BATCH, sequence_length=TIME, shuffle=True)
-        self.loaders = {"train": loader}
-
-    def batches(self, split: str, epoch: int, start: int = 0) -> Iterator[Any]:
-        return self.loaders[split].batches(epoch, start)
-
-    def num_batches(self, split: str) -> int:
-        return len(self.loaders[split])
-
-
-def _trained(model: GPT, data: _Data) -> float:
+def _trained(model: GPT, data: TrainingOnly) -> float:
     """Seconds a step in the trainer."""
     trainer = Trainer(
         LanguageModeling(model),
@@ -180,7 +165,7 @@ def gpt(blocks: int) -> list[dict[str, Any]]:
     torch.manual_seed(0)
     ours, theirs = gpt_char().train(), _NanoGPT().train()
     theirs.load_state_dict(_transposed(ours.state_dict()))
-    data = _Data(tokens)
+    data = TrainingOnly(WindowLoader(tokens, batch_size=BATCH, sequence_length=TIME, shuffle=True))
     batch = next(data.batches("train", 0))
     with torch.no_grad():
         losses = LanguageModeling(ours).loss(batch)[0], theirs(batch.inputs, batch.targets)[1]

@@ -9,6 +9,12 @@ compared. Before anything is timed, both sides must give the same numbers.
 trainer  an MLP 784-256-10 at batch 64: the trainer with callbacks, schedule and TensorBoard against
          the best loop by hand (fused optimizer, tensors in memory, no logging), against itself
          without logging, and without what torch wraps around every optimizer.step
+lightning, first_step  the trainer against Lightning with loader and logging, and from the start of
+         a process to its first step; skipped where Lightning (extra `benchmark`) is not installed
+optimizer  clipping, AdamW and clearing the gradients of ResNet-110 against torch's defaults
+saving, resuming  checkpoints of 140 MB, flushed and verified, against torch.save with fsync, and
+         against torch.load with load_state_dict
+layout   a step of ResNet-20 as the trainer lays it out against one in NCHW with torch's defaults
 loader   normalised, randomly cropped batches of 128 images 32x32x3 in memory against torchvision
          transforms in a DataLoader with the best of 0, 1 and 2 workers
 images cropped, mirrored, normalised batches in memory against a training step of ResNet-20
@@ -36,15 +42,19 @@ from pathlib import Path
 from typing import Any
 
 import clone  # noqa: F401
+from benchmarks.checkpoints import resuming, saving
 from benchmarks.diffusion import diffusion
 from benchmarks.generative import dcgan, vae, wgan_gp
 from benchmarks.graph_scale import messages, sampling
 from benchmarks.graphs import graphs
-from benchmarks.loader import images, loader
+from benchmarks.lightning_loops import first_step, lightning
+from benchmarks.loader import images, layout, loader
 from benchmarks.models import compiled_models, models
+from benchmarks.optimizers import optimizer
 from benchmarks.packing import packing
 from benchmarks.recurrent import recurrent
 from benchmarks.startup import startup
+from benchmarks.timing import Skipped
 from benchmarks.trainer import trainer
 from benchmarks.transformers import generation, gpt
 from zoo.training.run_folder import environment
@@ -53,6 +63,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 AVAILABLE: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "trainer": trainer,
+    "lightning": lightning,
+    "first_step": first_step,
+    "optimizer": optimizer,
+    "saving": saving,
+    "resuming": resuming,
+    "layout": layout,
     "loader": loader,
     "images": images,
     "models": models,
@@ -99,7 +115,11 @@ def main() -> None:
     if unknown := [name for name in names if name not in AVAILABLE]:
         parser.error(f"there is no benchmark {unknown[0]!r}; choose from {', '.join(AVAILABLE)}")
     for name in names:
-        results = AVAILABLE[name](arguments.blocks)
+        try:
+            results = AVAILABLE[name](arguments.blocks)
+        except Skipped as reason:
+            print(f"{name}: skipped. {reason}")
+            continue
         if arguments.record:
             record(arguments.record, name, arguments.blocks, results)
 

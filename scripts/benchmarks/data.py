@@ -17,10 +17,10 @@ class TrainingOnly:
     splits = ("train",)
 
     def __init__(self, loader: TensorLoader | WindowLoader) -> None:
-        self.loader = loader
+        self.loaders = {"train": loader}
 
     def batches(self, split: str, epoch: int, start: int = 0) -> Iterator[Any]:
-        return self.loader.batches(epoch, start)
+        return self.loaders[split].batches(epoch, start)
 
     def num_batches(self, split: str) -> int:
-        return len(self.loader)
+        return len(self.loaders[split])

@@ -13,6 +13,7 @@ from zoo.data.images.base import Normalize
 from zoo.data.loading.tensor import TensorLoader
 from zoo.models.vision.resnet_cifar import resnet20
 from zoo.training.optimizers import make_optimizer
+from zoo.training.precision import place
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
@@ -113,3 +114,33 @@ def images(blocks: int) -> list[dict[str, Any]]:
 
     times = interleave({"crop, flip, normalise": load, "step of ResNet-20": train}, blocks)
     return [ratio(times, "crop, flip, normalise", "step of ResNet-20", 0.1)]
+
+
+def layout(blocks: int) -> list[dict[str, Any]]:
+    """A step of ResNet-20 as the trainer lays it out against one in NCHW with torch's defaults."""
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(128, 3, 32, 32), torch.randint(10, (128,))
+    theirs, ours = resnet20(), resnet20()
+    ours.load_state_dict(theirs.state_dict())
+    place(ours, torch.device("cpu"), "auto")
+    optimizers: dict[torch.nn.Module, torch.optim.Optimizer] = {
+        ours: make_optimizer(torch.optim.SGD, ours, lr=0.1, momentum=0.9),
+        theirs: torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9),
+    }
+
+    def step(model: torch.nn.Module, images: torch.Tensor) -> float:
+        began = time.perf_counter()
+        F.cross_entropy(model(images), targets).backward()
+        optimizers[model].step()
+        optimizers[model].zero_grad()
+        return time.perf_counter() - began
+
+    with torch.no_grad():
+        if not torch.allclose(ours(inputs), theirs(inputs), rtol=1e-3, atol=1e-4):
+            raise SystemExit("layout: the two networks disagree")
+    pixels_last = inputs.contiguous(memory_format=torch.channels_last)
+    names = "step of ResNet-20, ours", "step of ResNet-20, NCHW"
+    sides = dict(
+        zip(names, (lambda: step(ours, pixels_last), lambda: step(theirs, inputs)), strict=True)
+    )
+    return [ratio(interleave(sides, blocks), *names, 0.8)]

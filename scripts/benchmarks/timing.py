@@ -5,6 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 
+class Skipped(Exception):
+    """What a benchmark compares with is not installed; the message says what to do."""
+
+
 def interleave(sides: dict[str, Callable[[], float]], blocks: int) -> dict[str, list[float]]:
     """Runs every side once a block, in turns; returns the seconds that each reported."""
     for side in sides.values():

@@ -125,7 +125,7 @@ def trainer(blocks: int) -> list[dict[str, Any]]:
         blocks,
     )
     return [
-        ratio(times, "trainer", "loop by hand", 1.06),
-        ratio(times, "trainer", "trainer without logging", 1.05),
+        ratio(times, "trainer", "loop by hand", 1.04),
+        ratio(times, "trainer", "trainer without logging", 1.03),
         ratio(times, "trainer", "trainer, bare optimizer.step"),
     ]

@@ -177,7 +177,7 @@ def gpt(blocks: int) -> list[dict[str, Any]]:
         trainer: partial(_trained, ours, data),
         loop: partial(_loop, theirs, tokens),
     }
-    return [ratio(interleave(sides, blocks), trainer, loop, 0.8)]
+    return [ratio(interleave(sides, blocks), trainer, loop, 0.85)]
 
 
 # -------------------------------------------------------------------------- generation

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import IO, Any, NamedTuple, TypeVar
 
-from torch.utils.serialization import config
+from torch.serialization import get_crc32_options, set_crc32_options
 
 Read = TypeVar("Read")
 
@@ -84,8 +84,12 @@ def save(write: Callable[[IO[bytes]], Any], file: IO[bytes]) -> None:
         write: writes it with `torch.save`.
         file: open for writing and reading, and empty.
     """
-    with config.patch("save.compute_crc32", False):
+    before = get_crc32_options()
+    set_crc32_options(False)
+    try:
         write(file)
+    finally:
+        set_crc32_options(before)
     file.flush()
     with ThreadPoolExecutor(THREADS + 1) as pool:
         # What is written goes to the disk meanwhile, so that a later flush has little left to do.

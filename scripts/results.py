@@ -142,8 +142,13 @@ def summary(content: dict[str, Any]) -> dict[str, str]:
     mean = f"{statistics.fmean(values):.4f}"
     if len(values) > 1:
         mean += f" ± {statistics.stdev(values):.4f} (least {min(values):.4f})"
-    for name in BESIDE:
-        if name in runs[0][split] and name != metric:
+    names = list(runs[0][split])
+    if any(name.endswith("_r2") for name in names):  # several targets, each with its own
+        names = [name for name in names if name.endswith(("_accuracy", "_r2"))]
+    else:
+        names = [name for name in BESIDE if name in names]
+    for name in names:
+        if name != metric:
             other = statistics.fmean(run[split][name] for run in runs)
             mean += f", {name.replace('_', ' ')} {other:.4f}"
     if "width" in runs[0][split]:  # of intervals; generated samples have a coverage too

@@ -40,6 +40,15 @@ def test_the_same_run_is_trained_once_however_its_values_are_written(here, capsy
     assert " 0.0000" not in out.split("2 seeds:")[1].split("test/loss")[0]  # they do differ
 
 
+def test_runs_whose_time_is_over_are_interrupted_and_the_sweep_goes_on(here, capsys):
+    words = ["seed=1,2", "trainer.time_limit=1e-9", "trainer.limit_train_batches=9"]
+    assert train.main(["-m", *(word for word in MUTE if "limit_train" not in word), *words]) == 1
+    out = capsys.readouterr().out
+    folder = here / out.splitlines()[-1]
+    assert [row["state"] for row in collect(folder)] == ["interrupted"] * 2
+    assert f"resume={folder.relative_to(here)}\n" in out and "failed=retry" not in out
+
+
 def test_a_run_that_another_launcher_made_twice_counts_once(here, capsys):
     folder, _ = sweep(here, capsys, "seed=1,2")
     once = {row["job"]: row for row in collect(folder)}

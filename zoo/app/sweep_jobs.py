@@ -94,7 +94,7 @@ class Jobs:
             report(error)
             if place.folder is None:
                 place.folder = RunFolder.create(self.folder, name)
-            if not (place.folder.path / "status.json").exists():
+            if not place.resume and place.folder.read_status().get("state") in (None, "dead"):
                 place.folder.write("overrides.yaml", json.dumps(shown) + "\n")
                 place.folder.status("failed", error=failure(error)[1].splitlines()[-1])
             return WORST

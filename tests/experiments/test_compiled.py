@@ -100,7 +100,12 @@ def check(name):
         return
     batch = next(iter(data.batches("train", 0)))
     expected = losses_and_gradients(copy.deepcopy(task), batch)
-    said = Compilation(task, "default").begin(data, contextlib.nullcontext())
+    try:
+        said = Compilation(task, "default").begin(data, contextlib.nullcontext())
+    except ValueError as error:
+        if torch.__version__ < (2, 12) and "does not require grad" in str(error):
+            pytest.skip("this torch does not see that another network's turn has come")
+        raise
     assert " 0 graphs of " not in said
     found = losses_and_gradients(task, batch)
     assert found.keys() == expected.keys()

@@ -21,6 +21,7 @@ from tests.training.tiny import (
     weights,
     without_timings,
 )
+from zoo.models.mlp import MLP
 from zoo.models.recurrent.lstm import LSTM
 from zoo.models.vision.resnet_cifar import resnet20
 from zoo.tasks.classification import Classification
@@ -127,7 +128,6 @@ def test_graph_breaks_are_said_with_their_reasons(tmp_path):
     fit(trainer_of(Reader(), compile="default", epochs=1), folder)
     log = (folder.path / "log.txt").read_text()
     assert re.search(r"trainer.compile=default: \d graphs? of Reader in .*; graph breaks: ", log)
-    assert "Data-dependent branching" in log
 
 
 def test_evaluations_run_as_they_are_written():
@@ -163,6 +163,16 @@ def test_compiling_leaves_no_trace():
     assert differences(*ends) == []
 
 
+@pytest.mark.skipif(torch.__version__ >= (2, 12), reason="later ones see whose turn it is")
+def test_networks_that_take_turns_are_refused_where_torch_does_not_see_it():
+    trainer, _ = build("adversarial")
+    trainer.compilation = Compilation(trainer.task, "default")
+    with pytest.raises(
+        ValueError, match=r"torch cannot compile GAN here .*; use trainer.compile=o"
+    ):
+        trainer.dry_run()
+
+
 @pytest.mark.parametrize("kind", ["adversarial", "language_modeling", "average"])
 def test_a_run_is_the_same_compiled_and_not_and_goes_on_as_either(kind, tmp_path):
     def run(name, *, first, second):
@@ -184,6 +194,8 @@ def test_a_run_is_the_same_compiled_and_not_and_goes_on_as_either(kind, tmp_path
             "results": read_results(folder.path),
         }
 
+    if kind == "adversarial" and torch.__version__ < (2, 12):
+        pytest.skip("this torch does not see that another network's turn has come")
     plain = run("plain", first=False, second=False)
     assert differences(run("from", first=True, second=False), plain) == []
     assert differences(run("to", first=False, second=True), plain) == []
@@ -192,7 +204,7 @@ def test_a_run_is_the_same_compiled_and_not_and_goes_on_as_either(kind, tmp_path
 def test_jobs_of_one_process_do_not_use_up_the_compilers_patience():
     """Its limit of recompilations counts the frames of every module together."""
     for width in range(3, 13):
-        model = nn.Sequential(nn.Linear(6, width), nn.Linear(width, 3))
+        model = MLP(6, 3, hidden_sizes=(width,))
         trainer = trainer_of(model, Samples().setup(), compile="default", steps=1, epochs=None)
         assert isinstance(trainer.task, Classification)
         trainer.dry_run()

@@ -28,7 +28,7 @@ from differences import Difference, paired, unpaired
 from zoo.app.commands import relative
 from zoo.app.prediction_files import write_image
 from zoo.app.program import program
-from zoo.app.run_rows import rows_of
+from zoo.app.sweeps.rows import rows_of
 from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError, as_cli_text
 from zoo.config.run_config import load, repetition_keys

@@ -31,7 +31,7 @@ from typing import Any
 
 from zoo.app.commands import printable, relative
 from zoo.app.program import program
-from zoo.app.run_rows import STATES, identity, metrics_of, rows_of, runs_in
+from zoo.app.sweeps.rows import STATES, identity, metrics_of, rows_of, runs_in
 from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError, did_you_mean
 from zoo.config.run_config import stored_words

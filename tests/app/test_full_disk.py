@@ -14,7 +14,7 @@ import torch
 import train
 from zoo.app.place import RunLocation
 from zoo.app.prediction_files import write_samples
-from zoo.app.sweep_table import collect
+from zoo.app.sweeps.table import collect
 from zoo.config.errors import ConfigError
 from zoo.training.callbacks import MetricsFile
 from zoo.training.event_files import EventFiles

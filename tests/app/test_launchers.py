@@ -8,7 +8,7 @@ import pytest
 import train
 from tests.resume.outcomes import assert_same, outcome
 from zoo.app import main as entry
-from zoo.app.jobs import gpu_of_job
+from zoo.app.sweeps.queued import gpu_of_job
 from zoo.training.callback import Callback
 from zoo.training.checkpoint import read
 from zoo.training.interruption import Interrupted, Signals, queue_signal

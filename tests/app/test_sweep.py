@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import train
-from zoo.app.sweep_table import collect, table
+from zoo.app.sweeps.table import collect, table
 from zoo.config.compose import compose_plain
 from zoo.config.errors import ConfigError
 from zoo.config.overrides import prepare

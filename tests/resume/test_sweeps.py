@@ -9,7 +9,7 @@ import pytest
 
 import train
 from tests.resume.outcomes import assert_same, outcome, state_of
-from zoo.app.sweep_record import FILE
+from zoo.app.sweeps.record import FILE
 
 STEPS = 8
 WORDS = [

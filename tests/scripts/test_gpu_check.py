@@ -9,7 +9,7 @@ import torch
 from gpu import plan, runs
 from gpu.checks import CHECKS
 from gpu.plan import LEAST, ROOT, Check, Record, plain, run, run_all
-from zoo.training.capture import EagerRunner
+from zoo.training.graphs.runners import EagerRunner
 from zoo.training.trainer import Trainer
 
 FILE = ROOT / "scripts" / "gpu_check.py"

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from zoo.training.capture import CaptureError, CudaRunner, EagerRunner
+from zoo.training.graphs.runners import CaptureError, CudaRunner, EagerRunner
 
 CPU = torch.device("cpu")
 

@@ -19,8 +19,8 @@ from tests.training.tiny import (
     without_timings,
 )
 from zoo.tasks.classification import Classification
-from zoo.training.capture import CaptureError, CudaRunner, EagerRunner
-from zoo.training.captured_step import WARM_UP, StaticBatch
+from zoo.training.graphs.runners import CaptureError, CudaRunner, EagerRunner
+from zoo.training.graphs.stepper import WARM_UP, StaticBatch
 from zoo.training.optimizers import make_optimizer
 from zoo.training.schedules import Cosine
 from zoo.training.settings import TrainerSettings

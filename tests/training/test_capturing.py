@@ -11,9 +11,9 @@ from tests.training.tiny import Samples, build, mlp, trainer_of, weights
 from zoo.models.generative.gan import GAN
 from zoo.tasks.classification import Classification
 from zoo.tasks.generative.adversarial import Adversarial
-from zoo.training.capture import EagerRunner
-from zoo.training.capturing import require_capturable
 from zoo.training.distributed.strategy import OneProcess
+from zoo.training.graphs.requirements import require_capturable
+from zoo.training.graphs.runners import EagerRunner
 from zoo.training.optimizers import MuonWithAdamW, make_optimizer
 from zoo.training.settings import TrainerSettings
 

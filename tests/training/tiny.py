@@ -26,8 +26,8 @@ from zoo.tasks.language_modeling import LanguageModeling
 from zoo.tasks.node_classification import NodeClassification
 from zoo.training.callback import Callback
 from zoo.training.callbacks import TIMINGS, EarlyStopping, MetricsFile
-from zoo.training.capture import CudaRunner
 from zoo.training.freezing import freeze
+from zoo.training.graphs.runners import CudaRunner
 from zoo.training.optimizers import make_optimizer
 from zoo.training.run_folder import RunFolder
 from zoo.training.schedules import Cosine, ReduceOnPlateau

@@ -59,10 +59,10 @@ def _main(train: Train, words: Sequence[str] | None) -> int:
     if line.options.get("failed", "retry") != "retry":
         raise ConfigError(f"failed={line.options['failed']}: must be retry")
     if "resume" in line.options:
-        from zoo.app.sweep_record import sweep_of
+        from zoo.app.sweeps.record import sweep_of
 
         if (folder := sweep_of(line)) is not None:
-            from zoo.app.sweep import go_on
+            from zoo.app.sweeps.sweep import go_on
 
             require_one_process("a sweep")
             return go_on(train, line, folder)
@@ -77,7 +77,7 @@ def _main(train: Train, words: Sequence[str] | None) -> int:
     if "--cfg" in line.flags:
         return _show(line)
     if "--multirun" in line.flags:
-        from zoo.app.sweep import sweep
+        from zoo.app.sweeps.sweep import sweep
 
         require_one_process("a sweep (-m)")
         return sweep(train, line)

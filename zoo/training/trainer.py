@@ -19,15 +19,15 @@ from torch import nn
 from zoo.tasks.task import Shown, Task
 from zoo.training.averaging import WeightAverage
 from zoo.training.callback import Callback, Callbacks
-from zoo.training.capture import CudaRunner
-from zoo.training.captured_step import CapturedStepper
-from zoo.training.capturing import MakeRunner, require_capturable, require_static_step
 from zoo.training.checkpoint import CheckpointFolder, well_formed
 from zoo.training.compilation import Compilation
 from zoo.training.curve import TrainingCurve, forget_peak, peak_memory
 from zoo.training.distributed.strategy import OneProcess, Strategy
 from zoo.training.evaluation import Evaluation
 from zoo.training.freezing import training_mode
+from zoo.training.graphs.requirements import MakeRunner, require_capturable, require_static_step
+from zoo.training.graphs.runners import CudaRunner
+from zoo.training.graphs.stepper import CapturedStepper
 from zoo.training.interruption import Interrupted, Signals
 from zoo.training.optimizers import by_network, require_groups
 from zoo.training.overfit import FirstBatch

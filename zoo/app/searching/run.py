@@ -16,7 +16,6 @@ from filelock import FileLock, Timeout
 
 from zoo.app.commands import command, relative
 from zoo.app.failures import report
-from zoo.app.jobs import on_its_gpu
 from zoo.app.place import before_training
 from zoo.app.searching.outcome import conclude
 from zoo.app.searching.space import load_space
@@ -31,7 +30,8 @@ from zoo.app.searching.study import (
     stored,
 )
 from zoo.app.streams import lasting_output
-from zoo.app.sweep_checks import Built, Nowhere, build_all
+from zoo.app.sweeps.checks import Built, Nowhere, build_all
+from zoo.app.sweeps.queued import on_its_gpu
 from zoo.app.train import train
 from zoo.config.command_line import CommandLine
 from zoo.config.compose import compose

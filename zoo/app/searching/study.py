@@ -26,7 +26,7 @@ from filelock import FileLock
 from zoo.app.place import RunLocation, Train
 from zoo.app.searching.pruning import PRUNED, Pruning
 from zoo.app.searching.space import Space, read_space
-from zoo.app.sweep_jobs import Jobs
+from zoo.app.sweeps.jobs import Jobs
 from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError, one_line
 from zoo.config.recipe import Recipe

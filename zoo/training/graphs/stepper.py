@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from zoo.training.capture import CaptureError, Runner
 from zoo.training.curve import TrainingCurve
+from zoo.training.graphs.runners import CaptureError, Runner
 from zoo.training.plan import Plan
 from zoo.training.state import RunState
 from zoo.training.step import Stepper

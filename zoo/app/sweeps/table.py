@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.app.run_rows import identity, metrics_of
+from zoo.app.sweeps.rows import identity, metrics_of
 from zoo.config.run_config import stored_words
 from zoo.training.own_files import naming
 

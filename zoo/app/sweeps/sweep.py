@@ -17,12 +17,12 @@ from hydra.core.hydra_config import HydraConfig
 
 from zoo.app.commands import command, installed, relative
 from zoo.app.failures import report
-from zoo.app.jobs import HERE, importable, on_its_gpu, requeue
 from zoo.app.place import Train, before_training
-from zoo.app.sweep_checks import build_all, naming_job, repetitions
-from zoo.app.sweep_jobs import WORST, Jobs
-from zoo.app.sweep_record import FILE, SweepRecord, check_line, read_record
-from zoo.app.sweep_table import collect, table
+from zoo.app.sweeps.checks import build_all, naming_job, repetitions
+from zoo.app.sweeps.jobs import WORST, Jobs
+from zoo.app.sweeps.queued import HERE, importable, on_its_gpu, requeue
+from zoo.app.sweeps.record import FILE, SweepRecord, check_line, read_record
+from zoo.app.sweeps.table import collect, table
 from zoo.config.command_line import CommandLine
 from zoo.config.compose import compose, compose_plain
 from zoo.config.overrides import expand, parse, prepare, quoted, search_path

@@ -18,10 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from zoo.tasks.task import Task
-from zoo.training.capture import CaptureError, Runner
-from zoo.training.captured_step import DeviceRates, StaticBatch
 from zoo.training.distributed.strategy import Strategy
 from zoo.training.freezing import training_mode
+from zoo.training.graphs.runners import CaptureError, Runner
+from zoo.training.graphs.stepper import DeviceRates, StaticBatch
 from zoo.training.optimizers import takes_closure, takes_found_inf
 from zoo.training.plan import Plan
 from zoo.training.rehearsal import untouched, watched

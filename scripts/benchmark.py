@@ -7,8 +7,8 @@ machine's speed drifts by tens of per cent within minutes, and only neighbours i
 compared. Before anything is timed, both sides must give the same numbers.
 
 trainer  an MLP 784-256-10 at batch 64: the trainer with callbacks, schedule and TensorBoard against
-         the best loop by hand (fused optimizer, tensors in memory, no logging), against itself
-         without logging, and without what torch wraps around every optimizer.step
+         the best loop by hand (fused optimizer, tensors in memory, no logging), and against itself
+         without logging
 lightning, first_step  the trainer against Lightning with loader and logging, and from the start of
          a process to its first step; skipped where Lightning (extra `benchmark`) is not installed
 optimizer  clipping, AdamW and clearing the gradients of ResNet-110 against torch's defaults

@@ -285,9 +285,12 @@ class CheckpointFolder:
                 file.unlink(missing_ok=True)
 
     def candidates(self) -> Iterator[Path]:
-        """The files to resume from, newest first."""
+        """The files to resume from, in the order in which they are tried."""
         for name in ("last.pt", "previous.pt"):
             yield self.path / name
+        # Of a run killed as it was to become `last.pt`, whose file has both names at that moment.
+        if (fresh := self.path / "next.pt").exists():
+            yield fresh
 
     def newest(self) -> dict[str, Any]:
         """The newest checkpoint that is whole, with a warning for each that is not.
@@ -302,11 +305,13 @@ class CheckpointFolder:
             except CheckpointError as error:
                 problems.append(str(error))
                 continue
+            fresh = path.name == "next.pt"
             for problem in problems:
-                warnings.warn(f"{problem}; going on from {path.name} before it", stacklevel=2)
+                found = path.name if fresh else f"{path.name} before it"
+                warnings.warn(f"{problem}; going on from {found}", stacklevel=2)
                 # Else the next save would put the damaged file into the place of this good one.
                 self._links = [(path, "last.pt")]
-            self._take_ranking(state)
+            self._take_ranking(state, source=path if fresh else None)
             return state
         raise CheckpointError(
             f"no checkpoint is left to resume from: {'; '.join(problems)}; start the run anew"
@@ -367,12 +372,12 @@ class CheckpointFolder:
         return self.path / f"{which}.pt" if which in KEPT else Path(which)
 
     def clean(self) -> None:
-        """Removes what a killed process left half-written, and puts right what a resume found."""
-        for file in [*self.path.glob("*.tmp"), self.path / "next.pt"]:
-            file.unlink(missing_ok=True)
+        """Puts right what a resume found, and removes what a killed process left half-written."""
         for source, name in self._links:
             link(source, self.path / name)
         self._links = []
+        for file in [*self.path.glob("*.tmp"), self.path / "next.pt"]:
+            file.unlink(missing_ok=True)
 
 
 def require_space(folder: Path, size: int) -> None:

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 import train
-from tests.resume.outcomes import assert_same, outcome
+from faults.outcomes import assert_same, outcome
 from zoo.app import main as entry
 from zoo.app.sweeps.queued import gpu_of_job
 from zoo.training.callback import Callback

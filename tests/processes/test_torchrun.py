@@ -11,7 +11,7 @@ import torch
 
 import evaluate
 import train
-from tests.resume.outcomes import assert_same, only_run, outcome, state_of
+from faults.outcomes import assert_same, only_run, outcome, state_of
 from tests.training.tiny import read_results
 from zoo.training.checkpoint import read
 from zoo.training.shard_files import ShardError, read_shards

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from tests.resume.outcomes import assert_same, only_run, outcome, state_of
+from faults.outcomes import assert_same, only_run, outcome, state_of
 from zoo.training.checkpoint import read
 from zoo.training.run_folder import RunFolder
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import train
-from tests.resume.outcomes import assert_same, outcome, state_of
+from faults.outcomes import assert_same, outcome, state_of
 from zoo.app.sweeps.record import FILE
 
 STEPS = 8

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.resume.outcomes import only_run
+from faults.outcomes import only_run
 from train import train
 from zoo.app.main import main
 from zoo.tasks.classification import Classification

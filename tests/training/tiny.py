@@ -1,12 +1,12 @@
 """Tasks of every kind that train in milliseconds, and what tests of the trainer look at."""
 
-import json
 import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from faults.outcomes import differences, read_results, read_rows, without_timings  # noqa: F401
 from zoo.data.graphs.karate import KarateClub
 from zoo.data.images.digits import Digits
 from zoo.data.loading.tensor import TensorLoader
@@ -311,41 +311,3 @@ def fit(trainer, folder, callbacks=(), *, resume=False):
     """Trains as `train.py` does, with a file of metrics in the run folder."""
     files = [MetricsFile(folder.path), *callbacks]
     return trainer.fit(folder=folder, callbacks=files, resume=resume)
-
-
-def read_rows(folder) -> list[dict]:
-    """What `metrics.jsonl` of a run holds, without timings."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in lines]
-
-
-def read_results(folder) -> dict:
-    results = json.loads((folder / "results.json").read_text())
-    return {k: v for k, v in results.items() if k not in TIMINGS}
-
-
-def without_timings(state: dict) -> dict:
-    """A checkpoint without the clock, where files end (rows hold timings) and this module's own."""
-    position = {k: v for k, v in state["position"].items() if k != "seconds"}
-    files = ("MetricsFile", "TensorBoard", "At")
-    callbacks = {k: v for k, v in state["callbacks"].items() if k not in files}
-    return {**state, "position": position, "callbacks": callbacks}
-
-
-def differences(a, b, where: str = "state") -> list[str]:
-    """Where two nested states differ, bit for bit (NaN equals NaN)."""
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        same = a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
-        return [] if same and torch.equal(a.isnan(), b.isnan()) else [where]
-    if type(a) is not type(b):
-        return [f"{where}: {type(a).__name__} and {type(b).__name__}"]
-    if isinstance(a, dict):
-        if list(a) != list(b):
-            return [f"{where}: keys {sorted(map(str, set(a) ^ set(b)))}"]
-        return [d for key in a for d in differences(a[key], b[key], f"{where}[{key!r}]")]
-    if isinstance(a, list | tuple):
-        if len(a) != len(b):
-            return [f"{where}: {len(a)} and {len(b)} entries"]
-        pairs = zip(a, b, strict=True)
-        return [d for i, (x, y) in enumerate(pairs) for d in differences(x, y, f"{where}[{i}]")]
-    return [] if a == b or (a != a and b != b) else [f"{where}: {a!r} and {b!r}"]

@@ -13,12 +13,12 @@ from faults.kinds import KINDS, clock_put, rank_killed, worker_killed
 from faults.life import FaultError, Life
 from faults.references import MissingError, References
 from faults.runs import Runs, under_faketime
-from faults.tiny import EXPERIMENTS, WORKERS
+from faults.tiny import EXPERIMENTS
 from zoo.training.run_folder import environment
 
 TWO_PROCESSES = (  # One network, two that take turns, a penalty, one graph, carried states, ...
     *("mlp_penguins", "gan_digits", "wgan_gp_ring", "gcn_karate", "lstm_stdlib"),
-    *("reverse_transformer", "ddpm_digits", "unet_shapes"),
+    *("reverse_transformer", "ddpm_digits", "unet_shapes", "shards"),
 )
 
 
@@ -48,7 +48,7 @@ def fault(seed: int, number: int) -> Fault:
 
     kind = of(list(KINDS), number)
     if KINDS[kind] is worker_killed:
-        return Fault(seed, number, kind, WORKERS)
+        return Fault(seed, number, kind, "pictures")
     if KINDS[kind] is rank_killed:
         return Fault(seed, number, kind, of(TWO_PROCESSES, number // len(KINDS)))
     return Fault(seed, number, kind, of(EXPERIMENTS, number))

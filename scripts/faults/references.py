@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from faults.outcomes import only_run, outcome, runs_in, state_of
 from faults.ranks import torchrun
-from faults.tiny import SHRUNK, TEACHERS, WORKERS, needs_files, words
+from faults.tiny import SHRUNK, TEACHERS, needs_files, words
 
 
 class MissingError(RuntimeError):
@@ -48,7 +48,7 @@ class References:
     def words(self, name: str, runs: Path) -> list[str]:
         """The words of a tiny run of an experiment below a folder of runs."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if name == WORKERS:
+        if name == "pictures":
             return [f"data.folder={self._pictures()}", *words(name, runs)]
         teacher = [f"task.teacher={self._teacher(name)}"] if name in TEACHERS else []
         return [*words(name, runs), *teacher]
@@ -72,7 +72,7 @@ class References:
             else:
                 code = torchrun(words, log)
             text = log.read_text("utf-8")
-            if name != WORKERS and needs_files(name) and code == 1 and "zoo.data" not in text:
+            if needs_files(name) and code == 1 and "zoo.data" not in text:
                 self._missing[name] = text.strip().splitlines()[-1]
                 raise MissingError(self._missing[name])
             assert code == 0, text

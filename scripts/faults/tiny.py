@@ -147,11 +147,6 @@ SMALLER = {
     ],
     "unet_isbi2012": ["model.base_channels=2", "data.tile_size=32", "data.batch_size=4"],
     "unet_shapes": ["model.base_channels=2", "data.batch_size=4"],
-    "pictures": [
-        *("data=image_folder", "data.image_size=8", "data.in_channels=1", "data.in_memory=false"),
-        *("data.batch_size=8", "data.num_workers=2", "data.augment=crop_flip"),
-        "model=softmax_regression",
-    ],
     "lstm_stdlib": ["model.embed_dim=16", "model.hidden_size=16", "task.sample_length=20"],
     "lstm_shakespeare": ["model.embed_dim=16", "model.hidden_size=16", "task.sample_length=20"],
 }
@@ -161,19 +156,27 @@ TEACHERS = {  # Of these the run of another experiment is the teacher.
     "distil_digits": ["experiment=lenet_digits", "data.image_size=8", "model=softmax_regression"],
     "noisy_student_digits": ["experiment=noisy_student_digits", "task=classification"],
 }
-WORKERS = "pictures"
-"""No experiment: the images of a folder, which two processes load."""
-
-
-def needs_files(name: str) -> bool:
-    """Whether the data of an experiment have to be downloaded: then they have a `root`."""
-    experiment = yaml.safe_load((ROOT / "configs" / "experiment" / f"{name}.yaml").read_text())
-    chosen = [e["override /data"] for e in experiment["defaults"] if "override /data" in e]
-    data = yaml.safe_load((ROOT / "configs" / "data" / f"{chosen[-1]}.yaml").read_text())
-    return "root" in data | data.get("graph", {}) | experiment.get("data", {})
+MADE_UP = {  # No experiments: images that two processes load, and two processes with shards.
+    "pictures": [
+        *("data=image_folder", "data.image_size=8", "data.in_channels=1", "data.in_memory=false"),
+        *("data.batch_size=8", "data.num_workers=2", "data.augment=crop_flip"),
+        "model=softmax_regression",
+    ],
+    "shards": ["experiment=lenet_digits", "trainer.strategy=fsdp"],
+}
 
 
 def words(name: str, runs: Path) -> list[str]:
     """The words of a tiny run of an experiment below a folder of runs."""
-    begin = [] if name == WORKERS else [f"experiment={name}"]
+    begin = MADE_UP.get(name, [f"experiment={name}"])
     return [*begin, *SHRUNK, *SMALLER.get(name, []), f"paths.runs_dir={runs}"]
+
+
+def needs_files(name: str) -> bool:
+    """Whether the data of an experiment have to be downloaded: then they have a `root`."""
+    if name in MADE_UP:
+        return False
+    experiment = yaml.safe_load((ROOT / "configs" / "experiment" / f"{name}.yaml").read_text())
+    chosen = [e["override /data"] for e in experiment["defaults"] if "override /data" in e]
+    data = yaml.safe_load((ROOT / "configs" / "data" / f"{chosen[-1]}.yaml").read_text())
+    return "root" in data | data.get("graph", {}) | experiment.get("data", {})

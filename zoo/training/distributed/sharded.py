@@ -1,5 +1,6 @@
 """Shards: every process has a part of each parameter, by FSDP2."""
 
+import copy
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -142,6 +143,8 @@ class Sharded(Several):
         if path is None:
             return state, None
         rest, shards = split(state)
+        # It is written when they are, and training goes on meanwhile. Torch copies the shards.
+        rest = copy.deepcopy(rest)
         writer = dcp.FileSystemWriter(path)
         written = dcp.async_save(shards, storage_writer=writer, process_group=self._writers)
         assert isinstance(written, Future)

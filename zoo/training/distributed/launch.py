@@ -96,7 +96,10 @@ def process_group() -> Iterator[None]:
     backend: Any = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if torch.cuda.is_available() and launch().local_rank < torch.cuda.device_count():
         torch.cuda.set_device(launch().local_rank)
-    dist.init_process_group(backend)
+    store, rank, world = next(dist.rendezvous("env://"))
+    # Torchrun has one store for all its attempts: addresses of processes that are gone are in it.
+    store = dist.PrefixStore(f"attempt {launch().restarts}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     yield
     # Not after a failure: whoever waits for processes that are gone may wait for ever.
     dist.destroy_process_group()

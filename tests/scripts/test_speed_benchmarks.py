@@ -33,6 +33,14 @@ def test_what_a_loop_by_hand_saves_is_what_the_trainer_has(tmp_path):
     assert len(saved["optimizer"]["state"]) == len(list(trainer.task.model.parameters()))
 
 
+def test_what_saves_add_is_told_from_the_steps_themselves():
+    ends, now = [], 0.0
+    for step in range(1, 24):
+        ends.append(now)
+        now += 1.0 + (5.0 if step in (10, 20) else 0.0) + (0.5 if step in (11, 21) else 0.0)
+    assert checkpoints.added(ends, 10) == pytest.approx(11.0)
+
+
 @pytest.mark.parametrize("name", lightning_loops.CASES)
 def test_trainer_and_lightning_learn_the_same(name):
     pytest.importorskip("lightning", reason="needs the extra `benchmark`")

@@ -223,7 +223,7 @@ class _Taken(Exception):
     """
 
     def __init__(self, trial: Trial) -> None:
-        super().__init__()
+        super().__init__(trial)  # What it is made of again in another process.
         self.trial = trial
 
 

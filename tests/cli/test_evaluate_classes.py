@@ -158,7 +158,7 @@ def test_classes_of_images_are_a_table(run, here, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["tta=flips"], "tta=flips: must be flip or ten_crop"),
+        (["tta=flips"], "tta=flips: must be one of flip, flip_shift, ten_crop"),
         (["tta=flip", "crop=3"], "crop=3: goes with tta=ten_crop"),
         (["crop=3"], "crop=3: goes with tta=ten_crop"),
         (["tta=ten_crop", "crop=big"], "crop=big: must be a number of pixels"),

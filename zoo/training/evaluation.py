@@ -44,7 +44,7 @@ def measure(
         Metric name to value.
     """
     strategy = strategy or OneProcess()
-    with isolated(SEED), evaluation_mode(task.model):
+    with isolated(SEED), evaluation_mode(task.model), strategy.evaluating(task):
         strategy.align(task.model)
         task.reset()
         if strategy.world > 1:

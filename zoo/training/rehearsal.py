@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.tasks.task import Task, evaluation_mode
+from zoo.training.distributed.strategy import Strategy
 from zoo.training.freezing import training_mode
 from zoo.training.reproducibility import SEED, isolated
 from zoo.training.shortage import shortage
@@ -40,7 +41,9 @@ class Rehearsal(NamedTuple):
     metrics: dict[str, float]
 
 
-def rehearse(task: Task, data: Any, num_batches: int, autocast: Any) -> Rehearsal:
+def rehearse(
+    task: Task, data: Any, num_batches: int, autocast: Any, strategy: Strategy
+) -> Rehearsal:
     """Puts the first and the smallest training batch through a task, and evaluates one batch.
 
     The smallest is the last of an epoch, which is where batch normalisation may meet a single
@@ -51,6 +54,7 @@ def rehearse(task: Task, data: Any, num_batches: int, autocast: Any) -> Rehearsa
         data: where the batches come from.
         num_batches: how many of them an epoch uses.
         autocast: context of the forward passes.
+        strategy: what this process holds of the networks.
 
     Raises:
         ValueError: data, model and task do not fit together.
@@ -72,7 +76,12 @@ def rehearse(task: Task, data: Any, num_batches: int, autocast: Any) -> Rehearsa
                 fits, where = True, ""
         where = "in evaluation: "
         with isolated(SEED), untouched(task.model):
-            metrics = _evaluate(task, data, first, autocast)
+            try:
+                metrics = _evaluate(task, data, first, autocast, strategy)
+            except RuntimeError as error:
+                if not strategy.needs_all(error):
+                    raise
+                metrics = _evaluate(task, data, first, autocast, strategy)
         return Rehearsal(bool(differentiated), reaches_all, metrics)
     except Exception as error:
         if isinstance(error, RuntimeError) and type(error).__module__.startswith("zoo."):
@@ -118,11 +127,13 @@ def _reached(loss: Tensor) -> set[int]:
     return found
 
 
-def _evaluate(task: Task, data: Any, first: Any, autocast: Any) -> dict[str, float]:
+def _evaluate(
+    task: Task, data: Any, first: Any, autocast: Any, strategy: Strategy
+) -> dict[str, float]:
     """The metrics of the first batch that will be evaluated; of none if there is none."""
     task.prepare([first])
     task.reset()
-    with evaluation_mode(task.model):
+    with evaluation_mode(task.model), strategy.evaluating(task):
         for split in [name for name in ("val", "test") if name in data.splits][:1]:
             batch = next(iter(data.batches(split, 0)))
             with autocast:

@@ -356,7 +356,8 @@ class Trainer:
         autocast = self.updater.autocast
         with self.compilation.left_out():
             try:
-                found = rehearse(self.task, self.data, self.plan.batches_per_epoch, autocast)
+                batches = self.plan.batches_per_epoch
+                found = rehearse(self.task, self.data, batches, autocast, self.strategy)
             except ValueError as error:
                 self.strategy.explain(error)
                 raise

@@ -1,8 +1,9 @@
 """Shards: every process has a part of each parameter, by FSDP2."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from zoo.tasks.task import Task
 from zoo.training.distributed.several import Several, together
 from zoo.training.optimizers import load_optimizer
 from zoo.training.shard_files import checksums, split
+
+_MIXED = "mixed torch.Tensor and DTensor"
 
 
 def _without_content(make: Callable[[], nn.Module]) -> nn.Module | None:
@@ -47,6 +50,7 @@ class Sharded(Several):
         self._dtype = dtype
         self._model: nn.Module | None = None
         self._task = ""
+        self._evaluates_all = False
         # Shards are written in the background, beside what the processes say meanwhile.
         self._writers = self._dist.new_group(backend="gloo")
 
@@ -93,9 +97,27 @@ class Sharded(Several):
             )
         return "parameters are sharded and gradients reduced during backward by FSDP2"
 
+    @contextmanager
+    def evaluating(self, task: Task) -> Iterator[None]:
+        # FSDP2 gathers what the `forward` of a module needs. A search calls other methods, too.
+        modules: list[Any] = [m for m in task.model.modules() if hasattr(m, "unshard")]
+        for module in modules if self._evaluates_all else ():
+            module.set_reshard_after_forward(False, recurse=False)
+            module.unshard()
+        try:
+            yield
+        finally:
+            for module in modules if self._evaluates_all else ():
+                module.set_reshard_after_forward(True, recurse=False)
+                module.reshard()
+
+    def needs_all(self, error: RuntimeError) -> bool:
+        before, self._evaluates_all = self._evaluates_all, _MIXED in str(error)
+        return self._evaluates_all and not before
+
     def explain(self, error: Exception) -> None:
         super().explain(error)
-        if "mixed torch.Tensor and DTensor" in str(error):
+        if _MIXED in str(error):
             raise ValueError(
                 f"{self._task} sets weights before the first step (task.balanced_start, say), "
                 "which shards cannot; use trainer.strategy=ddp, or have it leave them"

@@ -78,6 +78,14 @@ class Strategy:
     def begin_step(self) -> None:
         """Before the first forward pass of a step: all take over the main process's buffers."""
 
+    def evaluating(self, task: Task) -> AbstractContextManager[None]:
+        """Has at hand what an evaluation needs of the networks."""
+        return nullcontext()
+
+    def needs_all(self, error: RuntimeError) -> bool:
+        """Whether an evaluation failed for want of weights, which it has from now on."""
+        return False
+
     def ask(self, run: Iterator[Objective], *, is_first: bool, is_last: bool) -> Objective | None:
         """The next objective of a batch, if there is one.
 

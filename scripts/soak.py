@@ -63,10 +63,14 @@ def soak(line: CommandLine) -> bool:
             tell(row)
             print("\n".join(row["told"]))
             return bool(row["result"] != "failed")
-        for number in range(count):
-            if number not in journal.rows:
-                journal.add(doing.do(fault(seed, number)))
-                tell(journal.rows[number])
+        try:
+            for number in range(count):
+                if number not in journal.rows:
+                    journal.add(doing.do(fault(seed, number)))
+                    tell(journal.rows[number])
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on", file=sys.stderr)
+            raise SystemExit(130) from None
     command = f"python scripts/soak.py faults={count} seed={seed}"
     found = summary([journal.rows[number] for number in range(count)], command)
     found["environment"] = environment("cpu")

@@ -108,9 +108,6 @@ class Life:
         Raises:
             FaultError: it ends otherwise than a run that nothing disturbed.
         """
-        if self.path is not None and not any(self.checkpoints.glob("*.pt")):
-            self._require_refusal()
-            self.path = None
         if self.path is None or state_of(self.path) != "finished":
             self.go(0)
         assert self.path is not None
@@ -124,7 +121,10 @@ class Life:
 
     def _words(self) -> list[str]:
         if self.path is not None:
-            return [f"resume={self.path}"]
+            if any(self.checkpoints.glob("*.pt")):
+                return [f"resume={self.path}"]
+            self._require_refusal()
+            self.path = None
         self._begun += 1
         return self.references.words(self.name, self._runs)
 

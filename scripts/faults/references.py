@@ -49,7 +49,7 @@ class References:
         """The words of a tiny run of an experiment below a folder of runs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if name == "pictures":
-            return [f"data.folder={self._pictures()}", *words(name, runs)]
+            return [f"data.folder={self._images()}", *words(name, runs)]
         teacher = [f"task.teacher={self._teacher(name)}"] if name in TEACHERS else []
         return [*words(name, runs), *teacher]
 
@@ -87,8 +87,8 @@ class References:
             assert code == 0, log.read_text("utf-8")
         return only_run(place)
 
-    def _pictures(self) -> Path:
-        place, unfinished = self.folder / "pictures", self.folder / "unfinished"
+    def _images(self) -> Path:
+        place, unfinished = self.folder / "images", self.folder / "unfinished"
         if not place.exists():
             from PIL import Image
             from sklearn.datasets import load_digits

@@ -193,10 +193,14 @@ def test_a_killed_run_goes_on_in_as_many_processes_bit_for_bit(killed, of_two):
     assert_same(path, outcome(only_run(of_two / "mlp_penguins")))
 
 
-def test_torchrun_starts_a_killed_run_again_in_its_folder_bit_for_bit(of_two, tmp_path):
-    code, output = program(words_of("mlp_penguins", tmp_path), kill=5, restarts=1)
+@pytest.mark.parametrize("name", ["mlp_penguins", "mlp_penguins-shards"])
+def test_torchrun_starts_a_killed_run_again_in_its_folder_bit_for_bit(name, of_two, tmp_path):
+    experiment, _, shards = name.partition("-")
+    more = ["trainer.strategy=fsdp", *SHARDED[experiment]] if shards else []
+    # The last checkpoint but one is complete, and the run beyond it, whenever shards are written.
+    code, output = program(words_of(experiment, tmp_path, *more), kill=8, restarts=1)
     assert code == 0, output
-    assert_same(only_run(tmp_path), outcome(only_run(of_two / "mlp_penguins")))
+    assert_same(only_run(tmp_path), outcome(only_run(of_two / name)))
 
 
 def test_a_run_without_a_checkpoint_starts_again_in_its_folder(tmp_path, monkeypatch):

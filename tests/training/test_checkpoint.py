@@ -343,6 +343,22 @@ def test_half_written_files_are_cleared_away_and_others_left_alone(tmp_path):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["last.pt", "mine.pt"]
 
 
+def test_shards_go_when_no_checkpoint_names_them_and_stay_where_one_cannot_say(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    places = [tmp_path / "shards" / f"0000000{n}-1" for n in (1, 2)]
+    for place in places:
+        place.mkdir(parents=True)
+    named = {"shards": {"folder": places[1].name, "files": {}}}
+    write(tmp_path / "best.pt", {**position(2), **named})
+    whole = (tmp_path / "best.pt").read_bytes()
+    (tmp_path / "best.pt").write_bytes(whole[:-50])
+    folder.save(position(3))
+    assert all(place.is_dir() for place in places)
+    (tmp_path / "best.pt").write_bytes(whole)
+    folder.save(position(4))
+    assert [place.is_dir() for place in places] == [False, True]
+
+
 def test_a_resumed_run_clears_away_what_a_killed_one_left_half_written(tmp_path):
     folder = new_folder(tmp_path)
     trainer_of(epochs=1).fit(folder=folder)

@@ -273,7 +273,10 @@ class CheckpointFolder:
         """Removes the folders of shards that no checkpoint names any more."""
         folders = [f for f in self.path.glob(f"{SHARDS}/*") if _FOLDER.fullmatch(f.name)]
         if folders:
-            named = {_light(f).get(SHARDS, {}).get("folder") for f in self.path.glob("*.pt")}
+            try:
+                named = {_light(f).get(SHARDS, {}).get("folder") for f in self.path.glob("*.pt")}
+            except Exception:  # A damaged one does not say which it names: all stay.
+                return
             for folder in folders:
                 if folder.name not in named:
                     shutil.rmtree(folder, ignore_errors=True)

@@ -266,7 +266,7 @@ def test_a_rehearsal_tries_the_generator_though_its_turn_is_far_off():
     seen = []
     original = trainer.task.generator_loss
     trainer.task.generator_loss = lambda *samples: seen.append(1) or original(*samples)
-    assert trainer.dry_run() is True  # whether the task differentiates
+    assert trainer.dry_run().differentiates
     assert seen and trainer.task.critic_updates == 0
 
 

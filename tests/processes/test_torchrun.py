@@ -34,7 +34,7 @@ KINDS = {  # One network, two that take turns, a penalty, one graph, carried sta
     "gcn_karate": ["model.dropout=0"],
     "lstm_stdlib": ["model.embed_dim=16", "model.hidden_size=16", "task.sample_length=9"],
     "reverse_transformer": [
-        *("data.num_samples=200", "data.batch_size=8"),
+        *("data.num_samples=200", "data.eval_samples=99", "data.batch_size=8"),
         *("model.embed_dim=16", "model.num_heads=2", "model.mlp_dim=16", "model.dropout=0"),
         *("optimizer=sgd", "optimizer.lr=0.05"),  # Adam makes steps of rounding errors.
     ],
@@ -42,7 +42,10 @@ KINDS = {  # One network, two that take turns, a penalty, one graph, carried sta
         *("model.channels=[4,4]", "model.num_groups=2", "model.attention_sizes=[]"),
         *("data.batch_size=16", "task.sampling_steps=3"),
     ],
-    "unet_shapes": ["model.base_channels=2", "data.batch_size=4", "data.train_size=40"],
+    "unet_shapes": [
+        *("model.base_channels=2", "data.batch_size=4", "data.train_size=40"),
+        *("data.val_size=21", "data.test_size=22"),
+    ],
 }
 SHARDED = {
     "mlp_penguins": [],

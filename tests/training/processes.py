@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(1, str(Path(__file__).parents[2] / "scripts"))
 
 from tests.training.tiny import Samples, mlp
 from zoo.models.generative.gan import GAN

@@ -10,8 +10,8 @@ import pytest
 
 import train
 from zoo.app import main as entry
-from zoo.app import sweep
 from zoo.app.place import NOTHING, RunLocation
+from zoo.app.sweeps import sweep
 from zoo.config import compose as composition
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")

@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import nn
 
-from tests.resume.test_kill import EXPERIMENTS, ROOT, SMALLER, needs_files
+from faults.tiny import EXPERIMENTS, ROOT, SMALLER, needs_files
 from zoo.app.build import build_data
 from zoo.config.compose import compose
 from zoo.data.download import DataError

@@ -1,17 +1,13 @@
 """Noisy student: what a trained teacher says of samples without labels, learned under noise."""
 
-import math
-from typing import Any
-
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.tasks.distillation import Taught
-from zoo.tasks.pseudo_label import unlabelled
-from zoo.tasks.task import Loss
+from zoo.tasks.pseudo_label import FewLabels, check_weight
 
 
-class NoisyStudent(Taught):
+class NoisyStudent(FewLabels, Taught):
     r"""Cross-entropy with labels and, of the others, a teacher's answers (Xie et al., 2020).
 
     .. math:: L = \frac{1}{n} \sum_{i=1}^n -\log p_i(y_i)
@@ -40,6 +36,8 @@ class NoisyStudent(Taught):
         class_names: for the tables and images; the class numbers if None.
     """
 
+    term = "teacher_loss"
+
     def __init__(
         self,
         model: nn.Module,
@@ -58,18 +56,9 @@ class NoisyStudent(Taught):
             top_k=top_k,
             class_names=class_names,
         )
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"weight must be at least 0, not {weight}")
-        self.weight, self.soft = weight, soft
+        self.weight, self.soft = check_weight(weight), soft
 
-    def loss(self, batch: Any) -> Loss:
-        inputs, plain = unlabelled(batch)
-        labels, count, *_ = self._loss_of(self._outputs(batch), self.targets_of(batch))
-        terms = {"label_loss": labels.detach()}
-        if not self.weight:
-            return labels, count, terms
+    def _loss_of_others(self, inputs: Tensor, plain: Tensor) -> Tensor:
         answers = self._answers(plain)
         logits = self._outputs((inputs, None))[0]
-        others = F.cross_entropy(logits, answers.softmax(1) if self.soft else answers.argmax(1))
-        terms["teacher_loss"] = others.detach()
-        return labels + self.weight * others, count, terms
+        return F.cross_entropy(logits, answers.softmax(1) if self.soft else answers.argmax(1))

@@ -10,7 +10,50 @@ from zoo.tasks.classification import Classification
 from zoo.tasks.task import Loss
 
 
-class PseudoLabel(Classification):
+class FewLabels(Classification):
+    """A classification that learns from samples without labels too.
+
+    Training batches are ``(inputs, labels, unlabelled inputs)``, see :func:`unlabelled`. The
+    training curve has ``label_loss`` and the loss of the others, not yet weighted.
+    """
+
+    term: str
+    """What the training curve calls the loss of the others."""
+    weight: float
+    """How much it counts, in the end."""
+
+    def present_weight(self) -> float:
+        """How much the loss of the others counts in the next update."""
+        return self.weight
+
+    def loss(self, batch: Any) -> Loss:
+        inputs, plain = unlabelled(batch)
+        labels, count, *_ = self._loss_of(self._outputs(batch), self.targets_of(batch))
+        weight = self.present_weight()
+        terms = {"label_loss": labels.detach()}
+        if not weight:
+            return labels, count, terms
+        others = self._loss_of_others(inputs, plain)
+        terms[self.term] = others.detach()
+        return labels + weight * others, count, terms
+
+    def _loss_of_others(self, inputs: Tensor, plain: Tensor) -> Tensor:
+        """The loss of samples without a label: see :func:`unlabelled`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define _loss_of_others")
+
+
+def check_weight(weight: float) -> float:
+    """The weight of the others.
+
+    Raises:
+        ValueError: it is negative, or not a number.
+    """
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"weight must be at least 0, not {weight}")
+    return weight
+
+
+class PseudoLabel(FewLabels):
     r"""Cross-entropy with labels and, of other samples, with the most probable class (Lee, 2013).
 
     .. math:: L = \frac{1}{n} \sum_{i=1}^n -\log p_i(y_i)
@@ -41,7 +84,6 @@ class PseudoLabel(Classification):
     """
 
     term = "pseudo_label_loss"
-    """What the training curve calls the loss of the others."""
 
     def __init__(
         self,
@@ -62,11 +104,9 @@ class PseudoLabel(Classification):
             top_k=top_k,
             class_names=class_names,
         )
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"weight must be at least 0, not {weight}")
         if not 0 <= begin <= full:
             raise ValueError(f"begin must be from 0 to full ({full}), not {begin}")
-        self.weight, self.begin, self.full = weight, begin, full
+        self.weight, self.begin, self.full = check_weight(weight), begin, full
         self.updates = 0
 
     def present_weight(self) -> float:
@@ -77,19 +117,7 @@ class PseudoLabel(Classification):
             return self.weight
         return self.weight * (self.updates - self.begin) / (self.full - self.begin)
 
-    def loss(self, batch: Any) -> Loss:
-        inputs, plain = unlabelled(batch)
-        labels, count, *_ = self._loss_of(self._outputs(batch), self.targets_of(batch))
-        weight = self.present_weight()
-        terms = {"label_loss": labels.detach()}
-        if not weight:
-            return labels, count, terms
-        others = self._loss_of_others(inputs, plain)
-        terms[self.term] = others.detach()
-        return labels + weight * others, count, terms
-
     def _loss_of_others(self, inputs: Tensor, plain: Tensor) -> Tensor:
-        """The loss of samples without a label: see :func:`unlabelled`."""
         logits = self._outputs((inputs, None))[0]
         return F.cross_entropy(logits, logits.detach().argmax(1))
 

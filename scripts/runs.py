@@ -21,7 +21,6 @@ format=       terminal (the default), csv or markdown
 import clone  # noqa: F401
 
 # isort: split
-import csv
 import math
 import statistics
 import sys
@@ -31,7 +30,15 @@ from typing import Any
 
 from zoo.app.commands import printable, relative
 from zoo.app.program import program
-from zoo.app.sweeps.rows import STATES, identity, metrics_of, rows_of, runs_in
+from zoo.app.sweeps.rows import (
+    STATES,
+    aligned,
+    as_csv,
+    identity,
+    metrics_of,
+    rows_of,
+    runs_in,
+)
 from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError, did_you_mean
 from zoo.config.run_config import stored_words
@@ -174,16 +181,8 @@ def _cell(row: Row, name: str) -> str:
 def lines_of(rows: Sequence[Row]) -> list[str]:
     """A table for a terminal: text to the left, figures to the right."""
     names = list(rows[0])
-    cells = [names, *([row[name] for name in names] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    text = ("run", "runs", "state", "others", "metric")
-    return [
-        "  ".join(
-            f"{cell:<{w}}" if name in text else f"{cell:>{w}}"
-            for name, cell, w in zip(names, line, widths, strict=True)
-        ).rstrip()
-        for line in cells
-    ]
+    text = {names.index(n) for n in ("run", "runs", "state", "others", "metric") if n in names}
+    return aligned([names, *([row[name] for name in names] for row in rows)], to_the_left=text)
 
 
 def write_terminal(rows: Sequence[Row], sort: str | None) -> None:
@@ -203,9 +202,7 @@ def write_markdown(rows: Sequence[Row], sort: str | None) -> None:
 
 def write_csv(rows: Sequence[Row], sort: str | None) -> None:
     """Prints every column of every row."""
-    writer = csv.DictWriter(sys.stdout, columns_of(rows), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    print(as_csv(rows, columns_of(rows)), end="")
 
 
 WRITERS: dict[str, Callable[[Sequence[Row], str | None], None]] = {

@@ -1,6 +1,5 @@
 """What a search ends with: its trials, which parameters mattered, and how to train the best."""
 
-import csv
 import importlib.util
 import shlex
 import statistics
@@ -11,7 +10,7 @@ from typing import Any
 
 from zoo.app.commands import command, installed, relative
 from zoo.app.searching.study import STATES, STUDY, Search, open_study, stored
-from zoo.training.own_files import naming
+from zoo.app.sweeps.rows import aligned, columns_of, write_csv
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
@@ -44,22 +43,14 @@ def collect(folder: Path) -> list[dict[str, Any]]:
         return order.index(row["state"]), 0.0 if value == "" else sign * value, row["trial"]
 
     rows.sort(key=key)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    path = folder / "trials.csv"
-    with naming(path), open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(folder / "trials.csv", rows)
     return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows for a terminal, and what failed."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    shown = [c for c in columns if c not in ("repeats", "error")]
-    cells = [shown, *([_cell(row.get(c, "")) for c in shown] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(shown))]
-    lines = ["  ".join(f"{c:>{w}}" for c, w in zip(line, widths, strict=True)) for line in cells]
+    shown = [c for c in columns_of(rows) if c not in ("repeats", "error")]
+    lines = aligned([shown, *([_cell(row.get(c, "")) for c in shown] for row in rows)])
     for row in rows:
         if row["repeats"] != "":
             lines.append(f"trial {row['trial']} is trial {row['repeats']} again")

@@ -1,15 +1,18 @@
 """What can be said of a run in one row: read from its folder, whether it is finished or not."""
 
+import csv
+import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zoo.app.named_runs import DEPTH
 from zoo.config.errors import ConfigError
 from zoo.config.run_config import dump, load, repetition_keys
+from zoo.training.own_files import replacing
 
 STATES = {"interrupted": "stopped", "dead": "killed"}
 
@@ -72,3 +75,35 @@ def identity(
         if isinstance(node, dict) and name in node:
             repetition[key] = node.pop(name)
     return dump(config), repetition
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names in any of the rows, in the order in which they come."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """The rows as CSV, with a line of names."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Puts the rows into the place of a CSV file of earlier ones, in one step."""
+    with replacing(path) as file:
+        file.write(as_csv(rows, columns_of(rows)).encode())
+
+
+def aligned(lines: Sequence[Sequence[str]], *, to_the_left: Container[int] = ()) -> list[str]:
+    """Cells as lines of a terminal, each column to the right but those that are named."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            f"{cell:<{w}}" if number in to_the_left else f"{cell:>{w}}"
+            for number, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]

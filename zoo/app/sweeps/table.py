@@ -1,15 +1,13 @@
 """The table at the end of a sweep: every run, best first, and what repetitions have in common."""
 
-import csv
 import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.app.sweeps.rows import identity, metrics_of
+from zoo.app.sweeps.rows import aligned, columns_of, identity, metrics_of, write_csv
 from zoo.config.run_config import stored_words
-from zoo.training.own_files import naming
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
@@ -65,18 +63,13 @@ def collect(folder: Path) -> list[dict[str, Any]]:
         return bad, 0.0 if bad else (value if row["mode"] == "min" else -value), row["job"]
 
     rows.sort(key=order)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    path = folder / "sweep.csv"
-    with naming(path), open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(folder / "sweep.csv", rows)
     return rows
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows for a terminal, with mean and deviation over repetitions, and what failed."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = columns_of(rows)
     metrics = [c for c in columns if c.startswith(("val/", "test/"))]
     hidden = {"folder", "monitor", "mode", "error", "settings", "mean", "deviation", "group"}
     keys = [c for c in columns if c not in hidden and c not in metrics]
@@ -87,9 +80,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         return f"{value:.4f}" if isinstance(value, float) else str(value)
 
     shown = [*keys, *metrics]
-    cells = [shown, *([cell(row.get(c, "")) for c in shown] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(shown))]
-    lines = ["  ".join(f"{c:>{w}}" for c, w in zip(line, widths, strict=True)) for line in cells]
+    lines = aligned([shown, *([cell(row.get(c, "")) for c in shown] for row in rows)])
     groups: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
         if row["state"] == "finished" and row["repeats"] == "":

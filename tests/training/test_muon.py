@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.training.side_by_side import assert_same_steps
 from zoo.training.muon import FilterMuon, MuonWithSGD, orthogonalized
 from zoo.training.optimizers import load_optimizer, make_optimizer
 
@@ -82,16 +83,7 @@ def test_filters_are_muons_and_all_else_is_sgds():
             fused=True,
         ),
     )
-
-    class Both:
-        def step(self):
-            for part in pair:
-                part.step()
-
-    train(ours, optimizer)
-    train(theirs, Both())
-    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        assert torch.equal(mine, other), name
+    assert_same_steps(train, ours, optimizer, theirs, pair)
 
 
 def test_channels_last_filters_take_the_same_steps():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.training.side_by_side import assert_same_steps
 from zoo.app.build import build_optimizers
 from zoo.config.compose import check, compose
 from zoo.config.errors import ConfigError
@@ -311,16 +312,7 @@ def test_muon_with_adamw_equals_the_two_optimizers_side_by_side():
             fused=True,
         ),
     ]
-
-    class Both:
-        def step(self):
-            for part in pair:
-                part.step()
-
-    train(ours, optimizer)
-    train(theirs, Both())
-    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        assert torch.equal(mine, other), name
+    assert_same_steps(train, ours, optimizer, theirs, pair)
 
 
 def test_muon_with_adamw_goes_on_from_its_state_as_if_never_stopped():

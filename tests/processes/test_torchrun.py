@@ -235,6 +235,8 @@ def test_a_run_goes_on_with_another_number_of_processes(first, then, of_two, tmp
     run([w.replace("trainer.steps=8", "trainer.steps=5") for w in words], first)
     path = only_run(tmp_path)
     run([f"resume={path}", "trainer.steps=8"], then)
+    said = f"this run had {first} processes and goes on with {then}"
+    assert said in (path / "log.txt").read_text()
     expected = read(only_run(of_two / "lstm_stdlib") / "checkpoints" / "last.pt")["model"]
     found = read(path / "checkpoints" / "last.pt")["model"]
     for key, value in expected.items():

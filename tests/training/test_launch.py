@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -22,8 +24,13 @@ def test_without_torchrun_there_is_one_process():
     assert launch({}) == Launch(rank=0, world=1, group=None)
 
 
-def test_launches_without_a_name_are_told_apart_by_the_process_that_started_them():
-    assert launch({**TORCHRUN, "TORCHELASTIC_RUN_ID": "none"}).group.startswith("parent-")
+def test_launches_without_a_name_are_told_apart_by_the_process_that_started_them(monkeypatch):
+    nameless = {**TORCHRUN, "TORCHELASTIC_RUN_ID": "none"}
+    found = launch(nameless).group
+    assert found.startswith("parent-")
+    assert launch(nameless).group == found
+    monkeypatch.setattr(os, "getppid", os.getpid)
+    assert launch(nameless).group != found
 
 
 @pytest.mark.parametrize("wanted", ["cpu", "auto", "cuda"])

@@ -1,10 +1,13 @@
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
 
 from tests.training.tiny import At, fit, new_folder, read_rows, trainer_of
 from zoo.training import saving
-from zoo.training.checkpoint import CheckpointFolder
+from zoo.training.checkpoint import CheckpointError, CheckpointFolder
+from zoo.training.distributed.strategy import OneProcess
+from zoo.training.shard_files import ShardError
 
 
 def test_a_checkpoint_is_written_when_asked_for(tmp_path):
@@ -130,3 +133,19 @@ def test_a_run_killed_after_an_unsaved_evaluation_repeats_it(tmp_path, monkeypat
     assert {k: results[k] for k in ("val", "test")} == {k: expected[k] for k in ("val", "test")}
     ends = [CheckpointFolder(f.path / "checkpoints").newest()["model"] for f in (whole, parts)]
     assert all(value.equal(ends[1][name]) for name, value in ends[0].items())
+
+
+def test_shards_that_cannot_be_written_end_the_run_in_one_sentence(tmp_path, monkeypatch):
+    def full(self, state, folder):
+        failed = Future()
+        failed.set_exception(ShardError("cannot write the shards of a checkpoint (No space left)"))
+        return state, failed
+
+    trainer, folder = trainer_of(), new_folder(tmp_path)
+    trainer.fit(folder=folder)
+    before = (folder.path / "checkpoints" / "last.pt").read_bytes()
+    monkeypatch.setattr(OneProcess, "write_shards", full)
+    longer = trainer_of(epochs=3)
+    with pytest.raises(CheckpointError, match=r"No space left\); the checkpoint before it is int"):
+        longer.fit(folder=folder, resume=True)
+    assert (folder.path / "checkpoints" / "last.pt").read_bytes() == before

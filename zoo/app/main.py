@@ -15,7 +15,13 @@ from zoo.app.closing import conclude
 from zoo.app.commands import relative
 from zoo.app.named_runs import checkpoint_of, find_run
 from zoo.app.place import RunLocation, Train, before_training, extension
-from zoo.app.processes import one_speaker, report_here, require_one_process, run_of_this_launch
+from zoo.app.processes import (
+    is_first,
+    one_speaker,
+    report_here,
+    require_one_process,
+    run_of_this_launch,
+)
 from zoo.app.streams import lasting_output
 from zoo.config.command_line import FLAGS, CommandLine, parse_words
 from zoo.config.errors import ConfigError, one_line
@@ -86,7 +92,8 @@ def _main(train: Train, words: Sequence[str] | None) -> int:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
     """A warning as one line, without the line of source that raised it."""
-    if not issubclass(category, DeprecationWarning | FutureWarning):
+    is_ours = not issubclass(category, DeprecationWarning | FutureWarning)
+    if is_ours and is_first():  # All processes of a run have the same to say.
         print(f"warning: {one_line(message)}", file=sys.stderr, flush=True)
 
 

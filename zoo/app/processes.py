@@ -37,6 +37,8 @@ def world() -> int:
 
 def is_first() -> bool:
     """Whether this process is the one that writes."""
+    if world() == 1:
+        return True
     from zoo.training.distributed.launch import launch
 
     return launch().rank == 0
@@ -125,7 +127,7 @@ def run_of_this_launch(parent: Path) -> Path | None:
     if here.rank == 0:
         from zoo.training.run_folder import RunFolder
 
-        for status in parent.glob("*/status.json"):
+        for status in sorted(parent.glob("*/status.json")):  # By the time of their folders.
             if RunFolder(status.parent).read(status.name).get(ELASTIC) == here.group:
                 found = status.parent
     strategy: Strategy = OneProcess()

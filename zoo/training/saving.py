@@ -8,12 +8,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zoo.training.checkpoint import CheckpointFolder, require_space
+from zoo.training.checkpoint import CheckpointError, CheckpointFolder, require_space
 from zoo.training.distributed.strategy import OneProcess, Strategy
 from zoo.training.interruption import Interrupted, OutOfTime, Signals
 from zoo.training.run_folder import HEARTBEAT_SECONDS, RunFolder
 from zoo.training.settings import CheckpointSettings, seconds_of
-from zoo.training.shard_files import SHARDS
+from zoo.training.shard_files import SHARDS, ShardError
 
 SMALL = 2**28
 """Bytes of state up to which a run is also saved before its first step."""
@@ -181,12 +181,20 @@ class Saving:
 
         Args:
             wait: for them; else it is done only if they are.
+
+        Raises:
+            CheckpointError: they could not be written.
         """
         unfinished = self._unfinished
         if unfinished is None or not (wait or unfinished.written.done()):
             return
         self._unfinished = None
-        sums = unfinished.written.result()
+        try:
+            sums = unfinished.written.result()
+        except ShardError as error:
+            raise CheckpointError(
+                f"{error}; the checkpoint before it is intact: make room and resume"
+            ) from error
         if self.checkpoints is not None and unfinished.folder is not None:
             state = {**unfinished.state, SHARDS: {"folder": unfinished.folder.name, "files": sums}}
             keep, for_good = unfinished.keep, unfinished.for_good

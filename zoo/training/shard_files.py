@@ -35,7 +35,7 @@ _ALLOWED = {
 
 
 class ShardError(RuntimeError):
-    """The shards of a checkpoint are not what was written, in a clause."""
+    """The shards of a checkpoint cannot be written, or are not what was written, in a clause."""
 
 
 def split(state: Any) -> tuple[Any, dict[str, Tensor]]:

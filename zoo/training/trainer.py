@@ -142,7 +142,7 @@ class Trainer:
         )
         self.signals, self.stopped = Signals(), False
         self._stopped_by: str | None = None
-        self._restored = False
+        self._restored, self._processes_before = False, self.strategy.world
         self._shown: dict[str, Shown] | None = None
         self.evaluation = Evaluation(
             task,
@@ -286,7 +286,9 @@ class Trainer:
             if self.checkpoints is None:
                 raise ValueError("resume needs a folder")
             state = self.checkpoints.earlier(checkpoint)
-        self.load_state_dict(self.strategy.share(state))
+        state = self.strategy.share(state)
+        self.load_state_dict(state)
+        self._processes_before = len(state["ranks"])
         if reason := self.callbacks.reason_to_stop(self):
             self.stopped, self._stopped_by = True, reason
         self._share_stop()
@@ -323,6 +325,11 @@ class Trainer:
                 self.task.prepare(self._all_batches())
             if self.average is not None:
                 self.average.begin()  # A task may have set some of the weights.
+        if self._processes_before != strategy.world and self.folder is not None:
+            self.folder.announce(
+                f"this run had {self._processes_before} processes and goes on with "
+                f"{strategy.world}: its batches stay the same, dropout and noise do not"
+            )
         if strategy.world > 1:
             found = self.dry_run()
             choice = strategy.prepare(
@@ -463,8 +470,8 @@ class Trainer:
         every, number = self.checkpoint_settings.keep_every, self.plan.number(self.position)
         for_good = bool(every and number and number % every == 0)
         is_last = self.stopped or self.step >= self.plan.total_steps
-        # Several processes save together, and their clocks may differ.
-        if keep or for_good or is_last or self.strategy.world > 1 or self.saving.is_cheap():
+        is_saved = keep or for_good or is_last or self.saving.is_cheap()
+        if self.strategy.share(is_saved):  # All save together, and their clocks may differ.
             self.saving.save(keep=keep, for_good=for_good)
 
     def evaluate(self, split: str) -> dict[str, float]:

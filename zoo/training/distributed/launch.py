@@ -1,9 +1,11 @@
 """What torchrun tells each process that it starts, and the group that these processes form."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,7 +46,7 @@ def launch(environment: Mapping[str, str] = os.environ) -> Launch:
 
     group = environment.get("TORCHELASTIC_RUN_ID")
     if group in ("none", ""):  # The default of torchrun, which names nothing: its process does.
-        group = f"parent-{os.getppid()}"
+        group = f"parent-{_name_of_process(os.getppid())}"
     return Launch(
         rank=number("RANK", 0),
         world=number(SEVERAL, 1),
@@ -53,6 +55,17 @@ def launch(environment: Mapping[str, str] = os.environ) -> Launch:
         group=group,
         restarts=number("TORCHELASTIC_RESTART_COUNT", 0),
     )
+
+
+def _name_of_process(number: int) -> str:
+    """A process by its number and the moment of its start: in containers numbers come again."""
+    try:
+        status = Path(f"/proc/{number}/stat").read_text(encoding="utf-8")
+        booted = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
+    except OSError:
+        return str(number)
+    started = status.rpartition(")")[2].split()[19]  # Field 22, in ticks since the start.
+    return hashlib.sha256(f"{number} {started} {booted}".encode()).hexdigest()[:16]
 
 
 def device_name(wanted: str, place: Launch) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zoo.tasks.task import Task
 from zoo.training.distributed.several import Several, together
 from zoo.training.optimizers import load_optimizer
-from zoo.training.shard_files import checksums, split
+from zoo.training.shard_files import ShardError, checksums, split
 
 _MIXED = "mixed torch.Tensor and DTensor"
 
@@ -172,8 +172,12 @@ class Sharded(Several):
         assert isinstance(written, Future)
 
         def complete() -> dict[str, int]:
-            written.result()
-            return checksums(path) if self.is_main else {}
+            try:
+                written.result()
+                return checksums(path) if self.is_main else {}
+            except Exception as error:  # Of this process or another; torch has classes of its own.
+                reason = " ".join(str(error).split())[-300:]
+                raise ShardError(f"cannot write the shards of a checkpoint ({reason})") from error
 
         pool = ThreadPoolExecutor(1)
         found = pool.submit(complete)

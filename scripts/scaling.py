@@ -33,6 +33,7 @@ from zoo.config.command_line import CommandLine
 from zoo.config.errors import ConfigError
 from zoo.models.transformer.gpt import gpt2, gpt2_large, gpt2_medium, gpt2_xl
 from zoo.models.transformer.llama import llama2_7b, llama3_8b, tinyllama_1_1b
+from zoo.training.utilization import PEAKS
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "gpt2": gpt2,
@@ -47,7 +48,7 @@ WORLDS = (1, 8, 64)
 MACHINE = 8
 MEMORY = 80e9
 """Bytes of a GPU."""
-PEAK = 989e12
+PEAK = PEAKS["H100"]
 """Operations a second in bf16, without sparsity."""
 LINKS, NETWORK = 450e9, 50e9
 """Bytes a second that a GPU sends: to those of its machine, and to others."""

@@ -101,9 +101,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         with open(path, "rb") as file:
-            state = checksums.verified(
-                lambda file: torch.load(file, map_location="cpu", weights_only=True), file
-            )
+            state = checksums.load(file)
     except checksums.DamagedError as error:
         raise CheckpointError(
             f"{path} is damaged (its part {error} does not match its checksum)"

@@ -10,12 +10,12 @@ https://pytorch.org/docs/stable/distributed.checkpoint.html
 
 import pickle
 import warnings
-import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from zlib_ng import zlib_ng
 
 SHARDS = "shards"
 """The folder, and the entry of a checkpoint that says where its tensors are and their checksums."""
@@ -82,7 +82,7 @@ def checksums(folder: Path) -> dict[str, int]:
         value = 0
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
-                value = zlib.crc32(block, value)
+                value = zlib_ng.crc32(block, value)
         found[file.name] = value
     return found
 

@@ -1,11 +1,25 @@
+import threading
+from collections import OrderedDict
 from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from tests.training.tiny import At, fit, new_folder, read_rows, trainer_of
+from tests.training.tiny import (
+    At,
+    differences,
+    fit,
+    mlp,
+    new_folder,
+    read_rows,
+    trainer_of,
+    without_timings,
+)
 from zoo.training import saving
-from zoo.training.checkpoint import CheckpointError, CheckpointFolder
+from zoo.training.background import copied
+from zoo.training.callback import Callback
+from zoo.training.checkpoint import CheckpointError, CheckpointFolder, read
 from zoo.training.distributed.strategy import OneProcess
 from zoo.training.shard_files import ShardError
 
@@ -149,3 +163,107 @@ def test_shards_that_cannot_be_written_end_the_run_in_one_sentence(tmp_path, mon
     with pytest.raises(CheckpointError, match=r"No space left\); the checkpoint before it is int"):
         longer.fit(folder=folder, resume=True)
     assert (folder.path / "checkpoints" / "last.pt").read_bytes() == before
+
+
+class Held(CheckpointFolder):
+    """Checkpoints whose writing in the background waits until it is let go on."""
+
+    def save(self, state, **options):
+        if threading.current_thread() is not threading.main_thread():
+            assert self.go_on.wait(60)
+            self.written.append(state["position"]["step"])
+        super().save(state, **options)
+
+
+@pytest.fixture
+def held(monkeypatch):
+    monkeypatch.setattr("zoo.training.trainer.CheckpointFolder", Held)
+    Held.go_on, Held.written = threading.Event(), []
+    return Held
+
+
+SIX = {"epochs": None, "steps": 6, "evaluate_every": 6}
+"""Steps, and one evaluation at their end."""
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_steps_go_on_while_a_checkpoint_is_written_and_do_not_change_it(kind, held, tmp_path):
+    def state_of_three(folder, background):
+        seen = {}
+
+        def look(trainer):
+            seen["at 5"] = list(held.written)
+            held.go_on.set()
+            trainer.saving.complete()
+            seen["state"] = read(folder.path / "checkpoints" / "last.pt")
+
+        options = {"checkpoints": {"every_steps": 3, "background": background}, **SIX}
+        trainer = trainer_of(mlp(dropout=0.2), kind=kind, ema_decay=0.9, **options)
+        trainer.fit(folder=folder, callbacks=[At(5, look)])
+        return seen
+
+    late = state_of_three(new_folder(tmp_path / "a"), True)
+    at_once = state_of_three(new_folder(tmp_path / "b"), False)
+    assert late["at 5"] == [] and held.written == [3, 6]
+    assert late["state"]["position"]["step"] == 3
+    assert differences(*(without_timings(seen["state"]) for seen in (late, at_once))) == []
+
+
+def test_a_checkpoint_that_fails_in_the_background_ends_the_run_soon(tmp_path, monkeypatch):
+    class Full(CheckpointFolder):
+        def save(self, state, **options):
+            if threading.current_thread() is not threading.main_thread():
+                raise CheckpointError("no room")
+            super().save(state, **options)
+
+    monkeypatch.setattr("zoo.training.trainer.CheckpointFolder", Full)
+    monkeypatch.setattr("zoo.training.saving.HEARTBEAT_SECONDS", 0.0)
+    folder, steps = new_folder(tmp_path), []
+    options = {"checkpoints": {"every_steps": 3}, "steps": 10**6, "evaluate_every": 10**6}
+
+    class Count(Callback):
+        def on_step_end(self, trainer):
+            steps.append(trainer.step)
+
+    with pytest.raises(CheckpointError, match="no room"):
+        fit(trainer_of(epochs=None, **options), folder, [Count()])
+    assert len(steps) < 10**5
+    assert folder.read_status()["state"] == "failed"
+    assert read(folder.path / "checkpoints" / "last.pt")["position"]["step"] == 0
+
+
+def test_a_run_that_fails_waits_for_its_checkpoint_and_says_if_that_fails_too(held, tmp_path):
+    def fail(trainer):
+        held.go_on.set()
+        raise RuntimeError("something else")
+
+    folder = new_folder(tmp_path)
+    options = {"checkpoints": {"every_steps": 3}, **SIX}
+    with pytest.raises(RuntimeError, match="something else"):
+        trainer_of(**options).fit(folder=folder, callbacks=[At(5, fail)])
+    assert read(folder.path / "checkpoints" / "last.pt")["position"]["step"] == 3
+
+    def fail_twice(trainer):
+        (folder.path / "checkpoints").rename(tmp_path / "gone")
+        (folder.path / "checkpoints").write_text("")
+        fail(trainer)
+
+    held.go_on.clear()
+    with pytest.raises(RuntimeError, match="something else"), pytest.warns(match="cannot make"):
+        options["checkpoints"]["every_steps"] = 4
+        trainer_of(**options).fit(folder=folder, resume=True, callbacks=[At(5, fail_twice)])
+
+
+def test_a_copy_of_a_state_shares_nothing_with_it_and_as_much_within():
+    class Own(OrderedDict):
+        pass
+
+    weight = torch.randn(4, 3)
+    state = Own(a=weight, b=[weight, (1, "x", None)], c={"numbers": [1, 2]})
+    state._metadata = {"version": 2}
+    copy = copied(state)
+    assert differences(copy, state) == [] and copy._metadata == state._metadata
+    assert copy["a"] is copy["b"][0]
+    weight.zero_()
+    state["c"]["numbers"].append(3)
+    assert copy["a"].any() and copy["c"] == {"numbers": [1, 2]}

@@ -28,6 +28,7 @@ FREE = (
     "trainer.time_limit",
     "callbacks.checkpoint.every_steps",
     "callbacks.checkpoint.every_minutes",
+    "callbacks.checkpoint.background",
     "callbacks.checkpoint.keep_every",
     "callbacks.profile",
     "logger",

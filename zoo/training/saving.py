@@ -3,11 +3,12 @@
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from zoo.training.background import copied, in_background
 from zoo.training.checkpoint import CheckpointError, CheckpointFolder, require_space
 from zoo.training.distributed.strategy import OneProcess, Strategy
 from zoo.training.interruption import Interrupted, OutOfTime, Signals
@@ -26,16 +27,6 @@ SHARE = 0.1
 
 NOTHING, SAVE, END_OF_TIME, END = range(4)
 """What a process may ask all of them for; to END the number of a signal is added."""
-
-
-class _Unfinished(NamedTuple):
-    """A checkpoint whose shards are being written."""
-
-    written: Future[dict[str, int]]
-    folder: Path | None
-    state: dict[str, Any]
-    keep: bool
-    for_good: bool
 
 
 class Saving:
@@ -70,7 +61,7 @@ class Saving:
         self._time_limit, self._end = time_limit, math.inf
         self._strategy = strategy or OneProcess()
         self._asked = self._agreed = NOTHING
-        self._unfinished: _Unfinished | None = None
+        self._unfinished: Future[None] | None = None
 
     def begin(self, weights: int) -> None:
         """Makes sure that the disk can hold the run, and saves its beginning if that is cheap.
@@ -140,6 +131,7 @@ class Saving:
             Interrupted: a signal asked for the end, or the time limit is over.
         """
         self._next_housekeeping = min(time.perf_counter() + HEARTBEAT_SECONDS / 2, self._end)
+        self.complete(wait=False)
         request = self._agreed if self._strategy.world > 1 else self._request()
         if request > END:
             raise Interrupted(request - END)
@@ -149,8 +141,8 @@ class Saving:
         if self.folder is not None:
             self.folder.heartbeat(step)
         if request == SAVE or step % self._every == 0:
-            self._signals.save = False
-            self.save()
+            asked, self._signals.save = self._signals.save, False
+            self.save(background=not asked)
 
     def is_cheap(self) -> bool:
         """Whether a save after every evaluation would not hold up the training by much.
@@ -160,42 +152,68 @@ class Saving:
         since = time.perf_counter() - self._saved_at
         return self._took <= BRIEF or since >= self._took / SHARE
 
-    def save(self, *, keep: bool = False, for_good: bool = False) -> None:
-        """Writes a checkpoint, also as one of the best (`keep`) or one that stays (`for_good`)."""
+    def save(self, *, keep: bool = False, for_good: bool = False, background: bool = False) -> None:
+        """Writes a checkpoint.
+
+        Args:
+            keep: also as one of the best.
+            for_good: also as one that stays.
+            background: the training goes on meanwhile, if the settings have it so.
+
+        Raises:
+            CheckpointError: it, or the one that was being written, cannot be written.
+        """
         if self.checkpoints is None and self._strategy.world == 1:
             return
-        self.complete()
         began = time.perf_counter()
+        self.complete()
         state = self._state()  # Every process has to ask for it.
         folder = self.checkpoints.new_shards(state) if self.checkpoints else None
-        state, written = self._strategy.write_shards(state, folder)
-        if written is not None:
-            self._unfinished = _Unfinished(written, folder, state, keep, for_good)
-        elif self.checkpoints is not None:
-            self.checkpoints.save(state, keep=keep, for_good=for_good)
+        state, shards = self._strategy.write_shards(state, folder)
+        background = background and self._settings.background
+        if shards is None and self.checkpoints is not None and background:
+            state = copied(state)
+
+        def write() -> None:
+            sums = _sums_of(shards) if shards else None
+            if self.checkpoints is not None:
+                if sums is not None and folder is not None:
+                    state[SHARDS] = {"folder": folder.name, "files": sums}
+                self.checkpoints.save(state, keep=keep, for_good=for_good)
+
+        if shards or background:
+            self._unfinished = in_background(write)
+        else:
+            write()
         self._saved_at = time.perf_counter()
         self._took = self._saved_at - began
 
     def complete(self, *, wait: bool = True) -> None:
-        """Writes the checkpoint whose shards are in the background, once they are written.
+        """Makes sure that the checkpoint which is written in the background is there.
 
         Args:
-            wait: for them; else it is done only if they are.
+            wait: for it; else only one that is done is looked at.
 
         Raises:
-            CheckpointError: they could not be written.
+            CheckpointError: it could not be written.
         """
         unfinished = self._unfinished
-        if unfinished is None or not (wait or unfinished.written.done()):
-            return
-        self._unfinished = None
+        if unfinished is not None and (wait or unfinished.done()):
+            self._unfinished = None
+            unfinished.result()
+
+    def settle(self) -> None:
+        """Waits for what is written in the background, as the run ends for another reason."""
         try:
-            sums = unfinished.written.result()
-        except ShardError as error:
-            raise CheckpointError(
-                f"{error}; the checkpoint before it is intact: make room and resume"
-            ) from error
-        if self.checkpoints is not None and unfinished.folder is not None:
-            state = {**unfinished.state, SHARDS: {"folder": unfinished.folder.name, "files": sums}}
-            keep, for_good = unfinished.keep, unfinished.for_good
-            self.checkpoints.save(state, keep=keep, for_good=for_good)
+            self.complete()
+        except CheckpointError as error:
+            warnings.warn(str(error), stacklevel=2)
+
+
+def _sums_of(shards: Future[dict[str, int]]) -> dict[str, int]:
+    try:
+        return shards.result()
+    except ShardError as error:
+        raise CheckpointError(
+            f"{error}; the checkpoint before it is intact: make room and resume"
+        ) from error

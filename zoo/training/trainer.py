@@ -402,6 +402,7 @@ class Trainer:
             self.saving.complete()
             raise
         finally:
+            self.saving.settle()
             if self.captured is not None:
                 self.captured.release()
                 if self.folder is not None:
@@ -472,7 +473,7 @@ class Trainer:
         is_last = self.stopped or self.step >= self.plan.total_steps
         is_saved = keep or for_good or is_last or self.saving.is_cheap()
         if self.strategy.share(is_saved):  # All save together, and their clocks may differ.
-            self.saving.save(keep=keep, for_good=for_good)
+            self.saving.save(keep=keep, for_good=for_good, background=not is_last)
 
     def evaluate(self, split: str) -> dict[str, float]:
         """The task's metrics over a split, of the averaged weights if there are any."""

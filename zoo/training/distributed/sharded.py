@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.tasks.task import Task
+from zoo.training.background import in_background
 from zoo.training.distributed.several import Several, together
 from zoo.training.optimizers import load_optimizer
 from zoo.training.shard_files import ShardError, checksums, split
@@ -179,10 +180,7 @@ class Sharded(Several):
                 reason = " ".join(str(error).split())[-300:]
                 raise ShardError(f"cannot write the shards of a checkpoint ({reason})") from error
 
-        pool = ThreadPoolExecutor(1)
-        found = pool.submit(complete)
-        pool.shutdown(wait=False)
-        return rest, found
+        return rest, in_background(complete)
 
     def load_state(self, module: nn.Module, state: dict[str, Any]) -> None:
         from torch.distributed.checkpoint.state_dict import (

@@ -3,8 +3,9 @@
 `optimizer.step()` gathers the tensors of all parameters anew, names itself to a profiler, asks for
 hooks and whether a graph is being captured: for a small network as long as the arithmetic itself.
 Here the tensors are gathered once, and the same kernels are called with the same arguments on the
-optimizer's own state, which hence becomes the same bit for bit. Whatever is not plain (hooks, a
-parameter without gradient, the first step, any other optimizer) is left to `optimizer.step()`.
+optimizer's own state, which hence becomes the same bit for bit. The numbers of steps become parts
+of one tensor, so that one call counts them all. Whatever is not plain (hooks, a parameter without
+gradient, the first step, any other optimizer) is left to `optimizer.step()`.
 """
 
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ class _Group(NamedTuple):
     options: dict[str, Any]
     parameters: list[Tensor]
     state: dict[str, list[Tensor]]
+    steps: Tensor | None
 
 
 class DirectStep:
@@ -45,11 +47,11 @@ class DirectStep:
             return
         kind: Any = type(self._optimizer)
         with torch.no_grad():
-            for (options, parameters, state), part in zip(groups, gradients, strict=True):
+            for group, part in zip(groups, gradients, strict=True):
                 if kind is torch.optim.SGD:
-                    _sgd(options, parameters, part, state)
+                    _sgd(group, part)
                 else:
-                    _adam(_ADAM[kind], options, parameters, part, state)
+                    _adam(_ADAM[kind], group, part)
 
     def _is_plain(self) -> bool:
         """Whether there is nothing that only `optimizer.step()` does."""
@@ -93,20 +95,20 @@ def _gather(optimizer: torch.optim.Optimizer, options: dict[str, Any]) -> _Group
     )
     if not is_usual:
         return None
-    return _Group(options, list(parameters), {n: [s[n] for s in states] for n in names})
+    steps = torch.stack([state["step"] for state in states]) if "step" in names else None
+    if steps is not None:
+        for state, step in zip(states, steps.unbind(), strict=True):
+            state["step"] = step
+    return _Group(options, list(parameters), {n: [s[n] for s in states] for n in names}, steps)
 
 
-def _adam(
-    kernel: Any,
-    options: dict[str, Any],
-    parameters: list[Tensor],
-    gradients: list[Any],
-    state: dict[str, list[Tensor]],
-) -> None:
-    torch._foreach_add_(state["step"], 1)
+def _adam(kernel: Any, group: _Group, gradients: list[Any]) -> None:
+    options, state = group.options, group.state
+    assert group.steps is not None
+    group.steps.add_(1)
     beta1, beta2 = options["betas"]
     kernel(
-        parameters,
+        group.parameters,
         gradients,
         state["exp_avg"],
         state["exp_avg_sq"],
@@ -122,16 +124,12 @@ def _adam(
     )
 
 
-def _sgd(
-    options: dict[str, Any],
-    parameters: list[Tensor],
-    gradients: list[Any],
-    state: dict[str, list[Tensor]],
-) -> None:
+def _sgd(group: _Group, gradients: list[Any]) -> None:
+    options = group.options
     torch._fused_sgd_(
-        parameters,
+        group.parameters,
         gradients,
-        state.get("momentum_buffer", []),
+        group.state.get("momentum_buffer", []),
         lr=options["lr"],
         momentum=options["momentum"],
         dampening=options["dampening"],

@@ -1,5 +1,7 @@
 """`trainer.find_batch_size`: the search, and what a trial of a size is."""
 
+import math
+
 import pytest
 import yaml
 
@@ -107,6 +109,17 @@ def test_the_size_is_in_the_runs_configuration_and_not_looked_for_again(
     assert train.main([f"resume={folder}", "trainer.epochs=2"]) == 0
     assert train.main([f"resume={folder}", "trainer.find_batch_size=false"]) == 2
     assert "is looked for before a run begins, and this one has its size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("memories", "worst"), [((10, 30, 20), 30), ((10, None, 20), None), ((None, None), None)]
+)
+def test_what_is_too_much_for_one_process_is_too_much_for_all(memories, worst, monkeypatch):
+    trials = [Trial(memory, samples=100, is_whole=True) for memory in memories]
+    monkeypatch.setattr(batch_size, "of_all", lambda own: trials)
+    found = batch_size._of_all(trials[0])
+    assert found.memory == worst and found.is_whole
+    assert found.samples == math.ceil(100 / len(memories))
 
 
 def test_a_limit_that_nobody_asks_for_is_said_to_have_no_effect():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import evaluate
 import train
@@ -255,3 +256,19 @@ def test_a_sweep_is_refused(tmp_path):
     code, output = launched("train.py", "-m", "experiment=lenet_digits", "seed=1,2")
     assert code != 0
     assert "torchrun: a sweep (-m) works in one process" in output
+
+
+def test_the_batch_size_that_fits_in_all_processes_is_found(tmp_path):
+    find = ["trainer.find_batch_size=true", "trainer.memory_limit=100GiB"]
+    code, said = launched("train.py", *words_of("mlp_penguins", tmp_path, *find))
+    assert code == 0, said
+    run = only_run(tmp_path)
+    size = yaml.safe_load((run / "config.yaml").read_text())["data"]["batch_size"]
+    assert (
+        size % 2 == 0 and f"data.batch_size={size} has been found" in (run / "log.txt").read_text()
+    )
+    assert "data.batch_size=64: " in said and read_results(run)["step"] == 8
+    code, said = launched(
+        "train.py", *words_of("mlp_penguins", tmp_path, *find, "trainer.strategy=fsdp")
+    )
+    assert code == 2 and "trainer.strategy=fsdp has it in parts; give data.batch_size" in said

@@ -3,23 +3,25 @@
 Each size is tried in a process of its own, which builds the run, rehearses it, takes two steps (the
 second with the optimizer's state) and says how much memory that took: on a GPU what torch has
 reserved there, on a CPU the largest resident set of the process. The sizes double until one is too
-much; then the gap is halved until it is no more than an eighth.
+much; then the gap is halved until it is no more than an eighth. Of several processes each tries its
+share of the batch, and what is too much for one is too much for all.
 """
 
 import dataclasses
+import math
 import multiprocessing
 import os
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
 from zoo.app.place import RunLocation, Train
-from zoo.app.processes import world
+from zoo.app.processes import forget_launch, of_all, world
 from zoo.config.errors import ConfigError, as_cli_text, one_line
 from zoo.config.recipe import Recipe
 from zoo.training.settings import bytes_of
@@ -98,15 +100,17 @@ def with_found_batch_size(train: Train, recipe: Recipe) -> tuple[Recipe, str]:
     Raises:
         ConfigError: there is no batch size to begin with, no limit, or no size that fits.
     """
+    from zoo.training.distributed.launch import device_name, launch
     from zoo.training.precision import resolve_device
 
-    if world() > 1:
+    settings, processes = recipe.settings.trainer, world()
+    if processes > 1 and settings.strategy == "fsdp":
         raise ConfigError(
-            f"{_KEY}: looks in one process; find the size by python train.py, and give torchrun "
-            "data.batch_size=<size> times the number of processes"
+            f"{_KEY}: tries the whole model in each process, and trainer.strategy=fsdp has it in "
+            "parts; give data.batch_size, or use trainer.strategy=ddp"
         )
-    settings = recipe.settings.trainer
-    start, device = recipe.data.arguments.get("batch_size"), resolve_device(settings.device)
+    device = resolve_device(device_name(settings.device, launch()))
+    start = recipe.data.arguments.get("batch_size")
     if not isinstance(start, int):
         raise ConfigError(
             f"{_KEY}: needs a data.batch_size to begin with, not {as_cli_text(start)}"
@@ -119,12 +123,15 @@ def with_found_batch_size(train: Train, recipe: Recipe) -> tuple[Recipe, str]:
             f"{_KEY}: needs a trainer.memory_limit on a CPU, such as trainer.memory_limit=4GiB"
         )
 
-    def trial(size: int) -> Trial:
-        found = in_a_process(train, with_size(recipe, size), limit)
-        print(f"data.batch_size={size}: {_in_words(found)}", flush=True)
+    alone = {"device": str(device), "sync_batchnorm": False}
+
+    def trial(share: int) -> Trial:
+        found = _of_all(in_a_process(train, with_size(recipe, share, alone), limit))
+        print(f"data.batch_size={share * processes}: {_in_words(found)}", flush=True)
         return found
 
-    size, best = search(trial, start)
+    share, best = search(trial, max(1, start // processes))
+    size = share * processes
     said = f"data.batch_size={size} has been found for {_limit_in_words(settings.memory_limit)}"
     said += f" ({_in_words(best)}) in place of {start}"
     if size != start:
@@ -132,10 +139,20 @@ def with_found_batch_size(train: Train, recipe: Recipe) -> tuple[Recipe, str]:
     return with_size(recipe, size), said
 
 
-def with_size(recipe: Recipe, size: int) -> Recipe:
-    """The recipe with another batch size."""
+def _of_all(own: Trial) -> Trial:
+    """What came of the shares of a batch in all processes; samples are those of one share."""
+    found = of_all(own)
+    worst = min(found, key=lambda trial: (trial.memory is not None, -(trial.memory or 0)))
+    samples = math.ceil(own.samples / len(found))
+    return dataclasses.replace(worst, samples=samples, is_whole=own.is_whole)
+
+
+def with_size(recipe: Recipe, size: int, trainer: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe with another batch size, and other settings of the trainer."""
     data = recipe.data.replaced({"batch_size": size})
-    return dataclasses.replace(recipe, config=recipe.config | {"data": data.node}, data=data)
+    config = recipe.config | {"data": data.node}
+    config["trainer"] = config["trainer"] | dict(trainer or {})
+    return dataclasses.replace(recipe, config=config, data=data)
 
 
 def _limit_in_words(limit: int | str | None) -> str:
@@ -190,6 +207,7 @@ def _body(
 ) -> None:
     """The process of a trial."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Its parent ends it.
+    forget_launch()
     warnings.simplefilter("ignore")
     connection.send(attempt(train, config, trusted, limit))
 

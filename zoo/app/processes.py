@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.app.commands import printable
 from zoo.app.failures import failure, report
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
 
     from zoo.training.distributed.strategy import Strategy
+
+Value = TypeVar("Value")
 
 ELASTIC = "elastic"
 """What `status.json` calls the name of a launch of torchrun."""
@@ -52,6 +54,23 @@ def require_one_process(program: str) -> None:
     """
     if world() > 1:
         raise ConfigError(f"torchrun: {program} works in one process; start it by itself")
+
+
+def forget_launch() -> None:
+    """Makes this process one that torchrun has not started."""
+    for name in ("WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        os.environ.pop(name, None)
+
+
+def of_all(value: Value) -> list[Value]:
+    """What every process has for a value, in their order; each of them has to ask."""
+    if world() == 1:
+        return [value]
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
 
 
 @contextlib.contextmanager

@@ -267,7 +267,7 @@ def test_the_batch_size_that_fits_in_all_processes_is_found(tmp_path):
     assert (
         size % 2 == 0 and f"data.batch_size={size} has been found" in (run / "log.txt").read_text()
     )
-    assert "data.batch_size=64: " in said and read_results(run)["step"] == 8
+    assert "data.batch_size=64: " in said and read_results(run)["steps"] == 8
     code, said = launched(
         "train.py", *words_of("mlp_penguins", tmp_path, *find, "trainer.strategy=fsdp")
     )

@@ -1,7 +1,8 @@
 """Saving and resuming ResNet-18 with Adam, 140 MB, against `torch.save` and `torch.load`.
 
-Both sides of saving train the same steps in the same trainer; what a save costs is the time up to
-some steps behind it, less that of as many steps without one. The page cache holds what is read: the
+Both sides of saving train the same steps in the same trainer; what a save costs is the time of the
+steps up to half-way to the next, by when one in the background has ended, less that of as many
+steps without one. The page cache holds what is read: the
 disk's own speed is not what is measured. A run resumes once, in a process whose memory is new: so
 each side of resuming begins with its free memory given back to the system, where that can be done.
 """
@@ -32,7 +33,7 @@ from zoo.training.run_folder import RunFolder
 from zoo.training.settings import CheckpointSettings, TrainerSettings
 from zoo.training.trainer import Trainer
 
-STEPS, EVERY, SIZE = 200, 40, 16
+STEPS, EVERY, SETTLED, SIZE = 200, 40, 20, 16
 
 
 class _Clock(Callback):
@@ -78,13 +79,13 @@ def trainer_of(
     )
 
 
-def added(ends: Sequence[float], every: int, settled: int = 3) -> float:
+def added(ends: Sequence[float], every: int, settled: int) -> float:
     """The seconds that saves add to the steps: those up to some steps behind each, less as many.
 
     Args:
         ends: when each step ended, before its save.
         every: steps from one save to the next.
-        settled: steps after a save that it may still hold up, with cold caches.
+        settled: steps after a save that it may still hold up.
     """
     usual = statistics.median(b - a for a, b in itertools.pairwise(ends))
     saves = range(every - 1, len(ends) - settled, every)
@@ -93,14 +94,14 @@ def added(ends: Sequence[float], every: int, settled: int = 3) -> float:
 
 def _saves(kind: str) -> float:
     """Seconds that five saves add to 200 steps: `ours`, or `plain`."""
-    steps, clock = STEPS + 3, _Clock()
+    steps, clock = STEPS + SETTLED, _Clock()
     trainer = trainer_of(steps=steps, every=EVERY if kind == "ours" else None)
     # On the disk where runs are: a temporary folder may be memory.
     with tempfile.TemporaryDirectory(dir=".") as place:
         plain = [_PlainSaves(Path(place) / "plain.pt", EVERY)] if kind == "plain" else []
         folder = RunFolder.create(place, "run") if kind == "ours" else None
         trainer.fit(folder=folder, callbacks=[clock, *plain])
-    return added(clock.ends, EVERY)
+    return added(clock.ends, EVERY, SETTLED)
 
 
 def saving(blocks: int) -> list[dict[str, Any]]:

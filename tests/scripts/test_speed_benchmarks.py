@@ -38,7 +38,7 @@ def test_what_saves_add_is_told_from_the_steps_themselves():
     for step in range(1, 24):
         ends.append(now)
         now += 1.0 + (5.0 if step in (10, 20) else 0.0) + (0.5 if step in (11, 21) else 0.0)
-    assert checkpoints.added(ends, 10) == pytest.approx(11.0)
+    assert checkpoints.added(ends, 10, 3) == pytest.approx(11.0)
 
 
 @pytest.mark.parametrize("name", lightning_loops.CASES)

@@ -70,7 +70,7 @@ def write(path: Path, state: dict[str, Any]) -> None:
     try:
         with replacing(path) as file:
             content = {"format": _OF_SHARDS if SHARDS in state else 2, **state}
-            checksums.save(lambda file: torch.save(content, file), file)
+            checksums.save(content, file)
     except (OSError, RuntimeError) as error:
         free = shutil.disk_usage(path.parent).free
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]

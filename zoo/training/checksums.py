@@ -1,9 +1,8 @@
-"""The checksums of a `torch.save` archive, taken on several threads.
+"""The checksums of a `torch.save` archive, which cost next to nothing.
 
-Such an archive is a zip file of uncompressed parts, each with its CRC-32. Torch takes them on one
-thread while it writes, and does not look at them when it reads. Here the parts are gone through
-beside each other, with a function that takes little longer than the reading and leaves Python's
-lock. Every reader of zip files finds the archive whole.
+Such an archive is a zip file of uncompressed parts, each with its CRC-32. Torch takes them slowly
+while it writes, and does not look at them when it reads. Here a faster function takes them, and
+several threads verify them as they read. Every reader of zip files finds the archive whole.
 """
 
 import os
@@ -11,7 +10,7 @@ import re
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, NamedTuple
 
@@ -76,6 +75,55 @@ def _checksum(file: IO[bytes], part: _Part, room: memoryview | None = None) -> i
     return found
 
 
+class _Summed:
+    """A file that notes the checksum of all that is written at once, by its place and size."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._place = file, 0
+        self.sums: dict[tuple[int, int], int] = {}
+        self.flush = file.flush
+
+    def write(self, content: bytes) -> int:
+        size = len(content)
+        self.sums[self._place, size] = zlib_ng.crc32(content)
+        self._place += size
+        return self._file.write(content)
+
+
+def save(state: Any, file: IO[bytes]) -> None:
+    """What `torch.save` does, in less time.
+
+    Args:
+        state: plain Python and tensors.
+        file: open for writing and reading, and empty.
+    """
+    before = get_crc32_options()
+    summed: Any = _Summed(file)
+    set_crc32_options(False)
+    try:
+        torch.save(state, summed)
+    finally:
+        set_crc32_options(before)
+    file.flush()
+    try:
+        for part in _parts(file):
+            found = summed.sums.get((part.start, part.size))
+            _enter(file, part, _checksum(file, part) if found is None else found)
+    except DamagedError:  # A torch that writes in another way enters its own.
+        file.seek(0)
+        file.truncate()
+        torch.save(state, file)
+
+
+def _enter(file: IO[bytes], part: _Part, checksum: int) -> None:
+    """Enters a checksum behind the part and into the directory."""
+    places = ((part.start + part.size, _DESCRIPTOR, 4), (part.entry, _CENTRAL, 16))
+    for place, mark, offset in places:
+        if os.pread(file.fileno(), 4, place) != mark:
+            raise DamagedError(part.name)
+        os.pwrite(file.fileno(), struct.pack("<I", checksum), place + offset)
+
+
 def _checksums(
     file: IO[bytes], room: Mapping[_Part, memoryview | None]
 ) -> Iterator[tuple[_Part, int]]:
@@ -89,42 +137,6 @@ def _checksums(
     with ThreadPoolExecutor(THREADS) as pool:
         for found in pool.map(share, range(THREADS)):
             yield from found
-
-
-def save(write: Callable[[IO[bytes]], Any], file: IO[bytes]) -> None:
-    """Has an archive written without checksums, and enters them.
-
-    Args:
-        write: writes it with `torch.save`.
-        file: open for writing and reading, and empty.
-    """
-    before = get_crc32_options()
-    set_crc32_options(False)
-    try:
-        write(file)
-    finally:
-        set_crc32_options(before)
-    file.flush()
-    with ThreadPoolExecutor(1) as pool:
-        # What is written goes to the disk meanwhile, so that a later flush has little left to do.
-        flushed = pool.submit(os.fsync, file.fileno())
-        try:
-            for part, checksum in _checksums(file, dict.fromkeys(_parts(file))):
-                _enter(file, part, checksum)
-        except DamagedError:  # A torch that writes in another way enters its own.
-            file.seek(0)
-            file.truncate()
-            write(file)
-        flushed.result()
-
-
-def _enter(file: IO[bytes], part: _Part, checksum: int) -> None:
-    """Enters a checksum behind the part and into the directory."""
-    places = ((part.start + part.size, _DESCRIPTOR, 4), (part.entry, _CENTRAL, 16))
-    for place, mark, offset in places:
-        if os.pread(file.fileno(), 4, place) != mark:
-            raise DamagedError(part.name)
-        os.pwrite(file.fileno(), struct.pack("<I", checksum), place + offset)
 
 
 def _byte_order(file: IO[bytes], part: _Part) -> str:

@@ -9,6 +9,7 @@ each side of resuming begins with its free memory given back to the system, wher
 
 import contextlib
 import ctypes
+import gc
 import itertools
 import os
 import statistics
@@ -94,6 +95,7 @@ def added(ends: Sequence[float], every: int, settled: int) -> float:
 
 def _saves(kind: str) -> float:
     """Seconds that five saves add to 200 steps: `ours`, or `plain`."""
+    gc.collect()  # The trainer before this one.
     steps, clock = STEPS + SETTLED, _Clock()
     trainer = trainer_of(steps=steps, every=EVERY if kind == "ours" else None)
     # On the disk where runs are: a temporary folder may be memory.

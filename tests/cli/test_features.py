@@ -8,6 +8,7 @@ import torch
 
 import evaluate
 import train
+from faults.tiny import SMALLER
 from tests.data.images.test_mnist import lay_out, raw_files
 from zoo.data.images.mnist import MNIST
 
@@ -52,7 +53,7 @@ def test_every_evaluation_has_the_scores_of_generated_and_of_real_images(generat
 @pytest.mark.parametrize("task", ["gan", "ddpm", "vae"])
 def test_the_other_metrics_are_the_same_with_and_without_them(task, classifier, tmp_path):
     words = (f"experiment={task}_digits", "trainer.steps=2", "trainer.epochs=null", "logger=off")
-    words += () if task == "ddpm" else ("trainer.evaluate_every=2",)
+    words += tuple(SMALLER["ddpm_digits"]) if task == "ddpm" else ("trainer.evaluate_every=2",)
     plain, judged = (
         json.loads((run_in(tmp_path / name, *words, *more) / "results.json").read_text())["test"]
         for name, more in (("plain", ()), ("judged", (f"task.features={classifier}",)))

@@ -1,3 +1,4 @@
+import itertools
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -201,9 +202,10 @@ def test_parameter_groups_have_patterns_as_keys():
     assert config["optimizer"]["groups"] == {"c1.*": {"lr": 0.1}}
 
 
-@pytest.mark.parametrize("debug", DEBUG)
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_debug_presets_go_with_every_experiment_and_under_a_folder_of_their_own(debug, experiment):
+@pytest.mark.parametrize(
+    ("experiment", "debug"), list(zip(EXPERIMENTS, itertools.cycle(DEBUG), strict=False))
+)
+def test_debug_presets_go_with_every_experiment_and_under_a_folder_of_their_own(experiment, debug):
     config = compose([f"experiment={experiment}", f"debug={debug}"])
     assert config["name"] == "debug"
     for part in ("data", "model", "task", "optimizer"):

@@ -465,8 +465,7 @@ def fill(place):
 
 
 def test_a_full_disk_ends_the_run_with_a_report_and_loses_no_checkpoint(small_disk, tmp_path):
-    checkpoints = {"every_steps": 4, "background": False}
-    options = {"epochs": 4, "log_every": 100, "checkpoints": checkpoints}
+    options = {"epochs": 4, "log_every": 100, "checkpoints": {"every_steps": 4}}
     whole = new_folder(tmp_path / "whole")
     fit(trainer_of(mlp(dropout=0.2), **options), whole)
     folder = new_folder(small_disk)

@@ -21,6 +21,8 @@ from zoo.training.background import copied
 from zoo.training.callback import Callback
 from zoo.training.checkpoint import CheckpointError, CheckpointFolder, read
 from zoo.training.distributed.strategy import OneProcess
+from zoo.training.interruption import Signals
+from zoo.training.settings import CheckpointSettings
 from zoo.training.shard_files import ShardError
 
 
@@ -219,7 +221,11 @@ def test_a_checkpoint_that_fails_in_the_background_ends_the_run_soon(tmp_path, m
     monkeypatch.setattr("zoo.training.trainer.CheckpointFolder", Full)
     monkeypatch.setattr("zoo.training.saving.HEARTBEAT_SECONDS", 0.0)
     folder, steps = new_folder(tmp_path), []
-    options = {"checkpoints": {"every_steps": 3}, "steps": 10**6, "evaluate_every": 10**6}
+    options = {
+        "checkpoints": {"every_steps": 3, "background": True},
+        "steps": 10**6,
+        "evaluate_every": 10**6,
+    }
 
     class Count(Callback):
         def on_step_end(self, trainer):
@@ -238,7 +244,7 @@ def test_a_run_that_fails_waits_for_its_checkpoint_and_says_if_that_fails_too(he
         raise RuntimeError("something else")
 
     folder = new_folder(tmp_path)
-    options = {"checkpoints": {"every_steps": 3}, **SIX}
+    options = {"checkpoints": {"every_steps": 3, "background": True}, **SIX}
     with pytest.raises(RuntimeError, match="something else"):
         trainer_of(**options).fit(folder=folder, callbacks=[At(5, fail)])
     assert read(folder.path / "checkpoints" / "last.pt")["position"]["step"] == 3
@@ -252,6 +258,16 @@ def test_a_run_that_fails_waits_for_its_checkpoint_and_says_if_that_fails_too(he
     with pytest.raises(RuntimeError, match="something else"), pytest.warns(match="cannot make"):
         options["checkpoints"]["every_steps"] = 4
         trainer_of(**options).fit(folder=folder, resume=True, callbacks=[At(5, fail_twice)])
+
+
+@pytest.mark.parametrize(
+    ("background", "on_cpu", "expected"),
+    [("auto", True, False), ("auto", False, True), (True, True, True), (False, False, False)],
+)
+def test_a_cpu_writes_between_the_steps_unless_told_otherwise(background, on_cpu, expected):
+    settings = CheckpointSettings(background=background)
+    made = saving.Saving(settings, Signals(), dict, on_cpu=on_cpu)
+    assert made._in_background is expected
 
 
 def test_a_copy_of_a_state_shares_nothing_with_it_and_as_much_within():

@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -308,6 +309,23 @@ class OneBad:
         if index == 7:
             raise ImageError(f"image {index} cannot be read: replace or remove it")
         return torch.tensor(float(index)), index
+
+
+def test_a_loader_that_is_garbage_ends_its_workers_at_once(capfd):
+    loader = stream(num_workers=2)
+    loader.itself = loader
+    batches = loader.batches(0)
+    next(batches)
+    workers = loader._guard.workers
+    began = time.perf_counter()
+    del loader, batches
+    gc.collect()
+    # Their queues may already be closed: asked to stop, they would not hear of it for seconds.
+    assert time.perf_counter() - began < 2
+    for worker in workers:
+        worker.join(5)
+        assert not worker.is_alive()
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -170,8 +170,8 @@ class StreamLoader:
 
     def __del__(self) -> None:
         """Leaves no worker behind."""
-        if getattr(self, "_guard", None) is not None:
-            self.close()
+        if (guard := getattr(self, "_guard", None)) is not None:
+            guard.abandon()
 
 
 def _move(batch: Any, device: torch.device) -> Any:

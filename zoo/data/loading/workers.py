@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from zoo.data.download import DataError
@@ -208,6 +209,19 @@ class WorkerGuard:
         finally:
             _kill(self.workers)
             self._open.discard(self)
+
+    def abandon(self) -> None:
+        """Kills the workers without asking them, whose queues may already be closed as garbage."""
+        self._open.discard(self)
+        iterator = self.iterator
+        if iterator._shutdown:
+            return
+        iterator._shutdown = True
+        signal_handling._remove_worker_pids(id(iterator))  # Else torch would report their deaths.
+        iterator._worker_pids_set = False
+        if hasattr(iterator, "_pin_memory_thread"):
+            iterator._pin_memory_thread_done_event.set()
+        _kill(self.workers)
 
     @classmethod
     def close_all(cls) -> None:

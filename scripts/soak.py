@@ -93,11 +93,11 @@ def tell(row: dict[str, Any]) -> None:
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the program; returns the exit code."""
     good = []
-    # Whoever ends it in the background ends the processes that it has started, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = program(lambda line: good.append(soak(line)), __doc__, options=OPTIONS)(words)
     return code or int(good == [False])
 
 
 if __name__ == "__main__":
+    # Whoever ends it in the background ends the processes that it has started, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -10,6 +10,7 @@ from tests.training.tiny import (
     Samples,
     differences,
     fit,
+    fused_adagrad,
     mlp,
     new_folder,
     normed,
@@ -70,7 +71,7 @@ def saved(folder):
         {"kind": torch.optim.SGD, "optimizer": SGD, "ema_decay": 0.9},
         {"kind": torch.optim.AdamW, "ema_decay": 0.8, "layer_gradients": True},
         {"kind": torch.optim.Adam, "clip_norm": None, "clip_value": 0.1},
-        {"kind": torch.optim.Adagrad, "sizes": (22, 10, 7)},
+        pytest.param({"kind": torch.optim.Adagrad, "sizes": (22, 10, 7)}, marks=fused_adagrad),
     ],
     ids=["sgd", "adamw", "adam", "adagrad-uneven"],
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.tiny import Samples, build, mlp, trainer_of, weights
+from tests.training.tiny import Samples, build, fused_adagrad, mlp, trainer_of, weights
 from zoo.models.generative.gan import GAN
 from zoo.tasks.classification import Classification
 from zoo.tasks.generative.adversarial import Adversarial
@@ -241,7 +241,11 @@ def test_an_optimizer_that_does_nothing_or_keeps_its_rate(kind, match):
 
 
 @pytest.mark.parametrize(
-    "kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad]
+    "kind",
+    [
+        *(torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW),
+        pytest.param(torch.optim.Adagrad, marks=fused_adagrad),
+    ],
 )
 def test_the_look_at_a_run_leaves_no_trace(kind):
     trainer = captured(mlp(dropout=0.3), kind=kind)

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +29,7 @@ from zoo.training.callback import Callback
 from zoo.training.callbacks import TIMINGS, EarlyStopping, MetricsFile
 from zoo.training.freezing import freeze
 from zoo.training.graphs.runners import CudaRunner
-from zoo.training.optimizers import make_optimizer
+from zoo.training.optimizers import make_optimizer, takes_found_inf
 from zoo.training.run_folder import RunFolder
 from zoo.training.schedules import Cosine, ReduceOnPlateau
 from zoo.training.settings import CheckpointSettings, EarlyStoppingSettings, TrainerSettings
@@ -91,6 +92,12 @@ class Rows(Callback):
 
     def of(self, split):
         return [row for row in self.rows if row["split"] == split]
+
+
+fused_adagrad = pytest.mark.skipif(
+    not takes_found_inf(torch.optim.Adagrad([torch.zeros(1, requires_grad=True)], fused=True)),
+    reason="the fused Adagrad of this torch cannot skip an update",
+)
 
 
 class At(Callback):

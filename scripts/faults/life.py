@@ -88,6 +88,7 @@ class Life:
         words, shown = self._words(), {k: v for k, v in moments.items() if k != "rank"}
         self.tell(" and ".join(f"{key} {value}" for key, value in shown.items()) or "goes on")
         began = self.log.stat().st_size if self.log.exists() else 0
+        before = self._state()
         if self.processes > 1:
             code = torchrun(words, self.log, limit=self.limit, **moments)
         else:
@@ -96,11 +97,17 @@ class Life:
         output = self.log.read_text("utf-8", errors="replace")[began:]
         if self.path is None:
             self.path = next(iter(runs_in(self._runs)), None)
-        state = "none" if self.path is None else state_of(self.path)
+        state = self._state()
         self.tell(f"exit code {code}, {state}")
-        if code not in codes or state not in STATES[code]:
+        # Killed before it says anything, it leaves what the process before it has said.
+        as_before = code == -9 and state == before
+        if code not in codes or not (as_before or state in STATES[code]):
             raise FaultError(f"{self.told[-1]}, and not {codes}:\n{_end(output)}")
         return code
+
+    def _state(self) -> str:
+        """What the run says of itself."""
+        return "none" if self.path is None else state_of(self.path)
 
     def finish(self) -> None:
         """Goes on to the end and compares.

@@ -1,10 +1,10 @@
 """Saving and resuming ResNet-18 with Adam, 140 MB, against `torch.save` and `torch.load`.
 
 Both sides of saving train the same steps in the same trainer; what a save costs is the time of the
-steps up to half-way to the next, by when one in the background has ended, less that of as many
-steps without one. The page cache holds what is read: the
-disk's own speed is not what is measured. A run resumes once, in a process whose memory is new: so
-each side of resuming begins with its free memory given back to the system, where that can be done.
+steps up to half-way to the next, less that of as many steps without one. The page cache holds what
+is read: the disk's own speed is not what is measured. A run resumes once, in a process whose memory
+is new: so each side of resuming begins with its free memory given back to the system, where that
+can be done.
 """
 
 import contextlib

@@ -139,8 +139,14 @@ def _checksums(
             yield from found
 
 
-def _byte_order(file: IO[bytes], part: _Part) -> str:
-    return os.pread(file.fileno(), part.size, part.start).decode(errors="replace")
+def _verify(file: IO[bytes], room: Mapping[_Part, memoryview | None]) -> None:
+    for part, checksum in _checksums(file, room):
+        if checksum != part.checksum:
+            raise DamagedError(part.name)
+
+
+class _OtherOrderError(Exception):
+    """Torch comes upon the tensors of an archive in another order than that of their numbers."""
 
 
 def load(file: IO[bytes]) -> Any:
@@ -154,22 +160,39 @@ def load(file: IO[bytes]) -> Any:
 
     Raises:
         DamagedError: something is not what was written, whatever torch makes of it.
-        ValueError: it was written where numbers have another order of bytes.
     """
     parts = list(_parts(file))
-    if any(p.name.endswith("/byteorder") and _byte_order(file, p) != sys.byteorder for p in parts):
-        raise ValueError("a machine of another byte order has written it")
+    orders = (_content(file, part) for part in parts if part.name.endswith("/byteorder"))
+    if all(order == sys.byteorder.encode() for order in orders):
+        try:
+            return _load_in_order(file, parts)
+        except _OtherOrderError:
+            pass
+    _verify(file, dict.fromkeys(parts))
+    file.seek(0)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _content(file: IO[bytes], part: _Part) -> bytes:
+    return os.pread(file.fileno(), part.size, part.start)
+
+
+def _load_in_order(file: IO[bytes], parts: list[_Part]) -> Any:
+    """Reads the tensors of an archive into the room that torch makes for one after the other.
+
+    Raises:
+        _OtherOrderError: that room is not of their sizes.
+    """
     tensors = {int(p.name.split("/")[-1]): p for p in parts if _TENSOR.fullmatch(p.name) and p.size}
     # Torch numbers the storages in the order in which it comes upon them, here and when it saved.
-    order = [tensors[number] for number in sorted(tensors)]
-    unread = iter(order)
+    unread = iter([tensors[number] for number in sorted(tensors)])
     room: dict[_Part, memoryview | None] = dict.fromkeys(parts)
 
     def make_room(storage: Any, _: str) -> Any:
         if size := storage.nbytes():
             part = next(unread, None)
             if part is None or part.size != size:
-                raise DamagedError("data.pkl")
+                raise _OtherOrderError
             room[part] = torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data
         return storage
 
@@ -178,6 +201,4 @@ def load(file: IO[bytes]) -> Any:
         with skip_data():
             return torch.load(file, map_location=make_room, weights_only=True)
     finally:
-        for part, checksum in _checksums(file, room):
-            if checksum != part.checksum:
-                raise DamagedError(part.name)
+        _verify(file, room)

@@ -89,7 +89,6 @@ class Saving:
         signals = self._signals
         if self._strategy.world > 1:
             self._agreed = self._agree()
-            self.complete(wait=False)
         return (
             signals.stop is not None
             or signals.save

@@ -21,8 +21,6 @@ from zoo.training.background import copied
 from zoo.training.callback import Callback
 from zoo.training.checkpoint import CheckpointError, CheckpointFolder, read
 from zoo.training.distributed.strategy import OneProcess
-from zoo.training.interruption import Signals
-from zoo.training.settings import CheckpointSettings
 from zoo.training.shard_files import ShardError
 
 
@@ -258,16 +256,6 @@ def test_a_run_that_fails_waits_for_its_checkpoint_and_says_if_that_fails_too(he
     with pytest.raises(RuntimeError, match="something else"), pytest.warns(match="cannot make"):
         options["checkpoints"]["every_steps"] = 4
         trainer_of(**options).fit(folder=folder, resume=True, callbacks=[At(5, fail_twice)])
-
-
-@pytest.mark.parametrize(
-    ("background", "on_cpu", "expected"),
-    [("auto", True, False), ("auto", False, True), (True, True, True), (False, False, False)],
-)
-def test_a_cpu_writes_between_the_steps_unless_told_otherwise(background, on_cpu, expected):
-    settings = CheckpointSettings(background=background)
-    made = saving.Saving(settings, Signals(), dict, on_cpu=on_cpu)
-    assert made._in_background is expected
 
 
 def test_a_copy_of_a_state_shares_nothing_with_it_and_as_much_within():

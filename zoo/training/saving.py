@@ -41,7 +41,6 @@ class Saving:
         time_limit: after which the run ends for now, see `TrainerSettings`.
         strategy: which processes save together: what any of them is asked to do, all do after the
             same step.
-        on_cpu: whether the steps are a CPU's, from which writing in the background takes its time.
     """
 
     def __init__(
@@ -54,9 +53,7 @@ class Saving:
         *,
         time_limit: float | str | None = None,
         strategy: Strategy | None = None,
-        on_cpu: bool = True,
     ) -> None:
-        self._in_background = not on_cpu if settings.background == "auto" else settings.background
         self.folder, self.checkpoints = folder, checkpoints
         self._settings, self._signals, self._state = settings, signals, state
         self._every = settings.every_steps or sys.maxsize
@@ -172,7 +169,7 @@ class Saving:
         state = self._state()  # Every process has to ask for it.
         folder = self.checkpoints.new_shards(state) if self.checkpoints else None
         state, shards = self._strategy.write_shards(state, folder)
-        background = background and self._in_background
+        background = background and self._settings.background
         if shards is None and self.checkpoints is not None and background:
             state = copied(state)
 

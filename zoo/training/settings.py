@@ -162,8 +162,8 @@ class CheckpointSettings:
     """Steps between saves, besides the save after every evaluation; null: none."""
     every_minutes: float | None = 10.0
     """Minutes after which to save at the next step, besides the saves above; null: never."""
-    background: Literal["auto"] | bool = "auto"
-    """Go on with the steps while a checkpoint is written, from a copy; `auto`: not on a CPU."""
+    background: bool = False
+    """Go on with the steps while a checkpoint is written, from a copy of the state in memory."""
     top_k: int = 1
     """Number of best checkpoints to keep."""
     keep_every: int | None = None

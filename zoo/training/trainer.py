@@ -312,7 +312,6 @@ class Trainer:
             self.checkpoints,
             time_limit=self.settings.time_limit,
             strategy=self.strategy,
-            on_cpu=self.device.type == "cpu",
         )
 
     def _begin(self, resume: bool) -> None:

@@ -154,7 +154,7 @@ def check_data(a: Sequence[Run], b: Sequence[Run], different: dict[str, str]) ->
 
 def weights_of(run: Run) -> dict[str, Any] | None:
     """The selected weights of a run; None if it has none any more."""
-    from zoo.training.checkpoint import CheckpointFolder, read
+    from zoo.training.checkpoints.checkpoint import CheckpointFolder, read
     from zoo.training.state import usable_weights
 
     checkpoints = CheckpointFolder(run.path / "checkpoints")

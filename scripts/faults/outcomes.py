@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.training.callbacks import TIMINGS
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 from zoo.training.run_folder import RunFolder
 
 

@@ -10,7 +10,7 @@ from faults.outcomes import assert_same, outcome
 from zoo.app import main as entry
 from zoo.app.sweeps.queued import gpu_of_job
 from zoo.training.callback import Callback
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 from zoo.training.interruption import Interrupted, Signals, queue_signal
 from zoo.training.run_folder import RunFolder
 

@@ -10,7 +10,7 @@ import yaml
 import evaluate
 import train
 import zoo
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 
 MUTE = (
     "trainer.epochs=1",

@@ -9,7 +9,7 @@ import torch
 
 import evaluate
 import train
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 
 QUIET = ("trainer.device=cpu", "logger=off", "trainer.threads=1")
 CHURN = (

@@ -27,7 +27,7 @@ from train import train
 from zoo.app import evaluate
 from zoo.app.main import main
 from zoo.app.rebuild import prepare_evaluation
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 from zoo.training.evaluation import measure
 from zoo.training.reproducibility import random_state, set_random_state
 from zoo.training.step import Stepper

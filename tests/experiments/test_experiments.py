@@ -10,7 +10,7 @@ from zoo.app.main import main
 from zoo.data.images.digits import Digits
 from zoo.data.sequences.sunspots import Sunspots
 from zoo.data.tabular.diabetes import Diabetes
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 
 QUIET = ["logger.console=off", "logger.tensorboard=false"]
 

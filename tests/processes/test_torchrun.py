@@ -14,8 +14,8 @@ import evaluate
 import train
 from faults.outcomes import assert_same, only_run, outcome, state_of
 from tests.training.tiny import read_results
-from zoo.training.checkpoint import read
-from zoo.training.shard_files import ShardError, read_shards
+from zoo.training.checkpoints.checkpoint import read
+from zoo.training.checkpoints.shard_files import ShardError, read_shards
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [

@@ -13,7 +13,7 @@ import train
 from tests.training.tiny import At, differences, falling, mlp, new_folder, trainer_of, weights
 from zoo.config.run_config import stored_words
 from zoo.training.callbacks import EarlyStopping
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 from zoo.training.interruption import OutOfTime
 from zoo.training.settings import EarlyStoppingSettings
 

@@ -14,7 +14,7 @@ from tests.training.tiny import (
     read_rows,
     without_timings,
 )
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 from zoo.training.interruption import Interrupted
 from zoo.training.plan import Plan
 

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from faults.outcomes import assert_same, only_run, outcome, state_of
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 from zoo.training.run_folder import RunFolder
 
 TINY = [

@@ -8,7 +8,7 @@ from train import train
 from zoo.app.main import main
 from zoo.tasks.classification import Classification
 from zoo.tasks.pseudo_label import PseudoLabel
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 
 
 def batch():

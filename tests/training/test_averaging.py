@@ -18,7 +18,7 @@ from zoo.data.images.digits import Digits
 from zoo.tasks.classification import Classification
 from zoo.training.averaging import WeightAverage
 from zoo.training.callback import Callback
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 from zoo.training.pretrained import load_pretrained
 from zoo.training.state import usable_weights
 

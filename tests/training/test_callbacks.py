@@ -12,7 +12,7 @@ from tests.training.tiny import (
 )
 from zoo.training.callback import Callback
 from zoo.training.callbacks import EarlyStopping, MetricsFile
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 from zoo.training.settings import EarlyStoppingSettings
 
 

@@ -26,8 +26,8 @@ from tests.training.tiny import (
     trainer_of,
     without_timings,
 )
-from zoo.training import checkpoint
-from zoo.training.checkpoint import (
+from zoo.training.checkpoints import checkpoint
+from zoo.training.checkpoints.checkpoint import (
     FORMAT,
     CheckpointError,
     CheckpointFolder,

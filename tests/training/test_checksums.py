@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from tests.training.tiny import differences
-from zoo.training import checksums
-from zoo.training.checksums import DamagedError, load, save
+from zoo.training.checkpoints import checksums
+from zoo.training.checkpoints.checksums import DamagedError, load, save
 
 STATE = {
     "large": torch.arange(3 * 2**20, dtype=torch.uint8),  # more than one block

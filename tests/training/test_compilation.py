@@ -25,7 +25,7 @@ from zoo.models.mlp import MLP
 from zoo.models.recurrent.lstm import LSTM
 from zoo.models.vision.resnet_cifar import resnet20
 from zoo.tasks.classification import Classification
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 from zoo.training.compilation import Compilation, compiled_parts
 from zoo.training.interruption import Interrupted
 from zoo.training.recomputation import recompute_blocks

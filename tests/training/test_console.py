@@ -77,7 +77,7 @@ def test_a_bar_is_up_to_date_whenever_a_line_is_printed_above_it():
 def test_a_slow_run_says_how_far_it_is_without_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(console, "FIRST_LINE", 0.0)
     monkeypatch.setattr(console, "SILENCE", 0.0)
-    monkeypatch.setattr("zoo.training.saving.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("zoo.training.checkpoints.saving.HEARTBEAT_SECONDS", 0.0)
     lines = said(capsys, "lines")
     slow = [line for line in lines if line.startswith("train step ")]
     assert slow[0].startswith("train step 1/6  ") and slow[0].endswith(" steps/s")
@@ -85,6 +85,6 @@ def test_a_slow_run_says_how_far_it_is_without_a_terminal(capsys, monkeypatch):
 
 def test_between_two_lines_there_is_silence(capsys, monkeypatch):
     monkeypatch.setattr(console, "FIRST_LINE", 0.0)
-    monkeypatch.setattr("zoo.training.saving.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("zoo.training.checkpoints.saving.HEARTBEAT_SECONDS", 0.0)
     lines = said(capsys, "lines")
     assert sum(line.startswith("train step ") for line in lines) == 1  # before the first of them

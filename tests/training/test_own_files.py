@@ -6,7 +6,7 @@ import pytest
 
 from tests.training.tiny import new_folder, trainer_of
 from zoo.training.callbacks import MetricsFile
-from zoo.training.checkpoint import CheckpointFolder, write
+from zoo.training.checkpoints.checkpoint import CheckpointFolder, write
 from zoo.training.own_files import appending, links_in, replacing
 from zoo.training.run_folder import RunFolder, RunFolderError
 

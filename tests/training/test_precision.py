@@ -17,7 +17,7 @@ from tests.training.tiny import (
 )
 from zoo.tasks.classification import Classification
 from zoo.training.callback import Callback
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 from zoo.training.precision import resolve_device
 from zoo.training.schedules import Cosine
 from zoo.training.settings import TrainerSettings

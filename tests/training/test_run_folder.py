@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.tiny import At, new_folder, trainer_of
-from zoo.training import run_folder, saving
+from zoo.training import run_folder
+from zoo.training.checkpoints import saving
 from zoo.training.interruption import Interrupted
 from zoo.training.run_folder import (
     RunFolder,

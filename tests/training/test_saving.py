@@ -16,12 +16,12 @@ from tests.training.tiny import (
     trainer_of,
     without_timings,
 )
-from zoo.training import saving
-from zoo.training.background import copied
 from zoo.training.callback import Callback
-from zoo.training.checkpoint import CheckpointError, CheckpointFolder, read
+from zoo.training.checkpoints import saving
+from zoo.training.checkpoints.background import copied
+from zoo.training.checkpoints.checkpoint import CheckpointError, CheckpointFolder, read
+from zoo.training.checkpoints.shard_files import ShardError
 from zoo.training.distributed.strategy import OneProcess
-from zoo.training.shard_files import ShardError
 
 
 def test_a_checkpoint_is_written_when_asked_for(tmp_path):
@@ -36,7 +36,9 @@ def test_a_checkpoint_is_written_when_asked_for(tmp_path):
         steps.clear()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("zoo.training.trainer.CheckpointFolder", Folder)
-            patch.setattr("zoo.training.saving.HEARTBEAT_SECONDS", 0.0)  # the clock's resolution
+            patch.setattr(
+                "zoo.training.checkpoints.saving.HEARTBEAT_SECONDS", 0.0
+            )  # the clock's resolution
             trainer_of(**options).fit(folder=new_folder(tmp_path), callbacks=callbacks)
         return list(steps)
 
@@ -217,7 +219,7 @@ def test_a_checkpoint_that_fails_in_the_background_ends_the_run_soon(tmp_path, m
             super().save(state, **options)
 
     monkeypatch.setattr("zoo.training.trainer.CheckpointFolder", Full)
-    monkeypatch.setattr("zoo.training.saving.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("zoo.training.checkpoints.saving.HEARTBEAT_SECONDS", 0.0)
     folder, steps = new_folder(tmp_path), []
     options = {
         "checkpoints": {"every_steps": 3, "background": True},

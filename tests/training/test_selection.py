@@ -21,7 +21,7 @@ from tests.training.tiny import (
 from zoo.metrics.sums import Mean
 from zoo.tasks.classification import Classification
 from zoo.training.callbacks import EarlyStopping
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 from zoo.training.schedules import ReduceOnPlateau
 from zoo.training.settings import EarlyStoppingSettings
 

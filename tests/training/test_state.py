@@ -13,7 +13,7 @@ from tests.training.tiny import (
     without_timings,
 )
 from zoo.training.callbacks import MetricsFile
-from zoo.training.checkpoint import CheckpointError, read, write
+from zoo.training.checkpoints.checkpoint import CheckpointError, read, write
 from zoo.training.run_folder import RunFolder
 from zoo.training.state import Position
 

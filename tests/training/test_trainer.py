@@ -29,7 +29,7 @@ from zoo.tasks.regression import Regression
 from zoo.tasks.task import Objective
 from zoo.training.callback import Callback
 from zoo.training.callbacks import MetricsFile
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 from zoo.training.run_folder import RunFolder, RunFolderError
 from zoo.training.schedules import Cosine, Exponential, Schedule
 from zoo.training.settings import TrainerSettings

@@ -12,7 +12,7 @@ from torch import nn
 from tests.training.test_pretrained import filled, gpt_char, holds, moved, prefixed
 from tests.training.tiny import normed
 from zoo.models.transformer.llama import llama_char
-from zoo.training.checkpoint import CheckpointError, read
+from zoo.training.checkpoints.checkpoint import CheckpointError, read
 from zoo.training.pretrained import load_pretrained
 
 HINTS = re.compile(r"weights_only|\x1b|trust|allowlist|safe_globals|two options", re.I)

@@ -39,7 +39,7 @@ def find_run(line: CommandLine, key: str) -> Path:
 
 def _check_checkpoint(line: CommandLine, key: str, path: Path) -> Path:
     """The run folder of a checkpoint, which becomes the one that is used."""
-    from zoo.training.checkpoint import KEPT
+    from zoo.training.checkpoints.checkpoint import KEPT
 
     name = path.stem if path.stem in KEPT else str(path)
     given = line.options.setdefault("checkpoint", name)
@@ -56,7 +56,7 @@ def checkpoint_of(run: Path, name: str) -> str:
     Raises:
         ConfigError: there is no such file.
     """
-    from zoo.training.checkpoint import KEPT
+    from zoo.training.checkpoints.checkpoint import KEPT
 
     own = run / "checkpoints"
     for file in (Path(name), own / name, own / f"{name}.pt"):

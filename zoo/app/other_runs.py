@@ -15,7 +15,7 @@ from zoo.app.learned import LEARNED
 from zoo.app.rebuild import Evaluation, prepare_evaluation
 from zoo.config.errors import ConfigError, as_cli_text, one_line
 from zoo.config.resuming import flat
-from zoo.training.checkpoint import CheckpointError, copy
+from zoo.training.checkpoints.checkpoint import CheckpointError, copy
 from zoo.training.run_folder import RunFolder
 
 KEYS = ("features", "teacher")

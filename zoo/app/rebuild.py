@@ -16,7 +16,7 @@ from zoo.config import run_config
 from zoo.config.errors import ConfigError, as_config_error
 from zoo.config.recipe import Recipe
 from zoo.tasks.task import Task
-from zoo.training.checkpoint import CheckpointFolder, read, well_formed
+from zoo.training.checkpoints.checkpoint import CheckpointFolder, read, well_formed
 from zoo.training.precision import place, resolve_device, resolve_precision
 from zoo.training.settings import RunSettings
 from zoo.training.state import Position, task_state, usable_weights

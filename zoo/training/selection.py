@@ -6,7 +6,7 @@ from typing import Any, Literal
 from torch import nn
 
 from zoo.tasks.task import Task
-from zoo.training.checkpoint import CheckpointFolder, read
+from zoo.training.checkpoints.checkpoint import CheckpointFolder, read
 from zoo.training.settings import CheckpointSettings
 from zoo.training.state import Position
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.tasks.task import Task
 from zoo.training.averaging import WeightAverage
-from zoo.training.checkpoint import CheckpointError, well_formed
+from zoo.training.checkpoints.checkpoint import CheckpointError, well_formed
 from zoo.training.curve import TrainingCurve
 from zoo.training.distributed.strategy import Strategy
 from zoo.training.optimizers import (

@@ -4,7 +4,7 @@ It knows no task. A task yields objectives (Goodfellow's discriminator and gener
 loss of an ordinary task), and the update of each is taken before the next is asked for. Read `fit`
 and `_loop` here, then `step.py` (one step on a window of batches) and `update.py` (from gradients
 to weights). How long a run is stands in `plan.py`, what a checkpoint holds in `state.py`, when it
-is written in `saving.py`, and which weights a run ends with in `selection.py`.
+is written in `checkpoints/saving.py`, and which weights a run ends with in `selection.py`.
 """
 
 import math
@@ -19,7 +19,8 @@ from torch import nn
 from zoo.tasks.task import Shown, Task
 from zoo.training.averaging import WeightAverage
 from zoo.training.callback import Callback, Callbacks
-from zoo.training.checkpoint import CheckpointFolder, well_formed
+from zoo.training.checkpoints.checkpoint import CheckpointFolder, well_formed
+from zoo.training.checkpoints.saving import Saving
 from zoo.training.compilation import Compilation
 from zoo.training.curve import TrainingCurve, forget_peak, peak_memory
 from zoo.training.distributed.strategy import OneProcess, Strategy
@@ -38,7 +39,6 @@ from zoo.training.rehearsal import Rehearsal, rehearse
 from zoo.training.reporting import Reporter
 from zoo.training.reproducibility import SEED, backends, isolated, seed_everything, stream
 from zoo.training.run_folder import RunFolder
-from zoo.training.saving import Saving
 from zoo.training.schedules import Constant, Schedule
 from zoo.training.searching import require_full_batch, require_same_objective
 from zoo.training.selection import Selection

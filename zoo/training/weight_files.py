@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.training.checkpoint import CheckpointError, read, refused_class
+from zoo.training.checkpoints.checkpoint import CheckpointError, read, refused_class
 from zoo.training.state import usable_weights
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "module", "net", "network")

@@ -21,7 +21,7 @@ from zoo.data.module import DataModule
 from zoo.models.generative.restricted_boltzmann_machine import RestrictedBoltzmannMachine
 from zoo.tasks.generative.base import Decodes, Encodes
 from zoo.tasks.generative.contrastive_divergence import ContrastiveDivergence
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 from zoo.training.interruption import Interrupted
 from zoo.training.settings import TrainerSettings
 from zoo.training.trainer import Trainer

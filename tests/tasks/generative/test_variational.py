@@ -22,7 +22,7 @@ from zoo.tasks.generative.variational import (
     log_likelihood,
     log_weights,
 )
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 from zoo.training.interruption import Interrupted
 from zoo.training.optimizers import make_optimizer
 from zoo.training.settings import TrainerSettings

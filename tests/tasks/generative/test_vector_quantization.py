@@ -11,7 +11,7 @@ from tests.training.tiny import At, differences, fit, new_folder, read_rows, wit
 from zoo.data.images.digits import Digits
 from zoo.models.generative.vq_vae import VQVAE
 from zoo.tasks.generative.vector_quantization import VectorQuantization
-from zoo.training.checkpoint import read
+from zoo.training.checkpoints.checkpoint import read
 from zoo.training.interruption import Interrupted
 from zoo.training.optimizers import make_optimizer
 from zoo.training.settings import TrainerSettings

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.tasks.task import Task
-from zoo.training.background import in_background
+from zoo.training.checkpoints.background import in_background
+from zoo.training.checkpoints.shard_files import ShardError, checksums, split
 from zoo.training.distributed.several import Several, together
 from zoo.training.optimizers import load_optimizer
-from zoo.training.shard_files import ShardError, checksums, split
 
 _MIXED = "mixed torch.Tensor and DTensor"
 

@@ -22,9 +22,9 @@ from typing import Any, Literal
 
 import torch
 
-from zoo.training import checksums
+from zoo.training.checkpoints import checksums
+from zoo.training.checkpoints.shard_files import SHARDS, ShardError, join, read_shards
 from zoo.training.own_files import link, replacing, sync_folder
-from zoo.training.shard_files import SHARDS, ShardError, join, read_shards
 from zoo.training.shortage import shortage
 
 FORMAT = 3

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from zoo.training.background import copied, in_background
-from zoo.training.checkpoint import CheckpointError, CheckpointFolder, require_space
+from zoo.training.checkpoints.background import copied, in_background
+from zoo.training.checkpoints.checkpoint import CheckpointError, CheckpointFolder, require_space
+from zoo.training.checkpoints.shard_files import SHARDS, ShardError
 from zoo.training.distributed.strategy import OneProcess, Strategy
 from zoo.training.interruption import Interrupted, OutOfTime, Signals
 from zoo.training.run_folder import HEARTBEAT_SECONDS, RunFolder
 from zoo.training.settings import CheckpointSettings, seconds_of
-from zoo.training.shard_files import SHARDS, ShardError
 
 SMALL = 2**28
 """Bytes of state up to which a run is also saved before its first step."""

@@ -21,8 +21,8 @@ The folder of a run that has failed is kept in failed/. Exit codes: 0 none has f
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def soak(line: CommandLine) -> bool:
     journal = Journal(out / "faults.jsonl", seed)
     named = line.options.get("faketime")
     library = Path(named).absolute() if named else faketime()
-    with closing(Soak(out, limit=limit, library=library)) as doing:
+    with ended_by_term(), closing(Soak(out, limit=limit, library=library)) as doing:
         if only is not None:
             row = doing.do(fault(seed, only))
             tell(row)
@@ -83,6 +83,16 @@ def soak(line: CommandLine) -> bool:
     return not found["failed"]
 
 
+@contextmanager
+def ended_by_term() -> Iterator[None]:
+    """Answers SIGTERM as Ctrl-C: whoever ends it in the background ends its processes, too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def tell(row: dict[str, Any]) -> None:
     """Prints a line about a fault."""
     said = f" ({row['reason']})" if "reason" in row else ""
@@ -98,6 +108,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Whoever ends it in the background ends the processes that it has started, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -10,7 +10,7 @@ import re
 import struct
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, NamedTuple
 
@@ -18,10 +18,13 @@ import torch
 from torch.serialization import get_crc32_options, set_crc32_options, skip_data
 from zlib_ng import zlib_ng
 
+from zoo.training.checkpoints.direct_io import DirectWriter
+
 THREADS = min(4, os.cpu_count() or 1)
 _BLOCK = 1 << 20
 _TENSOR = re.compile(r".*/data/\d+")
 _LOCAL, _DESCRIPTOR, _CENTRAL = b"PK\x03\x04", b"PK\x07\x08", b"PK\x01\x02"
+_DESCRIBED = 8  # The flag of a part that a descriptor follows.
 
 
 class DamagedError(Exception):
@@ -29,13 +32,12 @@ class DamagedError(Exception):
 
 
 class _Part(NamedTuple):
-    """A part of an archive: its checksum by the directory, and where its bytes and entry are."""
+    """A part of an archive: its checksum by the directory, and where its bytes are."""
 
     name: str
     checksum: int
     start: int
     size: int
-    entry: int
 
 
 def _parts(file: IO[bytes]) -> Iterator[_Part]:
@@ -46,7 +48,6 @@ def _parts(file: IO[bytes]) -> Iterator[_Part]:
         zipfile.BadZipFile: it is no archive.
     """
     with zipfile.ZipFile(file) as archive:
-        entry = archive.start_dir  # Documented nowhere, and there since Python 2.
         for info in archive.infolist():
             head = os.pread(file.fileno(), 30, info.header_offset)
             if len(head) < 30 or head[:4] != _LOCAL:
@@ -56,12 +57,10 @@ def _parts(file: IO[bytes]) -> Iterator[_Part]:
             if info.external_attr or info.compress_type or info.file_size != info.compress_size:
                 raise DamagedError(info.filename)
             start = info.header_offset + 30 + name + extra
-            yield _Part(info.filename, info.CRC, start, info.file_size, entry)
-            lengths = struct.unpack("<HHH", os.pread(file.fileno(), 6, entry + 28))
-            entry += 46 + sum(lengths)
+            yield _Part(info.filename, info.CRC, start, info.file_size)
 
 
-def _checksum(file: IO[bytes], part: _Part, room: memoryview | None = None) -> int:
+def _checksum(file: IO[bytes], part: _Part, room: memoryview | None) -> int:
     """The checksum of a part as the file has it now, which is read into `room` if there is any."""
     block = memoryview(b"" if room else bytearray(min(_BLOCK, part.size)))
     found = done = 0
@@ -75,19 +74,56 @@ def _checksum(file: IO[bytes], part: _Part, room: memoryview | None = None) -> i
     return found
 
 
-class _Summed:
-    """A file that notes the checksum of all that is written at once, by its place and size."""
+class _Entering:
+    """Enters into an archive, on its way from torch to a file, the checksums that torch leaves out.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._place = file, 0
-        self.sums: dict[tuple[int, int], int] = {}
+    Args:
+        file: to which the archive goes on.
+
+    Attributes:
+        complete: whether all have been entered.
+    """
+
+    def __init__(self, file: DirectWriter) -> None:
+        self.complete = False
         self.flush = file.flush
+        self._file, self._pieces = file, self._entered()
+        next(self._pieces)
 
-    def write(self, content: bytes) -> int:
-        size = len(content)
-        self.sums[self._place, size] = zlib_ng.crc32(content)
-        self._place += size
-        return self._file.write(content)
+    def write(self, piece: bytes) -> int:
+        self._file.write(self._pieces.send(piece))
+        return len(piece)
+
+    def _entered(self) -> Generator[bytes, bytes, None]:
+        """Takes the pieces in which torch writes an archive, and gives what they become.
+
+        Each part is a header, its name, padding, its content, and a descriptor with the checksum of
+        that. At the end is the directory, with all of them once more.
+        """
+        sums = []
+        piece = yield b""
+        while len(piece) == 30 and piece[:4] == _LOCAL:
+            flags, name, padding = struct.unpack_from("<6xH18xHH", piece)
+            for length in (name, padding):
+                piece = (yield piece) if length else piece
+            piece = yield piece
+            if not flags & _DESCRIBED:  # It is empty.
+                sums.append(0)
+                continue
+            sums.append(zlib_ng.crc32(piece))
+            length, piece = len(piece), (yield piece)
+            if piece[:4] != _DESCRIPTOR or struct.unpack_from("<I", piece, 8)[0] != length % 2**32:
+                break
+            piece = yield _DESCRIPTOR + struct.pack("<I", sums[-1]) + bytes(piece[8:])
+        if piece[:4] == _CENTRAL:
+            directory, entry = bytearray(piece), 0
+            for checksum in sums:
+                struct.pack_into("<I", directory, entry + 16, checksum)
+                entry += 46 + sum(struct.unpack_from("<HHH", directory, entry + 28))
+            self.complete = entry == len(directory)
+            piece = bytes(directory)
+        while True:
+            piece = yield piece
 
 
 def save(state: Any, file: IO[bytes]) -> None:
@@ -95,33 +131,19 @@ def save(state: Any, file: IO[bytes]) -> None:
 
     Args:
         state: plain Python and tensors.
-        file: open for writing and reading, and empty.
+        file: open for writing, and empty.
     """
     before = get_crc32_options()
-    summed: Any = _Summed(file)
     set_crc32_options(False)
     try:
-        torch.save(state, summed)
+        with DirectWriter(file) as writer:
+            entering: Any = _Entering(writer)
+            torch.save(state, entering)
     finally:
         set_crc32_options(before)
-    file.flush()
-    try:
-        for part in _parts(file):
-            found = summed.sums.get((part.start, part.size))
-            _enter(file, part, _checksum(file, part) if found is None else found)
-    except DamagedError:  # A torch that writes in another way enters its own.
-        file.seek(0)
-        file.truncate()
+    if not entering.complete:  # A torch that writes in another way enters its own.
+        file.truncate(0)
         torch.save(state, file)
-
-
-def _enter(file: IO[bytes], part: _Part, checksum: int) -> None:
-    """Enters a checksum behind the part and into the directory."""
-    places = ((part.start + part.size, _DESCRIPTOR, 4), (part.entry, _CENTRAL, 16))
-    for place, mark, offset in places:
-        if os.pread(file.fileno(), 4, place) != mark:
-            raise DamagedError(part.name)
-        os.pwrite(file.fileno(), struct.pack("<I", checksum), place + offset)
 
 
 def _checksums(

@@ -41,3 +41,12 @@ def test_arguments_are_translated_under_their_target_alone():
     assert found["task"] == {"_target_": target, "generator_every": 2}
     assert found["other"] == stored["other"]
     assert "discriminator_steps" in stored["task"]  # what was stored stays as it is
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_an_argument_that_the_trainer_has_now_becomes_its_setting(is_on):
+    stored = {"model": {"_target_": "zoo.models.mlp.MLP", "gradient_checkpointing": is_on}}
+    expected = {"model": {"_target_": "zoo.models.mlp.MLP"}}
+    if is_on:
+        expected["trainer"] = {"activation_checkpointing": True}
+    assert translated(stored) == expected

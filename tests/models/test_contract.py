@@ -320,7 +320,6 @@ CASES = {
             bias=True,
             gelu="tanh",
             dropout=0.2,
-            gradient_checkpointing=True,
         ),
         lambda: (torch.randint(9, (4, 6)),),
         num_classes=9,

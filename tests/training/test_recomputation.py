@@ -4,6 +4,8 @@ from torch import nn
 
 from tests.training.test_blocks import gpt, unet, vit
 from tests.training.tiny import Samples, mlp, trainer_of, weights
+from zoo.models.transformer.bert import bert_classifier
+from zoo.models.transformer.llama import llama_char
 from zoo.models.transformer.transformer import transformer_multi30k
 from zoo.models.vision.resnet_cifar import resnet20
 from zoo.training.recomputation import recompute_blocks
@@ -13,9 +15,18 @@ def translator():
     return transformer_multi30k(11, 13, embed_dim=8, num_heads=2, mlp_dim=8, dropout=0.3)
 
 
+def llama():
+    sizes = {"num_layers": 3, "embed_dim": 8, "num_heads": 2, "num_kv_heads": 2, "mlp_dim": 16}
+    return llama_char(7, sequence_length=8, **sizes)
+
+
+def bert():
+    return bert_classifier(7, 3, embed_dim=8, num_layers=3, num_heads=2, mlp_dim=8, dropout=0.3)
+
+
 def inputs_of(model: nn.Module) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(2)
-    if type(model).__name__ == "GPT":
+    if type(model).__name__ in ("GPT", "Llama", "BertForSequenceClassification"):
         return (torch.randint(7, (4, 8), generator=generator),)
     images = torch.randn(4, 1, 8, 8, generator=generator)
     if type(model).__name__ == "DenoisingUNet":
@@ -44,7 +55,7 @@ def run(model: nn.Module) -> tuple[list[torch.Tensor], int]:
     return [p.grad.clone() for p in model.parameters()], kept
 
 
-@pytest.mark.parametrize("build", [gpt, vit, unet, translator])
+@pytest.mark.parametrize("build", [gpt, llama, bert, vit, unet, translator])
 def test_recomputed_blocks_have_equal_gradients_and_keep_less(build):
     torch.manual_seed(1)
     model = build().train()

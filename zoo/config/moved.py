@@ -82,6 +82,10 @@ def translated(config: dict[str, Any]) -> dict[str, Any]:
             node = node.get(part, {})
         if isinstance(node, dict) and name in node:
             node[new.rpartition(".")[2]] = node.pop(name)
+    # Once an argument of some networks; now the trainer does it for every network.
+    model = now.get("model")
+    if isinstance(model, dict) and model.pop("gradient_checkpointing", False):
+        now.setdefault("trainer", {})["activation_checkpointing"] = True
     return now
 
 

@@ -43,14 +43,11 @@ def test_published_parameter_counts(build, parameters):
 def test_builders_hand_their_arguments_on():
     with torch.device("meta"):
         for build in (gpt2, gpt2_medium, gpt2_large, gpt2_xl, gpt_char):
-            model = build(
-                7, sequence_length=9, dropout=0.3, bias=False, gradient_checkpointing=True
-            )
+            model = build(7, sequence_length=9, dropout=0.3, bias=False)
             assert model.lm_head.weight.shape[0] == 7
             assert model.sequence_length == len(model.transformer.wpe.weight) == 9
             assert model.transformer.h[-1].attn.dropout == model.transformer.drop.p == 0.3
             assert not any(name.endswith("bias") for name in model.state_dict())
-            assert model.transformer.gradient_checkpointing
     model = gpt_char(5, embed_dim=12, num_layers=3, num_heads=2, gelu="tanh")
     assert len(model.transformer.h) == 3
     assert {block.mlp.approximate for block in model.transformer.h} == {"tanh"}
@@ -107,25 +104,6 @@ def test_more_positions_than_there_are_embeddings_are_refused():
         with pytest.raises(ValueError, match=message + "14"):
             model(tokens(time=4), cache)
         assert model(tokens(time=2), cache).shape == (3, 2, 17)
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_gradient_checkpointing_changes_memory_and_nothing_else(dropout):
-    model, x = tiny(dropout=dropout), tokens()
-    gradients, calls = {}, {}
-    for on in (False, True):
-        model.transformer.gradient_checkpointing = on
-        seen = []
-        handle = model.transformer.h[0].attn.register_forward_hook(lambda *_, s=seen: s.append(1))
-        torch.manual_seed(1)
-        model.zero_grad()
-        model(x).square().mean().backward()
-        handle.remove()
-        gradients[on] = {name: p.grad.clone() for name, p in model.named_parameters()}
-        calls[on] = len(seen)
-    assert calls == {False: 1, True: 2}
-    for name, gradient in gradients[False].items():
-        assert torch.equal(gradients[True][name], gradient), name
 
 
 def test_dropout_acts_in_training_alone():

@@ -55,10 +55,9 @@ def test_published_parameter_counts(build, parameters):
 def test_builders_hand_their_arguments_on():
     with torch.device("meta"):
         for build in (llama2_7b, llama3_8b, tinyllama_1_1b, llama_char):
-            model = build(7, sequence_length=9, tie_weights=True, gradient_checkpointing=True)
+            model = build(7, sequence_length=9, tie_weights=True)
             assert model.lm_head.weight is model.model.embed_tokens.weight
             assert model.sequence_length == len(model.model.cos) == 9
-            assert model.model.gradient_checkpointing
     model = llama_char(
         5, embed_dim=24, num_layers=3, num_heads=6, num_kv_heads=2, mlp_dim=11, norm_eps=0.5
     )
@@ -143,25 +142,6 @@ def test_weights_fit_models_of_other_lengths():
     long.load_state_dict(short.state_dict(), strict=True)
     x = tokens()
     torch.testing.assert_close(long(x), short(x))
-
-
-def test_gradient_checkpointing_changes_memory_and_nothing_else():
-    model, x = tiny(), tokens()
-    gradients, calls = {}, {}
-    for on in (False, True):
-        model.model.gradient_checkpointing = on
-        seen = []
-        handle = model.model.layers[0].self_attn.register_forward_hook(
-            lambda *_, s=seen: s.append(1)
-        )
-        model.zero_grad()
-        model(x).square().mean().backward()
-        handle.remove()
-        gradients[on] = {name: p.grad.clone() for name, p in model.named_parameters()}
-        calls[on] = len(seen)
-    assert calls == {False: 1, True: 2}
-    for name, gradient in gradients[False].items():
-        assert torch.equal(gradients[True][name], gradient), name
 
 
 def test_attention_maps_are_causal_averages_by_layer():

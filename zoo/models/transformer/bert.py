@@ -26,7 +26,6 @@ from typing import ClassVar, NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from zoo.layers.attention import (
     AttentionRecorder,
@@ -162,22 +161,15 @@ class Encoder(nn.Module):
 
     Args:
         layers: of the encoder.
-        gradient_checkpointing: keep only each layer's input during training and compute the rest
-            again when its gradient is due.
     """
 
-    def __init__(self, layers: list[Layer], *, gradient_checkpointing: bool = False) -> None:
+    def __init__(self, layers: list[Layer]) -> None:
         super().__init__()
         self.layer = nn.ModuleList(layers)
-        self.gradient_checkpointing = gradient_checkpointing
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        is_checkpointed = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for layer in self.layer:
-            if is_checkpointed:
-                x = checkpoint(layer, x, mask, use_reentrant=False)
-            else:
-                x = layer(x, mask)
+            x = layer(x, mask)
         return x
 
 
@@ -243,7 +235,6 @@ class BertOptions(TypedDict, total=False):
     sequence_length: int
     dropout: float
     attention_dropout: float
-    gradient_checkpointing: bool
 
 
 class BertSizes(BertOptions, total=False):
@@ -271,7 +262,6 @@ class BertModel(nn.Module):
             training.
         attention_dropout: the same of an attention weight.
         pooler: whether there is one.
-        gradient_checkpointing: save memory during training, see :class:`Encoder`.
 
     Shape:
         - tokens: int64 ``(batch, time)``, padded on the right
@@ -300,7 +290,6 @@ class BertModel(nn.Module):
         dropout: float = 0.1,
         attention_dropout: float = 0.1,
         pooler: bool = True,
-        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         check_at_least_one(
@@ -329,7 +318,7 @@ class BertModel(nn.Module):
             )
             for _ in range(num_layers)
         ]
-        self.encoder = Encoder(layers, gradient_checkpointing=gradient_checkpointing)
+        self.encoder = Encoder(layers)
         self.sequence_length = sequence_length
         self.pooler = (
             nn.Sequential(OrderedDict(dense=nn.Linear(embed_dim, embed_dim), activation=nn.Tanh()))
@@ -542,7 +531,6 @@ def char_bert(
     num_token_types: int = 1,
     dropout: float = 0.0,
     attention_dropout: float = 0.0,
-    gradient_checkpointing: bool = False,
 ) -> BertForMaskedLM:
     """A small one for masked characters: the 65 of tiny Shakespeare and 5 special ones."""
     return BertForMaskedLM(
@@ -555,7 +543,6 @@ def char_bert(
         num_token_types=num_token_types,
         dropout=dropout,
         attention_dropout=attention_dropout,
-        gradient_checkpointing=gradient_checkpointing,
     )
 
 

@@ -33,7 +33,6 @@ from typing import ClassVar, Literal, TypedDict, Unpack
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from zoo.layers.attention import (
     AttentionRecorder,
@@ -186,8 +185,6 @@ class Decoder(nn.Module):
         dropout: as in :class:`Block`, and of the embeddings' sum.
         bias: as in :class:`Block`.
         gelu: as in :class:`Block`.
-        gradient_checkpointing: in training, keep only what goes into each block, and compute the
-            rest of it once more in the backward pass: less memory for a third more time.
 
     Shape:
         - input: tokens ``(batch, time)``, and a cache of what precedes them or None
@@ -205,10 +202,8 @@ class Decoder(nn.Module):
         dropout: float,
         bias: bool,
         gelu: GELU,
-        gradient_checkpointing: bool,
     ) -> None:
         super().__init__()
-        self.gradient_checkpointing = gradient_checkpointing
         self.wte = nn.Embedding(vocab_size, embed_dim)
         self.wpe = nn.Embedding(sequence_length, embed_dim)
         self.drop = nn.Dropout(dropout)
@@ -228,12 +223,7 @@ class Decoder(nn.Module):
             )
         x = self.drop(self.wte(tokens) + self.wpe.weight[start:end])  # (batch, time, embed_dim)
         for i, block in enumerate(self.h):
-            if cache is not None:
-                x = block(x, cache[i])
-            elif self.gradient_checkpointing and self.training:
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+            x = block(x, cache[i] if cache else None)
         return self.ln_f(x)
 
 
@@ -259,7 +249,6 @@ class GPT(nn.Module):
         gelu: ``"exact"``, :math:`x\,\Phi(x)` (Hendrycks and Gimpel 2016,
             https://arxiv.org/abs/1606.08415), or their approximation ``"tanh"``, with which the
             published weights were trained.
-        gradient_checkpointing: less memory for more time, see :class:`Decoder`; equal results.
 
     Shape:
         - input: tokens ``(batch, time)`` of type int64; with a cache of :meth:`new_cache`, the
@@ -287,7 +276,6 @@ class GPT(nn.Module):
         dropout: float = 0.0,
         bias: bool = True,
         gelu: GELU = "tanh",
-        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         check_at_least_one(
@@ -313,7 +301,6 @@ class GPT(nn.Module):
             dropout=dropout,
             bias=bias,
             gelu=gelu,
-            gradient_checkpointing=gradient_checkpointing,
         )
         self.lm_head = nn.Linear(embed_dim, vocab_size, bias=False)
         self._tie()
@@ -370,7 +357,6 @@ class GPTOptions(TypedDict, total=False):
     sequence_length: int
     dropout: float
     bias: bool
-    gradient_checkpointing: bool
 
 
 def gpt2(vocab_size: int = 50257, **options: Unpack[GPTOptions]) -> GPT:
@@ -403,7 +389,6 @@ def gpt_char(
     dropout: float = 0.0,
     bias: bool = False,
     gelu: GELU = "exact",
-    gradient_checkpointing: bool = False,
 ) -> GPT:
     """A small GPT over characters, nanoGPT's for a CPU; every size can be changed."""
     return GPT(
@@ -415,5 +400,4 @@ def gpt_char(
         dropout=dropout,
         bias=bias,
         gelu=gelu,
-        gradient_checkpointing=gradient_checkpointing,
     )

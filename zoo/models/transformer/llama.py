@@ -31,7 +31,6 @@ from typing import TypedDict, Unpack
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from zoo.layers.attention import (
     AttentionRecorder,
@@ -196,8 +195,6 @@ class Decoder(nn.Module):
         mlp_dim: width of the MLPs' hidden layer.
         rope_theta: base of the rotations' frequencies.
         norm_eps: the normalisations' epsilon.
-        gradient_checkpointing: in training, keep only what goes into each block, and compute the
-            rest of it once more in the backward pass: less memory for a third more time.
 
     Shape:
         - input: tokens ``(batch, time)``, and a cache of what precedes them or None
@@ -219,10 +216,8 @@ class Decoder(nn.Module):
         mlp_dim: int,
         rope_theta: float,
         norm_eps: float,
-        gradient_checkpointing: bool,
     ) -> None:
         super().__init__()
-        self.gradient_checkpointing = gradient_checkpointing
         self.embed_tokens = nn.Embedding(vocab_size, embed_dim)
         self.layers = nn.ModuleList(
             Block(
@@ -257,12 +252,7 @@ class Decoder(nn.Module):
         x = self.embed_tokens(tokens)  # (batch, time, embed_dim)
         cos, sin = self.cos[start:end], self.sin[start:end]  # (time, head_dim)
         for i, block in enumerate(self.layers):
-            if cache is not None:
-                x = block(x, cos, sin, cache[i])
-            elif self.gradient_checkpointing and self.training:
-                x = checkpoint(block, x, cos, sin, use_reentrant=False)
-            else:
-                x = block(x, cos, sin)
+            x = block(x, cos, sin, cache[i] if cache else None)
         return self.norm(x)
 
 
@@ -285,7 +275,6 @@ class Llama(nn.Module):
         rope_theta: base of the rotations' frequencies: the larger, the slower the slowest.
         norm_eps: the normalisations' epsilon.
         tie_weights: the head's matrix is the embedding's.
-        gradient_checkpointing: less memory for more time, see :class:`Decoder`; equal results.
 
     Shape:
         - input: tokens ``(batch, time)`` of type int64; with a cache of :meth:`new_cache`, the
@@ -310,7 +299,6 @@ class Llama(nn.Module):
         rope_theta: float = 10000.0,
         norm_eps: float = 1e-5,
         tie_weights: bool = False,
-        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         check_at_least_one(
@@ -346,7 +334,6 @@ class Llama(nn.Module):
             mlp_dim=mlp_dim,
             rope_theta=rope_theta,
             norm_eps=norm_eps,
-            gradient_checkpointing=gradient_checkpointing,
         )
         self.lm_head = nn.Linear(embed_dim, vocab_size, bias=False)
         self.is_tied = tie_weights
@@ -388,7 +375,6 @@ class LlamaOptions(TypedDict, total=False):
     """What the published sizes leave open, see :class:`Llama`."""
 
     tie_weights: bool
-    gradient_checkpointing: bool
 
 
 def llama2_7b(
@@ -457,7 +443,6 @@ def llama_char(
     rope_theta: float = 10000.0,
     norm_eps: float = 1e-5,
     tie_weights: bool = False,
-    gradient_checkpointing: bool = False,
 ) -> Llama:
     """A small Llama over characters; every size can be changed."""
     return Llama(
@@ -471,5 +456,4 @@ def llama_char(
         rope_theta=rope_theta,
         norm_eps=norm_eps,
         tie_weights=tie_weights,
-        gradient_checkpointing=gradient_checkpointing,
     )

@@ -29,7 +29,6 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from zoo.layers import attention
 from zoo.layers.attention import KeysValues, KeyValueCache, padding_mask, recorded_attention
@@ -172,29 +171,20 @@ class Stack(nn.Module):
     Args:
         layers: of one kind, called with the tokens and whatever else :meth:`forward` is given.
         norm: the last normalisation; None for none.
-        gradient_checkpointing: keep only each layer's input during training and compute the rest
-            again when its gradient is due.
     """
 
     def __init__(
         self,
         layers: list[nn.Module],
         norm: nn.LayerNorm | None = None,
-        *,
-        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.norm = norm
-        self.gradient_checkpointing = gradient_checkpointing
 
     def forward(self, x: Tensor, *context: Tensor | None) -> Tensor:
-        is_checkpointed = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for layer in self.layers:
-            if is_checkpointed:
-                x = checkpoint(layer, x, *context, use_reentrant=False)
-            else:
-                x = layer(x, *context)
+            x = layer(x, *context)
         return x if self.norm is None else self.norm(x)
 
 
@@ -212,7 +202,6 @@ class EncoderDecoder(nn.Module):
         activation_dropout: of a hidden unit.
         norm_first: normalise before each part, not behind it.
         final_norm: normalise what leaves either stack; ``norm_first`` does so in any case.
-        gradient_checkpointing: see :class:`Stack`.
 
     Shape:
         - source: ``(batch, source, embed_dim)``
@@ -234,7 +223,6 @@ class EncoderDecoder(nn.Module):
         activation_dropout: float = 0.0,
         norm_first: bool = False,
         final_norm: bool = False,
-        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         check_at_least_one(
@@ -263,7 +251,7 @@ class EncoderDecoder(nn.Module):
                 for _ in range(num_layers)
             ]
             norm = nn.LayerNorm(embed_dim) if final_norm or norm_first else None
-            return Stack(layers, norm, gradient_checkpointing=gradient_checkpointing)
+            return Stack(layers, norm)
 
         self.encoder = stack(EncoderLayer, num_encoder_layers)
         self.decoder = stack(DecoderLayer, num_decoder_layers)
@@ -316,7 +304,6 @@ class Transformer(nn.Module):
         share_embeddings: source, target and output have one matrix, and one vocabulary.
         tie_output: target and output have one matrix, :math:`U = E`; with ``share_embeddings`` they
             have in any case.
-        gradient_checkpointing: save memory during training, see :class:`Stack`.
 
     Shape:
         - source: int64 ``(batch, source)``, padded on the right
@@ -348,7 +335,6 @@ class Transformer(nn.Module):
         final_norm: bool = False,
         share_embeddings: bool = False,
         tie_output: bool = False,
-        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         check_at_least_one(source_vocab_size=source_vocab_size, target_vocab_size=target_vocab_size)
@@ -370,7 +356,6 @@ class Transformer(nn.Module):
             activation_dropout=activation_dropout,
             norm_first=norm_first,
             final_norm=final_norm,
-            gradient_checkpointing=gradient_checkpointing,
         )
         self.target_embedding = TokenEmbedding(target_vocab_size, embed_dim)
         self.source_embedding = (
@@ -484,7 +469,6 @@ class TransformerOptions(TypedDict, total=False):
 
     norm_first: bool
     final_norm: bool
-    gradient_checkpointing: bool
 
 
 def transformer_base(

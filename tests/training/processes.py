@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -23,6 +24,7 @@ from zoo.tasks.generative.adversarial import Adversarial
 from zoo.tasks.language_modeling import LanguageModeling
 from zoo.tasks.task import Objective
 from zoo.training.callback import Callback
+from zoo.training.checkpoints.shard_files import SHARDS
 from zoo.training.distributed.replicated import Replicated
 from zoo.training.distributed.sharded import Sharded
 from zoo.training.distributed.strategy import OneProcess
@@ -187,16 +189,51 @@ ADAMW = {"optimizer": torch.optim.AdamW, "lr": 0.01, "weight_decay": 0.1}
 SETTINGS = {
     "plain": {},
     "adamw": {"optimizer": ADAMW, "clip_norm": 0.5, "steps": 5},
+    "averaged": {"ema_decay": 0.5, "steps": 5},  # With no evaluation, the average is what is left.
     "accumulated": {"accumulate": 2, "clip_norm": 0.1},
     "penalised": {"penalties": {"l1": 1e-3, "towards_start": 0.05, "max_norm": 0.9}},
 }
 
 
-CASES = [(k, s) for k in KINDS for s in SETTINGS if (k == "gpt") == (s == "adamw")]
+CASES = [(k, s) for k in KINDS for s in SETTINGS if (k == "gpt") == (s in ("adamw", "averaged"))]
 
 
 def alone(kind, settings):
     return trained(OneProcess(), *KINDS[kind](None, lambda make: make()), **SETTINGS[settings])
+
+
+def read_back(rank, folder):
+    """What a process reads of the shards that two have written, against what it had."""
+
+    def trainer():
+        strategy = Sharded()
+        task, data = KINDS["gpt"](rank, strategy.build)
+        return trainer_of(strategy, task, data, optimizer=ADAMW, ema_decay=0.5)
+
+    def parts(state):
+        tensors = torch.utils._pytree.tree_leaves(state)
+        return [t.to_local() for t in tensors if isinstance(t, DTensor)]
+
+    before, after = trainer(), trainer()
+    before.fit()
+    state = before.state.state_dict(whole=False)
+    rest, written = before.strategy.write_shards(state, folder if rank == 0 else None)
+    written.result()
+    dist.barrier()
+    shared = after.strategy.share_state({**rest, SHARDS: folder} if rank == 0 else None)
+    after.load_state_dict(shared)
+    had, has = parts(state), parts(after.state.state_dict(whole=False))
+    return {
+        "read": sum(part.numel() for part in parts(shared)),
+        "whole": sum(
+            part.numel()
+            for part in torch.utils._pytree.tree_leaves(shared)
+            if isinstance(part, DTensor)
+        ),
+        "shared": shared["model"]["lm_head.weight"] is shared["model"]["transformer.wte.weight"],
+        "tensors": len(has),
+        "equal": len(had) == len(has) and all(map(torch.equal, had, has)),
+    }
 
 
 def main(rank, folder):
@@ -223,6 +260,7 @@ def main(rank, folder):
             trainer.fit()
         except NonFiniteError as error:
             found[f"{strategy.__name__} spoiled"] = trainer.step, str(error)
+    found["read back"] = read_back(rank, Path(folder) / "shards")
     made = Sharded().build(gpt)
     found["memory"] = sum(p.nbytes for p in made.parameters() if not p.is_meta)
     strategy = Replicated()

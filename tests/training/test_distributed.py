@@ -101,6 +101,14 @@ def test_only_the_main_process_makes_the_weights_of_shards(found):
     assert [ranks["memory"] for ranks in found] == [sum(p.nbytes for p in gpt().parameters()), 0]
 
 
+def test_each_process_reads_its_parts_of_a_checkpoint_alone(found):
+    for ranks in found:
+        back = ranks["read back"]
+        assert back["equal"] and back["shared"] and back["tensors"] > 3 * len(gpt().state_dict())
+        assert 0.4 * back["whole"] < back["read"] < 0.6 * back["whole"]
+    assert sum(ranks["read back"]["read"] for ranks in found) == found[0]["read back"]["whole"]
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_what_is_not_finite_in_one_process_stops_both_before_the_weights(strategy, found):
     for ranks in found:

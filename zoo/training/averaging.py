@@ -1,6 +1,6 @@
 """Exponential moving average of weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -26,13 +26,16 @@ class WeightAverage:
     Args:
         model: what to average.
         decay: :math:`d`, per step.
+        local: gives what this process holds of some tensors, where they are divided.
 
     Attributes:
         steps: :math:`n`.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(
+        self, model: nn.Module, decay: float, local: Callable[[list[Tensor]], list[Tensor]] = list
+    ) -> None:
+        self.decay, self._local = decay, local
         self.steps = 0
         averaged: dict[str, Tensor] = dict(model.named_parameters())
         kept = model.state_dict().keys()  # A buffer that is not saved is a constant.
@@ -45,31 +48,32 @@ class WeightAverage:
     @torch.no_grad()
     def begin(self) -> None:
         """Takes the present weights for the average, before there is any step."""
-        torch._foreach_copy_(self._mean, [_precise(t.detach()) for t in self._live])
+        torch._foreach_copy_(self._local(self._mean), self._present())
 
     @torch.no_grad()
     def update(self) -> None:
         """Takes the present weights into the average."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self._mean, [_precise(t.detach()) for t in self._live], 1 - decay)
+        present = [_precise(tensor) for tensor in self._present()]
+        torch._foreach_lerp_(self._local(self._mean), present, 1 - decay)
         self.steps += 1
+
+    def _present(self) -> list[Tensor]:
+        return self._local([tensor.detach() for tensor in self._live])
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Puts the average into the model for the block."""
-        kept = [tensor.data for tensor in self._live]
+        kept = [tensor.clone() for tensor in self._present()]
         self.keep()
         try:
             yield
         finally:
-            for tensor, data in zip(self._live, kept, strict=True):
-                tensor.data = data
+            torch._foreach_copy_(self._present(), kept)
 
     def keep(self) -> None:
         """Puts the average into the model for good."""
-        for tensor, mean in zip(self._live, self._mean, strict=True):
-            # Only the storage changes: the optimizer keeps its parameters.
-            tensor.data = mean.to(tensor.dtype)
+        torch._foreach_copy_(self._present(), self._local(self._mean))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged tensors by name; of a parameter that has several, by the first."""

@@ -76,11 +76,8 @@ def prepare(
     """
     device = resolve_device(settings.device)
     dtype = resolve_precision(settings.precision, device)
-    if is_sharded and (dtype is torch.float16 or settings.ema_decay is not None):
-        raise ValueError(
-            "precision=fp16 and ema_decay do not work with shards; use precision=bf16, no "
-            "ema_decay, or replicas"
-        )
+    if is_sharded and dtype is torch.float16:
+        raise ValueError("precision=fp16 does not work with shards; use precision=bf16 or replicas")
     if settings.compile != "off" and task.differentiates:
         raise ValueError(
             f"compile={settings.compile}: the loss of {type(task).__name__} holds a derivative (a "

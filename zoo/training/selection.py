@@ -54,11 +54,11 @@ class Selection:
         return metrics[self.monitor]
 
     @staticmethod
-    def best(checkpoints: CheckpointFolder | None) -> dict[str, Any] | None:
-        """The best checkpoint, if a validation has selected one."""
+    def best(checkpoints: CheckpointFolder | None, *, whole: bool) -> dict[str, Any] | None:
+        """The best checkpoint, if a validation has selected one; for `whole` see `read`."""
         if checkpoints is None or not checkpoints.ranking:
             return None
-        return read(checkpoints.path / "best.pt")
+        return read(checkpoints.path / "best.pt", whole=whole)
 
     def results(
         self,

@@ -72,8 +72,8 @@ def usable_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _place(value: Any) -> Any:
     """Where a tensor lies, the same for all names of one tensor."""
-    if not isinstance(value, Tensor) or not value.numel():
-        return id(value)
+    if type(value) is not Tensor or not value.numel():
+        return id(value)  # A shard is one object under all of its names.
     storage = value.untyped_storage().data_ptr()
     return storage, value.storage_offset(), value.shape, value.stride()
 
@@ -148,7 +148,10 @@ class RunState:
         return {
             "config": self.config,
             "position": asdict(self.position),
-            "model": strategy.gather_state(model) if whole else model.state_dict(),
+            # Of shards the parameters themselves, which are one object under all of their names.
+            "model": strategy.gather_state(model)
+            if whole
+            else model.state_dict(keep_vars=strategy.is_sharded),
             "average": gather(self.average.state_dict()) if self.average else None,
             "average_steps": self.average.steps if self.average else 0,
             "optimizers": {name: gather(o.state_dict()) for name, o in self.optimizers.items()},
@@ -240,7 +243,9 @@ class RunState:
             # Versions that did not count them had no rise of the decay: it is over.
             steps = state.get("average_steps", 2**53)
         # Nor did these average statistics.
-        self.average.load_state_dict({**state["model"], **(state["average"] or {})}, steps)
+        tensors = {**state["model"], **(state["average"] or {})}
+        tensors = self.strategy.divided(tensors, self.average.state_dict())
+        self.average.load_state_dict(tensors, steps)
 
     def _load_optimizer(self, name: str, state: dict[str, Any]) -> None:
         """Restores one optimizer, each parameter by its name."""

@@ -111,7 +111,8 @@ class Trainer:
             require_capturable(task, settings, self.optimizers, dtype, self.strategy)
         self.compilation = Compilation(task, str(settings.compile))
         decay = settings.ema_decay
-        self.average = WeightAverage(task.model, decay) if decay is not None else None
+        local = self.strategy.local
+        self.average = WeightAverage(task.model, decay, local) if decay is not None else None
         self.updater = Updater(
             task.model,
             self.optimizers,
@@ -285,8 +286,9 @@ class Trainer:
         if self.strategy.is_main:
             if self.checkpoints is None:
                 raise ValueError("resume needs a folder")
-            state = self.checkpoints.earlier(checkpoint)
-        state = self.strategy.share(state)
+            state = self.checkpoints.earlier(checkpoint, whole=not self.strategy.is_sharded)
+        state = self.strategy.share_state(state)
+        assert state is not None
         self.load_state_dict(state)
         self._processes_before = len(state["ranks"])
         if reason := self.callbacks.reason_to_stop(self):
@@ -506,7 +508,8 @@ class Trainer:
     def _finish(self) -> dict[str, Any]:
         """Puts the selected weights into the model, and says what they reach."""
         found, step = {"val": self.state.metrics}, self.step
-        if best := self.strategy.share(self.selection.best(self.checkpoints)):
+        best = self.selection.best(self.checkpoints, whole=not self.strategy.is_sharded)
+        if best := self.strategy.share_state(best):
             with well_formed("best.pt"):
                 found, step = {"val": best["metrics"]}, best["position"]["step"]
                 self.state.use(best)

@@ -23,7 +23,13 @@ from typing import Any, Literal
 import torch
 
 from zoo.training.checkpoints import checksums
-from zoo.training.checkpoints.shard_files import SHARDS, ShardError, join, read_shards
+from zoo.training.checkpoints.shard_files import (
+    SHARDS,
+    ShardError,
+    join,
+    read_whole,
+    verify_shards,
+)
 from zoo.training.own_files import link, replacing, sync_folder
 from zoo.training.shortage import shortage
 
@@ -93,8 +99,12 @@ def refused_class(error: pickle.UnpicklingError) -> str | None:
     return found[1] if found else None
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, *, whole: bool = True) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU after verifying every byte of its content.
+
+    Args:
+        path: its file.
+        whole: also the shards that it may have; else only the folder is there in which they are.
 
     Raises:
         CheckpointError: it is missing, truncated, altered, unsafe, or of a later format.
@@ -128,20 +138,23 @@ def read(path: Path) -> dict[str, Any]:
         for older in range(version, FORMAT):
             state = _UPGRADES[older](state)
         if SHARDS in state:
-            state = _with_shards(path, state)
+            state = _with_shards(path, state, whole=whole)
     return state
 
 
-def _with_shards(path: Path, state: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint with whole tensors in the places of its shards."""
+def _with_shards(path: Path, state: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+    """A checkpoint with whole tensors in the places of its shards, or with their folder."""
     place = state.pop(SHARDS)
     if not _FOLDER.fullmatch(place["folder"]):
         raise ValueError(f"its shards are in {place['folder']!r}")
+    folder = path.parent / SHARDS / place["folder"]
     try:
-        whole = read_shards(path.parent / SHARDS / place["folder"], place["files"])
+        verify_shards(folder, place["files"])
     except ShardError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
-    joined: dict[str, Any] = join(state, whole)
+    if not whole:
+        return {**state, SHARDS: folder.absolute()}
+    joined: dict[str, Any] = join(state, read_whole(folder))
     return joined
 
 
@@ -293,8 +306,11 @@ class CheckpointFolder:
         if (fresh := self.path / "next.pt").exists():
             yield fresh
 
-    def newest(self) -> dict[str, Any]:
-        """The newest checkpoint that is whole, with a warning for each that is not.
+    def newest(self, *, whole: bool = True) -> dict[str, Any]:
+        """The newest checkpoint that is intact, with a warning for each that is not.
+
+        Args:
+            whole: see `read`.
 
         Raises:
             CheckpointError: none is left.
@@ -302,7 +318,7 @@ class CheckpointFolder:
         problems = []
         for path in self.candidates():
             try:
-                state = read(path)
+                state = read(path, whole=whole)
             except CheckpointError as error:
                 problems.append(str(error))
                 continue
@@ -318,21 +334,22 @@ class CheckpointFolder:
             f"no checkpoint is left to resume from: {'; '.join(problems)}; start the run anew"
         )
 
-    def earlier(self, which: str) -> dict[str, Any]:
+    def earlier(self, which: str, *, whole: bool = True) -> dict[str, Any]:
         """A checkpoint to go back to; what the run has saved beyond it is kept aside.
 
         Args:
             which: `best`, `last`, `previous` or a path.
+            whole: see `read`.
 
         Raises:
             CheckpointError: it is missing or cannot be used.
         """
         if which == "last":
-            return self.newest()
+            return self.newest(whole=whole)
         path = self.select(which)
-        state = read(path)
+        state = read(path, whole=whole)
         try:
-            beyond = read(self.path / "last.pt")["position"]["step"]
+            beyond = read(self.path / "last.pt", whole=False)["position"]["step"]
             if beyond > state["position"]["step"]:
                 self._links.append((self.path / "last.pt", f"left-{beyond:08d}.pt"))
         except CheckpointError:
@@ -364,7 +381,7 @@ class CheckpointFolder:
     @staticmethod
     def _is_of(file: Path, step: int) -> bool:
         try:
-            return bool(read(file)["position"]["step"] == step)
+            return bool(read(file, whole=False)["position"]["step"] == step)
         except CheckpointError:
             return False
 

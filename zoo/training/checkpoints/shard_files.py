@@ -2,20 +2,28 @@
 
 The tensors of a checkpoint lie in a folder `shards/<step>-<number>` next to it, and the checkpoint
 itself, an ordinary file, names that folder and the checksum of each of its files. It is written
-when they are complete, so that a checkpoint is as whole as any. Whoever reads it (a run of one
-process, an evaluation) gets whole tensors.
+when they are complete, so that a checkpoint is as whole as any. A run of shards, of as many
+processes or others, reads its own parts back; whoever else reads it (a run of one process, an
+evaluation) gets whole tensors.
 
 https://pytorch.org/docs/stable/distributed.checkpoint.html
 """
 
+import os
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from zlib_ng import zlib_ng
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.device_mesh import DeviceMesh
 
 SHARDS = "shards"
 """The folder, and the entry of a checkpoint that says where its tensors are and their checksums."""
@@ -53,7 +61,7 @@ def split(state: Any) -> tuple[Any, dict[str, Tensor]]:
     def visit(value: Any) -> Any:
         if isinstance(value, DTensor):
             name = names.setdefault(id(value), str(len(names)))
-            shards[name] = value
+            shards[name] = value.detach()
             return {_PLACE: name}
         if isinstance(value, dict):
             return {key: visit(entry) for key, entry in value.items()}
@@ -77,18 +85,21 @@ def join(state: Any, shards: dict[str, Tensor]) -> Any:
 
 def checksums(folder: Path) -> dict[str, int]:
     """The CRC-32 of each file of a folder, as zip archives have it."""
-    found = {}
-    for file in sorted(folder.iterdir()):
-        value = 0
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                value = zlib_ng.crc32(block, value)
-        found[file.name] = value
-    return found
+    files = sorted(folder.iterdir())
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return dict(zip((file.name for file in files), pool.map(_checksum, files), strict=True))
 
 
-def read_shards(folder: Path, sums: dict[str, int]) -> dict[str, Tensor]:
-    """Reads whole tensors by their names, in one process, after verifying every byte.
+def _checksum(file: Path) -> int:
+    value = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            value = zlib_ng.crc32(block, value)
+    return value
+
+
+def verify_shards(folder: Path, sums: dict[str, int]) -> None:
+    """Reads every byte of the shards of a checkpoint.
 
     Args:
         folder: in which all processes have written.
@@ -97,9 +108,6 @@ def read_shards(folder: Path, sums: dict[str, int]) -> dict[str, Tensor]:
     Raises:
         ShardError: a file is missing, altered, or not one that DCP writes.
     """
-    import torch.distributed.checkpoint as dcp
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-
     try:
         found = checksums(folder)
     except OSError as error:
@@ -107,17 +115,48 @@ def read_shards(folder: Path, sums: dict[str, int]) -> dict[str, Tensor]:
     if damaged := [name for name, value in sums.items() if found.get(name) != value]:
         raise ShardError(f"{folder / damaged[0]} is missing or damaged")
     _require_plain(folder / _METADATA)
+
+
+def read_whole(folder: Path) -> dict[str, Tensor]:
+    """Reads whole tensors by their names, in one process; to be verified before."""
+    import torch.distributed.checkpoint as dcp
+
     reader = dcp.FileSystemReader(folder)
-    entries = reader.read_metadata().state_dict_metadata
     tensors = {
-        name: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for name, entry in entries.items()
-        if isinstance(entry, TensorStorageMetadata)
+        name: torch.empty(size, dtype=dtype) for name, (size, dtype) in _sizes(reader).items()
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # That it is one process is meant.
         dcp.load(tensors, storage_reader=reader, no_dist=True)
     return tensors
+
+
+def read_parts(folder: Path, mesh: "DeviceMesh", group: "ProcessGroup") -> dict[str, Tensor]:
+    """Reads the part of each tensor that is this process's; all processes have to ask.
+
+    Args:
+        folder: of verified shards, of as many processes or others.
+        mesh: over which each tensor is divided in its first dimension.
+        group: in which they tell each other who reads what.
+    """
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.tensor import Shard, empty
+
+    reader = dcp.FileSystemReader(folder)
+    tensors: dict[str, Tensor] = {
+        name: empty(size, dtype=dtype, device_mesh=mesh, placements=[Shard(0)])
+        for name, (size, dtype) in _sizes(reader).items()
+    }
+    dcp.load(tensors, storage_reader=reader, process_group=group)
+    return tensors
+
+
+def _sizes(reader: "FileSystemReader") -> dict[str, tuple[torch.Size, torch.dtype]]:
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    entries = reader.read_metadata().state_dict_metadata.items()
+    tensors = ((n, e) for n, e in entries if isinstance(e, TensorStorageMetadata))
+    return {name: (entry.size, entry.properties.dtype) for name, entry in tensors}
 
 
 class _Plain(pickle.Unpickler):

@@ -1,7 +1,7 @@
 """Shards: every process has a part of each parameter, by FSDP2."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from zoo.tasks.task import Task
 from zoo.training.checkpoints.background import in_background
-from zoo.training.checkpoints.shard_files import ShardError, checksums, split
+from zoo.training.checkpoints.shard_files import (
+    SHARDS,
+    ShardError,
+    checksums,
+    join,
+    read_parts,
+    split,
+)
 from zoo.training.distributed.several import Several, together
 from zoo.training.optimizers import load_optimizer
 
@@ -29,6 +36,16 @@ def _without_content(make: Callable[[], nn.Module]) -> nn.Module | None:
         return None
     held = (value for module in model.modules() for value in vars(module).values())
     return None if any(isinstance(v, Tensor) and v.is_meta for v in held) else model
+
+
+def _divided(value: Any, like: Tensor | None) -> Any:
+    """A whole tensor in parts like another of its shape; anything else as it is."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    is_whole = isinstance(value, Tensor) and not isinstance(value, DTensor)
+    if not is_whole or not isinstance(like, DTensor) or value.shape != like.shape:
+        return value
+    return distribute_tensor(value, like.device_mesh, like.placements)
 
 
 class Sharded(Several):
@@ -73,9 +90,9 @@ class Sharded(Several):
         self._task = type(task).__name__
         # What the main process has made; nothing is copied, and shards are copies.
         whole = task.model.state_dict() if self.is_main else {}
+        kind = (device or next(task.model.parameters()).device).type
+        mesh = self._mesh = init_device_mesh(kind if kind != "meta" else "cpu", (self.world,))
         for network in task.networks().values():
-            kind = (device or next(network.parameters()).device).type
-            mesh = init_device_mesh(kind if kind != "meta" else "cpu", (self.world,))
             lists = [m for m in network.modules() if isinstance(m, nn.ModuleList)]
             for block in (block for blocks in lists for block in blocks):
                 if any(True for _ in block.parameters()):
@@ -182,26 +199,33 @@ class Sharded(Several):
 
         return rest, in_background(complete)
 
+    def share_state(self, state: dict[str, Any] | None) -> dict[str, Any] | None:
+        state = super().share_state(state)
+        if state is None or SHARDS not in state:
+            return state
+        folder = state.pop(SHARDS)
+        joined: dict[str, Any] = join(state, read_parts(folder, self._mesh, self._writers))
+        return joined
+
     def load_state(self, module: nn.Module, state: dict[str, Any]) -> None:
         from torch.distributed.checkpoint.state_dict import (
             StateDictOptions,
             set_model_state_dict,
         )
+        from torch.distributed.tensor import DTensor
 
-        set_model_state_dict(module, state, options=StateDictOptions(full_state_dict=True))
+        is_whole = not any(isinstance(value, DTensor) for value in state.values())
+        set_model_state_dict(module, state, options=StateDictOptions(full_state_dict=is_whole))
+
+    def divided(self, tensors: dict[Any, Any], like: Mapping[Any, Tensor]) -> dict[Any, Any]:
+        return {name: _divided(value, like.get(name)) for name, value in tensors.items()}
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        from torch.distributed.tensor import DTensor, distribute_tensor
-
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         numbers = [n for group in state["param_groups"] for n in group["params"]]
         parts = dict(state["state"])
         for number, parameter in zip(numbers, parameters, strict=True):
-            if isinstance(parameter, DTensor) and number in parts:
-                parts[number] = {
-                    name: distribute_tensor(v, parameter.device_mesh, parameter.placements)
-                    if isinstance(v, Tensor) and v.shape == parameter.shape
-                    else v
-                    for name, v in parts[number].items()
-                }
+            if number in parts:
+                entry = parts[number]
+                parts[number] = self.divided(entry, dict.fromkeys(entry, parameter))
         load_optimizer(optimizer, {**state, "state": parts})

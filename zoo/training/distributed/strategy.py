@@ -129,6 +129,11 @@ class Strategy:
         """What the main process has, in all of them."""
         return value
 
+    def share_state(self, state: dict[str, Any] | None) -> dict[str, Any] | None:
+        """A checkpoint that the main process has read, in all of them; shards as their parts."""
+        shared: dict[str, Any] | None = self.share(state)
+        return shared
+
     def merge(self, metrics: Mapping[str, Metric]) -> None:
         """Lets every metric have seen what those of all processes have, in place."""
 
@@ -162,11 +167,15 @@ class Strategy:
         return state, None
 
     def load_state(self, module: nn.Module, state: dict[str, Any]) -> None:
-        """Restores what `gather_state` gave."""
+        """Restores what `gather_state` gave, or parts of it that `share_state` has given."""
         module.load_state_dict(state)
 
+    def divided(self, tensors: dict[Any, Any], like: Mapping[Any, Tensor]) -> dict[Any, Any]:
+        """Whole tensors as this process holds others of the same names."""
+        return tensors
+
     def load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Restores the state of an optimizer, whole tensors in it."""
+        """Restores the state of an optimizer, whole tensors or parts in it."""
         load_optimizer(optimizer, state)
 
 

@@ -164,7 +164,7 @@ def test_heads_are_split_in_the_order_of_the_features_and_merged_again():
 def test_cached_steps_equal_one_causal_pass(can_grow):
     q, k, v = (tensor.detach() for tensor in inputs(7, 7))
     room = 2 if can_grow else 7
-    cache = KeyValueCache.empty(2, 3, room, 8, like=q, can_grow=can_grow)
+    cache = KeyValueCache(room, can_grow=can_grow)
     outputs = []
     for steps in (slice(0, 3), slice(3, 4), slice(4, 7)):
         keys, values = cache.append(k[:, :, steps], v[:, :, steps])
@@ -174,7 +174,7 @@ def test_cached_steps_equal_one_causal_pass(can_grow):
 
 
 def test_growing_cache_at_least_doubles_its_room():
-    cache = KeyValueCache.empty(1, 1, 4, 2, like=torch.empty(0), can_grow=True)
+    cache = KeyValueCache(4, can_grow=True)
     rooms = []
     for _ in range(9):
         cache.append(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1, 2))
@@ -185,21 +185,22 @@ def test_growing_cache_at_least_doubles_its_room():
 
 
 def test_full_cache_says_so():
-    cache = KeyValueCache.empty(1, 1, 4, 2, like=torch.empty(0))
+    cache = KeyValueCache(4)
     cache.append(torch.ones(1, 1, 3, 2), torch.ones(1, 1, 3, 2))
     with pytest.raises(ValueError, match="room for 4 positions, not for 5"):
         cache.append(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
 
 
 def test_a_cache_is_of_one_batch():
-    cache = KeyValueCache.empty(4, 2, 8, 3, like=torch.empty(0))
+    cache = KeyValueCache(8)
+    cache.append(torch.zeros(4, 2, 1, 3), torch.zeros(4, 2, 1, 3))
     with pytest.raises(ValueError, match=r"cache is for \(batch, heads\) \(4, 2\), not \(1, 2\)"):
         cache.append(torch.zeros(1, 2, 5, 3), torch.zeros(1, 2, 5, 3))
 
 
 @pytest.mark.parametrize("can_grow", [False, True])
 def test_reordered_cache_goes_on_from_other_rows_and_apart(can_grow):
-    cache = KeyValueCache.empty(3, 1, 4, 2, like=torch.empty(0), can_grow=can_grow)
+    cache = KeyValueCache(4, can_grow=can_grow)
     keys = torch.randn(3, 1, 2, 2)
     cache.append(keys, -keys)
     rows = torch.tensor([2, 0, 0, 1])

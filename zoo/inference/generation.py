@@ -112,7 +112,7 @@ def continuation(model: nn.Module, tokens: Tensor, draw: Draw) -> Iterator[Tenso
     """
     longest = model.sequence_length if isinstance(model, BoundedContext) else None
     text = tokens if longest is None else tokens[:, -longest:]
-    cache = model.new_cache(len(text)) if isinstance(model, HasCache) else None
+    cache = model.new_cache() if isinstance(model, HasCache) else None
     state, unread = cache, text
     while True:
         with torch.no_grad():

@@ -20,7 +20,7 @@ class BoundedContext(Protocol):
 class HasCache(Protocol):
     """Reads each token of a text once: ``model(tokens, cache)``."""
 
-    def new_cache(self, batch_size: int) -> Any:
+    def new_cache(self) -> Any:
         """The cache of a text of which nothing has been read."""
 
 

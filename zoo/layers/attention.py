@@ -3,6 +3,7 @@ r"""Scaled dot-product attention in one head and in several, and the cache of ge
 Vaswani et al. 2017, "Attention is all you need", https://arxiv.org/abs/1706.03762, section 3.2.
 """
 
+import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,34 +108,22 @@ def merge_heads(x: Tensor) -> Tensor:
 class KeyValueCache:
     """Keys and values of the positions so far, so that generation computes each only once.
 
-    For use without gradients: the buffers are written in place.
+    For use without gradients: the buffers are written in place. They are made with the first
+    positions, for the batch, the type and the device of these.
 
     Args:
-        keys: room for them, ``(batch, heads, longest, head_dim)``.
-        values: room for them, of the same shape.
-        length: positions that are filled.
+        longest: positions for which there is room.
         can_grow: makes room, at least twice as much as before, where there is none left.
+
+    Attributes:
+        length: positions that are filled.
+        keys: those so far and the room behind them, ``(batch, heads, longest, head_dim)``.
+        values: as ``keys``.
     """
 
-    def __init__(
-        self, keys: Tensor, values: Tensor, length: int = 0, *, can_grow: bool = False
-    ) -> None:
-        self.keys, self.values, self.length, self.can_grow = keys, values, length, can_grow
-
-    @classmethod
-    def empty(
-        cls,
-        batch_size: int,
-        num_heads: int,
-        longest: int,
-        head_dim: int,
-        *,
-        like: Tensor,
-        can_grow: bool = False,
-    ) -> "KeyValueCache":
-        """Room for ``longest`` positions, of the type and on the device of ``like``."""
-        shape = (batch_size, num_heads, longest, head_dim)
-        return cls(like.new_empty(shape), like.new_empty(shape), can_grow=can_grow)
+    def __init__(self, longest: int, *, can_grow: bool = False) -> None:
+        self.longest, self.can_grow, self.length = longest, can_grow, 0
+        self.keys = self.values = torch.empty(0)
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Adds new positions, ``(batch, heads, new, head_dim)``; returns all there are so far.
@@ -143,16 +132,18 @@ class KeyValueCache:
             ValueError: if they are of another batch, or there is no room for them and the cache may
                 not grow.
         """
-        if keys.shape[:2] != self.keys.shape[:2]:
+        batch, heads, new, width = keys.shape
+        if not self.length:
+            self.keys, self.values = keys.new_empty(2, batch, heads, self.longest, width).unbind()
+        if (batch, heads) != self.keys.shape[:2]:
             raise ValueError(
-                f"cache is for (batch, heads) {tuple(self.keys.shape[:2])}, "
-                f"not {tuple(keys.shape[:2])}"
+                f"cache is for (batch, heads) {tuple(self.keys.shape[:2])}, not {(batch, heads)}"
             )
-        end, room = self.length + keys.size(2), self.keys.size(2)
-        if end > room:
+        end = self.length + new
+        if end > self.longest:
             if not self.can_grow:
-                raise ValueError(f"cache has room for {room} positions, not for {end}")
-            self.keys, self.values = self._copies(slice(None), max(end, 2 * room))
+                raise ValueError(f"cache has room for {self.longest} positions, not for {end}")
+            self._take(slice(None), max(end, 2 * self.longest))
         self.keys[:, :, self.length : end] = keys
         self.values[:, :, self.length : end] = values
         self.length = end
@@ -160,18 +151,19 @@ class KeyValueCache:
 
     def reorder(self, rows: Tensor) -> "KeyValueCache":
         """The cache of other rows of the batch, for beam search; this one stays as it is."""
-        keys, values = self._copies(rows, self.keys.size(2))
-        return KeyValueCache(keys, values, self.length, can_grow=self.can_grow)
+        other = copy.copy(self)
+        if self.length:
+            other._take(rows, self.longest)
+        return other
 
-    def _copies(self, rows: Tensor | slice, longest: int) -> tuple[Tensor, Tensor]:
-        """What is filled of some rows, in buffers of their own with other room."""
-        copies = []
-        for buffer in (self.keys, self.values):
-            filled = buffer[:, :, : self.length][rows]  # (rows, heads, length, head_dim)
-            copy = buffer.new_empty(len(filled), buffer.size(1), longest, buffer.size(3))
-            copy[:, :, : self.length] = filled
-            copies.append(copy)
-        return copies[0], copies[1]
+    def _take(self, rows: Tensor | slice, longest: int) -> None:
+        """Takes what is filled of some rows into buffers of its own, with other room."""
+        self.longest, before = longest, (self.keys, self.values)
+        filled = torch.stack([buffer[:, :, : self.length][rows] for buffer in before])
+        kinds, batch, heads, _, width = filled.shape
+        buffers = filled.new_empty(kinds, batch, heads, longest, width)
+        buffers[..., : self.length, :] = filled
+        self.keys, self.values = buffers.unbind()
 
 
 class AttentionRecorder(nn.Module):

@@ -486,8 +486,7 @@ class Trainer:
         """The task's metrics over a split, of the weights that the model holds."""
 
         def tell(metrics: dict[str, float]) -> None:
-            # Shards are gathered for whatever is shown, for which all processes must ask.
-            self._shown = self.task.show() if self.strategy.is_sharded else None
+            self._shown = self._show_shards() if self.strategy.is_sharded else None
             self.reporter.report({"split": split, **metrics})
             self.callbacks.on_evaluation_end(self, split, metrics)
 
@@ -497,6 +496,16 @@ class Trainer:
     def show(self) -> dict[str, Shown]:
         """What there is to look at after an evaluation, see `Task.show`."""
         return self.task.show() if self._shown is None else self._shown
+
+    def _show_shards(self) -> dict[str, Shown]:
+        """What there is to look at, for which every process has to ask: it gathers weights."""
+        try:
+            return self.task.show()
+        except RuntimeError as error:
+            if not self.strategy.needs_all(error):
+                raise
+        with self.strategy.evaluating(self.task):
+            return self.task.show()
 
     def stop(self, reason: str) -> None:
         """Ends training after the present evaluation."""

@@ -333,15 +333,9 @@ class GPT(nn.Module):
         attention = len(self.transformer.h) * self.num_heads * self.head_dim * self.sequence_length
         return 6 * matrices + 12 * attention
 
-    def new_cache(self, batch_size: int) -> Cache:
+    def new_cache(self) -> Cache:
         """Room for keys and values of every layer: ``forward`` then computes each only once."""
-        like = self.lm_head.weight
-        return [
-            KeyValueCache.empty(
-                batch_size, self.num_heads, self.sequence_length, self.head_dim, like=like
-            )
-            for _ in self.transformer.h
-        ]
+        return [KeyValueCache(self.sequence_length) for _ in self.transformer.h]
 
     @torch.no_grad()
     def attention_maps(self, tokens: Tensor) -> dict[str, Tensor]:

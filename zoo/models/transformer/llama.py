@@ -323,7 +323,6 @@ class Llama(nn.Module):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, not {value}")
         self.sequence_length = sequence_length
-        self.num_kv_heads, self.head_dim = num_kv_heads, embed_dim // num_heads
         self.model = Decoder(
             vocab_size,
             sequence_length,
@@ -353,15 +352,9 @@ class Llama(nn.Module):
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         return self.lm_head(self.model(tokens, cache))  # (batch, time, vocab_size)
 
-    def new_cache(self, batch_size: int) -> Cache:
+    def new_cache(self) -> Cache:
         """Room for keys and values of every layer: ``forward`` then computes each only once."""
-        like = self.lm_head.weight
-        return [
-            KeyValueCache.empty(
-                batch_size, self.num_kv_heads, self.sequence_length, self.head_dim, like=like
-            )
-            for _ in self.model.layers
-        ]
+        return [KeyValueCache(self.sequence_length) for _ in self.model.layers]
 
     @torch.no_grad()
     def attention_maps(self, tokens: Tensor) -> dict[str, Tensor]:

@@ -394,12 +394,8 @@ class Transformer(nn.Module):
         memory = self.stacks.encoder(self._embed(source, self.source_embedding), mask)
         layers = (part for part in self.stacks.decoder.layers if isinstance(part, DecoderLayer))
         keys_values = tuple(layer.multihead_attn.keys_values(memory) for layer in layers)
-        caches = []
-        for keys, _ in keys_values:
-            rows, heads, _, width = keys.shape
-            cache = KeyValueCache.empty(rows, heads, _FIRST_ROOM, width, like=keys, can_grow=True)
-            caches.append(cache)
-        return DecodingState(keys_values, mask, tuple(caches))
+        caches = tuple(KeyValueCache(_FIRST_ROOM, can_grow=True) for _ in keys_values)
+        return DecodingState(keys_values, mask, caches)
 
     def decode(self, tokens: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
         """Reads the next tokens of a target, ``(batch, new)``; without gradients.

@@ -68,7 +68,7 @@ class Sharded(Several):
         self._dtype = dtype
         self._model: nn.Module | None = None
         self._task = ""
-        self._evaluates_all = False
+        self._evaluates_all = self._has_begun = False
         # Shards are written in the background, beside what the processes say meanwhile.
         self._writers = self._dist.new_group(backend="gloo")
 
@@ -135,13 +135,14 @@ class Sharded(Several):
 
     def explain(self, error: Exception) -> None:
         super().explain(error)
-        if _MIXED in str(error):
+        if _MIXED in str(error) and not self._has_begun:
             raise ValueError(
                 f"{self._task} sets weights before the first step (task.balanced_start, say), "
                 "which shards cannot; use trainer.strategy=ddp, or have it leave them"
             ) from error
 
     def begin_step(self) -> None:
+        self._has_begun = True
         if self._model is not None:  # FSDP2 reduces gradients, and knows no buffers.
             self.align(self._model)
 

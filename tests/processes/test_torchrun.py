@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,7 @@ SHARDED = {
     "mlp_penguins": [],
     "gan_digits": [],  # with averaged weights
     "reverse_transformer": ["trainer.ema_decay=0.9"],
+    "ddpm_digits": [],
 }
 DRAWS = ("gan_digits", "wgan_gp_ring", "ddpm_digits")
 """Experiments whose evaluation draws noise, for each process another."""
@@ -91,6 +93,7 @@ def of_two(tmp_path_factory):
     ]
     code, output = program(*(words_of(name, folder / name) for name in KINDS), *sharded)
     assert code == 0, output
+    (folder / "said").write_text(output)
     return folder
 
 
@@ -141,6 +144,12 @@ def test_shards_are_written_by_each_process_and_read_as_one(name, of_two):
         expected = read(only_run(of_two / name) / "checkpoints" / "last.pt")
         for key, value in expected["model"].items():
             assert torch.allclose(whole["model"][key], value, rtol=1e-4, atol=1e-5), key
+
+
+def test_a_sweep_that_is_offered_next_is_for_one_process(of_two):
+    offered = re.findall("^try next: .* -m (.*)$", (of_two / "said").read_text(), re.M)
+    assert len(offered) == len(KINDS) + len(SHARDED)
+    assert not any("trainer.strategy" in words for words in offered)
 
 
 def test_shards_go_on_in_one_process_and_damage_is_found(of_two, tmp_path, capsys):
@@ -246,12 +255,26 @@ def test_a_run_goes_on_with_another_number_of_processes(first, then, of_two, tmp
         assert torch.allclose(found[key], value, rtol=1e-4, atol=1e-5), key
 
 
-def test_shards_whose_weights_the_task_would_set_are_refused(tmp_path):
-    words = words_of("logistic_breast_cancer", tmp_path, "trainer.strategy=fsdp")
-    code, output = program(words)
+@pytest.mark.parametrize(
+    ("words", "task"),
+    [
+        (
+            ["experiment=logistic_breast_cancer", *KINDS["logistic_breast_cancer"]],
+            "Classification",
+        ),
+        (["experiment=vae_digits"], "VariationalInference"),
+        (["experiment=bnn_diabetes"], "BayesianRegression"),
+    ],
+    ids=["first weights", "methods", "backward"],
+)
+def test_weights_outside_of_forward_are_refused_with_shards(words, task, tmp_path):
+    more = [*SHRUNK, "trainer.strategy=fsdp", f"paths.runs_dir={tmp_path}"]
+    code, output = program([*words, *more])
     assert code != 0
-    assert "process 0: error: Classification sets weights before the first step" in output
-    assert not any(tmp_path.iterdir())
+    said = f"error: {task} uses weights outside of the network's forward"
+    assert f"process 0: {said}" in output or f"process 1: {said}" in output  # The first ends both.
+    begins = task == "BayesianRegression"  # What its backward pass needs shows in the first step.
+    assert any(tmp_path.iterdir()) == begins
 
 
 def test_a_sweep_is_refused(tmp_path):

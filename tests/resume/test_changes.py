@@ -11,6 +11,7 @@ import torch
 import evaluate
 import train
 from tests.training.tiny import At, differences, falling, mlp, new_folder, trainer_of, weights
+from zoo.app.place import RunLocation
 from zoo.config.run_config import stored_words
 from zoo.training.callbacks import EarlyStopping
 from zoo.training.checkpoints.checkpoint import read
@@ -97,6 +98,17 @@ def test_a_resume_that_finds_no_checkpoint_leaves_the_folder_as_it_was(run, caps
     assert train.main([f"resume={run}", "trainer.epochs=4"]) == 1
     assert "no checkpoint is left to resume from" in capsys.readouterr().err
     assert contents(run) == before
+
+
+def test_a_run_that_never_saved_says_so_before_it_looks_for_anything_else(run, capsys, monkeypatch):
+    """Whatever else is missing in its folder, a teacher half copied, is of no use to anybody."""
+    for file in (run / "checkpoints").iterdir():
+        file.unlink()
+    monkeypatch.setattr(RunLocation, "run", lambda *_: pytest.fail("it went on"))
+    assert train.main([f"resume={run}", "trainer.epochs=4"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: no checkpoint is left to resume from: ")
+    assert said.endswith("; start the run anew\n")
 
 
 def test_what_changes_is_written_down_with_its_step(run):

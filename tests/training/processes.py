@@ -16,7 +16,9 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(1, str(Path(__file__).parents[2] / "scripts"))
 
+from tests.training.test_blocks import unet
 from tests.training.tiny import Samples, mlp
+from zoo.data.text.characters import CharacterVocabulary
 from zoo.models.generative.gan import GAN
 from zoo.models.transformer.gpt import GPT
 from zoo.tasks.classification import Classification
@@ -43,8 +45,8 @@ class Part(Samples):
         rank: whose part; None: all samples.
     """
 
-    def __init__(self, rank, *, sizes=(8, 4, 4)):
-        super().__init__(sizes=sizes, batch_size=4, shuffle=False, splits=("train",))
+    def __init__(self, rank, *, sizes=(8, 4, 4), splits=("train",)):
+        super().__init__(sizes=sizes, batch_size=4, shuffle=False, splits=splits)
         self.rank = rank
         self.setup()
 
@@ -202,6 +204,15 @@ def alone(kind, settings):
     return trained(OneProcess(), *KINDS[kind](None, lambda make: make()), **SETTINGS[settings])
 
 
+def unet_in_shards():
+    """The network of a diffusion, whose levels hold lists of blocks themselves."""
+    strategy = Sharded()
+    model = strategy.build(unet)
+    strategy.wrap(Classification(model, num_classes=2))
+    assert model(torch.randn(2, 1, 8, 8), torch.ones(2)).shape == (2, 1, 8, 8)
+    return model
+
+
 def read_back(rank, folder):
     """What a process reads of the shards that two have written, against what it had."""
 
@@ -260,6 +271,13 @@ def main(rank, folder):
             trainer.fit()
         except NonFiniteError as error:
             found[f"{strategy.__name__} spoiled"] = trainer.step, str(error)
+    strategy = Sharded()
+    letters = CharacterVocabulary("abcdefghijk")
+    task = LanguageModeling(strategy.build(gpt), sample_length=9, vocabulary=letters)
+    trainer = trainer_of(strategy, task, Tokens(rank, splits=("train", "val")))
+    trainer.fit()
+    found["text"] = [entry.text for entry in trainer.show().values()]
+    found["levels"] = [isinstance(p, DTensor) for p in unet_in_shards().parameters()]
     found["read back"] = read_back(rank, Path(folder) / "shards")
     made = Sharded().build(gpt)
     found["memory"] = sum(p.nbytes for p in made.parameters() if not p.is_meta)

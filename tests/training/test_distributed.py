@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.training.processes import CASES, WORLD, Part, alone, gan, gpt, trainer_of
+from tests.training.test_blocks import unet
 from tests.training.tiny import mlp, weights
 from zoo.tasks.classification import Classification
 from zoo.training.distributed.strategy import OneProcess
@@ -99,6 +100,13 @@ def test_a_shard_is_a_part_and_the_gathered_state_is_whole(found):
 
 def test_only_the_main_process_makes_the_weights_of_shards(found):
     assert [ranks["memory"] for ranks in found] == [sum(p.nbytes for p in gpt().parameters()), 0]
+
+
+def test_shards_are_gathered_for_a_text_that_is_written_and_for_lists_within_blocks(found):
+    first, second = (ranks["text"] for ranks in found)
+    assert first == second and [len(text) for text in first] == [9]
+    for ranks in found:
+        assert len(ranks["levels"]) == len(list(unet().parameters())) and all(ranks["levels"])
 
 
 def test_each_process_reads_its_parts_of_a_checkpoint_alone(found):

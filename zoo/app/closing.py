@@ -8,13 +8,15 @@ from zoo.app.commands import command, installed, relative
 from zoo.app.place import RunLocation
 from zoo.app.processes import is_first
 
+_LEFT_OUT = ("seed=", "optimizer.lr=", "trainer.strategy=")  # A sweep is for one process.
+
 
 def _sweep(run: Path, also: Sequence[str]) -> str:
     """The words of a sweep around a run: other seeds and, where there is one, learning rates."""
     from zoo.config.run_config import load, stored_words
 
     words = stored_words(run)
-    words = [word for word in words if not word.startswith(("seed=", "optimizer.lr="))]
+    words = [word for word in words if not word.startswith(_LEFT_OUT)]
     rate = load(run / "config.yaml")["optimizer"].get("lr")
     if isinstance(rate, int | float):
         words.append(f"optimizer.lr={rate / 2:g},{rate:g}")

@@ -143,6 +143,7 @@ def _resume(train: Train, line: CommandLine) -> int:
     from zoo.config.compose import complete
     from zoo.config.resuming import check_changes
     from zoo.config.run_config import load, merge
+    from zoo.training.checkpoints.checkpoint import CheckpointFolder
     from zoo.training.run_folder import RunFolder
 
     if "failed" in line.options:
@@ -162,6 +163,8 @@ def _resume(train: Train, line: CommandLine) -> int:
         ended_by = str(folder.read("results.json").get("ended_by", ""))
         print(f"this run is finished{extension(ended_by)}\n{relative(path)}")
         return 0
+    if checkpoint == "last":
+        CheckpointFolder(path / "checkpoints").require_some()
     place = RunLocation(
         path.parent,
         overrides=line.overrides,

@@ -29,11 +29,12 @@ def _values(row: dict[str, Any]) -> str:
 def _introduction(trainer: Run) -> str:
     """What is trained on what for how long, in one line."""
     model = trainer.task.model
+    name = type(model).__name__.removeprefix("FSDP")  # Of shards torch makes a class of its own.
     parameters = sum(p.numel() for p in model.parameters())
     splits = [f"{split} {loader.num_samples:,}" for split, loader in trainer.data.loaders.items()]
     start = f"from step {trainer.step:,} " if trainer.step else ""
     return (
-        f"{type(model).__name__}, {parameters:,} parameters; samples: {', '.join(splits)}; "
+        f"{name}, {parameters:,} parameters; samples: {', '.join(splits)}; "
         f"{start}to step {trainer.total_steps:,}, {trainer.steps_per_epoch:,} steps an epoch"
     )
 

@@ -500,12 +500,12 @@ class Trainer:
     def _show_shards(self) -> dict[str, Shown]:
         """What there is to look at, for which every process has to ask: it gathers weights."""
         try:
-            return self.task.show()
+            return self.strategy.own(self.task.show())
         except RuntimeError as error:
             if not self.strategy.needs_all(error):
                 raise
         with self.strategy.evaluating(self.task):
-            return self.task.show()
+            return self.strategy.own(self.task.show())
 
     def stop(self, reason: str) -> None:
         """Ends training after the present evaluation."""

@@ -16,7 +16,7 @@ import pickle
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -190,6 +190,12 @@ def well_formed(what: object) -> Iterator[None]:
         raise CheckpointError(f"{what} does not hold what this run saves ({reason})") from error
 
 
+def _none_left(problems: Sequence[str]) -> CheckpointError:
+    return CheckpointError(
+        f"no checkpoint is left to resume from: {'; '.join(problems)}; start the run anew"
+    )
+
+
 def _check_ranking(ranking: list[list[Any]]) -> list[list[Any]]:
     """The entries of a ranking, whose files lie in no other folder.
 
@@ -306,6 +312,16 @@ class CheckpointFolder:
         if (fresh := self.path / "next.pt").exists():
             yield fresh
 
+    def require_some(self) -> None:
+        """Looks for a file to resume from, before anything else is looked for.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        files = list(self.candidates())
+        if not any(file.exists() for file in files):
+            raise _none_left([f"{file} is missing" for file in files])
+
     def newest(self, *, whole: bool = True) -> dict[str, Any]:
         """The newest checkpoint that is intact, with a warning for each that is not.
 
@@ -330,9 +346,7 @@ class CheckpointFolder:
                 self._links = [(path, "last.pt")]
             self._take_ranking(state, source=path if fresh else None)
             return state
-        raise CheckpointError(
-            f"no checkpoint is left to resume from: {'; '.join(problems)}; start the run anew"
-        )
+        raise _none_left(problems)
 
     def earlier(self, which: str, *, whole: bool = True) -> dict[str, Any]:
         """A checkpoint to go back to; what the run has saved beyond it is kept aside.

@@ -24,7 +24,11 @@ from zoo.training.checkpoints.shard_files import (
 from zoo.training.distributed.several import Several, together
 from zoo.training.optimizers import load_optimizer
 
-_MIXED = "mixed torch.Tensor and DTensor"
+_SHARDED = "DTensor"  # In whatever torch says of weights that are not gathered.
+
+
+class UngatheredError(RuntimeError):
+    """A task uses weights of which this process has a part alone."""
 
 
 def _without_content(make: Callable[[], nn.Module]) -> nn.Module | None:
@@ -68,7 +72,7 @@ class Sharded(Several):
         self._dtype = dtype
         self._model: nn.Module | None = None
         self._task = ""
-        self._evaluates_all = self._has_begun = False
+        self._evaluates_all = False
         # Shards are written in the background, beside what the processes say meanwhile.
         self._writers = self._dist.new_group(backend="gloo")
 
@@ -94,7 +98,8 @@ class Sharded(Several):
         mesh = self._mesh = init_device_mesh(kind if kind != "meta" else "cpu", (self.world,))
         for network in task.networks().values():
             lists = [m for m in network.modules() if isinstance(m, nn.ModuleList)]
-            for block in (block for blocks in lists for block in blocks):
+            # Lists within blocks come first: what is left of a block is sharded after its parts.
+            for block in (block for blocks in reversed(lists) for block in blocks):
                 if any(True for _ in block.parameters()):
                     fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
             # Gathered anew for every forward pass, since turns change whether gradients are wanted.
@@ -130,19 +135,19 @@ class Sharded(Several):
                 module.reshard()
 
     def needs_all(self, error: RuntimeError) -> bool:
-        before, self._evaluates_all = self._evaluates_all, _MIXED in str(error)
+        before, self._evaluates_all = self._evaluates_all, _SHARDED in str(error)
         return self._evaluates_all and not before
 
     def explain(self, error: Exception) -> None:
         super().explain(error)
-        if _MIXED in str(error) and not self._has_begun:
-            raise ValueError(
-                f"{self._task} sets weights before the first step (task.balanced_start, say), "
-                "which shards cannot; use trainer.strategy=ddp, or have it leave them"
+        if _SHARDED in str(error):
+            raise UngatheredError(
+                f"{self._task} uses weights outside of the network's forward (as with "
+                "task.balanced_start, or a decoder called by itself), for which shards are not "
+                "gathered; use trainer.strategy=ddp"
             ) from error
 
     def begin_step(self) -> None:
-        self._has_begun = True
         if self._model is not None:  # FSDP2 reduces gradients, and knows no buffers.
             self.align(self._model)
 
@@ -155,6 +160,15 @@ class Sharded(Several):
         from torch.distributed.tensor import DTensor
 
         return value.full_tensor() if isinstance(value, DTensor) else value
+
+    def own(self, shown: dict[str, Any]) -> dict[str, Any]:
+        from torch.utils._pytree import tree_map
+
+        def kept(value: Any) -> Any:
+            return self.whole(value).clone() if isinstance(value, Tensor) else value
+
+        copies: dict[str, Any] = tree_map(kept, shown)
+        return copies
 
     def gather_state(self, module: nn.Module) -> dict[str, Any]:
         from torch.distributed.checkpoint.state_dict import (

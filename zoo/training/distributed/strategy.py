@@ -107,6 +107,10 @@ class Strategy:
         """A number that is computed from what all processes hold."""
         return value
 
+    def own(self, shown: dict[str, Any]) -> dict[str, Any]:
+        """What a task shows, with nothing in it that goes when gathered weights go."""
+        return shown
+
     def total(self, *values: Tensor | int) -> list[Any]:
         """The sums of some numbers over the processes."""
         return list(values)

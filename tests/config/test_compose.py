@@ -504,7 +504,8 @@ def test_interpolations_of_a_stored_configuration_are_not_resolved(here, monkeyp
 def test_stored_run_with_a_trusted_package_goes_on_only_with_that_trust(own, command, here):
     config = compose(["model=deep/net"], config_dir=str(own), trusted=["my_package"])
     run = here / "run"
-    run.mkdir()
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.pt").touch()
     (run / "config.yaml").write_text(dump(config))
     answer = command("resume=run")
     assert answer.code == 2

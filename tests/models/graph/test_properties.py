@@ -212,20 +212,23 @@ def test_torch_func_differentiates_it(network):
 
 
 @each(NODE_LEVEL)
-def test_not_a_bit_changes_from_run_to_run_or_with_the_number_of_threads(network):
+def test_not_a_bit_changes_from_run_to_run_with_any_number_of_threads(network):
     model, before = model_of(network).float(), torch.get_num_threads()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(300, WIDTH, generator=generator)
     edge_index = torch.randint(300, (2, 3000), generator=generator)
     found = []
     try:
-        for threads in (1, 1) if network.is_recurrent else (1, 1, 2):
+        for threads in (1,) if network.is_recurrent else (1, 2):
             torch.set_num_threads(threads)
-            found.append([model(x, edge_index), *gradients(model, x, edge_index)])
+            runs = [[model(x, edge_index), *gradients(model, x, edge_index)] for _ in range(2)]
+            assert all(map(torch.equal, *runs))
+            found.append(runs[0])
     finally:
         torch.set_num_threads(before)
-    for other in found[1:]:
-        assert all(map(torch.equal, other, found[0]))
+    # Some processors multiply matrices in another order with another number of threads.
+    for one, other in zip(found[0], found[-1], strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5 * float(one.abs().max()))
 
 
 @each(GRAPH_LEVEL)
